@@ -1,0 +1,1 @@
+"""On-policy representation distillation of language models."""

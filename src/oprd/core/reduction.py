@@ -1,0 +1,88 @@
+"""How per-position values become one number: a sum and a count, never a local mean.
+
+Letters: B sequences, K response tokens.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+Reduction = Literal["sequence", "token"]
+
+
+class LossSum(NamedTuple):
+    """A loss before its division.
+
+    The caller adds up the totals and the counts of all micro-batches and processes, then divides
+    once: the result does not depend on how a batch was split.
+
+    Attributes:
+        total: scalar, float32 (float64 for float64 states), with a graph to the student.
+        count: scalar, float32: sequences with any position, or positions.
+    """
+
+    total: Tensor
+    count: Tensor
+
+
+def position_weights(mask: Tensor, reduction: Reduction = "sequence") -> Tensor:
+    """The weight of each position in a total: Σ_b Σ_t w_bt · value_bt.
+
+    `"sequence"` is the paper's Eq. 6, w_bt = m_bt / Σ_t m_bt: the mean over a sequence's positions,
+    then the sum over sequences. `"token"` weighs each position by one.
+
+    Args:
+        mask: [B, K], true (or non-zero) where a position is supervised.
+        reduction: `"sequence"` or `"token"`.
+
+    Returns:
+        [B, K] float32, zero where the mask is false.
+
+    Raises:
+        ValueError: the reduction is not one of the two, or the mask is not [B, K].
+    """
+    _check_reduction(reduction)
+    if mask.ndim != 2:
+        raise ValueError(f"mask must be [B, K], got shape {tuple(mask.shape)}.")
+    weights = mask.bool().float()
+    if reduction == "sequence":
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
+    return weights
+
+
+def supervised_count(mask: Tensor, reduction: Reduction = "sequence") -> Tensor:
+    """What a total is divided by: the sum of all position weights, scalar float32.
+
+    Args:
+        mask: [B, K], true where a position is supervised.
+        reduction: `"sequence"` counts sequences with any position, `"token"` counts positions.
+
+    Raises:
+        ValueError: the reduction is not one of the two.
+    """
+    _check_reduction(reduction)
+    selected = mask.bool()
+    return (selected.any(dim=1) if reduction == "sequence" else selected).sum().float()
+
+
+def reduce_positions(values: Tensor, mask: Tensor, reduction: Reduction = "sequence") -> LossSum:
+    """Reduce per-position values to a total and a count.
+
+    Args:
+        values: [B, K], one value a position; what stands outside the mask is never read, not even
+            a NaN.
+        mask: [B, K], true where a position is supervised.
+        reduction: see `position_weights`.
+
+    Returns:
+        The sum over sequences (or positions) and their number. An empty mask gives a finite zero
+        that can be backpropagated, and a count of 0.
+    """
+    kept = values.masked_fill(~mask.bool(), 0)
+    weights = position_weights(mask, reduction).to(values.dtype)
+    return LossSum((kept * weights).sum(), supervised_count(mask, reduction))
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction must be 'sequence' or 'token', got {reduction!r}.")

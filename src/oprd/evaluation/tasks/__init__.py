@@ -1,0 +1,1 @@
+"""Tasks: prompts with gold answers, and how an answer is graded."""
