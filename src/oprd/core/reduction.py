@@ -5,6 +5,7 @@ Letters: B sequences, K response tokens.
 
 from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 Reduction = Literal["sequence", "token"]
@@ -25,7 +26,9 @@ class LossSum(NamedTuple):
     count: Tensor
 
 
-def position_weights(mask: Tensor, reduction: Reduction = "sequence") -> Tensor:
+def position_weights(
+    mask: Tensor, reduction: Reduction = "sequence", dtype: torch.dtype = torch.float32
+) -> Tensor:
     """The weight of each position in a total: Σ_b Σ_t w_bt · value_bt.
 
     `"sequence"` is the paper's Eq. 6, w_bt = m_bt / Σ_t m_bt: the mean over a sequence's positions,
@@ -34,9 +37,10 @@ def position_weights(mask: Tensor, reduction: Reduction = "sequence") -> Tensor:
     Args:
         mask: [B, K], true (or non-zero) where a position is supervised.
         reduction: `"sequence"` or `"token"`.
+        dtype: that of the values to be weighed.
 
     Returns:
-        [B, K] float32, zero where the mask is false.
+        [B, K], zero where the mask is false.
 
     Raises:
         ValueError: the reduction is not one of the two, or the mask is not [B, K].
@@ -44,7 +48,7 @@ def position_weights(mask: Tensor, reduction: Reduction = "sequence") -> Tensor:
     _check_reduction(reduction)
     if mask.ndim != 2:
         raise ValueError(f"mask must be [B, K], got shape {tuple(mask.shape)}.")
-    weights = mask.bool().float()
+    weights = mask.bool().to(dtype)
     if reduction == "sequence":
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
     return weights
@@ -79,7 +83,7 @@ def reduce_positions(values: Tensor, mask: Tensor, reduction: Reduction = "seque
         that can be backpropagated, and a count of 0.
     """
     kept = values.masked_fill(~mask.bool(), 0)
-    weights = position_weights(mask, reduction).to(values.dtype)
+    weights = position_weights(mask, reduction, values.dtype)
     return LossSum((kept * weights).sum(), supervised_count(mask, reduction))
 
 

@@ -1,0 +1,159 @@
+"""Selected hidden states out of a forward pass: by hooks, and nothing more kept than asked for.
+
+A state's number is its index in Transformers' `hidden_states`: l is the output of block l, and L is
+taken after the final norm.
+
+Letters: B sequences, T tokens, K tokens of a slice, N selected rows, D width.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from oprd.core.layers import select_layers
+from oprd.core.rows import gather_rows, row_index
+
+
+class States(dict[int, Tensor]):
+    """Captured states by layer; a layer that was not captured is a `KeyError` that says why."""
+
+    def __missing__(self, layer: int) -> Tensor:
+        raise KeyError(
+            f"no state of layer {layer}: captured are {sorted(self) or 'none'}. Name the layer in "
+            "capture_states and run the model inside its block."
+        )
+
+
+def decoder(model: nn.Module) -> nn.Module:
+    """The stack of blocks with its final norm, inside any of the usual wrappers.
+
+    Wrappers: DistributedDataParallel (`module`), PEFT (`get_base_model`), a causal language model,
+    a multimodal model.
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
+    for method in ("get_base_model", "get_decoder"):
+        unwrap = getattr(model, method, None)
+        if unwrap is not None:
+            model = cast(nn.Module, unwrap())
+    return model
+
+
+def num_layers(model: nn.Module) -> int:
+    """The number of blocks L of a model."""
+    return len(_blocks(decoder(model)))
+
+
+def hidden_size(model: nn.Module) -> int:
+    """The width D of a model's states."""
+    return int(_text_config(decoder(model)).hidden_size)
+
+
+@contextmanager
+def capture_states(
+    model: nn.Module, layers: str | Sequence[int], rows: slice | Tensor | None = None
+) -> Iterator[Mapping[int, Tensor]]:
+    """Capture states of chosen layers from the forward passes inside the block.
+
+    The states belong to the graph of the forward pass that made them. Leave the block before
+    `backward`: gradient checkpointing runs the forward pass again.
+
+    Args:
+        model: a causal language model of Transformers, its base model, or either under PEFT or DDP.
+        layers: a specification of `oprd.core.layers.select_layers`.
+        rows: which rows are kept: None for all, a slice of the token axis, or a [B, T] bool mask.
+
+    Yields:
+        A mapping from layer to states, filled as the model runs: [B, T, D] for None, [B, K, D] for
+        a slice, [N, D] in row-major order for a mask; in the model's dtype.
+
+    Raises:
+        ValueError: a layer does not exist, the mask is not [B, T] bool, or the model's blocks
+            cannot be found.
+    """
+    stack = decoder(model)
+    blocks = _blocks(stack)
+    selected = select_layers(layers, len(blocks))
+    keep = _row_selector(rows)
+    states = States()
+    with ExitStack() as hooks:
+        for layer in selected:
+            handle = (
+                stack.register_forward_hook(_keep_output(states, layer, keep))
+                if layer == len(blocks)
+                else blocks[layer].register_forward_pre_hook(
+                    _keep_input(states, layer, keep), with_kwargs=True
+                )
+            )
+            hooks.callback(handle.remove)
+        yield states
+
+
+Keep = Callable[[Tensor], Tensor]
+
+
+def _keep_input(states: States, layer: int, keep: Keep) -> Callable[..., None]:
+    # What block l+1 reads is what block l wrote. Read on the way in, it is part of the graph under
+    # both kinds of gradient checkpointing, whichever side of the checkpoint the hooks are on.
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        states[layer] = keep(args[0] if args else kwargs["hidden_states"])
+
+    return hook
+
+
+def _keep_output(states: States, layer: int, keep: Keep) -> Callable[..., None]:
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        states[layer] = keep(output[0])
+
+    return hook
+
+
+def _row_selector(rows: slice | Tensor | None) -> Keep:
+    if rows is None:
+        return lambda states: states
+    if isinstance(rows, slice):
+        # Without a graph nothing else holds the whole [B, T, D] state, and a view would.
+        return lambda states: (
+            states[:, rows] if states.requires_grad else states[:, rows].contiguous().clone()
+        )
+    if rows.dtype != torch.bool or rows.ndim != 2:
+        raise ValueError(
+            f"rows must be None, a slice or a [B, T] bool mask, got {rows.dtype} "
+            f"of shape {tuple(rows.shape)}."
+        )
+    index = row_index(rows)
+
+    def keep(states: Tensor) -> Tensor:
+        if states.shape[:2] != rows.shape:
+            raise ValueError(
+                f"the mask of rows is {tuple(rows.shape)}, but the states are "
+                f"{tuple(states.shape[:2])} sequences × tokens."
+            )
+        return gather_rows(states, index)
+
+    return keep
+
+
+def _blocks(stack: nn.Module) -> nn.ModuleList:
+    expected = _text_config(stack).num_hidden_layers
+    found = [
+        child
+        for child in stack.children()
+        if isinstance(child, nn.ModuleList) and len(child) == expected
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"cannot find the blocks of {type(stack).__name__}: expected one list of {expected} "
+            f"modules, found {len(found)}."
+        )
+    return found[0]
+
+
+def _text_config(stack: nn.Module) -> Any:
+    config = getattr(stack, "config", None)
+    if config is None:
+        raise ValueError(f"{type(stack).__name__} has no config: a Transformers model is needed.")
+    return config.get_text_config()

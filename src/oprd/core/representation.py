@@ -1,0 +1,204 @@
+"""The OPRD loss (Eqs. 6 and 14): the squared distance of student and teacher states.
+
+    L = 1/|Layers| Σ_l 1/B Σ_b 1/Σ_t m_bt Σ_t m_bt · 1/D ‖h_student − sg(h_teacher)‖²
+
+Letters: B sequences, K response tokens, N selected rows, L layers, D width.
+"""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from oprd.core.layers import LayerPair
+from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
+from oprd.core.rows import gather_rows, row_index
+
+__all__ = ["LossSum", "Reduction", "RowDistances", "layers_loss", "representation_loss"]
+
+# As in torch.nn.functional.normalize: a state of norm zero stays zero.
+EPSILON = 1e-12
+
+
+class RowDistances(NamedTuple):
+    """Student and teacher rows compared, each [N], float32 (float64 for float64 rows).
+
+    Attributes:
+        distance: mean over D of the squared difference, with a graph to the student.
+        cosine: cosine of the two rows, without a graph.
+        student_norm: L2 norm of the student's row, without a graph.
+        teacher_norm: L2 norm of the teacher's row, without a graph.
+    """
+
+    distance: Tensor
+    cosine: Tensor
+    student_norm: Tensor
+    teacher_norm: Tensor
+
+
+class LayersLoss(NamedTuple):
+    """The loss over all layers, and what each layer contributed.
+
+    Attributes:
+        loss: the mean over layers of their totals, with the count that all of them share.
+        distance: [L] each layer's total, without a graph.
+        cosine: [L] each layer's sum over positions of the row cosine.
+        student_norm: [L] sums of row norms; not finite where a row is not.
+        teacher_norm: [L] likewise.
+    """
+
+    loss: LossSum
+    distance: Tensor
+    cosine: Tensor
+    student_norm: Tensor
+    teacher_norm: Tensor
+
+
+def representation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor,
+    *,
+    normalize: bool = False,
+    reduction: Reduction = "sequence",
+) -> LossSum:
+    """The representation loss of one layer.
+
+    Args:
+        student: [B, K, D] states, float16, bfloat16, float32 or float64.
+        teacher: [B, K, D] states; no gradient flows into them.
+        mask: [B, K], true at supervised positions. What stands elsewhere is never read.
+        normalize: scale every state to unit L2 norm first; a zero state stays zero.
+        reduction: `"sequence"` (Eq. 6: mean over a sequence's positions, sum over sequences) or
+            `"token"` (sum over positions).
+
+    Returns:
+        Total and count. An empty mask gives a finite zero with a graph, and a count of 0.
+
+    Raises:
+        ValueError: the shapes do not fit, or the reduction is unknown.
+    """
+    if student.ndim != 3 or student.shape != teacher.shape or student.shape[:2] != mask.shape:
+        raise ValueError(
+            "student and teacher must be [B, K, D] and the mask [B, K], got "
+            f"{tuple(student.shape)}, {tuple(teacher.shape)} and {tuple(mask.shape)}."
+        )
+    index = row_index(mask.bool())
+    rows = row_distances(gather_rows(student, index), gather_rows(teacher, index), normalize)
+    weights = position_weights(mask, reduction, rows.distance.dtype).flatten()[index]
+    return LossSum(_weighted_sum(rows.distance, weights), supervised_count(mask, reduction))
+
+
+def layers_loss(
+    student: MutableMapping[int, Tensor],
+    teacher: MutableMapping[int, Tensor],
+    pairs: Sequence[LayerPair],
+    mask: Tensor,
+    *,
+    normalize: bool = False,
+    reduction: Reduction = "sequence",
+) -> LayersLoss:
+    """The representation loss over layer pairs, from rows already selected by the mask.
+
+    Each layer's rows are taken out of the mappings as they are used, so that the teacher's are
+    freed while the differences that replace them are made.
+
+    Args:
+        student: rows [N, D] by student layer, as `capture_states` gives them for a mask.
+        teacher: rows [N, D] by teacher layer.
+        pairs: which layers meet.
+        mask: [B, K], true at the N supervised positions, in row-major order.
+        normalize: see `representation_loss`.
+        reduction: see `representation_loss`.
+
+    Raises:
+        ValueError: there is no pair, or widths differ.
+    """
+    if not pairs:
+        raise ValueError("no layer pair to compare.")
+    weights = position_weights(mask, reduction)[mask.bool()]
+    last_use = {pair.teacher: pair for pair in pairs}
+    totals, sums = [], []
+    for pair in pairs:
+        target = teacher[pair.teacher]
+        if last_use[pair.teacher] is pair:
+            del teacher[pair.teacher]
+        rows = row_distances(student.pop(pair.student), target, normalize)
+        del target
+        totals.append(_weighted_sum(rows.distance, weights))
+        sums.append(torch.stack([rows.cosine, rows.student_norm, rows.teacher_norm]).sum(dim=1))
+    # Layers may stand on several devices.
+    device = totals[0].device
+    total = torch.stack([total.to(device) for total in totals])
+    cosine, student_norm, teacher_norm = torch.stack([s.to(device) for s in sums]).unbind(dim=1)
+    loss = LossSum(total.mean(), supervised_count(mask, reduction).to(device))
+    return LayersLoss(loss, total.detach(), cosine, student_norm, teacher_norm)
+
+
+def row_distances(student: Tensor, teacher: Tensor, normalize: bool = False) -> RowDistances:
+    """Compare student rows with teacher rows.
+
+    Args:
+        student: [N, D].
+        teacher: [N, D]; may have another dtype; no gradient flows into it.
+        normalize: scale every row to unit L2 norm first.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student rows are {tuple(student.shape)} and teacher rows {tuple(teacher.shape)}: "
+            "states of different widths need a bridge."
+        )
+    return RowDistances(*_SquaredDistance.apply(student, teacher, normalize))
+
+
+def _weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights.to(values)).sum()
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """d = 1/D ‖s − t‖², keeping one [N, D] tensor: ∂d/∂s, in the student's dtype.
+
+    Plain:       ∂d/∂s = 2/D (s − t)
+    Normalised:  with u = s/‖s‖, v = t/‖t‖, e = u − v:  ∂d/∂s = 2/(D‖s‖) (e − (u·e) u)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, normalize: bool):  # pyright: ignore[reportIncompatibleMethodOverride]
+        dtype = torch.promote_types(student.dtype, torch.float32)
+        width = student.shape[-1]
+        s, t = student.to(dtype), teacher.to(student.device, dtype)
+        s_norm, t_norm = _norm(s), _norm(t)
+        product = s_norm * t_norm
+        if normalize:
+            scale = s_norm.clamp(min=EPSILON)[:, None]
+            u = s / scale
+            slope = u - t / t_norm.clamp(min=EPSILON)[:, None]
+            distance = _norm(slope).square() / width
+            cosine = 1 - distance * width / 2
+            # A state below epsilon is scaled, not normalised: it has no direction to project out.
+            radial = (u * slope).sum(dim=-1) * (s_norm > EPSILON)
+            slope = slope.sub_(u.mul_(radial[:, None])).mul_(2 / width).div_(scale)
+        else:
+            slope = s - t
+            distance = _norm(slope).square() / width
+            cosine = (s_norm.square() + t_norm.square() - distance * width) / (2 * product)
+            slope.mul_(2 / width)
+        ctx.save_for_backward(slope.to(student.dtype))
+        cosine = torch.where(product == 0, 0, cosine)
+        ctx.mark_non_differentiable(cosine, s_norm, t_norm)
+        return distance, cosine, s_norm, t_norm
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (slope,) = ctx.saved_tensors
+        return slope * grad[:, None].to(slope.dtype), None, None
+
+
+def _norm(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=-1)

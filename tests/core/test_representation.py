@@ -1,0 +1,167 @@
+import pytest
+import torch
+
+from oprd.core.layers import LayerPair
+from oprd.core.representation import layers_loss, representation_loss, row_distances
+from tests.reference import representation as reference
+
+MASK = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
+
+
+def states(seed: int = 0, dtype: torch.dtype = torch.float32, width: int = 7):
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, *MASK.shape, width, generator=generator).to(dtype)
+    return student.requires_grad_(), teacher.requires_grad_()
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)]
+)
+def test_value_and_gradient_are_those_of_equation_6(normalize, reduction, dtype, tolerance):
+    student, teacher = states(dtype=dtype)
+    total, count = representation_loss(
+        student, teacher, MASK, normalize=normalize, reduction=reduction
+    )
+    (gradient,) = torch.autograd.grad(total, student)
+    expected, expected_count = reference.representation_loss(
+        student, teacher, MASK, normalize, reduction
+    )
+    (expected_gradient,) = torch.autograd.grad(expected, student)
+    assert total.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert gradient.dtype == dtype
+    assert count == expected_count
+    # The value is computed in float32 whatever the states' dtype.
+    torch.testing.assert_close(total.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=tolerance, atol=tolerance * 1e-2)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_no_gradient_reaches_the_teacher(normalize):
+    student, teacher = states()
+    representation_loss(student, teacher, MASK, normalize=normalize).total.backward()
+    assert student.grad is not None
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_identical_states_have_zero_loss_and_zero_gradient(normalize):
+    student, _ = states()
+    total, _ = representation_loss(student, student.detach().clone(), MASK, normalize=normalize)
+    (gradient,) = torch.autograd.grad(total, student)
+    assert total == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_an_empty_mask_gives_a_finite_zero_with_a_graph(normalize, reduction):
+    student, teacher = states()
+    total, count = representation_loss(
+        student, teacher, torch.zeros_like(MASK), normalize=normalize, reduction=reduction
+    )
+    total.backward()
+    assert total == 0
+    assert count == 0
+    assert not student.grad.any()
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_nan_outside_the_mask_is_never_read(normalize):
+    student, teacher = states()
+    expected = representation_loss(student, teacher, MASK, normalize=normalize)
+    (expected_gradient,) = torch.autograd.grad(expected.total, student)
+    holes = ~MASK[..., None]
+    poisoned = student.detach().masked_fill(holes, torch.nan).requires_grad_()
+    total, _ = representation_loss(
+        poisoned, teacher.masked_fill(holes, torch.nan), MASK, normalize=normalize
+    )
+    (gradient,) = torch.autograd.grad(total, poisoned)
+    assert total == expected.total
+    assert torch.equal(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_nan_inside_the_mask_reaches_the_total(normalize):
+    student, teacher = states()
+    broken = teacher.detach().clone()
+    broken[0, 0, 0] = torch.nan
+    assert representation_loss(student, broken, MASK, normalize=normalize).total.isnan()
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_a_zero_state_under_normalisation_gives_a_finite_loss_and_gradient(side):
+    student, teacher = (s.detach().clone() for s in states())
+    (student if side == "student" else teacher)[0, 0] = 0
+    student.requires_grad_()
+    total, _ = representation_loss(student, teacher, MASK, normalize=True)
+    total.backward()
+    assert total.isfinite()
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_analytic_gradients_agree_with_finite_differences(normalize):
+    student, teacher = (s.detach().flatten(0, 1) for s in states(dtype=torch.float64))
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda rows: row_distances(rows, teacher, normalize).distance, (student,)
+    )
+
+
+def test_totals_and_counts_of_any_split_add_up_to_the_whole():
+    student, teacher = states()
+    whole = representation_loss(student, teacher, MASK)
+    parts = [
+        representation_loss(student[rows], teacher[rows], MASK[rows])
+        for rows in (slice(0, 1), slice(1, 2), slice(2, 4))
+    ]
+    torch.testing.assert_close(sum(p.total for p in parts), whole.total, rtol=1e-6, atol=0)
+    assert sum(p.count for p in parts) == whole.count
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_row_cosines_and_norms_are_those_of_torch(normalize):
+    student, teacher = (s.detach().flatten(0, 1) for s in states())
+    rows = row_distances(student, teacher, normalize)
+    torch.testing.assert_close(rows.cosine, torch.cosine_similarity(student, teacher, dim=-1))
+    torch.testing.assert_close(rows.student_norm, student.norm(dim=-1))
+    torch.testing.assert_close(rows.teacher_norm, teacher.norm(dim=-1))
+
+
+def test_layers_are_averaged_and_their_rows_released():
+    mask = MASK
+    rows = {
+        name: {layer: states(layer + seed)[0].detach()[mask] for layer in (1, 2, 3)}
+        for seed, name in enumerate(("student", "teacher"))
+    }
+    kept = {name: dict(layers) for name, layers in rows.items()}
+    # Two student layers meet one teacher layer, as they do where the teacher is shallower.
+    pairs = (LayerPair(1, 1), LayerPair(2, 1), LayerPair(3, 3))
+    result = layers_loss(rows["student"], rows["teacher"], pairs, mask)
+    expected = []
+    for pair in pairs:
+        full = torch.zeros(2, *mask.shape, 7)
+        full[0][mask], full[1][mask] = kept["student"][pair.student], kept["teacher"][pair.teacher]
+        expected.append(representation_loss(full[0], full[1], mask).total)
+    torch.testing.assert_close(result.distance, torch.stack(expected))
+    torch.testing.assert_close(result.loss.total, torch.stack(expected).mean())
+    assert result.loss.count == 3
+    assert not rows["student"]
+    assert set(rows["teacher"]) == {2}
+
+
+def test_no_pair_is_refused():
+    with pytest.raises(ValueError, match="no layer pair"):
+        layers_loss({}, {}, (), MASK)
+
+
+def test_unequal_shapes_are_refused_with_both():
+    student, teacher = states()
+    with pytest.raises(ValueError, match=r"\(4, 5, 7\), \(4, 5, 6\)"):
+        representation_loss(student, teacher[..., :6], MASK)
+    with pytest.raises(ValueError, match="need a bridge"):
+        row_distances(student[0], teacher[0, :, :6])
+    with pytest.raises(ValueError, match="reduction"):
+        representation_loss(student, teacher, MASK, reduction="mean")
