@@ -16,7 +16,7 @@ from datasets import Dataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
 from oprd.evaluation.tasks import arithmetic
-from oprd.training.prompts import Example, parse_example, table
+from oprd.training.examples import Example, parse_example, table
 from oprd.training.rows import BATCH_ROWS, SUFFIXES, Row, batch_rows, prompt_columns, read_rows
 from oprd.training.sources import locate
 
