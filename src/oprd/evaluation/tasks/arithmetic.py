@@ -10,12 +10,16 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from oprd.evaluation.grading import Grade
+from oprd.evaluation.tasks import base
+
 Split = Literal["train", "test"]
 
 TEMPLATE = "What is {expression}?\n"
 # One problem in this many is held out.
 TEST_SHARE = 10
-ANSWER = re.compile(r"The answer is (-?\d+)\.")
+# The bound keeps a babbled number within what `int` converts.
+ANSWER = re.compile(r"The answer is (-?[0-9]{1,30})\.")
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,32 @@ def extract_answer(text: str) -> str | None:
     """The last stated answer of a response, or None where there is none."""
     answers = ANSWER.findall(text)
     return answers[-1] if answers else None
+
+
+def grade(text: str, gold: str) -> Grade:
+    """Compare the last stated answer with the gold answer, as integers."""
+    answer = extract_answer(text)
+    if answer is None:
+        return Grade(False, "no_box" if text.strip() else "empty")
+    return Grade.of(int(answer) == int(gold), answer)
+
+
+def load(split: Split = "test", count: int = 500, seed: int = 0) -> base.Task:
+    """The task: `count` problems of a split, named by their own text.
+
+    Raises:
+        ValueError: `count` is below 1, or `split` is not one of the two.
+    """
+    return base.Task(
+        name="arithmetic",
+        problems=tuple(
+            base.Problem(p.expression, p.prompt, p.answer) for p in problems(split, count, seed)
+        ),
+        template=base.Template(TEMPLATE.replace("{expression}", "{problem}"), chat=False),
+        grade=grade,
+        grader="oprd arithmetic 1",
+        source=f"generated: {split} split, {count} problems, seed {seed}",
+    )
 
 
 def _draw(rng: random.Random) -> Problem:

@@ -1,0 +1,309 @@
+"""Evaluate a model on a task: draw what is missing, grade it, write it, compute the figures."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from transformers import PreTrainedTokenizerBase
+
+from oprd.evaluation.generate import (
+    Engine,
+    Request,
+    Response,
+    TransformersEngine,
+    render_prompt,
+)
+from oprd.evaluation.grading import Grade
+from oprd.evaluation.intervals import Comparison, compare
+from oprd.evaluation.metrics import average_at_n
+from oprd.evaluation.models import fingerprint, load_model
+from oprd.evaluation.records import Record, RecordFile, final_grade, read_records
+from oprd.evaluation.sampling import Sampling
+from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
+from oprd.evaluation.tasks.base import Task
+
+GRADING_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on one task: what was run, every sample, and the figures computed from them."""
+
+    header: dict[str, Any]
+    records: list[Record]
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Evaluation":
+        """Read a finished evaluation.
+
+        Raises:
+            ValueError: the file is broken, or samples are missing.
+        """
+        header, records = read_records(path)
+        evaluation = cls(header, records)
+        evaluation.check_complete()
+        return evaluation
+
+    @property
+    def asked(self) -> int:
+        """Samples asked for."""
+        return int(self.header["asked"])
+
+    def check_complete(self) -> None:
+        """Raise a ValueError where samples asked for and obtained differ."""
+        if len(self.records) != self.asked:
+            raise ValueError(
+                f"{self.header['model']} on {self.header['task']}: {self.asked} samples were "
+                f"asked for and {len(self.records)} obtained: run again to draw the rest."
+            )
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Every figure, computed once."""
+        return summarise(self.records, seed=int(self.header["sampling"]["seed"]))
+
+    def figures(self) -> dict[str, float]:
+        """The main figures by name, such as `avg@16`, for a training log."""
+        summary = self.summary
+        n = summary.samples
+        found = {
+            f"avg@{n}": summary.average.value,
+            f"avg@{n}_low": summary.average.low,
+            f"avg@{n}_high": summary.average.high,
+            f"best@{n}": summary.best.value,
+            f"maj@{n}": summary.majority.value,
+            **{f"pass@{k}": estimate.value for k, estimate in summary.pass_at.items()},
+            "dist_4g": summary.distinct_4g,
+            "length": summary.length["all"].mean,
+            "truncated": summary.truncated,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def evaluate_model(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task,
+    *,
+    samples: int = 16,
+    temperature: float = 0.7,
+    top_p: float = 0.95,
+    max_new_tokens: int = 1024,
+    seed: int = 0,
+    limit: int | None = None,
+    output: str | Path | None = None,
+    name: str | None = None,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> Evaluation:
+    """Evaluate a model with Transformers.
+
+    The global random state, the model's mode and its generation settings are left as they were.
+
+    Args:
+        model: a causal language model, or the path or hub id of one (or of an adapter).
+        tokenizer: the model's own; None where `model` is a path.
+        task: what is asked.
+        samples: responses per problem.
+        temperature: 0 is greedy, with one sample.
+        top_p: the nucleus' probability mass.
+        max_new_tokens: the length limit of a response.
+        seed: base seed of the samples and of the bootstrap.
+        limit: only the first so many problems.
+        output: a JSON-lines file. What it already holds is not drawn again.
+        name: what the model is called in the output; by default where it was loaded from.
+        batch_size: responses drawn at once.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: a setting is out of range, a prompt does not fit into the context, or the output
+            file belongs to another evaluation.
+    """
+    sampling = Sampling(samples, temperature, top_p, max_new_tokens, seed)
+    if isinstance(model, str | Path):
+        name = name or str(model)
+        model, tokenizer = load_model(model)
+    if tokenizer is None:
+        raise ValueError("a model object needs its tokenizer.")
+    identity = {
+        "model": name or model.config._name_or_path or type(model).__name__,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "weights": fingerprint(model),
+    }
+    engine = TransformersEngine(model, tokenizer, batch_size)
+    return evaluate(engine, task.first(limit), sampling, identity, output, progress)
+
+
+def evaluate(
+    engine: Engine,
+    task: Task,
+    sampling: Sampling,
+    identity: dict[str, str | None],
+    output: str | Path | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Draw the missing samples of a task with any engine, grade and write each as it is made.
+
+    Args:
+        engine: what draws responses.
+        task: what is asked.
+        sampling: how responses are drawn.
+        identity: `model`, `revision` and `weights`, for the header.
+        output: a JSON-lines file, or None to keep the records in memory.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: a prompt does not fit, the file belongs to another evaluation, or the engine
+            returned a response that was not asked for or left one out.
+    """
+    rendered = {p.id: render_prompt(engine.tokenizer, p.prompt) for p in task.problems}
+    _check_lengths(engine, task, rendered, sampling)
+    header = {
+        **identity,
+        **_task_header(task, rendered[task.problems[0].id][0]),
+        "engine": engine.name,
+        "dtype": engine.dtype,
+        "sampling": asdict(sampling),
+        "asked": len(task.problems) * sampling.samples,
+        "versions": {package: version(package) for package in ("oprd", "torch", "transformers")},
+    }
+    requests = [
+        Request(p.id, sample, tuple(rendered[p.id][1]), sampling.pair_seed(task.name, p.id, sample))
+        for p in task.problems
+        for sample in range(sampling.samples)
+    ]
+    with RecordFile(Path(output), header) if output is not None else nullcontext() as file:
+        done = {} if file is None else {record.pair: record for record in file.records}
+        missing = [r for r in requests if (r.problem, r.sample) not in done]
+        for records in _draw(engine, task, sampling, missing, progress):
+            done |= {record.pair: record for record in records}
+            if file is not None:
+                file.append(records)
+    evaluation = Evaluation(header, [done[r.problem, r.sample] for r in requests])
+    evaluation.check_complete()
+    return evaluation
+
+
+def compare_evaluations(first: Evaluation, second: Evaluation, seed: int = 0) -> Comparison:
+    """Compare Avg@n of two models problem by problem, second minus first.
+
+    Raises:
+        ValueError: tasks, templates or problems differ.
+    """
+    for key in ("task", "template_hash", "source"):
+        if first.header[key] != second.header[key]:
+            raise ValueError(
+                f"only the same task can be compared, got {key}={first.header[key]!r} and "
+                f"{second.header[key]!r}."
+            )
+    groups = group_records(first.records), group_records(second.records)
+    names = [[group[0].problem for group in side] for side in groups]
+    if names[0] != names[1]:
+        raise ValueError("only the same problems can be compared: use the same --limit.")
+    values = [average_at_n(correct_matrix(side)) for side in groups]
+    return compare(values[0], values[1], seed)
+
+
+def grade_all(task: Task, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+    """Grade (text, gold) pairs, several at once; a grader that raises costs its own answer only."""
+
+    def grade(pair: tuple[str, str]) -> Grade:
+        try:
+            return task.grade(*pair)
+        except Exception:  # a user's grader may raise anything
+            return Grade(False, "parse_error")
+
+    with ThreadPoolExecutor(GRADING_THREADS) as threads:
+        return list(threads.map(grade, pairs))
+
+
+def _draw(
+    engine: Engine, task: Task, sampling: Sampling, missing: list[Request], progress: bool
+) -> Iterable[list[Record]]:
+    """Batches of graded records for the missing requests, each asked for exactly once."""
+    gold = {problem.id: problem.gold for problem in task.problems}
+    waiting = {(r.problem, r.sample) for r in missing}
+    with _progress_bar(progress) as bar:
+        shown = bar.add_task(task.name, total=len(missing))
+        for responses in engine.generate(missing, sampling) if missing else ():
+            pairs = [(r.request.problem, r.request.sample) for r in responses]
+            if len(set(pairs)) < len(pairs) or not waiting.issuperset(pairs):
+                raise ValueError(f"{engine.name} returned samples nobody asked for: {pairs}.")
+            waiting.difference_update(pairs)
+            grades = grade_all(task, [(r.text, gold[r.request.problem]) for r in responses])
+            yield [
+                _record(response, gold[response.request.problem], grade)
+                for response, grade in zip(responses, grades, strict=True)
+            ]
+            bar.advance(shown, len(responses))
+    if waiting:
+        raise ValueError(
+            f"{engine.name} was asked for {len(missing)} samples and returned "
+            f"{len(missing) - len(waiting)}; missing, for example: {sorted(waiting)[:3]}."
+        )
+
+
+def _record(response: Response, gold: str, grade: Grade) -> Record:
+    grade = final_grade(grade, response.finish_reason)
+    return Record(
+        problem=response.request.problem,
+        sample=response.request.sample,
+        ids=response.ids,
+        text=response.text,
+        finish_reason=response.finish_reason,
+        gold=gold,
+        extracted=grade.extracted,
+        status=grade.status,
+        correct=grade.correct,
+        seconds=response.seconds,
+    )
+
+
+def _task_header(task: Task, example: str) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "source": task.source,
+        "template_version": task.template.version,
+        "template_hash": task.template.hash,
+        "grader": task.grader,
+        "prompt": example,
+    }
+
+
+def _check_lengths(
+    engine: Engine, task: Task, rendered: dict[str, tuple[str, list[int]]], sampling: Sampling
+) -> None:
+    if engine.context_length is None:
+        return
+    for problem in task.problems:
+        length = len(rendered[problem.id][1])
+        if length + sampling.max_new_tokens > engine.context_length:
+            raise ValueError(
+                f"problem {problem.id!r} of {task.name} has {length} prompt tokens: with "
+                f"max_new_tokens={sampling.max_new_tokens} it does not fit into the context of "
+                f"{engine.context_length}."
+            )
+
+
+def _progress_bar(shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        disable=not shown,
+    )

@@ -1,0 +1,124 @@
+"""How sure a figure is. The unit is the problem: samples of one problem are not independent."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from oprd.evaluation.extras import require
+
+CONFIDENCE = 0.95
+RESAMPLES = 9_999
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over problems and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same problems, second minus first.
+
+    Attributes:
+        difference: of the means over problems, with the interval of paired differences.
+        wins: problems on which the second is better.
+        losses: problems on which it is worse.
+        ties: problems on which both are equal.
+        p_value: two-sided, of the permutation test that swaps the models problem by problem.
+    """
+
+    difference: Estimate
+    wins: int
+    losses: int
+    ties: int
+    p_value: float
+
+
+def mean_interval(
+    values: np.ndarray, bounds: tuple[float, float] = (0.0, 1.0), seed: int = 0
+) -> Estimate:
+    """The mean over problems with a seeded BCa bootstrap interval.
+
+    Where every problem has the same value there is nothing to resample, but with N problems an
+    unseen kind may still have a share of u = 1 − (α/2)^(1/N). The interval lets that share take
+    either bound: at 0% and at 100% of the default bounds this is the exact binomial
+    (Clopper–Pearson) interval.
+
+    Args:
+        values: [problems], finite.
+        bounds: the smallest and the largest value that a problem can have.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: there is no value, or one is not finite or outside the bounds.
+    """
+    low, high = bounds
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"values must be [problems] with at least one, got {values.shape}.")
+    if not np.all(np.isfinite(values)) or values.min() < low or values.max() > high:
+        raise ValueError(f"values must lie within {bounds}, got {values.min()}..{values.max()}.")
+    mean = float(values.mean())
+    if values.min() == values.max():
+        mean = float(values[0])
+        unseen = 1 - ((1 - CONFIDENCE) / 2) ** (1 / values.size)
+        return Estimate(mean, mean - (mean - low) * unseen, mean + (high - mean) * unseen)
+    stats = require("scipy.stats", "report", "an interval")
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        # Bounds the resampled indices to some 100 MB whatever the number of problems.
+        batch=max(1, 10_000_000 // values.size),
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(mean, float(found.low), float(found.high))
+
+
+def compare(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Comparison:
+    """Compare two models problem by problem.
+
+    Args:
+        first: [problems], one value in 0..1 a problem.
+        second: [problems], of the same problems in the same order.
+        seed: of the resampling and the permutations.
+
+    Raises:
+        ValueError: the shapes differ, or a value is outside 0..1.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"both models need the same problems, got {first.shape}, {second.shape}.")
+    differences = second - first
+    # Equal shares reached by different sums must not count as a difference.
+    differences[np.isclose(differences, 0, atol=1e-12)] = 0.0
+    return Comparison(
+        difference=mean_interval(differences, bounds=(-1.0, 1.0), seed=seed),
+        wins=int((differences > 0).sum()),
+        losses=int((differences < 0).sum()),
+        ties=int((differences == 0).sum()),
+        p_value=_permutation_p(differences[differences != 0], seed),
+    )
+
+
+def _permutation_p(differences: np.ndarray, seed: int) -> float:
+    """Two-sided p of the sign-flip test; problems without a difference carry no information."""
+    if differences.size == 0:
+        return 1.0
+    if differences.size == 1:
+        # scipy asks for two observations; one sign is as likely as the other.
+        return 1.0
+    stats = require("scipy.stats", "report", "a permutation test")
+    found = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=RESAMPLES,
+        batch=max(1, 10_000_000 // differences.size),
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)

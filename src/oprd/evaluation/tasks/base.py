@@ -1,0 +1,104 @@
+"""What a task is: problems with gold answers, a template, and a grader."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from oprd.evaluation.grading import Grade
+
+Message = dict[str, str]
+# Plain text, or chat messages that a tokenizer's template renders: the two forms of a TRL prompt.
+Prompt = str | list[Message]
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a problem's text becomes a prompt.
+
+    Attributes:
+        text: the prompt, with `{problem}` where the problem's text goes.
+        version: raised with every change of the text, for people; the hash is for machines.
+        chat: whether the prompt is the message of a user rather than plain text.
+    """
+
+    text: str
+    version: int = 1
+    chat: bool = True
+
+    def __post_init__(self) -> None:
+        if "{problem}" not in self.text:
+            raise ValueError(f"a template holds {{problem}}, got {self.text!r}.")
+
+    @property
+    def hash(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of the form and the text."""
+        return hashlib.sha256(f"{self.chat}\n{self.text}".encode()).hexdigest()[:12]
+
+    def render(self, problem: str) -> Prompt:
+        """The prompt for one problem. Braces in the problem are left alone."""
+        text = self.text.replace("{problem}", problem)
+        return [{"role": "user", "content": text}] if self.chat else text
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a task.
+
+    Attributes:
+        id: unique within the task and the same from run to run.
+        prompt: what a model is asked, with the template applied.
+        gold: the gold answer.
+        extra: what else the grader needs or a reader wants to know.
+    """
+
+    id: str
+    prompt: Prompt
+    gold: str
+    extra: dict[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Problems and their grader. The same object feeds evaluation and training prompts.
+
+    Attributes:
+        name: as given on the command line.
+        problems: in a fixed order.
+        template: how the prompts were made.
+        grade: text and gold answer to a verdict; called from several threads.
+        grader: the grader's name and version.
+        source: where the problems come from, with a revision, a hash or a seed.
+    """
+
+    name: str
+    problems: tuple[Problem, ...]
+    template: Template
+    grade: Callable[[str, str], Grade]
+    grader: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if not self.problems:
+            raise ValueError(f"task {self.name!r} has no problems ({self.source}).")
+        seen: set[str] = set()
+        for problem in self.problems:
+            if problem.id in seen:
+                raise ValueError(f"task {self.name!r} has two problems with id {problem.id!r}.")
+            seen.add(problem.id)
+
+    def first(self, limit: int | None) -> "Task":
+        """The task with its first `limit` problems, or all of them for None.
+
+        Raises:
+            ValueError: the limit is below 1.
+        """
+        if limit is None:
+            return self
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}.")
+        return replace(self, problems=self.problems[:limit])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows for `datasets.Dataset.from_list`: `prompt` in TRL's plain or chat form, `answer`."""
+        return [{"prompt": p.prompt, "answer": p.gold} for p in self.problems]
