@@ -4,7 +4,7 @@ import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
@@ -39,7 +39,7 @@ def parse_example(fields: Mapping[str, Any]) -> Example:
         _check_text(prompt, f"the {column}")
     else:
         raise ValueError(f"the {column} is {_kind(prompt)}, not text or a list of chat messages")
-    return Example(prompt, _answer(fields))
+    return Example(cast("str | list[Message]", prompt), _answer(fields))
 
 
 def table(examples: Sequence[Example]) -> pa.Table:

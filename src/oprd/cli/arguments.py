@@ -1,0 +1,201 @@
+"""What `oprd train` takes: TRL's parser and field names, with values of a YAML file checked."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from trl import DistillationConfig, ModelConfig, TrlParser
+
+from oprd.training.config import OPRDConfig
+
+WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a mapping",
+    list: "a list",
+    NoneType: "null",
+}
+# The configuration reads layer numbers too; the command line needs one type, text.
+WIDER = {"layers": str | int | list[int]}
+
+
+@dataclass
+class DataArguments:
+    """Where the prompts come from, under TRL's names where TRL has them."""
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Prompts: a parquet, JSONL, JSON or CSV file, a folder saved by datasets, a "
+            "task such as arithmetic, or a dataset on the hub."
+        },
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration of a dataset on the hub."}
+    )
+    dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    dataset_test_split: str = field(
+        default="test", metadata={"help": "Split for evaluation, read if eval_strategy is set."}
+    )
+    bad_rows: Literal["error", "skip"] = field(
+        default="error",
+        metadata={"help": "Stop at the first bad row, or skip bad rows and count them."},
+    )
+    max_prompts: int | None = field(
+        default=None, metadata={"help": "Use only so many prompts; for a task, make so many."}
+    )
+
+
+class TrainParser(TrlParser):
+    """TRL's parser, with one-sentence errors and its many fields grouped by where they belong."""
+
+    def __init__(self) -> None:
+        types: Any = (DataArguments, OPRDConfig, ModelConfig)
+        # Abbreviations would let a misspelt field pass for another.
+        super().__init__(types, prog="oprd train", allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage of some two hundred fields."""
+        raise ValueError(message)
+
+    def format_help(self) -> str:
+        """All fields, those of the method first."""
+        formatter = self._get_formatter()
+        formatter.add_usage(
+            "oprd train [--config FILE.yaml] [--FIELD VALUE ...]", [], [], "Usage: "
+        )
+        formatter.add_text("The command line wins over the file. Fields in a file have no dashes.")
+        left = list(self._actions)
+        for title, owner in (
+            ("Representation distillation", OPRDConfig),
+            ("Data", DataArguments),
+            ("Models", ModelConfig),
+            ("On-policy distillation (TRL)", DistillationConfig),
+            ("Training (Transformers)", None),
+        ):
+            own = [a for a in left if owner is None or a.dest in owner.__annotations__]
+            left = [a for a in left if a not in own]
+            formatter.start_section(title)
+            formatter.add_arguments(own)
+            formatter.end_section()
+        return formatter.format_help()
+
+
+def parse(arguments: Sequence[str]) -> tuple[DataArguments, OPRDConfig, ModelConfig]:
+    """Parse a command line, and the YAML file that it names.
+
+    Raises:
+        ValueError: a field is unknown (the closest known one is named), or a value is illegal.
+        OSError: the file cannot be read.
+    """
+    parser = TrainParser()
+    hints = _field_types(parser.dataclass_types)
+    arguments = _split_config(arguments)
+    if "--config" in arguments:
+        _check_file(arguments[arguments.index("--config") + 1], hints)
+    flags = [a for a in arguments if a != "--config"]
+    _, unknown = parser.parse_known_args(flags)
+    for name in unknown:
+        if name.startswith("--"):
+            raise ValueError(unknown_field(name.split("=")[0], hints, "--"))
+    data, training, model = parser.parse_args_and_config(arguments)
+    return data, training, model
+
+
+def unknown_field(name: str, known: Iterable[str], dashes: str = "") -> str:
+    """Says that a field does not exist, and which one may have been meant."""
+    bare = name.removeprefix("--").replace("-", "_")
+    close = difflib.get_close_matches(bare, known, n=1)
+    hint = f"did you mean {dashes}{close[0]}?" if close else "oprd train --help lists all."
+    return f"unknown field {name!r}: {hint}"
+
+
+def _field_types(types: Iterable[Any]) -> dict[str, Any]:
+    hints: dict[str, Any] = {}
+    for cls in types:
+        names = {f.name for f in dataclasses.fields(cls) if f.init}
+        hints |= {name: hint for name, hint in get_type_hints(cls).items() if name in names}
+    return hints | WIDER
+
+
+def _split_config(arguments: Sequence[str]) -> list[str]:
+    """`--config=FILE` as two arguments, the only form that TRL looks for."""
+    split: list[str] = []
+    for argument in arguments:
+        is_config = argument.startswith("--config=")
+        split += ["--config", argument.removeprefix("--config=")] if is_config else [argument]
+    if split.count("--config") > 1:
+        raise ValueError("--config is given more than once.")
+    if split[-1:] == ["--config"]:
+        raise ValueError("--config needs the name of a YAML file.")
+    return split
+
+
+def _check_file(path: str, hints: dict[str, Any]) -> None:
+    config = _load_yaml(path)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path!r} must hold fields with values, one `field: value` a line.")
+    for name, value in config.items():
+        # TRL sets these in the environment.
+        if name == "env":
+            hint: Any = dict
+        elif name in hints:
+            hint = hints[name]
+        else:
+            raise ValueError(f"{path!r}: {unknown_field(str(name), hints)}")
+        _check_value(f"{path!r}: {name}", value, hint)
+
+
+def _load_yaml(path: str) -> Any:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return yaml.safe_load(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no config file {path!r}.") from error
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{path!r} is not plain YAML{line}: {error.problem}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path!r} is not plain YAML: {error}.") from error
+
+
+def _check_value(where: str, value: Any, hint: Any) -> None:
+    choices = get_args(hint) if get_origin(hint) is Literal else ()
+    if choices and value not in choices:
+        raise ValueError(f"{where} must be one of {', '.join(choices)}, got {value!r}.")
+    # The parser turns text into a field's type, or says that it cannot.
+    if (isinstance(value, str) and hint is not dict) or _fits(value, hint):
+        return
+    unquoted = isinstance(value, bool) and _fits("", hint)
+    advice = " (YAML reads an unquoted no, off, yes or on as true or false)" if unquoted else ""
+    raise ValueError(f"{where} must be {_describe(hint)}, got {value!r}{advice}.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in options)
+    if origin is Literal:
+        return value in options
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, options[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin or hint)
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_describe, get_args(hint))))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return WORDS[str]
+    return WORDS.get(get_origin(hint) or hint, str(hint))

@@ -1,0 +1,188 @@
+"""`oprd doctor`: what is installed, and whether the method works with it."""
+
+import copy
+import math
+import os
+import platform
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple
+
+import psutil
+import torch
+import transformers
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+from transformers import PreTrainedModel, PrinterCallback
+
+from oprd.cli.errors import one_line
+from oprd.cli.tiny import ARCHITECTURES, byte_tokenizer, tiny_model
+from oprd.core.capture import capture_states, num_layers
+from oprd.core.representation import representation_loss
+from oprd.training.callbacks import versions
+from oprd.training.config import OPRDConfig
+from oprd.training.forward import base_forward
+from oprd.training.trainer import OPRDTrainer
+
+ROWS, TOKENS = 2, 16
+GIB = 2**30
+
+
+class Finding(NamedTuple):
+    """What a check found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def run() -> bool:
+    """Print what is installed and what works; whether everything does."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    console = Console()
+    console.print(_facts_table(environment()))
+    with console.status("Running checks on tiny models"):
+        findings = [examine(name, check) for name, check in CHECKS.items()]
+    console.print(_findings_table(findings))
+    passed = all(finding.passed for finding in findings)
+    console.print("All checks passed." if passed else "Something is broken here.")
+    console.print("For a bug report, paste everything above: it holds no tokens and no paths.")
+    return passed
+
+
+def environment() -> dict[str, str]:
+    """Versions and hardware; nothing is read from environment variables."""
+    accelerator = torch.accelerator.current_accelerator()
+    device = "CPU only: training is in float32"
+    if accelerator is not None:
+        device = f"{torch.accelerator.device_count()} × {accelerator.type}"
+    memory = psutil.virtual_memory()
+    return {
+        **versions(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "CPU": f"{os.cpu_count()} cores, PyTorch uses {torch.get_num_threads()} threads",
+        "memory": f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f}",
+    }
+
+
+def examine(name: str, check: Callable[[], str]) -> Finding:
+    """Run a check; whatever it raises is its finding."""
+    try:
+        return Finding(name, True, check())
+    except Exception as error:
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        where = f"{frame.f_globals.get('__name__')}:{line}"
+        return Finding(name, False, one_line(f"{type(error).__name__} in {where}: {error}"))
+
+
+def check_self_distillation() -> str:
+    """A teacher with the student's weights gives loss 0, and one with others does not."""
+    student = tiny_model("llama")
+    same = _loss(student, copy.deepcopy(student))
+    other = _loss(student, tiny_model("llama", seed=1))
+    _expect(same == 0, f"the loss is {same}, not 0")
+    _expect(other > 0, f"the loss against another teacher is {other}, not positive")
+    return f"loss {same:g}; against another teacher {other:.3g}"
+
+
+def check_capture() -> str:
+    """Captured states equal Transformers' `hidden_states`."""
+    ids = _token_ids()
+    for architecture in ARCHITECTURES:
+        model = tiny_model(architecture)
+        with torch.no_grad(), capture_states(model, "all") as states:
+            expected = model(ids, output_hidden_states=True).hidden_states
+        for layer in range(1, num_layers(model) + 1):
+            same = torch.equal(states[layer], expected[layer])
+            _expect(same, f"layer {layer} of {architecture} differs")
+    return ", ".join(ARCHITECTURES)
+
+
+def check_training_step() -> str:
+    """A step of the trainer moves the student, with a finite loss, and not the teacher."""
+    student, teacher = tiny_model("llama"), tiny_model("llama", seed=1)
+    before = copy.deepcopy(student.state_dict()), copy.deepcopy(teacher.state_dict())
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = OPRDTrainer(
+            model=student,
+            teacher_model=teacher,
+            args=OPRDConfig(
+                output_dir=folder,
+                max_steps=1,
+                per_device_train_batch_size=ROWS,
+                max_completion_length=TOKENS,
+                learning_rate=1e-2,
+                warmup_steps=0,
+                logging_steps=1,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=Dataset.from_dict({"prompt": ["What is 2 + 2?", "Say hello."]}),
+            processing_class=byte_tokenizer(),
+        )
+        trainer.remove_callback(PrinterCallback)
+        loss = trainer.train().training_loss
+    _expect(math.isfinite(loss) and loss > 0, f"the loss is {loss}")
+    _expect(not _equal(before[0], student), "the student's weights did not change")
+    _expect(_equal(before[1], teacher), "the teacher's weights changed")
+    return f"loss {loss:.3g}"
+
+
+CHECKS = {
+    "teacher = student gives loss 0": check_self_distillation,
+    "captured states = hidden_states": check_capture,
+    "one training step": check_training_step,
+}
+
+
+def _loss(student: PreTrainedModel, teacher: PreTrainedModel) -> float:
+    ids = _token_ids()
+    mask = torch.ones_like(ids)
+    with capture_states(student, "all") as student_states:
+        base_forward(student, ids, mask)
+    with torch.no_grad(), capture_states(teacher, "all") as teacher_states:
+        base_forward(teacher, ids, mask)
+    losses = [
+        representation_loss(student_states[layer], teacher_states[layer], mask).total.item()
+        for layer in student_states
+    ]
+    _expect(len(losses) == num_layers(student), f"{len(losses)} layers were captured")
+    return sum(losses)
+
+
+def _token_ids() -> Tensor:
+    return torch.arange(ROWS * TOKENS).reshape(ROWS, TOKENS)
+
+
+def _equal(before: dict[str, Tensor], model: PreTrainedModel) -> bool:
+    return all(
+        torch.equal(value, before[name].to(value)) for name, value in model.state_dict().items()
+    )
+
+
+def _expect(condition: bool, problem: str) -> None:
+    # Not an assert: `python -O` must not switch checks off.
+    if not condition:
+        raise RuntimeError(problem)
+
+
+def _facts_table(facts: dict[str, str]) -> Table:
+    table = Table(title="oprd doctor", show_header=False)
+    for name, value in facts.items():
+        table.add_row(Text(name, style="bold"), Text(value))
+    return table
+
+
+def _findings_table(findings: list[Finding]) -> Table:
+    table = Table("check", "result", "detail")
+    for finding in findings:
+        result = Text("pass", style="green") if finding.passed else Text("FAIL", style="bold red")
+        table.add_row(Text(finding.name), result, Text(finding.detail))
+    return table

@@ -1,0 +1,64 @@
+"""The `oprd` command. Each subcommand imports what it needs when it runs."""
+
+from typing import Annotated
+
+import typer
+
+from oprd.cli.errors import one_sentence, show_tracebacks
+from oprd.version import __version__
+
+# Without rich markup the help needs no import of rich, and errors are lines that a script can read.
+app = typer.Typer(
+    name="oprd",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"oprd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="OPRD_DEBUG", help="Show tracebacks of all errors."),
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """On-policy representation distillation of language models."""
+    show_tracebacks(debug)
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+@one_sentence
+def train(context: typer.Context) -> None:
+    """Train a student: [--config FILE.yaml] [--FIELD VALUE ...]."""
+    from oprd.cli.train import run
+
+    run(context.args)
+
+
+@app.command()
+@one_sentence
+def doctor() -> None:
+    """Check this installation, on tiny models and offline."""
+    from oprd.cli.doctor import run
+
+    if not run():
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()
