@@ -78,7 +78,7 @@ def write_bridge(path: str | os.PathLike[str], contents: BridgeContents) -> None
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with open(unfinished, "xb") as file:
-            file.write(save(tensors, metadata))
+            file.write(_ordered(save(tensors, metadata)))
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -130,6 +130,14 @@ def read_bridge(path: str | os.PathLike[str]) -> BridgeContents:
         tensors=tensors,
         **{name: header[name] for name in fields},
     )
+
+
+def _ordered(data: bytes) -> bytes:
+    """The same safetensors file with its names in order, which safetensors leaves to chance."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    names = json.dumps(json.loads(data[8:end]), sort_keys=True).encode()
+    names += b" " * (-len(names) % 8)  # tensors start at a multiple of 8 bytes
+    return len(names).to_bytes(8, "little") + names + data[end:]
 
 
 def _header(contents: BridgeContents) -> dict[str, Any]:
