@@ -1,0 +1,324 @@
+"""The sum of a per-row loss over rows, in chunks, so that the logits of all rows never exist.
+
+A loss on next-token distributions has a closed-form gradient with respect to the logits. Each chunk
+of rows is projected once, and while its logits are at hand the gradient goes on to the rows and to
+the head: four products with the head in all, as many as with full logits, and nothing but sums left
+to keep for the backward pass.
+
+Letters: B sequences, K response tokens, N selected rows, n rows of a chunk, V vocabulary, D width,
+M ids looked at in each row.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from oprd.core.head import LMHead, add_product, as_head, chunks
+from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
+from oprd.core.rows import gather_rows, row_index
+
+
+class Slope(NamedTuple):
+    """A loss on the n rows of a chunk.
+
+    Attributes:
+        values: [n].
+        slope: [n, V], or [n, M] with `ids`: what descends, ∂ value / ∂ student logits.
+        ids: [n, M], the vocabulary entries that `slope` speaks of, if not all.
+    """
+
+    values: Tensor
+    slope: Tensor
+    ids: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Student and teacher at the same N supervised positions.
+
+    Attributes:
+        student_rows: [N, D_student], with the student's graph.
+        teacher_rows: [N, D_teacher], without.
+        student_head: over the vocabulary of `teacher_head`, which has no graph.
+        teacher_head: see `student_head`.
+        mask: [B, K] bool, the positions; rows are in its order.
+        index: [N], where they are in the flattened mask.
+        temperature: divides both models' logits.
+    """
+
+    student_rows: Tensor
+    teacher_rows: Tensor
+    student_head: LMHead
+    teacher_head: LMHead
+    mask: Tensor
+    index: Tensor
+    temperature: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the loss: float32, or float64 for float64 student states."""
+        return torch.promote_types(self.student_rows.dtype, torch.float32)
+
+    def detach(self) -> "Pair":
+        """The same pair without a graph."""
+        return Pair(
+            self.student_rows.detach(),
+            self.teacher_rows,
+            self.student_head.detach(),
+            self.teacher_head,
+            self.mask,
+            self.index,
+            self.temperature,
+        )
+
+
+class Chunk:
+    """Both models' next-token distributions at some rows of a pair, formed when asked for.
+
+    What is [n, V] stands in one of three buffers, which all chunks of a pass share: a CPU spends
+    longer on fresh pages than on the arithmetic in them. It is the caller's to overwrite, and lasts
+    until its side (student, teacher or scratch) is asked for again.
+    """
+
+    def __init__(self, pair: Pair, part: slice, buffers: dict[str, Tensor]) -> None:
+        self.part = part
+        self._pair = pair
+        self._buffers = buffers
+        self._capped: Tensor | None = None
+        self._student_rows = pair.student_rows[part]
+        self._teacher_rows = pair.teacher_rows[part]
+
+    def student_logits(self) -> Tensor:
+        """[n, V]."""
+        pair = self._pair
+        return pair.student_head.logits(
+            self._student_rows, pair.temperature, out=self._buffer("student")
+        )
+
+    def teacher_logits(self) -> Tensor:
+        """[n, V]."""
+        pair = self._pair
+        return pair.teacher_head.logits(
+            self._teacher_rows, pair.temperature, out=self._buffer("teacher")
+        )
+
+    def student_logits_at(self, ids: Tensor) -> Tensor:
+        """[n, M] at ids [n, M]."""
+        pair = self._pair
+        return pair.student_head.logits_at(self._student_rows, ids, pair.temperature)
+
+    def teacher_logits_at(self, ids: Tensor) -> Tensor:
+        """[n, M] at ids [n, M]."""
+        pair = self._pair
+        logits = pair.teacher_head.logits_at(self._teacher_rows, ids, pair.temperature)
+        return logits.to(pair.dtype)
+
+    def log_p(self) -> Tensor:
+        """[n, V], the student's log-probabilities; uses the scratch."""
+        logits = self.student_logits()
+        if self._pair.student_head.softcap is not None:
+            self._capped = logits.clone()
+        return self._log_softmax(logits)
+
+    def log_q(self) -> Tensor:
+        """[n, V], the teacher's log-probabilities; uses the scratch."""
+        return self._log_softmax(self.teacher_logits())
+
+    def scratch(self) -> Tensor:
+        """[n, V], uninitialised."""
+        return self._buffer("scratch")
+
+    def derivative(self, ids: Tensor | None) -> Tensor | float:
+        """∂ student logits / ∂ the student head's products, at ids or everywhere after `log_p`."""
+        pair = self._pair
+        capped = self._capped
+        if ids is not None and pair.student_head.softcap is not None:
+            capped = self.student_logits_at(ids)
+        return pair.student_head.derivative(capped, pair.temperature)
+
+    def _buffer(self, name: str) -> Tensor:
+        n = len(self._student_rows)
+        held = self._buffers.get(name)
+        if held is None or len(held) < n:
+            shape = (n, self._pair.student_head.vocab_size)
+            held = self._student_rows.new_empty(shape, dtype=self._pair.dtype)
+            self._buffers[name] = held
+        return held[:n]
+
+    def _log_softmax(self, logits: Tensor) -> Tensor:
+        logits.sub_(logits.amax(dim=1, keepdim=True))
+        total = torch.exp(logits, out=self.scratch()).sum(dim=1, keepdim=True)
+        return logits.sub_(total.log_())
+
+
+def pass_over(pair: Pair) -> Iterator[Chunk]:
+    """The chunks of a pair's rows, in order; each is spent when the next is asked for."""
+    buffers: dict[str, Tensor] = {}
+    for part in chunks(len(pair.student_rows), pair.student_head.vocab_size):
+        yield Chunk(pair, part, buffers)
+
+
+Formula = Callable[[Chunk], Slope]
+
+
+def select_pair(
+    student_hidden: Tensor,
+    teacher_hidden: Tensor,
+    student_head: LMHead | Tensor,
+    teacher_head: LMHead | Tensor,
+    mask: Tensor,
+    temperature: float,
+) -> Pair:
+    """Check the arguments that all output-space losses share, and keep the supervised rows.
+
+    Raises:
+        ValueError: shapes do not fit, vocabularies differ, or the temperature is not positive.
+    """
+    student_head, teacher_head = as_head(student_head), as_head(teacher_head)
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}.")
+    if mask.ndim != 2:
+        raise ValueError(f"mask must be [B, K], got shape {tuple(mask.shape)}.")
+    for name, hidden, head in (
+        ("student", student_hidden, student_head),
+        ("teacher", teacher_hidden, teacher_head),
+    ):
+        if hidden.shape != (*mask.shape, head.width):
+            raise ValueError(
+                f"{name}_hidden must be [B, K, width] = {[*mask.shape, head.width]}, from the "
+                f"mask's shape and {name}_head's width, got {list(hidden.shape)}."
+            )
+    if student_head.vocab_size != teacher_head.vocab_size:
+        raise ValueError(
+            f"student_head has {student_head.vocab_size} tokens and teacher_head "
+            f"{teacher_head.vocab_size}: an output-space loss needs one vocabulary. Cut padding "
+            "rows off the longer head, or use a representation-only objective, which needs no "
+            "equal vocabularies."
+        )
+    index = row_index(mask)
+    return Pair(
+        _autocast(gather_rows(student_hidden, index)),
+        _autocast(gather_rows(teacher_hidden.detach(), index)),
+        student_head,
+        teacher_head.detach(),
+        mask.bool(),
+        index,
+        temperature,
+    )
+
+
+def sum_loss(pair: Pair, formula: Formula, reduction: Reduction) -> LossSum:
+    """Reduce a formula's values over a pair's rows, with a graph to the student's rows and head."""
+    weights = position_weights(pair.mask, reduction).flatten()[pair.index]
+    head = pair.student_head
+    variables = (pair.student_rows, head.weight, head.bias)
+    needs = tuple(
+        torch.is_grad_enabled() and variable is not None and variable.requires_grad
+        for variable in variables
+    )
+    total = _ChunkedSum.apply(*variables, pair.detach(), weights, formula, needs)
+    return LossSum(cast(Tensor, total), supervised_count(pair.mask, reduction))
+
+
+class _ChunkedSum(torch.autograd.Function):
+    """Σ_n weight_n · value_n, whose gradients are worked out in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        pair: Pair,
+        weights: Tensor,
+        formula: Formula,
+        needs: tuple[bool, bool, bool],
+    ) -> Tensor:
+        ctx.save_for_backward(rows, weight, bias)
+        ctx.evaluate = lambda: _evaluate(pair, weights, formula, needs)
+        total, ctx.gradients = ctx.evaluate()
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        variables = ctx.saved_tensors
+        # The sums are scaled in place and given away, so that a head's gradient exists once. A
+        # second backward through a retained graph works them out again.
+        gradients = ctx.gradients or ctx.evaluate()[1]
+        ctx.gradients = None
+        scaled = (
+            None if gradient is None else gradient.mul_(grad).to(variable.dtype)
+            for variable, gradient in zip(variables, gradients, strict=True)
+        )
+        return (*scaled, None, None, None, None)
+
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _evaluate(
+    pair: Pair, weights: Tensor, formula: Formula, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor, Gradients]:
+    """The weighted sum and its gradients for the student's rows, head weight and head bias."""
+    rows, head = pair.student_rows, pair.student_head
+    weights = weights.to(pair.dtype)
+    values = torch.empty_like(weights)
+    grad_rows, grad_weight, grad_bias = (
+        torch.zeros_like(variable, dtype=pair.dtype) if needed and variable is not None else None
+        for variable, needed in zip((rows, head.weight, head.bias), needs, strict=True)
+    )
+    gradients = (grad_rows, grad_weight, grad_bias)
+    with torch.autocast(rows.device.type, enabled=False):
+        for chunk in pass_over(pair):
+            part = chunk.part
+            values[part], slope, ids = formula(chunk)
+            if any(needs):
+                slope = slope.mul_(weights[part, None]).mul_(chunk.derivative(ids))
+                here = (None if grad_rows is None else grad_rows[part], grad_weight, grad_bias)
+                if ids is None:
+                    _add_gradients(slope, rows[part], head, here)
+                else:
+                    _add_gradients_at(slope, ids, rows[part], head, here)
+    return (values * weights).sum(), gradients
+
+
+def _add_gradients(slope: Tensor, rows: Tensor, head: LMHead, gradients: Gradients) -> None:
+    """Pass ∂/∂ products [n, V] on to the rows [n, D] and the head."""
+    grad_rows, grad_weight, grad_bias = gradients
+    for tile in chunks(*head.weight.shape):
+        if grad_rows is not None:
+            add_product(grad_rows, slope[:, tile], head.weight[tile].to(rows.dtype))
+        if grad_weight is not None:
+            add_product(grad_weight[tile], slope[:, tile].T, rows)
+    if grad_bias is not None:
+        grad_bias += slope.sum(dim=0)
+
+
+def _add_gradients_at(
+    slope: Tensor, ids: Tensor, rows: Tensor, head: LMHead, gradients: Gradients
+) -> None:
+    """Pass ∂/∂ products [n, M] at ids [n, M] on to the rows [n, D] and the head."""
+    grad_rows, grad_weight, grad_bias = gradients
+    for part in chunks(len(rows), ids.shape[1] * head.width):
+        if grad_rows is not None:
+            looked_at = head.weight[ids[part]].to(slope.dtype)
+            grad_rows[part] += (slope[part, None] @ looked_at).squeeze(1)
+        if grad_weight is not None:
+            outer = slope[part, :, None] * rows[part, None].to(slope.dtype)
+            grad_weight.index_add_(0, ids[part].flatten(), outer.flatten(0, 1))
+    if grad_bias is not None:
+        grad_bias.index_add_(0, ids.flatten(), slope.flatten())
+
+
+def _autocast(hidden: Tensor) -> Tensor:
+    """States in the dtype in which a model under autocast would give them to its head."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and hidden.dtype == torch.float32:
+        return hidden.to(torch.get_autocast_dtype(device))
+    return hidden
