@@ -1,11 +1,20 @@
-"""Whether a response answers its problem: a verdict, its status and the answer it was read from."""
+r"""Whether a response answers its problem: a verdict, its status and the answer it was read from.
+
+The answer is the last `\boxed{}` after the reasoning. Integers are compared as integers, words as
+words, everything else by math-verify.
+"""
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
+
+from oprd.evaluation import answers
 
 Status = Literal[
     "correct", "wrong", "no_box", "unterminated", "parse_error", "timeout", "empty", "truncated"
 ]
+# Raised with every change of a verdict.
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -26,3 +35,63 @@ class Grade:
     def of(cls, correct: bool, extracted: str | None) -> "Grade":
         """The grade of an answer that was found and compared."""
         return cls(correct, "correct" if correct else "wrong", extracted)
+
+
+def grade(text: str, gold: str) -> Grade:
+    """Grade a response against a gold answer. Safe to call from threads and processes.
+
+    Raises:
+        ImportError: a formula is to be compared and math-verify is not installed.
+    """
+    if not text.strip():
+        return Grade(False, "empty")
+    box = answers.last_box(answers.answer_part(text))
+    if box.unterminated:
+        return Grade(False, "unterminated")
+    if box.content is None:
+        return Grade(False, "no_box")
+    status = compare_answers(box.content, gold)
+    return Grade(status == "correct", status, box.content)
+
+
+def compare_answers(answer: str, gold: str) -> Status:
+    """Compare an extracted answer with a gold answer."""
+    from oprd.evaluation.verify import verify
+
+    number, expected = answers.parse_number(answer), answers.parse_number(gold)
+    if number is not None and expected is not None and answers.is_integer(expected):
+        return "correct" if number == expected else "wrong"
+    words = answers.parse_words(gold)
+    if words is not None and words == answers.parse_words(answer):
+        return "correct"
+    if answers.is_worded(gold):
+        return "wrong"
+    if answers.has_spaced_digits(answer):
+        return "wrong"
+    (digits, base), (gold_digits, gold_base) = answers.parse_base(answer), answers.parse_base(gold)
+    if base is not None and gold_base is not None:
+        return "correct" if (digits, base) == (gold_digits, gold_base) else "wrong"
+    return verify(answers.plain_formula(gold), answers.plain_formula(answer))
+
+
+def check_gold(gold: str) -> None:
+    """Make sure that a gold answer can be compared with anything.
+
+    Raises:
+        ValueError: it is empty or cannot be parsed.
+    """
+    from oprd.evaluation.verify import parses
+
+    number = answers.parse_number(gold)
+    if (number is not None and answers.is_integer(number)) or answers.is_worded(gold):
+        return
+    if not gold.strip() or not parses(answers.plain_formula(gold)):
+        raise ValueError(f"the gold answer {gold!r} cannot be parsed.")
+
+
+def grader_name() -> str:
+    """The grader with its version and that of math-verify, for the record of an evaluation."""
+    try:
+        return f"oprd {VERSION}, math-verify {version('math-verify')}"
+    except PackageNotFoundError:
+        return f"oprd {VERSION}, without math-verify"
