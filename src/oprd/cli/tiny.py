@@ -28,6 +28,8 @@ def tiny_model(architecture: str, seed: int = 0) -> PreTrainedModel:
         "intermediate_size": 64,
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
         "max_position_embeddings": 128,
         "pad_token_id": VOCABULARY.index(PAD),
         "bos_token_id": VOCABULARY.index(EOS),
@@ -35,11 +37,10 @@ def tiny_model(architecture: str, seed: int = 0) -> PreTrainedModel:
     }
     if architecture == "opt":
         options |= {"ffn_dim": 64, "word_embed_proj_dim": 32}
+    config = AutoConfig.for_model(architecture, **options)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(architecture, **options)
-        ).eval()
+        return AutoModelForCausalLM.from_config(config).eval()
 
 
 def byte_tokenizer() -> PreTrainedTokenizerBase:
