@@ -112,7 +112,10 @@ def parse(arguments: Sequence[str]) -> tuple[DataArguments, OPRDConfig, ModelCon
 def unknown_field(name: str, known: Iterable[str], dashes: str = "") -> str:
     """Says that a field does not exist, and which one may have been meant."""
     bare = name.removeprefix("--").replace("-", "_")
-    close = difflib.get_close_matches(bare, known, n=1)
+    known = list(known)
+    # `model` and `dataset` are short for a name, which is far away by letters.
+    close = [field for field in known if field.startswith(f"{bare}_name")]
+    close += difflib.get_close_matches(bare, known, n=1)
     hint = f"did you mean {dashes}{close[0]}?" if close else "oprd train --help lists all."
     return f"unknown field {name!r}: {hint}"
 

@@ -1,0 +1,186 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from oprd.cli.arguments import TrainParser, parse
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    """Writes a YAML file next to an output directory and gives the arguments that name it."""
+
+    def write(text: str) -> list[str]:
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return ["--config", str(path), "--output_dir", str(tmp_path)]
+
+    return write
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(config):
+    arguments = config("learning_rate: 1e-4\nmax_steps: 7\nbad_rows: skip\nlora_r: 4\n")
+    data, training, models = parse([*arguments, "--max-steps", "9", "--layers=last"])
+    assert (training.learning_rate, training.max_steps, training.layers) == (1e-4, 9, "last")
+    assert (data.bad_rows, models.lora_r, training.positions) == ("skip", 4, "last_k")
+
+
+def test_config_may_be_joined_with_an_equals_sign(config):
+    _, path, *rest = config("max_steps: 7")
+    assert parse([f"--config={path}", *rest])[1].max_steps == 7
+
+
+def test_values_of_every_kind_keep_their_type(config):
+    text = """
+        layers: [1, 3]
+        max_completion_length: null
+        report_to: [tensorboard]
+        generation_kwargs: {min_new_tokens: 2}
+        lora_target_modules: [q_proj, v_proj]
+        gradient_checkpointing: no
+        save_strategy: "no"
+        logging_steps: 5
+    """
+    _, training, models = parse(config("\n".join(map(str.strip, text.splitlines()))))
+    assert training.layer_spec == (1, 3)
+    assert training.max_completion_length is None
+    assert training.generation_kwargs == {"min_new_tokens": 2}
+    assert training.gradient_checkpointing is False
+    assert training.save_strategy == "no"
+    assert models.lora_target_modules == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("learning_rte", "learning_rate"),
+        ("layer", "layers"),
+        ("model", "model_name_or_path"),
+        ("dataset", "dataset_name"),
+        ("teacher_model", "teacher_model_name_or_path"),
+    ],
+)
+def test_an_unknown_field_names_the_closest_one(config, name: str, closest: str):
+    with pytest.raises(ValueError, match=f"run.yaml': unknown field '{name}': .* {closest}\\?"):
+        parse(config(f"{name}: 1"))
+    for arguments in ([f"--{name}", "1"], [f"--{name}=1"]):
+        with pytest.raises(ValueError, match=f"unknown field '--{name}': .* --{closest}\\?"):
+            parse(arguments)
+
+
+def test_dashes_are_for_the_command_line(config):
+    assert parse(["--position-k", "3"])[1].position_k == 3
+    with pytest.raises(ValueError, match="unknown field 'position-k': did you mean position_k"):
+        parse(config("position-k: 3"))
+
+
+def test_a_field_like_no_other_points_to_the_help(config):
+    with pytest.raises(ValueError, match="unknown field 'zzzzzz': oprd train --help lists all"):
+        parse(config("zzzzzz: 1"))
+
+
+def test_an_argument_without_dashes_is_refused():
+    with pytest.raises(ValueError, match=r"\['stray'\]"):
+        parse(["--max_steps", "1", "stray"])
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("learning_rate: fast", "learning_rate.*invalid float value: 'fast'"),
+        ("learning_rate: [1]", r"learning_rate must be a number, got \[1\]"),
+        ("learning_rate: true", "learning_rate must be a number, got True"),
+        ("learning_rate: null", "learning_rate must be a number, got None"),
+        ("learning_rate: .nan", "learning_rate must be above 0.*got nan"),
+        ("learning_rate: 1e30", r"learning_rate must be above 0 and below 100, got 1e\+30"),
+        ("learning_rate: -1", "learning_rate must be above 0"),
+        ("temperature: 0", "temperature must be above 0"),
+        ("max_steps: 0", "max_steps must be at least 1"),
+        ("max_steps: 1.5", r"max_steps must be a whole number, got 1\.5"),
+        ("max_steps: '1.5'", "max_steps.*invalid int value: '1.5'"),
+        ("max_completion_length: [8]", "max_completion_length must be a whole number or null"),
+        ("bf16: 2", "bf16 must be true or false or null, got 2"),
+        ("normalize: maybe", "normalize.*Truthy value expected"),
+        ("output_dir: 5", "output_dir must be text or null, got 5"),
+        ("run_name: {a: 1}", r"run_name must be text or null, got \{'a': 1\}"),
+        ("positions: no", r"positions must be text, got False \(YAML reads an unquoted no"),
+        ("bad_rows: drop", "bad_rows must be one of error, skip, got 'drop'"),
+        ("lora_target_modules: [1]", r"lora_target_modules must be a list or null, got \[1\]"),
+        ("layers: [1.5]", "layers must be text or a whole number or a list"),
+        ("layers: middle", "layers must be .*got 'middle'"),
+        ("env: HOME", "env must be a mapping, got 'HOME'"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_with_what_is_wanted(config, line: str, problem: str):
+    with pytest.raises(ValueError, match=problem):
+        parse(config(line))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "a: !!python/object/apply:os.system [ls]",
+            "not plain YAML in line 1: .*python",
+        ),
+        ("max_steps: 1\na: !!python/name:os.system", "not plain YAML in line 2"),
+        ("a: [1", "not plain YAML in line 1"),
+        ("a: \x07", "not plain YAML"),
+        ("- a\n- b", "must hold fields with values"),
+        ("just text", "must hold fields with values"),
+        ("", "must hold fields with values"),
+        ("1: 2", "unknown field '1'"),
+        ("[" * 1500, "not plain YAML"),
+    ],
+)
+def test_a_file_that_is_no_mapping_of_plain_values_is_refused(config, text: str, problem: str):
+    with pytest.raises(ValueError, match=rf"run\.yaml'.* {problem}"):
+        parse(config(text))
+
+
+def test_a_config_that_is_not_there_or_not_named_is_refused(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no config file .*missing\.yaml"):
+        parse(["--config", str(tmp_path / "missing.yaml")])
+    with pytest.raises(ValueError, match="--config needs the name of a YAML file"):
+        parse(["--config"])
+    with pytest.raises(ValueError, match="--config is given more than once"):
+        parse(["--config", "a", "--config=b"])
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    name=st.sampled_from(["learning_rate", "max_steps", "layers", "bf16", "run_name", "report_to"]),
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda values: st.lists(values, max_size=2) | st.dictionaries(st.text(max_size=3), values),
+        max_leaves=3,
+    ),
+)
+def test_no_value_gets_past_the_parser_as_another_kind_of_error(config, name: str, value: object):
+    arguments = config(yaml.safe_dump({name: value}))
+    try:
+        parse([*arguments, "--report_to=none"] if name != "report_to" else arguments)
+    except ValueError as error:
+        assert name in str(error)
+
+
+def test_help_puts_the_fields_of_the_method_first_and_leaves_none_out():
+    parser = TrainParser()
+    text = parser.format_help()
+    titles = ["Representation distillation:", "Data:", "Models:", "Training (Transformers):"]
+    assert [text.index(title) for title in titles] == sorted(text.index(t) for t in titles)
+    assert text.index("--positions") < text.index("--dataset_name") < text.index("--adam_beta1")
+    for action in parser._actions:
+        assert action.option_strings[0] in text
+
+
+def test_dictionaries_on_the_command_line_are_json(config):
+    options = json.dumps({"trust_remote_code": True})
+    _, training, _ = parse([*config("max_steps: 1"), "--teacher_model_init_kwargs", options])
+    assert training.teacher_model_init_kwargs == {"trust_remote_code": True}
+    assert training.trust_remote_code is False

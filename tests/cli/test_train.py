@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from oprd.cli import train
+from oprd.cli.main import app
+from tests import tiny
+
+SETTINGS = """
+model_name_or_path: {folder}/student
+teacher_model_name_or_path: {folder}/teacher
+dataset_name: arithmetic
+max_prompts: 8
+output_dir: {folder}/out
+max_steps: 2
+per_device_train_batch_size: 2
+gradient_accumulation_steps: 1
+max_completion_length: 4
+layers: last
+save_steps: 1
+report_to: none
+dataloader_pin_memory: false
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Student, teacher and settings of a run of two steps."""
+    path = tmp_path_factory.mktemp("run")
+    for seed, name in enumerate(("student", "teacher")):
+        tiny.model("llama", seed=seed).save_pretrained(path / name)
+        tiny.tokenizer().save_pretrained(path / name)
+    (path / "run.yaml").write_text(SETTINGS.format(folder=path))
+    return path
+
+
+def invoke(folder: Path, *arguments: str):
+    return CliRunner().invoke(app, ["train", "--config", str(folder / "run.yaml"), *arguments])
+
+
+def test_a_run_trains_saves_the_student_and_resumes(folder: Path):
+    first = invoke(folder)
+    assert first.exit_code == 0, first.output
+    assert f"Trained 2 steps: student, run.json and metrics.jsonl in {folder}/out" in first.stdout
+    assert (folder / "out" / "model.safetensors").stat().st_size > 0
+    assert (folder / "out" / "tokenizer.json").exists()
+    resumed = invoke(folder, "--max_steps", "3", "--resume_from_checkpoint", "auto")
+    assert resumed.exit_code == 0, resumed.output
+    assert f"Resuming from {folder}/out/checkpoint-2." in resumed.stdout
+    assert "Trained 3 steps" in resumed.stdout
+    state = json.loads((folder / "out" / "checkpoint-3" / "trainer_state.json").read_text())
+    assert state["global_step"] == 3
+
+
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch):
+    def loaded(*args: object, **kwargs: object):
+        raise AssertionError("models were loaded")
+
+    monkeypatch.setattr(train, "OPRDTrainer", loaded)
+
+
+@pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--learning_rate", "nan"], "learning_rate must be above 0"),
+        (["--learning_rte", "1"], "unknown field '--learning_rte': did you mean --learning_rate?"),
+        (["--output_dir", "{folder}/run.yaml"], "run.yaml' cannot be written to"),
+        (["--output_dir", "a" * 256], "has a part of 256 bytes"),
+        (["--output_dir", "a\0b"], "holds a NUL character"),
+        (["--resume_from_checkpoint", "{folder}/none"], "there is no such folder"),
+        (["--dataset_name", "{folder}/none.jsonl"], "there is no such file or folder"),
+        (["--dataset_name", "../x"], "dataset '../x': there is no such file or folder"),
+        (["--dataset_name", "{folder}/run.yaml"], "must end in one of .parquet"),
+        (["--model_name_or_path", "{folder}/none"], "student '{folder}/none': there is no such"),
+        (["--teacher_model_name_or_path", "./none"], "teacher './none': there is no such"),
+        (["--max_prompts", "0"], "max_prompts must be at least 1"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_before_models_are_loaded(
+    folder: Path, arguments: list[str], problem: str
+):
+    result = invoke(folder, *(argument.format(folder=folder) for argument in arguments))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("oprd: ") and result.stderr.count("\n") == 1
+    assert problem.format(folder=folder) in result.stderr
+
+
+@pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize(
+    "field", ["model_name_or_path", "teacher_model_name_or_path", "dataset_name"]
+)
+def test_what_is_missing_is_named(folder: Path, tmp_path: Path, field: str):
+    lines = (folder / "run.yaml").read_text().splitlines()
+    (tmp_path / "run.yaml").write_text("\n".join(x for x in lines if not x.startswith(field)))
+    result = invoke(tmp_path)
+    assert result.exit_code == 1
+    assert f"set --{field}, or {field} in the config file" in result.stderr
+
+
+def test_trust_in_the_students_code_is_not_trust_in_the_teachers(folder: Path, monkeypatch):
+    built: list[dict] = []
+    monkeypatch.setattr(train, "OPRDTrainer", lambda **options: built.append(options))
+    options = '{"trust_remote_code": true}'
+    command = ["--config", str(folder / "run.yaml"), "--trust_remote_code"]
+    for extra in ([], ["--teacher_model_init_kwargs", options]):
+        train._trainer(*train.parse([*command, *extra]))
+    assert [b["args"].trust_remote_code for b in built] == [True, True]
+    teachers = [b["args"].teacher_model_init_kwargs["trust_remote_code"] for b in built]
+    assert teachers == [False, True]
+
+
+def test_lora_settings_reach_the_trainer(folder: Path, monkeypatch):
+    built: list[dict] = []
+    monkeypatch.setattr(train, "OPRDTrainer", lambda **options: built.append(options))
+    command = ["--config", str(folder / "run.yaml"), "--use_peft", "--lora_r", "3"]
+    train._trainer(*train.parse(command))
+    assert built[0]["peft_config"].r == 3
+
+
+def test_a_model_folder_without_a_model_is_one_sentence(folder: Path, tmp_path: Path):
+    result = invoke(folder, "--model_name_or_path", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("oprd: ") and str(tmp_path) in result.stderr
+    assert "Traceback" not in result.stderr
