@@ -1,6 +1,6 @@
 """Make the demo's teacher: a LoRA adapter on SmolLM2-135M-Instruct that solves two-digit sums.
 
-    python recipes/demo/make_teacher.py --steps 400
+    python recipes/demo/make_teacher.py --steps 360
 
 Supervised fine-tuning on worked solutions with TRL's SFTTrainer; about an hour on two CPU cores.
 The adapter in `recipes/demo/teacher` was made by this script. It never sees a problem of the test
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=360)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--cache", type=Path, default=HERE.parents[1] / ".cache")
@@ -51,9 +51,9 @@ def main() -> None:
             gradient_checkpointing=False,
             bf16=False,
             use_cpu=True,
-            train_sampling_strategy="group_by_length",
+            loss_type="chunked_nll",
             logging_steps=10,
-            save_steps=50,
+            save_steps=40,
             save_total_limit=2,
             report_to=[],
             seed=1,

@@ -23,7 +23,7 @@ class LossSum(NamedTuple):
     """
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # pyright: ignore[reportIncompatibleMethodOverride] # tuple.count is not missed here
 
 
 def position_weights(

@@ -1,0 +1,1 @@
+"""Training: adapters of the method to TRL, Transformers, Accelerate and PEFT."""

@@ -1,0 +1,90 @@
+"""What a run shows and what it leaves behind."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from oprd.version import __version__
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors", "peft", "vllm")
+
+
+class TrainingProgress(ProgressCallback):
+    """A progress bar with loss, cosine and remaining time; the other metrics go to files."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the last logged loss and cosine."""
+        shown = {"loss": "loss", "rep_cosine": "cosine"}
+        values = {label: f"{logs[key]:.4g}" for key, label in shown.items() if logs and key in logs}
+        if self.training_bar is not None and values:
+            self.training_bar.set_postfix(values)
+
+
+class RunRecorder(TrainerCallback):
+    """Writes `run.json` (settings and versions) and `metrics.jsonl` into the run folder."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self._facts = facts
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the settings; a resumed run drops the metrics after its checkpoint."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(self._output_dir(args))
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {**self._facts, "versions": versions(), "settings": args.to_dict()}
+        (folder / "run.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+        metrics = folder / "metrics.jsonl"
+        kept = []
+        if state.global_step > 0 and metrics.exists():
+            lines = metrics.read_text().splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+        metrics.write_text("".join(line + "\n" for line in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append what was logged."""
+        if state.is_world_process_zero and logs:
+            with (Path(self._output_dir(args)) / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+    @staticmethod
+    def _output_dir(args: TrainingArguments) -> str:
+        assert args.output_dir is not None
+        return args.output_dir
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package and of what it is built on, where installed."""
+    found = {"python": platform.python_version(), "oprd": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

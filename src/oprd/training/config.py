@@ -1,0 +1,168 @@
+"""Settings of a run: TRL's distillation settings, and what representation distillation adds."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from trl.trainer.distillation_config import DistillationConfig
+
+from oprd.core.layers import select_layers
+from oprd.core.positions import PositionSpec
+from oprd.core.reduction import Reduction
+
+LongPrompts = Literal["error", "drop"]
+# Settings of TRL's own divergence loss, which this trainer does not compute.
+_UNUSED = {"beta": 1.0}
+# Deep enough to check a specification before the model is known.
+_ANY_DEPTH = 10_000
+
+
+@dataclass
+class OPRDConfig(DistillationConfig):
+    """Settings of `OPRDTrainer`: those of `trl.DistillationConfig`, and these.
+
+    The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,
+    training is in float32 (TRL's default is bfloat16, which most CPUs emulate).
+
+    Args:
+        layers: which student layers are supervised: "all", "last", "even", "odd", "every:N", or
+            layer numbers from 1, on the command line as "1,2,3".
+        positions: which response tokens are supervised: "all", "last", "first_k" or "last_k".
+        position_k: how many, for "first_k" and "last_k".
+        normalize: scale states to unit length before they are compared.
+        reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
+        representation_weight: the factor µ of the representation loss.
+        rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
+        long_prompts: "error" refuses a dataset with a prompt that leaves no room for the response
+            in the student's or the teacher's context, "drop" leaves such prompts out.
+        teacher_base_model_name_or_path: the base model of a teacher that is an adapter, where it is
+            not the one that the adapter names.
+
+    Raises:
+        ValueError: a value is illegal; the message names it.
+    """
+
+    learning_rate: float = field(
+        default=1e-5, metadata={"help": "The initial learning rate for AdamW (the paper's)."}
+    )
+    lr_scheduler_type: str = field(
+        default="cosine", metadata={"help": "The learning rate's schedule (the paper's)."}
+    )
+    warmup_steps: float = field(
+        default=0.03,
+        metadata={"help": "Warm-up in steps, or below 1 as a share of all steps (the paper's)."},
+    )
+    layers: str = field(
+        default="all",
+        metadata={"help": 'Supervised layers: "all", "last", "even", "odd", "every:N" or "1,2,3".'},
+    )
+    positions: str = field(
+        default="last_k",
+        metadata={"help": 'Supervised response tokens: "all", "last", "first_k" or "last_k".'},
+    )
+    position_k: int = field(
+        default=2000, metadata={"help": 'How many positions "first_k" and "last_k" select.'}
+    )
+    normalize: bool = field(
+        default=False, metadata={"help": "Scale states to unit length before comparing them."}
+    )
+    reduction: str = field(
+        default="sequence",
+        metadata={"help": '"sequence" averages over a response first (Eq. 6); "token" does not.'},
+    )
+    representation_weight: float = field(
+        default=1.0, metadata={"help": "Factor of the representation loss (µ in Eq. 7)."}
+    )
+    rollouts_per_prompt: int = field(
+        default=1, metadata={"help": "Rollouts that the student writes for each prompt."}
+    )
+    long_prompts: str = field(
+        default="error",
+        metadata={
+            "help": 'What to do with prompts that do not fit the context: "error" or "drop".'
+        },
+    )
+    teacher_base_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Base model of a teacher adapter, if not the one the adapter names."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value before anything is loaded or allocated."""
+        self.layer_spec: str | tuple[int, ...] = _parse_layers(self.layers)
+        _check_choice("positions", self.positions, get_args(PositionSpec))
+        _check_choice("reduction", self.reduction, get_args(Reduction))
+        _check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
+        _check_at_least("position_k", self.position_k, 1)
+        _check_at_least("rollouts_per_prompt", self.rollouts_per_prompt, 1)
+        if self.max_completion_length is not None:
+            _check_at_least("max_completion_length", self.max_completion_length, 1)
+        _check_positive("representation_weight", self.representation_weight)
+        _check_positive("temperature", self.temperature)
+        _check_positive("learning_rate", self.learning_rate, below=100.0)
+        _check_steps(self.max_steps, self.num_train_epochs)
+        _check_unused(self)
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = torch.accelerator.is_available() and not self.use_cpu
+        super().__post_init__()
+        self._check_batches()
+
+    def _check_batches(self) -> None:
+        """A generation batch holds whole groups of rollouts."""
+        batch = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        batch *= self.world_size
+        if batch % self.rollouts_per_prompt:
+            raise ValueError(
+                f"a step holds {batch} rollouts (per_device_train_batch_size × "
+                f"gradient_accumulation_steps × processes), which rollouts_per_prompt="
+                f"{self.rollouts_per_prompt} does not divide."
+            )
+
+
+def _parse_layers(layers: object) -> str | tuple[int, ...]:
+    if isinstance(layers, str) and layers.replace(",", "").replace(" ", "").isdigit():
+        spec: str | tuple[int, ...] = tuple(int(n) for n in layers.split(",") if n.strip())
+    elif isinstance(layers, str):
+        spec = layers
+    elif isinstance(layers, int | list | tuple):
+        spec = tuple(layers) if isinstance(layers, list | tuple) else (layers,)
+    else:
+        raise ValueError(f"layers must be a name or layer numbers, got {layers!r}.")
+    # An "even" of one layer is refused when the model is known: here only the form is checked.
+    select_layers(spec, _ANY_DEPTH)
+    return spec
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def _check_at_least(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+
+
+def _check_positive(name: str, value: object, below: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number, got {value!r}.")
+    if not 0 < value < below:
+        bound = "" if below == math.inf else f" and below {below:g}"
+        raise ValueError(f"{name} must be above 0{bound}, got {value}.")
+
+
+def _check_steps(max_steps: object, epochs: object) -> None:
+    if max_steps == 0 or (isinstance(max_steps, int) and max_steps < -1):
+        raise ValueError(f"max_steps must be at least 1, or -1 for whole epochs, got {max_steps}.")
+    if max_steps == -1:
+        _check_positive("num_train_epochs", epochs)
+
+
+def _check_unused(config: DistillationConfig) -> None:
+    for name, default in _UNUSED.items():
+        if getattr(config, name) != default:
+            raise ValueError(
+                f"{name}={getattr(config, name)} has no effect here: it belongs to TRL's "
+                "divergence loss, which is not computed. Leave it out."
+            )

@@ -1,0 +1,180 @@
+"""The frozen teacher: loaded on its own, or as a second adapter on the base that it shares.
+
+A teacher that is an adapter on the base of a student that trains an adapter itself needs no copy of
+that base. Where the base trains, the teacher gets its own, with the adapter merged in.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils.hub import cached_file
+from transformers.utils.import_utils import is_peft_available
+from trl.trainer.utils import create_model_from_path
+
+from oprd.training.config import OPRDConfig
+
+TEACHER_ADAPTER = "oprd_teacher"
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Where a teacher comes from: a model, or a base model and an adapter on it.
+
+    Attributes:
+        model: path or hub id of the model, or of the adapter's base model.
+        adapter: path or hub id of the adapter, None where there is none.
+    """
+
+    model: str
+    adapter: str | None = None
+
+    @classmethod
+    def resolve(cls, name: str, args: OPRDConfig) -> "TeacherSource":
+        """Look whether `name` is a model or an adapter, and find the adapter's base.
+
+        Raises:
+            ValueError: it is an adapter that names no base, and none was given.
+            ImportError: it is an adapter and PEFT is not installed.
+        """
+        if not _is_adapter(name, args.teacher_model_revision):
+            if args.teacher_base_model_name_or_path is not None:
+                raise ValueError(
+                    f"teacher_base_model_name_or_path={args.teacher_base_model_name_or_path!r} is "
+                    f"for a teacher that is an adapter, and {name!r} holds no adapter_config.json."
+                )
+            return cls(name)
+        if not is_peft_available():
+            raise ImportError(
+                f"the teacher {name!r} is an adapter, which needs PEFT: pip install 'oprd[peft]'."
+            )
+        from peft import PeftConfig
+
+        config = PeftConfig.from_pretrained(name, revision=args.teacher_model_revision)
+        base = args.teacher_base_model_name_or_path or config.base_model_name_or_path
+        if base is None:
+            raise ValueError(
+                f"the teacher adapter {name!r} names no base model: "
+                "set teacher_base_model_name_or_path."
+            )
+        return cls(base, name)
+
+
+def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
+    """Load a teacher on its own, an adapter merged into its base, frozen and in eval mode.
+
+    Like TRL's, it is loaded in float32 unless `teacher_model_init_kwargs` says otherwise.
+    """
+    options: dict[str, Any] = dict(cast(dict[str, Any], args.teacher_model_init_kwargs) or {})
+    # Custom code of the student's repository says nothing about the teacher's.
+    options.setdefault("trust_remote_code", False)
+    if source.adapter is None and args.teacher_model_revision is not None:
+        options.setdefault("revision", args.teacher_model_revision)
+    if args.distributed_state is not None and args.distributed_state.num_processes > 1:
+        options["device_map"] = None
+    teacher = create_model_from_path(source.model, **options)
+    if source.adapter is not None:
+        from peft import PeftModel
+
+        wrapped = PeftModel.from_pretrained(
+            teacher, source.adapter, revision=args.teacher_model_revision
+        )
+        teacher = cast(PreTrainedModel, wrapped.merge_and_unload())
+    return freeze(teacher)
+
+
+def freeze(teacher: PreTrainedModel) -> PreTrainedModel:
+    """Put a teacher in eval mode, without gradients."""
+    return cast(PreTrainedModel, teacher.eval().requires_grad_(False))
+
+
+def shares_base(student: nn.Module, source: TeacherSource) -> bool:
+    """Whether the teacher is an adapter on the very base that the student keeps frozen."""
+    if source.adapter is None or not is_peft_available():
+        return False
+    from peft import PeftModel
+
+    if not isinstance(student, PeftModel):
+        return False
+    base = cast(PreTrainedModel, student.get_base_model())
+    prefix = cast(str, student.base_model.prefix)
+    trained = [name for name, p in student.named_parameters() if p.requires_grad]
+    adapters_only = bool(trained) and all(prefix in name for name in trained)
+    return adapters_only and _same_place(base.config.name_or_path, source.model)
+
+
+def add_teacher_adapter(student: nn.Module, source: TeacherSource, revision: str | None) -> None:
+    """Load the teacher's adapter beside the student's, frozen and not active."""
+    from peft import PeftModel
+
+    assert isinstance(student, PeftModel) and source.adapter is not None
+    trainable = {name for name, p in student.named_parameters() if p.requires_grad}
+    student.load_adapter(source.adapter, TEACHER_ADAPTER, is_trainable=False, revision=revision)
+    # PEFT sets flags of the adapters it finds; the student's are left as they were.
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(name in trainable)
+
+
+@contextmanager
+def teacher_adapter_active(student: nn.Module) -> Iterator[None]:
+    """Run the shared base with the teacher's adapter, in eval mode.
+
+    PEFT's `set_adapter` also switches `requires_grad` and would unfreeze the teacher; here only
+    the choice of adapter changes, and is put back whatever happens.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    modules = list(student.modules())
+    training = [module.training for module in modules]
+    layers = [m for m in modules if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    active = [layer._active_adapter for layer in layers]
+    try:
+        for layer in layers:
+            layer._active_adapter = [TEACHER_ADAPTER]
+        student.eval()
+        yield
+    finally:
+        for layer, adapter in zip(layers, active, strict=True):
+            layer._active_adapter = adapter
+        for module, mode in zip(modules, training, strict=True):
+            module.training = mode
+
+
+def without_teacher_adapter(student: nn.Module) -> AbstractContextManager[None]:
+    """Keep the teacher's adapter out of what `save_pretrained` writes."""
+    configs = getattr(student, "peft_config", {})
+    return _hidden(configs) if TEACHER_ADAPTER in configs else nullcontext()
+
+
+@contextmanager
+def _hidden(configs: dict[str, Any]) -> Iterator[None]:
+    config = configs.pop(TEACHER_ADAPTER)
+    try:
+        yield
+    finally:
+        configs[TEACHER_ADAPTER] = config
+
+
+def _is_adapter(name: str, revision: str | None) -> bool:
+    if Path(name).is_dir():
+        return (Path(name) / "adapter_config.json").is_file()
+    found = cached_file(
+        name,
+        "adapter_config.json",
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    return found is not None
+
+
+def _same_place(first: str, second: str) -> bool:
+    if Path(first).exists() and Path(second).exists():
+        return Path(first).resolve() == Path(second).resolve()
+    return first == second

@@ -1,0 +1,90 @@
+"""Whether a student's token ids mean the same to its teacher.
+
+The teacher reads the ids that the student wrote. Sizes may differ, by padding of the embedding or
+by tokens that only the teacher knows; meanings may not.
+"""
+
+from accelerate.logging import get_logger
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from oprd.training.config import OPRDConfig
+
+logger = get_logger(__name__)
+
+# Ids listed in an error.
+SHOWN = 5
+
+
+def check_tokenizers(
+    student: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase | None,
+    teacher_model: PreTrainedModel,
+    place: str,
+    args: OPRDConfig,
+) -> None:
+    """Compare the student's tokenizer with the teacher's, given or found where the teacher is.
+
+    Without a teacher's tokenizer only sizes can be compared, which a warning says.
+
+    Raises:
+        ValueError: see `check_same_meaning`.
+    """
+    vocab_size = teacher_model.config.get_text_config().vocab_size
+    teacher = teacher or _load(place, args)
+    if teacher is not None:
+        check_same_meaning(student, teacher, vocab_size)
+        return
+    _check_size(student, vocab_size)
+    logger.warning(
+        "The teacher's tokenizer was not found, so that its token ids could not be compared with "
+        "the student's: pass teacher_processing_class to have them compared."
+    )
+
+
+def check_same_meaning(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, teacher_vocab_size: int
+) -> None:
+    """Refuse a teacher that reads any of the student's token ids as another token.
+
+    Args:
+        student: the student's tokenizer.
+        teacher: the teacher's tokenizer; it may know more tokens.
+        teacher_vocab_size: rows of the teacher's embedding.
+
+    Raises:
+        ValueError: an id of the student is another token, or none, to the teacher; the message
+            lists the first such ids.
+    """
+    ours = {index: token for token, index in student.get_vocab().items()}
+    theirs = {index: token for token, index in teacher.get_vocab().items()}
+    different = sorted(index for index, token in ours.items() if theirs.get(index) != token)
+    if different:
+        listed = ", ".join(
+            f"{index} ({ours[index]!r} / {theirs.get(index)!r})" for index in different[:SHOWN]
+        )
+        raise ValueError(
+            f"the teacher reads {len(different)} of the student's {len(ours)} token ids as other "
+            f"tokens; the first are {listed}. The teacher would read noise: "
+            "use a teacher with the student's tokenizer."
+        )
+    _check_size(student, teacher_vocab_size)
+
+
+def _check_size(student: PreTrainedTokenizerBase, teacher_vocab_size: int) -> None:
+    largest = max(student.get_vocab().values(), default=-1)
+    if largest >= teacher_vocab_size:
+        raise ValueError(
+            f"the student's tokenizer goes up to id {largest}, but the teacher's embedding has "
+            f"{teacher_vocab_size} rows: use a teacher with the student's tokenizer."
+        )
+
+
+def _load(place: str, args: OPRDConfig) -> PreTrainedTokenizerBase | None:
+    if not place:
+        return None
+    options = args.teacher_model_init_kwargs
+    trust = isinstance(options, dict) and bool(options.get("trust_remote_code", False))
+    try:
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust)
+    except (OSError, ValueError):
+        return None

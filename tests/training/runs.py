@@ -1,0 +1,87 @@
+"""Training runs small enough for a test, on rollouts that the test decides."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from oprd import OPRDConfig, OPRDTrainer
+from tests import tiny
+
+PROMPTS = [f"{'what is ' * (n % 3)}{n} + {n * 7 % 11}?" for n in range(16)]
+
+
+def settings(folder: Path, **options: Any) -> OPRDConfig:
+    defaults = {
+        "output_dir": str(folder),
+        "max_steps": 1,
+        "per_device_train_batch_size": 4,
+        "max_completion_length": 12,
+        "learning_rate": 0.1,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "optim": "sgd",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "activation_checkpointing": False,
+    }
+    return OPRDConfig(**{**defaults, **options})
+
+
+def scripted(prompt_ids: list[int]) -> list[int]:
+    """A rollout that depends on the prompt alone, of 0 to 9 tokens, most ending in EOS."""
+    generator = torch.Generator().manual_seed(sum(prompt_ids))
+    length = int(torch.randint(1, 10, (), generator=generator))
+    ids = torch.randint(0, 256, (length,), generator=generator).tolist()
+    return [*ids[:-1], tiny.EOS] if length % 4 else ids
+
+
+def trainer(
+    folder: Path,
+    student: Any = None,
+    teacher: Any = None,
+    rollout=scripted,
+    prompts: list[Any] = PROMPTS,
+    peft_config: Any = None,
+    eval_prompts: list[Any] | None = None,
+    **options: Any,
+) -> OPRDTrainer:
+    """A trainer whose rollouts come from `rollout`, or from the student where that is None."""
+    made = OPRDTrainer(
+        model=tiny.model(seed=1) if student is None else student,
+        teacher_model=tiny.model(seed=2) if teacher is None else teacher,
+        args=settings(folder, **options),
+        train_dataset=Dataset.from_dict({"prompt": prompts}),
+        eval_dataset=eval_prompts and Dataset.from_dict({"prompt": eval_prompts}),
+        processing_class=tiny.tokenizer(),
+        teacher_processing_class=tiny.tokenizer() if not isinstance(teacher, str) else None,
+        peft_config=peft_config,
+    )
+    if rollout is not None:
+        script_rollouts(made, rollout)
+    return made
+
+
+def script_rollouts(made: OPRDTrainer, rollout) -> None:
+    """Let `rollout(prompt_ids)` take the place of the engine, below everything that is ours."""
+    from trl.trainer.distillation_trainer import DistillationTrainer
+
+    def generate(self, prompt_ids, *args, **kwargs):
+        return [rollout(ids) for ids in prompt_ids]
+
+    engine = type("ScriptedEngine", (DistillationTrainer,), {"_generate_single_turn": generate})
+    # The scripted engine stands between OPRDTrainer and TRL's in the order of resolution.
+    made.__class__ = type("ScriptedTrainer", (OPRDTrainer, engine), {})
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    assert first.keys() == second.keys()
+    return max((first[name] - second[name]).abs().max().item() for name in first)

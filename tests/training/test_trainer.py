@@ -1,0 +1,473 @@
+import json
+import math
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from oprd.training.forward import predicting_rows
+from tests import tiny
+from tests.reference import representation as reference
+from tests.training import runs
+from tests.training.runs import largest_difference, trainer, weights
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+
+
+def logged(folder, key):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+def run(folder, **options):
+    made = trainer(folder, **options)
+    made.train()
+    return made
+
+
+# --- the loss -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_logged_loss_is_equation_6_over_unpadded_sequences(tmp_path, normalize, reduction):
+    student, teacher = tiny.model(seed=1), tiny.model(seed=2)
+    before = tiny.model(seed=1)
+    options = {"positions": "last_k", "position_k": 3, "layers": "2,3"}
+    made = run(
+        tmp_path,
+        student=student,
+        teacher=teacher,
+        normalize=normalize,
+        reduction=reduction,
+        prompts=runs.PROMPTS[:4],
+        **options,
+    )
+    layer_losses = []
+    for layer in (2, 3):
+        total, count = torch.zeros(()), 0
+        for prompt in runs.PROMPTS[:4]:
+            ids = tiny.tokenizer()(prompt)["input_ids"]
+            response = runs.scripted(ids)
+            both = torch.tensor([ids + response])
+            states = [
+                model(both, output_hidden_states=True).hidden_states[layer][:, len(ids) - 1 : -1]
+                for model in (before, teacher)
+            ]
+            mask = torch.tensor([[t >= len(response) - 3 for t in range(len(response))]])
+            one, n = reference.representation_loss(*states, mask, normalize, reduction)
+            total, count = total + one, count + n
+        layer_losses.append(total / count)
+    expected = torch.stack(layer_losses).mean().item()
+    assert made.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_predicting_rows_stand_one_column_before_their_tokens():
+    positions = torch.tensor([[True, False, True], [False, False, True]])
+    expected = torch.zeros(2, 7, dtype=torch.bool)
+    expected[0, [3, 5]] = True
+    expected[1, 5] = True
+    assert torch.equal(predicting_rows(positions, 4), expected)
+
+
+def test_a_step_moves_the_student_towards_the_teacher(tmp_path):
+    run(tmp_path, max_steps=12, rollout=None)
+    cosines = logged(tmp_path, "rep_cosine")
+    losses = logged(tmp_path, "loss")
+    assert losses[-1] < losses[0]
+    assert cosines[-1] > cosines[0]
+
+
+def test_neither_lm_head_runs_in_an_update(tmp_path):
+    student, teacher = tiny.model(seed=1), tiny.model(seed=2)
+
+    def refuse(*_):
+        raise AssertionError("the LM head was called")
+
+    for model in (student, teacher):
+        model.get_output_embeddings().register_forward_pre_hook(refuse)
+    run(tmp_path, student=student, teacher=teacher)
+    with pytest.raises(AssertionError, match="LM head was called"):
+        run(tmp_path, student=student, teacher=teacher, rollout=None)
+
+
+def test_a_student_equal_to_its_teacher_has_zero_loss_and_does_not_move(tmp_path):
+    student = tiny.model(seed=1)
+    made = run(tmp_path, student=student, teacher=tiny.model(seed=1))
+    assert made.state.log_history[0]["loss"] == 0
+    assert largest_difference(weights(student), weights(tiny.model(seed=1))) == 0
+
+
+@pytest.mark.parametrize("layers", ["all", "last", "even", "every:2", "1,2"])
+@pytest.mark.parametrize("positions", ["all", "last", "first_k", "last_k"])
+def test_every_choice_of_layers_and_positions_trains(tmp_path, layers, positions):
+    student = tiny.model(seed=1)
+    run(tmp_path, student=student, layers=layers, positions=positions, position_k=2)
+    assert largest_difference(weights(student), weights(tiny.model(seed=1))) > 0
+
+
+def test_models_of_different_depth_meet_at_the_same_relative_depth(tmp_path):
+    made = run(tmp_path, teacher=tiny.model(seed=2, num_hidden_layers=5))
+    assert [tuple(pair) for pair in made.pairs] == [(1, 1), (2, 3), (3, 5)]
+
+
+# --- invariance -----------------------------------------------------------------------------------
+
+
+def step_in_float64(folder, architecture="llama", **options):
+    student = tiny.model(architecture, seed=1).double()
+    made = run(
+        folder, student=student, teacher=tiny.model(architecture, seed=2).double(), **options
+    )
+    return weights(student), made.state.log_history[0]["loss"]
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+@pytest.mark.parametrize(("micro_batch", "accumulation"), [(4, 2), (2, 4), (1, 8)])
+def test_any_split_into_micro_batches_takes_the_same_step(
+    tmp_path, micro_batch, accumulation, reduction
+):
+    options = {"reduction": reduction, "position_k": 3}
+    whole, loss = step_in_float64(tmp_path, per_device_train_batch_size=8, **options)
+    split, split_loss = step_in_float64(
+        tmp_path,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=accumulation,
+        **options,
+    )
+    assert largest_difference(whole, split) < 1e-6
+    assert split_loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_order_of_rows_does_not_matter(tmp_path):
+    prompts = runs.PROMPTS[:4]
+    first, _ = step_in_float64(tmp_path, prompts=prompts, shuffle_dataset=False)
+    second, _ = step_in_float64(tmp_path, prompts=prompts[::-1], shuffle_dataset=False)
+    assert largest_difference(first, second) < 1e-6
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "opt", "llama", "qwen2", "qwen3", "gpt_neox"])
+def test_left_padding_does_not_matter(tmp_path, architecture):
+    options = {"architecture": architecture, "prompts": runs.PROMPTS[:4]}
+    tight, loss = step_in_float64(tmp_path, **options)
+    padded, padded_loss = step_in_float64(tmp_path, pad_to_multiple_of=64, **options)
+    assert largest_difference(tight, padded) < 1e-6
+    assert padded_loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_gradient_checkpointing_takes_the_same_step(tmp_path):
+    plain, _ = step_in_float64(tmp_path)
+    checkpointed, _ = step_in_float64(tmp_path, activation_checkpointing=True)
+    assert largest_difference(plain, checkpointed) < 1e-9
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path):
+    first, second = tiny.model(seed=1), tiny.model(seed=1)
+    for student in (first, second):
+        run(tmp_path, student=student, rollout=None, max_steps=3)
+    assert largest_difference(weights(first), weights(second)) == 0
+
+
+# --- teachers -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A base model and a teacher adapter on it, in folders."""
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    tiny.model(seed=1).save_pretrained(base)
+    tiny.tokenizer().save_pretrained(base)
+    wrapped = get_peft_model(tiny.model(seed=1), LoraConfig(**LORA))
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.data = torch.randn_like(parameter) / 3
+    wrapped.peft_config["default"].base_model_name_or_path = str(base)
+    wrapped.save_pretrained(adapter)
+    return str(base), str(adapter)
+
+
+def teacher_states(made):
+    inputs = made._prepare_inputs([{"prompt": p} for p in runs.PROMPTS[:4]])
+    return made._compute_loss(made.model, inputs, None)
+
+
+def test_one_base_serves_a_student_adapter_and_a_teacher_adapter(tmp_path, places):
+    base, adapter = places
+    made = trainer(
+        tmp_path, student=base, teacher=adapter, peft_config=LoraConfig(**LORA), max_steps=3
+    )
+    assert made.shares_base
+    assert made.teacher_model is None
+    before = weights(made.model)
+    flags = {name: p.requires_grad for name, p in made.model.named_parameters()}
+    assert all(flag == ("lora_" in n and "oprd_teacher" not in n) for n, flag in flags.items())
+    made.train()
+    after = weights(made.model)
+    assert {name: p.requires_grad for name, p in made.model.named_parameters()} == flags
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(flags[name] for name in moved)
+    assert made.model.active_adapter == "default"
+
+
+def test_a_shared_base_gives_the_loss_of_a_teacher_of_its_own(tmp_path, places):
+    base, adapter = places
+    shared = run(tmp_path, student=base, teacher=adapter, peft_config=LoraConfig(**LORA))
+    merged = run(tmp_path, student=tiny.model(seed=1), teacher=adapter)
+    assert not merged.shares_base
+    assert shared.state.log_history[0]["loss"] > 0
+    assert merged.state.log_history[0]["loss"] == pytest.approx(
+        shared.state.log_history[0]["loss"], rel=1e-5
+    )
+
+
+def test_a_saved_student_holds_no_teacher(tmp_path, places):
+    base, adapter = places
+    made = run(tmp_path / "run", student=base, teacher=adapter, peft_config=LoraConfig(**LORA))
+    made.save_model(str(tmp_path / "saved"))
+    files = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert "adapter_model.safetensors" in files
+    assert "oprd_teacher" not in files
+    assert "oprd_teacher" in made.model.peft_config
+
+
+@pytest.mark.parametrize("kind", ["model", "adapter", "shared"])
+def test_the_teacher_does_not_change_over_training(tmp_path, places, kind):
+    base, adapter = places
+    student = base if kind == "shared" else tiny.model(seed=1)
+    made = trainer(
+        tmp_path,
+        student=student,
+        teacher=tiny.model(seed=2) if kind == "model" else adapter,
+        peft_config=LoraConfig(**LORA) if kind == "shared" else None,
+        max_steps=3,
+        learning_rate=1.0,
+    )
+    ids, mask = tiny.batch((7, 5))
+
+    def states():
+        with torch.no_grad():
+            return made._teacher_states(made.model, ids, mask, mask.bool(), {})
+
+    before = states()
+    made.train()
+    after = states()
+    assert all(torch.equal(before[layer], after[layer]) for layer in (1, 2, 3))
+
+
+def test_a_teacher_adapter_can_be_given_another_base(tmp_path, places):
+    base, adapter = places
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "nobody/nowhere"
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    made = trainer(
+        tmp_path,
+        student=base,
+        teacher=adapter,
+        peft_config=LoraConfig(**LORA),
+        teacher_base_model_name_or_path=base,
+    )
+    assert made.shares_base
+
+
+def test_dropout_never_reaches_the_teacher(tmp_path, places):
+    base, adapter = places
+    made = trainer(
+        tmp_path, student=base, teacher=adapter, peft_config=LoraConfig(**LORA, lora_dropout=0.5)
+    )
+    made.model.train()
+    ids, mask = tiny.batch((7, 5))
+    with torch.no_grad():
+        first, second = (
+            made._teacher_states(made.model, ids, mask, mask.bool(), {}) for _ in range(2)
+        )
+    assert all(torch.equal(first[layer], second[layer]) for layer in (1, 2, 3))
+    assert made.model.training
+
+
+# --- rollouts -------------------------------------------------------------------------------------
+
+
+def test_each_prompt_is_written_as_often_as_asked(tmp_path):
+    seen = []
+
+    def rollout(ids):
+        seen.append(tuple(ids))
+        return runs.scripted(ids)
+
+    run(tmp_path, rollout=rollout, rollouts_per_prompt=2, max_steps=2)
+    assert len(seen) == 8
+    assert len(set(seen)) == 4
+    assert all(seen.count(prompt) == 2 for prompt in seen)
+
+
+def test_an_empty_rollout_counts_for_nothing(tmp_path):
+    prompts = runs.PROMPTS[:4]
+    empty = tuple(tiny.tokenizer()(prompts[0])["input_ids"])
+
+    def rollout(ids):
+        return [] if tuple(ids) == empty else runs.scripted(ids)
+
+    with_empty, loss = step_in_float64(tmp_path, rollout=rollout, prompts=prompts)
+    assert logged(tmp_path, "completions/empty_ratio") == [0.25]
+    without, expected = step_in_float64(
+        tmp_path, prompts=prompts[1:], per_device_train_batch_size=3
+    )
+    assert largest_difference(with_empty, without) < 1e-6
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_rollouts_that_are_all_empty_give_a_zero_loss_and_no_step(tmp_path):
+    student = tiny.model(seed=1)
+    made = run(tmp_path, student=student, rollout=lambda ids: [])
+    assert made.state.log_history[0]["loss"] == 0
+    assert logged(tmp_path, "completions/unsupervised_ratio") == [1.0]
+    assert not logged(tmp_path, "rep_cosine")
+    assert largest_difference(weights(student), weights(tiny.model(seed=1))) == 0
+
+
+def test_a_rollout_of_eos_alone_is_supervised_once(tmp_path):
+    run(tmp_path, rollout=lambda ids: [tiny.EOS], positions="all")
+    assert logged(tmp_path, "supervised_tokens") == [4]
+
+
+def test_an_eos_that_is_also_the_padding_stays_supervised(tmp_path):
+    tokenizer = tiny.tokenizer()
+    made = trainer(tmp_path, rollout=lambda ids: [65, tiny.EOS, 66], positions="all")
+    made._tokenizer.pad_token = "<eos>"
+    try:
+        made.train()
+    finally:
+        tokenizer.pad_token = "<pad>"
+    assert logged(tmp_path, "supervised_tokens") == [12]
+
+
+def test_an_engine_that_loses_rollouts_is_an_error_with_counts(tmp_path):
+    made = trainer(tmp_path)
+    engine = type(made).__mro__[2]
+    engine._generate_single_turn = lambda self, ids, *_: [[65]] * (len(ids) - 1)
+    with pytest.raises(RuntimeError, match=r"4 rollouts were asked for and 3 came back"):
+        made.train()
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_states_that_are_not_finite_stop_the_run_before_the_step(tmp_path, side, value):
+    models = {"student": tiny.model(seed=1), "teacher": tiny.model(seed=2)}
+    models[side].base_model.layers[1].mlp.down_proj.weight.data[0, 0] = value
+    before = weights(models["student"])
+    with pytest.raises(FloatingPointError, match=f"step 1: {side} layer 2, {side} layer 3"):
+        run(tmp_path, **models)
+    after = weights(models["student"])
+    assert all(torch.equal(before[n].nan_to_num(), after[n].nan_to_num()) for n in before)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(tmp_path, max_grad_norm):
+    student = tiny.model(seed=1)
+    student.base_model.embed_tokens.weight.register_hook(lambda grad: grad * math.nan)
+    with pytest.raises(FloatingPointError, match="gradient is not finite at step 1"):
+        run(tmp_path, student=student, max_grad_norm=max_grad_norm)
+    assert largest_difference(weights(student), weights(tiny.model(seed=1))) == 0
+
+
+def test_a_wider_teacher_is_refused_with_both_widths(tmp_path):
+    with pytest.raises(ValueError, match=r"32 wide.*teacher's 64"):
+        trainer(tmp_path, teacher=tiny.model(seed=2, hidden_size=64))
+
+
+def test_a_layer_that_the_student_lacks_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"layer 4 is outside 1\.\.3"):
+        trainer(tmp_path, layers="2,4")
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_its_row_and_lengths(tmp_path):
+    prompts = ["short", "x" * 300, "short too"]
+    with pytest.raises(ValueError, match=r"prompt 1 has 300 tokens.*312.*student reads 256"):
+        trainer(tmp_path, prompts=prompts)
+
+
+def test_the_teachers_context_counts_as_well(tmp_path):
+    small = tiny.model(seed=2, max_position_embeddings=16)
+    with pytest.raises(ValueError, match=r"prompt 0 has 10 tokens.*teacher reads 16"):
+        trainer(tmp_path, teacher=small, prompts=["0123456789"] * 4)
+
+
+def test_long_prompts_are_dropped_when_asked(tmp_path):
+    prompts = [*runs.PROMPTS[:4], "x" * 300]
+    made = trainer(tmp_path, prompts=prompts, long_prompts="drop")
+    assert len(made.train_dataset) == 4
+    made.train()
+
+
+def test_a_teacher_that_is_the_student_is_refused(tmp_path):
+    student = tiny.model(seed=1)
+    with pytest.raises(ValueError, match="shares weights with the student"):
+        trainer(tmp_path, student=student, teacher=student)
+
+
+def test_a_missing_teacher_is_refused(tmp_path):
+    from oprd import OPRDTrainer
+
+    with pytest.raises(ValueError, match="a teacher is needed"):
+        OPRDTrainer(tiny.model(), args=runs.settings(tmp_path))
+
+
+# --- what a run leaves behind ---------------------------------------------------------------------
+
+
+def test_a_run_records_its_settings_and_every_metric(tmp_path):
+    run(tmp_path, max_steps=2, prompts=runs.PROMPTS)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["layer_pairs"] == [[1, 1], [2, 2], [3, 3]]
+    assert record["settings"]["layers"] == "all"
+    assert {"torch", "trl", "transformers", "oprd", "python"} <= set(record["versions"])
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    expected = {
+        "loss",
+        "rep_cosine",
+        "rep_cosine/layer_01",
+        "rep_cosine/layer_03",
+        "supervised_tokens",
+        "completions/mean_length",
+        "completions/empty_ratio",
+        "completions/clipped_ratio",
+        "seconds/rollout",
+        "seconds/teacher",
+        "seconds/student",
+        "tokens_per_second",
+        "peak_memory_gib",
+    }
+    assert expected <= set(lines[0])
+    assert "entropy" not in lines[0]
+    assert [line["step"] for line in lines[:2]] == [1, 2]
+
+
+def test_secrets_of_the_environment_are_in_no_file(tmp_path, monkeypatch):
+    secret = "hf_" + "abcdefgh" * 4
+    for name in ("HF_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, secret)
+    made = run(tmp_path, hub_token=secret, save_strategy="steps", save_steps=1)
+    made.save_model()
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.name != "training_args.bin":
+            assert secret.encode() not in path.read_bytes(), path.name
+
+
+def test_evaluation_logs_the_same_figures(tmp_path):
+    made = run(
+        tmp_path,
+        eval_prompts=runs.PROMPTS[:4],
+        eval_strategy="steps",
+        eval_steps=1,
+        per_device_eval_batch_size=4,
+    )
+    evaluated = next(line for line in made.state.log_history if "eval_loss" in line)
+    assert evaluated["eval_loss"] > 0
+    assert -1 <= evaluated["eval_rep_cosine"] <= 1
+    assert "eval_entropy" not in evaluated
