@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oprd.core.bridge import BridgeFitter
+from oprd.core.bridge.ridge import choose_ridge, validation_r_squared
 from oprd.core.bridge.score import score_rows
 from oprd.core.bridge.statistics import NonFiniteRowError
 from oprd.core.layers import LayerPair
@@ -143,6 +144,15 @@ def test_ranks_are_nested_and_share_one_factorisation(monkeypatch):
         assert torch.equal(bridge.teacher_projection, full.teacher_projection[:, :rank])
 
 
+def test_another_ridge_needs_no_eigendecomposition(monkeypatch):
+    fitter = fitted(*paired_rows())
+    fitter.solve(3)
+    expected = fitted(*paired_rows()).solve(3, ridge=0.1, center=False)
+    monkeypatch.setattr(torch.linalg, "eigh", None)
+    other = fitter.solve(3, ridge=0.1, center=False)
+    assert torch.equal(other.student_projection, expected.student_projection)
+
+
 def test_new_rows_are_part_of_the_next_solve():
     student, teacher = paired_rows()
     more = paired_rows(seed=1)
@@ -160,13 +170,13 @@ def test_new_rows_are_part_of_the_next_solve():
 def test_a_shared_teacher_layer_is_multiplied_once(monkeypatch):
     fitter = BridgeFitter(PAIRS, S, H)
     squares = []
-    add_product = type(fitter._sums)._add_product
+    add_product = type(fitter.sums)._add_product
 
     def counted(self, total, left, right):
         squares.append(total.shape)
         add_product(self, total, left, right)
 
-    monkeypatch.setattr(type(fitter._sums), "_add_product", counted)
+    monkeypatch.setattr(type(fitter.sums), "_add_product", counted)
     fitter.update(*paired_rows())
     assert squares.count((H, H)) == 2
     assert squares.count((S, S)) == squares.count((S, H)) == 3
@@ -187,7 +197,7 @@ def test_an_update_keeps_no_graph_and_no_rows():
     assert not any(tensor.requires_grad for tensor in fitter.state_dict().values())
     before = fitter.solve(2).student_projection
     teacher[1].zero_()
-    fitter._solved = None
+    fitter._forget_solutions()
     assert torch.equal(fitter.solve(2).student_projection, before)
 
 
@@ -333,6 +343,7 @@ def test_products_in_half_precision_are_refused():
         (2, {"basis": "cca"}, "basis must be one of"),
         (2, {"basis": "fisher"}, "needs update"),
         (2, {"ridge": -1.0}, "ridge must be 0 or more and finite, got -1.0"),
+        (2, {"ridge": {1: 0.1}}, r"ridge must name student layers \[1, 2, 4\], got \[1\]"),
         (2, {"ridge": float("nan")}, "ridge must be"),
         (2, {"provenance": {"student": object()}}, "provenance must be a mapping"),
     ],
@@ -385,6 +396,57 @@ def test_constant_features_of_the_student_are_harmless(ridge, center):
     bridge = fitted(student, teacher).solve(4, center=center, ridge=ridge)
     s, _ = reference.fit_pair(student[2], teacher[3], 4, center=center, ridge=ridge or 1e-15)
     assert relative_error(bridge.project_student(2, student[2].double()), s) < 1e-6
+
+
+def test_a_ridge_of_its_own_for_each_layer_solves_each_by_itself():
+    fitter = fitted(*paired_rows())
+    ridges = {1: 0.5, 2: 1e-6, 4: 3.0}
+    mixed = fitter.solve(3, ridge=ridges)
+    for place, (layer, ridge) in enumerate(ridges.items()):
+        alone = fitter.solve(3, ridge=ridge)
+        assert torch.equal(mixed.student_projection[place], alone.student_projection[place])
+        assert mixed.statistics[layer].ridge == ridge
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_scores_from_statistics_equal_those_of_the_rows(center):
+    bridge = fitted(*paired_rows()).solve(4, center=center, ridge=0.1)
+    student, teacher = paired_rows(seed=5)
+    by_rows = score_rows(
+        bridge,
+        {layer: rows.double() for layer, rows in student.items()},
+        {layer: rows.double() for layer, rows in teacher.items()},
+    )
+    by_sums = validation_r_squared(bridge, fitted(student, teacher))
+    assert by_sums == pytest.approx({layer: score.r_squared for layer, score in by_rows.items()})
+
+
+def test_the_ridge_is_chosen_by_rows_that_the_fit_has_not_seen():
+    # As many rows as unknowns: without a ridge the noise is fitted.
+    student, teacher = paired_rows(n=12, mean=0.0)
+    fitter = fitted(student, teacher)
+    validation = fitted(*paired_rows(n=300, mean=0.0, seed=0))
+    candidates = (1e-6, 0.1, 1.0, 10.0)
+    chosen = choose_ridge(fitter, validation, 3, candidates=candidates)
+    for layer in (1, 2, 4):
+        r_squared = {
+            ridge: validation_r_squared(fitter.solve(3, ridge=ridge), validation)[layer]
+            for ridge in candidates
+        }
+        assert r_squared[chosen[layer]] == max(r_squared.values())
+    best = validation_r_squared(fitter.solve(3, ridge=chosen), validation)
+    plain = validation_r_squared(fitter.solve(3), validation)
+    assert all(best[layer] >= plain[layer] for layer in best)
+
+
+def test_choosing_a_ridge_refuses_other_pairs_and_no_rows():
+    fitter = fitted(*paired_rows())
+    with pytest.raises(ValueError, match="the same pairs and widths"):
+        choose_ridge(fitter, BridgeFitter(PAIRS[:1], S, H), 3)
+    with pytest.raises(ValueError, match="no validation rows"):
+        choose_ridge(fitter, BridgeFitter(PAIRS, S, H), 3)
+    with pytest.raises(ValueError, match="no candidate"):
+        choose_ridge(fitter, fitter, 3, candidates=())
 
 
 def test_held_out_scores_add_up_and_equal_their_definition():

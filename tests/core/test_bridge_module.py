@@ -22,7 +22,10 @@ def make_bridge(dtype=torch.float64, **options):
     def noise(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    statistics = [PairFit(noise(H).abs(), noise(H).abs(), 0.9 - i / 7, 0.1 + i / 3) for i in (0, 1)]
+    statistics = [
+        PairFit(noise(H).abs(), noise(H).abs(), 0.9 - i / 7, 0.1 + i / 3, 1e-6 / 7**i)
+        for i in (0, 1)
+    ]
     arguments = {
         "student_projection": noise(P, R, S).to(dtype),
         "student_mean": noise(P, S).to(dtype),

@@ -30,12 +30,14 @@ class PairFit:
         cosine: E⟨s, t⟩ / √(E‖s‖² E‖t‖²) of projected rows s and t, one number for all rows and not
             the mean of the rows' cosines, which `oprd.core.bridge.score` measures.
         explained_variance: Σ_{i≤r} λ_i / Σ_i λ_i.
+        ridge: of the regression, relative to the student's mean variance.
     """
 
     eigenvalues: Tensor
     r_squared: Tensor
     cosine: float
     explained_variance: float
+    ridge: float
 
 
 class Bridge(nn.Module):
@@ -54,7 +56,6 @@ class Bridge(nn.Module):
         rows: how many rows it was fitted on.
         basis: `"pca"`, `"rrr"` or `"fisher"`.
         center: whether the student's mean was removed.
-        ridge: of the regression.
         provenance: what the rows came from, or None.
     """
 
@@ -75,7 +76,6 @@ class Bridge(nn.Module):
         rows: int,
         basis: str = "pca",
         center: bool = True,
-        ridge: float = 1e-6,
         provenance: Mapping[str, Any] | None = None,
     ):
         """Put a bridge together; `BridgeFitter.solve` does it from rows.
@@ -86,7 +86,7 @@ class Bridge(nn.Module):
         """
         super().__init__()
         self.pairs = checked_pairs(pairs)
-        self.rows, self.basis, self.center, self.ridge = rows, basis, bool(center), float(ridge)
+        self.rows, self.basis, self.center = rows, basis, bool(center)
         self.provenance = checked_provenance(provenance)
         tensors = {
             "student_projection": student_projection,
@@ -173,7 +173,7 @@ class Bridge(nn.Module):
             rows=self.rows,
             basis=self.basis,
             center=self.center,
-            ridge=self.ridge,
+            ridge=[fit.ridge for fit in fits],
             cosine=[fit.cosine for fit in fits],
             explained_variance=[fit.explained_variance for fit in fits],
             provenance=self.provenance,
@@ -196,9 +196,13 @@ class Bridge(nn.Module):
         tensors = dict(contents.tensors)
         spectra = tensors.pop("eigenvalues"), tensors.pop("r_squared")
         statistics = [
-            PairFit(eigenvalues, r_squared, cosine, explained)
-            for eigenvalues, r_squared, cosine, explained in zip(
-                *spectra, contents.cosine, contents.explained_variance, strict=True
+            PairFit(*fit)
+            for fit in zip(
+                *spectra,
+                contents.cosine,
+                contents.explained_variance,
+                contents.ridge,
+                strict=True,
             )
         ]
         return cls(
@@ -208,7 +212,6 @@ class Bridge(nn.Module):
             rows=contents.rows,
             basis=contents.basis,
             center=contents.center,
-            ridge=contents.ridge,
             provenance=contents.provenance,
         )
 

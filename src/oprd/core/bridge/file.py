@@ -35,7 +35,7 @@ _HEADER_TYPES: dict[str, type | tuple[type, ...]] = {
     "rows": int,
     "basis": str,
     "center": bool,
-    "ridge": (int, float),
+    "ridge": list,
     "cosine": list,
     "explained_variance": list,
     "provenance": (dict, type(None)),
@@ -52,7 +52,7 @@ class BridgeContents:
     rows: int
     basis: str
     center: bool
-    ridge: float
+    ridge: Sequence[float]
     cosine: Sequence[float]
     explained_variance: Sequence[float]
     provenance: Mapping[str, Any] | None
@@ -151,7 +151,7 @@ def _header(contents: BridgeContents) -> dict[str, Any]:
         "rows": contents.rows,
         "basis": contents.basis,
         "center": contents.center,
-        "ridge": contents.ridge,
+        "ridge": list(contents.ridge),
         "cosine": list(contents.cosine),
         "explained_variance": list(contents.explained_variance),
         "provenance": contents.provenance,
@@ -189,9 +189,9 @@ def _check_values(header: Mapping[str, Any]) -> None:
     checked_rank(header["rank"], *widths)
     if header["basis"] not in BASES:
         raise ValueError(f"basis must be one of {BASES}, got {header['basis']!r}.")
-    if header["rows"] < 0 or not 0 <= header["ridge"] < math.inf:
-        raise ValueError(f"rows {header['rows']} or ridge {header['ridge']} is out of range.")
-    for name in ("cosine", "explained_variance"):
+    if header["rows"] < 0:
+        raise ValueError(f"rows must be 0 or more, got {header['rows']}.")
+    for name in ("cosine", "explained_variance", "ridge"):
         values = header[name]
         numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in values)
         if len(values) != len(pairs) or not numbers:

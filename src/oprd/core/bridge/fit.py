@@ -36,12 +36,13 @@ class BridgeFitter:
     """Streams paired rows into float64 statistics and solves bridges from them.
 
     Memory depends on layers and widths, never on rows: P (S² + S H) + U H² numbers of 8 bytes for
-    U distinct teacher layers, and about as many again once solved.
+    U distinct teacher layers, and about as many again while solutions are kept.
 
     Attributes:
         pairs: the layer pairs.
         student_dim: S.
         teacher_dim: H.
+        sums: the statistics so far.
     """
 
     def __init__(
@@ -74,14 +75,14 @@ class BridgeFitter:
         self.teacher_dim = checked_width("teacher_dim", teacher_dim)
         if products not in (torch.float32, torch.float64):
             raise ValueError(f"products must be torch.float32 or torch.float64, got {products}.")
-        self._sums = PairStatistics(self.pairs, student_dim, teacher_dim, device, products)
+        self.sums = PairStatistics(self.pairs, student_dim, teacher_dim, device, products)
         self._reduced = False
-        self._solved: tuple[tuple[str, bool, float], list[PairSolution]] | None = None
+        self._forget_solutions()
 
     @property
     def rows(self) -> int:
         """The rows seen: by this process, or by all of them after `all_reduce`."""
-        return self._sums.count
+        return self.sums.count
 
     def update(
         self,
@@ -108,7 +109,7 @@ class BridgeFitter:
         if self._reduced:
             raise RuntimeError("update after all_reduce would count these rows on every process.")
         student_layers = [pair.student for pair in self.pairs]
-        teacher_layers = self._sums.teacher_layers
+        teacher_layers = self.sums.teacher_layers
         rows = checked_rows("student", student, student_layers, self.student_dim)
         count = checked_rows("teacher", teacher, teacher_layers, self.teacher_dim)
         if rows != count:
@@ -122,8 +123,8 @@ class BridgeFitter:
             )
             if rows != count:
                 raise ValueError(f"{rows} rows meet {count} teacher gradient rows.")
-        self._solved = None
-        self._sums.update(student, teacher, teacher_gradients)
+        self._forget_solutions()
+        self.sums.update(student, teacher, teacher_gradients)
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Merge the statistics of all processes, once, after the last update.
@@ -138,8 +139,8 @@ class BridgeFitter:
             return
         if self._reduced:
             raise RuntimeError("all_reduce was called twice: rows would be counted again.")
-        self._solved = None
-        self._sums.all_reduce(group)
+        self._forget_solutions()
+        self.sums.all_reduce(group)
         self._reduced = True
 
     def solve(
@@ -148,10 +149,13 @@ class BridgeFitter:
         *,
         basis: Basis = "pca",
         center: bool = True,
-        ridge: float = 1e-6,
+        ridge: float | Mapping[int, float] = 1e-6,
         provenance: Mapping[str, Any] | None = None,
     ) -> Bridge:
-        """The bridge of a rank. Another rank with the same options costs a copy.
+        """The bridge of a rank.
+
+        Another rank with the same options costs a copy, another ridge no eigendecomposition of the
+        teacher.
 
         Args:
             rank: R, from 1 to the smaller width, and to what the rows determine.
@@ -160,7 +164,9 @@ class BridgeFitter:
                 gradient E[g gᵀ], scaled by the root of its eigenvalues: ‖P_T Δh‖² approximates
                 Δhᵀ E[g gᵀ] Δh, twice the KL divergence that a small Δh causes).
             center: also remove the student's mean; False is Eq. 13 to the letter.
-            ridge: of the regression, relative to the student's mean variance.
+            ridge: of the regression, relative to the student's mean variance: one for all layers,
+                or by student layer, as `oprd.core.bridge.ridge.choose_ridge` finds them. The
+                default only keeps the solve well posed.
             provenance: what the rows came from, kept in the bridge's file: a mapping that JSON can
                 hold.
 
@@ -169,7 +175,8 @@ class BridgeFitter:
                 is constant, or `"fisher"` has no gradients.
         """
         checked_rank(rank, self.student_dim, self.teacher_dim)
-        solutions = self._solve_all(basis, center, ridge)
+        ridges = self._ridges(ridge)
+        solutions = self._solve_all(basis, center, ridges)
         for pair, solution in zip(self.pairs, solutions, strict=True):
             if rank > solution.supported:
                 raise ValueError(
@@ -177,24 +184,26 @@ class BridgeFitter:
                     f" {self.rows} rows determine {solution.supported} directions of basis"
                     f" {basis!r}. Add rows, or lower the rank."
                 )
-        student_mean = self._sums.student_mean
+        student_mean = self.sums.student_mean
         return Bridge(
             self.pairs,
             student_projection=torch.stack([s.student_projection[:rank] for s in solutions]),
             student_mean=student_mean.clone() if center else torch.zeros_like(student_mean),
             teacher_projection=torch.stack([s.teacher_projection[:rank] for s in solutions]),
-            teacher_mean=self._sums.teacher_mean[list(self._sums.teacher_index)],
-            statistics=[_pair_fit(solution, rank) for solution in solutions],
+            teacher_mean=self.sums.teacher_mean[list(self.sums.teacher_index)],
+            statistics=[
+                _pair_fit(solution, rank, value)
+                for solution, value in zip(solutions, ridges, strict=True)
+            ],
             rows=self.rows,
             basis=basis,
             center=center,
-            ridge=ridge,
             provenance=provenance,
         )
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of the statistics so far, tensors only, to resume the fit from."""
-        return fit_state(self._sums, self._reduced)
+        return fit_state(self.sums, self._reduced)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from the statistics of `state_dict`.
@@ -204,30 +213,51 @@ class BridgeFitter:
                 then.
         """
         fresh = PairStatistics(
-            self.pairs, self.student_dim, self.teacher_dim, self._sums.device, self._sums.products
+            self.pairs, self.student_dim, self.teacher_dim, self.sums.device, self.sums.products
         )
         self._reduced = restore(fresh, state)
-        self._sums, self._solved = fresh, None
+        self.sums = fresh
+        self._forget_solutions()
 
-    def _solve_all(self, basis: Basis, center: bool, ridge: float) -> list[PairSolution]:
+    def _forget_solutions(self) -> None:
+        # Eigenvectors by basis, for other ridges; and the last solution, for other ranks.
+        self._directions: dict[str, list[Directions]] = {}
+        self._solved: tuple[tuple[Any, ...], list[PairSolution]] | None = None
+
+    def _ridges(self, ridge: float | Mapping[int, float]) -> tuple[float, ...]:
+        layers = [pair.student for pair in self.pairs]
+        if isinstance(ridge, Mapping):
+            if set(ridge) != set(layers):
+                raise ValueError(f"ridge must name student layers {layers}, got {sorted(ridge)}.")
+            ridges = tuple(float(ridge[layer]) for layer in layers)
+        else:
+            ridges = (float(ridge),) * len(layers)
+        for value in ridges:
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"ridge must be 0 or more and finite, got {value}.")
+        return ridges
+
+    def _solve_all(
+        self, basis: Basis, center: bool, ridges: tuple[float, ...]
+    ) -> list[PairSolution]:
         if basis not in BASES:
             raise ValueError(f"basis must be one of {BASES}, got {basis!r}.")
-        if not (math.isfinite(ridge) and ridge >= 0):
-            raise ValueError(f"ridge must be 0 or more and finite, got {ridge}.")
         if self.rows < 2:
             raise ValueError(f"a fit needs rows, got {self.rows}: call update first.")
-        key = (basis, bool(center), float(ridge))
+        key = (basis, bool(center), ridges)
         if self._solved is None or self._solved[0] != key:
             self._check_constant()
-            shared = self._teacher_directions(basis)
+            if basis not in self._directions:
+                self._directions[basis] = self._teacher_directions(basis)
+            shared = self._directions[basis]
             self._solved = (
                 key,
-                [self._solve_one(p, shared, center, ridge) for p in range(len(self.pairs))],
+                [self._solve_one(p, shared, center, ridge) for p, ridge in enumerate(ridges)],
             )
         return self._solved[1]
 
     def _check_constant(self) -> None:
-        sums = self._sums
+        sums = self.sums
         student = [pair.student for pair in self.pairs]
         for source, layers, means, scatters in (
             ("student", student, sums.student_mean, sums.student_scatter),
@@ -245,16 +275,16 @@ class BridgeFitter:
         if basis == "rrr":
             return []
         if basis == "pca":
-            return [principal_directions(scatter) for scatter in self._sums.teacher_scatter]
-        if self._sums.gradient_moment is None or self._sums.gradient_count == 0:
+            return [principal_directions(scatter) for scatter in self.sums.teacher_scatter]
+        if self.sums.gradient_moment is None or self.sums.gradient_count == 0:
             raise ValueError('basis="fisher" needs update(..., teacher_gradients=...).')
-        moment = self._sums.gradient_moment / self._sums.gradient_count
+        moment = self.sums.gradient_moment / self.sums.gradient_count
         return [principal_directions(layer, scale=True) for layer in moment]
 
     def _solve_one(
         self, p: int, shared: Sequence[Directions], center: bool, ridge: float
     ) -> PairSolution:
-        sums, u = self._sums, self._sums.teacher_index[p]
+        sums, u = self.sums, self.sums.teacher_index[p]
         moments = PairMoments(
             sums.count,
             sums.student_mean[p],
@@ -269,10 +299,11 @@ class BridgeFitter:
         return solve_pair(moments, directions, weights, center=center)
 
 
-def _pair_fit(solution: PairSolution, rank: int) -> PairFit:
+def _pair_fit(solution: PairSolution, rank: int, ridge: float) -> PairFit:
     return PairFit(
         eigenvalues=solution.eigenvalues.cpu(),
         r_squared=solution.r_squared.cpu(),
         cosine=moment_cosine(solution, rank),
         explained_variance=explained_variance(solution, rank),
+        ridge=ridge,
     )
