@@ -133,7 +133,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_what_is_wanted(config, line: st
         ("just text", "must hold fields with values"),
         ("", "must hold fields with values"),
         ("1: 2", "unknown field '1'"),
-        ("[" * 1500, "not plain YAML"),
+        ("[" * 400, "not plain YAML"),
     ],
 )
 def test_a_file_that_is_no_mapping_of_plain_values_is_refused(config, text: str, problem: str):
@@ -177,6 +177,12 @@ def test_help_puts_the_fields_of_the_method_first_and_leaves_none_out():
     assert text.index("--positions") < text.index("--dataset_name") < text.index("--adam_beta1")
     for action in parser._actions:
         assert action.option_strings[0] in text
+
+
+@pytest.mark.parametrize("text", ["{a: 1}", "a=1", "[1]", "{"])
+def test_what_should_be_json_and_is_not_is_named(text: str):
+    with pytest.raises(ValueError, match=r"model_init_kwargs must be a JSON object.*got"):
+        parse(["--model_init_kwargs", text])
 
 
 def test_dictionaries_on_the_command_line_are_json(config):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,6 +23,13 @@ WORDS = {
     list: "a list",
     NoneType: "null",
 }
+JSON_FIELDS = (
+    "model_init_kwargs",
+    "teacher_model_init_kwargs",
+    "generation_kwargs",
+    "chat_template_kwargs",
+    "gradient_checkpointing_kwargs",
+)
 # The configuration reads layer numbers too; the command line needs one type, text.
 WIDER = {"layers": str | int | list[int]}
 
@@ -101,10 +109,12 @@ def parse(arguments: Sequence[str]) -> tuple[DataArguments, OPRDConfig, ModelCon
     if "--config" in arguments:
         _check_file(arguments[arguments.index("--config") + 1], hints)
     flags = [a for a in arguments if a != "--config"]
-    _, unknown = parser.parse_known_args(flags)
+    given, unknown = parser.parse_known_args(flags)
     for name in unknown:
         if name.startswith("--"):
             raise ValueError(unknown_field(name.split("=")[0], hints, "--"))
+    for name in JSON_FIELDS:
+        _check_json(name, getattr(given, name))
     data, training, model = parser.parse_args_and_config(arguments)
     return data, training, model
 
@@ -139,6 +149,18 @@ def _split_config(arguments: Sequence[str]) -> list[str]:
     if split[-1:] == ["--config"]:
         raise ValueError("--config needs the name of a YAML file.")
     return split
+
+
+def _check_json(name: str, text: str | None) -> None:
+    """A command line gives a dictionary as JSON; its own error would not say which one is wrong."""
+    if text is None:
+        return
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be a JSON object such as '{{\"a\": 1}}', got {text!r}.")
 
 
 def _check_file(path: str, hints: dict[str, Any]) -> None:
