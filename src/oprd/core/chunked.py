@@ -96,9 +96,12 @@ class Chunk:
     def student_logits(self) -> Tensor:
         """[n, V]."""
         pair = self._pair
-        return pair.student_head.logits(
+        logits = pair.student_head.logits(
             self._student_rows, pair.temperature, out=self._buffer("student")
         )
+        if pair.student_head.softcap is not None:
+            self._capped = logits.clone()
+        return logits
 
     def teacher_logits(self) -> Tensor:
         """[n, V]."""
@@ -120,21 +123,28 @@ class Chunk:
 
     def log_p(self) -> Tensor:
         """[n, V], the student's log-probabilities; uses the scratch."""
-        logits = self.student_logits()
-        if self._pair.student_head.softcap is not None:
-            self._capped = logits.clone()
-        return self._log_softmax(logits)
+        return self._log_softmax(self.student_logits())[0]
 
     def log_q(self) -> Tensor:
         """[n, V], the teacher's log-probabilities; uses the scratch."""
-        return self._log_softmax(self.teacher_logits())
+        return self._log_softmax(self.teacher_logits())[0]
+
+    def student(self) -> tuple[Tensor, Tensor]:
+        """[n, V] twice, log p and, in the scratch, p: cheaper than a second exponential."""
+        log_p, exponentials, total = self._log_softmax(self.student_logits())
+        return log_p, exponentials.div_(total)
+
+    def teacher(self) -> tuple[Tensor, Tensor]:
+        """[n, V] twice, log q and, in the scratch, q."""
+        log_q, exponentials, total = self._log_softmax(self.teacher_logits())
+        return log_q, exponentials.div_(total)
 
     def scratch(self) -> Tensor:
         """[n, V], uninitialised."""
         return self._buffer("scratch")
 
     def derivative(self, ids: Tensor | None) -> Tensor | float:
-        """∂ student logits / ∂ the student head's products, at ids or everywhere after `log_p`."""
+        """∂ student logits / ∂ the head's products, at ids or where logits were last formed."""
         pair = self._pair
         capped = self._capped
         if ids is not None and pair.student_head.softcap is not None:
@@ -150,10 +160,25 @@ class Chunk:
             self._buffers[name] = held
         return held[:n]
 
-    def _log_softmax(self, logits: Tensor) -> Tensor:
+    def _log_softmax(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Overwrite logits by log-probabilities; beside them eᶻ up to a factor, and its sum."""
         logits.sub_(logits.amax(dim=1, keepdim=True))
-        total = torch.exp(logits, out=self.scratch()).sum(dim=1, keepdim=True)
-        return logits.sub_(total.log_())
+        exponentials = torch.exp(logits, out=self.scratch())
+        total = exponentials.sum(dim=1, keepdim=True)
+        return logits.sub_(total.log()), exponentials, total
+
+
+def log_softmax_at(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities [n, M] at ids [n, M]; the logits [n, V] become eᶻ up to a factor.
+
+    Returns:
+        The log-probabilities, the exponentials [n, V] in place of the logits, their sum [n, 1].
+    """
+    top = logits.amax(dim=1, keepdim=True)
+    at = logits.gather(1, ids).sub_(top)
+    exponentials = logits.sub_(top).exp_()
+    total = exponentials.sum(dim=1, keepdim=True)
+    return at.sub_(total.log()), exponentials, total
 
 
 def pass_over(pair: Pair) -> Iterator[Chunk]:
@@ -279,7 +304,7 @@ def _evaluate(
             part = chunk.part
             values[part], slope, ids = formula(chunk)
             if any(needs):
-                slope = slope.mul_(weights[part, None]).mul_(chunk.derivative(ids))
+                slope = slope.mul_(weights[part, None] * chunk.derivative(ids))
                 here = (None if grad_rows is None else grad_rows[part], grad_weight, grad_bias)
                 if ids is None:
                     _add_gradients(slope, rows[part], head, here)

@@ -22,7 +22,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from oprd.core.chunked import Chunk, Formula, Pair, Slope, select_pair, sum_loss
+from oprd.core.chunked import (
+    Chunk,
+    Formula,
+    Pair,
+    Slope,
+    log_softmax_at,
+    select_pair,
+    sum_loss,
+)
 from oprd.core.head import LMHead
 from oprd.core.reduction import LossSum, Reduction
 
@@ -70,10 +78,10 @@ def sampled_token_loss(
 
     def formula(chunk: Chunk) -> Slope:
         token = ids[chunk.part, None]
-        log_q = chunk.log_q().gather(1, token)
-        log_p = chunk.log_p()
-        u = log_p.gather(1, token) - log_q
-        return Slope(u.squeeze(1), log_p.exp_().mul_(-u).scatter_add_(1, token, u))
+        log_q, *_ = log_softmax_at(chunk.teacher_logits(), token)
+        log_p, exponentials, total = log_softmax_at(chunk.student_logits(), token)
+        u = log_p - log_q
+        return Slope(u.squeeze(1), exponentials.mul_(-u / total).scatter_add_(1, token, u))
 
     return sum_loss(pair, formula, reduction)
 
@@ -126,26 +134,25 @@ def topk_loss(
     check_k(k, pair)
 
     def renormalized(chunk: Chunk) -> Slope:
-        # Either side's logits are given up before the other's are formed.
         student = _top_ids(chunk.student_logits(), k) if support != "teacher" else None
         teacher = _top_ids(chunk.teacher_logits(), k) if support != "student" else None
         ids, inside = _join(student, teacher)
         log_p = _log_softmax_within(chunk.student_logits_at(ids), inside)
         log_q = _log_softmax_within(chunk.teacher_logits_at(ids), inside)
-        return _reverse_kl(log_p, log_q, torch.empty_like(log_p))._replace(ids=ids)
+        return _reverse_kl(log_p, log_p.exp(), log_q)._replace(ids=ids)
 
     def truncated(chunk: Chunk) -> Slope:
-        log_p, log_q = chunk.log_p(), chunk.log_q()
-        student = _top_ids(log_p, k) if support != "teacher" else None
-        teacher = _top_ids(log_q, k) if support != "student" else None
+        student_logits, teacher_logits = chunk.student_logits(), chunk.teacher_logits()
+        student = _top_ids(student_logits, k) if support != "teacher" else None
+        teacher = _top_ids(teacher_logits, k) if support != "student" else None
         ids, inside = _join(student, teacher)
-        log_ratio = log_p.gather(1, ids) - log_q.gather(1, ids)
-        p = log_p.exp_()
-        p_inside = p.gather(1, ids).masked_fill_(~inside, 0)
+        log_q, *_ = log_softmax_at(teacher_logits, ids)
+        log_p, exponentials, total = log_softmax_at(student_logits, ids)
+        p, log_ratio = log_p.exp().masked_fill_(~inside, 0), log_p - log_q
         # ∂/∂z_v Σ_S p (log p − log q) = 1_S(v) g_v − p_v Σ_S g, with g = p (log p − log q + 1).
-        g = p_inside * (log_ratio + 1)
-        slope = p.mul_(-g.sum(1, keepdim=True)).scatter_add_(1, ids, g)
-        return Slope((p_inside * log_ratio).sum(1), slope)
+        g = p * (log_ratio + 1)
+        slope = exponentials.mul_(-g.sum(1, keepdim=True) / total).scatter_add_(1, ids, g)
+        return Slope((p * log_ratio).sum(1), slope)
 
     return sum_loss(pair, renormalized if renormalize else truncated, reduction)
 
@@ -261,12 +268,13 @@ def check_k(k: int, pair: Pair) -> None:
 
 
 def _reverse_formula(chunk: Chunk) -> Slope:
-    return _reverse_kl(chunk.log_p(), chunk.log_q(), chunk.scratch())
+    log_q = chunk.log_q()
+    return _reverse_kl(*chunk.student(), log_q)
 
 
 def _forward_formula(chunk: Chunk) -> Slope:
-    log_p, log_q = chunk.log_p(), chunk.log_q()
-    q = torch.exp(log_q, out=chunk.scratch())
+    log_p = chunk.log_p()
+    log_q, q = chunk.teacher()
     values = log_q.sub_(log_p).mul_(q).sum(1)
     return Slope(values, log_p.exp_().sub_(q))
 
@@ -283,15 +291,14 @@ def _jsd_formula(beta: float) -> Formula:
         torch.logaddexp(log_p + math.log1p(-beta), log_q + math.log(beta), out=log_m)
         q = log_q.exp()
         from_teacher = log_q.sub_(log_m).mul_(q).sum(1)
-        from_student, slope, _ = _reverse_kl(log_p, log_m, q)
+        from_student, slope, _ = _reverse_kl(log_p, torch.exp(log_p, out=q), log_m)
         return Slope(beta * from_teacher + (1 - beta) * from_student, slope.mul_(1 - beta))
 
     return formula
 
 
-def _reverse_kl(log_p: Tensor, log_q: Tensor, scratch: Tensor) -> Slope:
-    """Σ p (log p − log q) with slope p (log p − log q − KL); overwrites all three arguments."""
-    p = torch.exp(log_p, out=scratch)
+def _reverse_kl(log_p: Tensor, p: Tensor, log_q: Tensor) -> Slope:
+    """Σ p (log p − log q) with slope p (log p − log q − KL); overwrites the logarithms."""
     terms = torch.mul(p, log_p.sub_(log_q), out=log_q)
     values = terms.sum(1)
     return Slope(values, terms.addcmul_(p, values[:, None], value=-1))

@@ -98,7 +98,8 @@ class LMHead:
 
     def _finish(self, products: Tensor, temperature: float) -> Tensor:
         if self.softcap is None:
-            return products.mul_(self.scale / temperature)
+            factor = self.scale / temperature
+            return products if factor == 1 else products.mul_(factor)
         capped = products.mul_(self.scale / self.softcap).tanh_()
         return capped.mul_(self.softcap / temperature)
 
