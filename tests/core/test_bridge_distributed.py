@@ -41,7 +41,7 @@ def worker(rank, folder):
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=2,
-        timeout=timedelta(seconds=120),
+        timeout=timedelta(seconds=240),
     )
     try:
         merge(rank, folder)

@@ -12,7 +12,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from oprd.core.bridge.bridge import Bridge, PairFit
-from oprd.core.bridge.check import checked_pairs, checked_rank, checked_rows, checked_width
+from oprd.core.bridge.check import (
+    checked_pairs,
+    checked_provenance,
+    checked_rank,
+    checked_rows,
+    checked_width,
+)
 from oprd.core.bridge.solve import (
     BASES,
     Basis,
@@ -175,7 +181,7 @@ class BridgeFitter:
                 is constant, or `"fisher"` has no gradients.
         """
         checked_rank(rank, self.student_dim, self.teacher_dim)
-        ridges = self._ridges(ridge)
+        provenance, ridges = checked_provenance(provenance), self._ridges(ridge)
         solutions = self._solve_all(basis, center, ridges)
         for pair, solution in zip(self.pairs, solutions, strict=True):
             if rank > solution.supported:

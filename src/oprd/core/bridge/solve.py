@@ -109,11 +109,13 @@ def regress(moments: PairMoments, *, center: bool, ridge: float) -> Tensor:
     """
     scatter, mean, cross = moments.student_scatter, moments.student_mean, moments.cross
     width = scatter.shape[0]
-    if ridge == 0:
-        moment = scatter if center else scatter + moments.rows * torch.outer(mean, mean)
-        return torch.linalg.pinv(moment, hermitian=True) @ cross
     penalty = torch.full_like(mean, ridge * float(scatter.trace()) / width)
-    factor = torch.linalg.cholesky(scatter + torch.diag(penalty))
+    penalised = scatter + torch.diag(penalty)
+    factor, failed = torch.linalg.cholesky_ex(penalised)
+    if ridge == 0 or failed:
+        if not center:
+            penalised = penalised + moments.rows * torch.outer(mean, mean)
+        return torch.linalg.pinv(penalised, hermitian=True) @ cross
     weights = torch.cholesky_solve(cross, factor)
     if center:
         return weights
