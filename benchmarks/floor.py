@@ -105,8 +105,7 @@ def updates(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
             base_forward(teacher, ids, attention)
         with capture_states(student, "all", rows) as student_states:
             base_forward(student, ids, attention)
-        result = layers_loss(dict(student_states), dict(teacher_states), pairs, positions)
-        del student_states, teacher_states
+        result = layers_loss(student_states, teacher_states, pairs, positions)
         (result.loss.total / result.loss.count).backward()
 
     return {

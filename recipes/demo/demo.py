@@ -3,8 +3,8 @@
     python recipes/demo/demo.py
 
 Student: SmolLM2-135M-Instruct. Teacher: the same model with a LoRA adapter that solves two-digit
-sums (`make_teacher.py`). Evaluates both on held-out problems, trains all of the student's weights by
-OPRD, evaluates again, and leaves everything in `runs/demo`, which it replaces.
+sums (`make_teacher.py`). Evaluates both on held-out problems, trains all of the student's weights
+by OPRD, evaluates again, and leaves everything in `runs/demo`, which it replaces.
 """
 
 import argparse

@@ -6,7 +6,7 @@ taken after the final norm.
 Letters: B sequences, T tokens, K tokens of a slice, N selected rows, D width.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -55,7 +55,7 @@ def hidden_size(model: nn.Module) -> int:
 @contextmanager
 def capture_states(
     model: nn.Module, layers: str | Sequence[int], rows: slice | Tensor | None = None
-) -> Iterator[Mapping[int, Tensor]]:
+) -> Iterator[MutableMapping[int, Tensor]]:
     """Capture states of chosen layers from the forward passes inside the block.
 
     The states belong to the graph of the forward pass that made them. Leave the block before

@@ -9,7 +9,7 @@ Letters: B sequences, K response tokens, T all tokens, L layers.
 """
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -349,7 +349,7 @@ class OPRDTrainer(DistillationTrainer):
         with capture_states(unwrapped_student, layers, rows) as student_states:
             base_forward(unwrapped_student, input_ids, attention_mask, **extra)
         return layers_loss(
-            dict(student_states),
+            student_states,
             teacher_states,
             self.pairs,
             inputs["positions"],
@@ -364,13 +364,13 @@ class OPRDTrainer(DistillationTrainer):
         attention_mask: Tensor,
         rows: Tensor,
         extra: dict[str, Any],
-    ) -> dict[int, Tensor]:
+    ) -> MutableMapping[int, Tensor]:
         """The teacher's rows at the supervised positions, by teacher layer."""
         layers = sorted({pair.teacher for pair in self.pairs})
         if self.teacher_model is None:
             with teacher_adapter_active(student), capture_states(student, layers, rows) as states:
                 base_forward(student, input_ids, attention_mask, **extra)
-            return dict(states)
+            return states
         teacher = self.accelerator.unwrap_model(self.teacher_model)
         self.teacher_model.eval()
         with capture_states(teacher, layers, rows) as states:
@@ -383,7 +383,7 @@ class OPRDTrainer(DistillationTrainer):
                 attention_mask,
                 **extra,
             )
-        return dict(states)
+        return states
 
     # --- the step -------------------------------------------------------------------------------
 
