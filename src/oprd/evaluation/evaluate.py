@@ -1,7 +1,6 @@
 """Evaluate a model on a task: draw what is missing, grade it, write it, compute the figures."""
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -29,13 +28,12 @@ from oprd.evaluation.generate import (
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.intervals import Comparison, compare
 from oprd.evaluation.metrics import average_at_n
-from oprd.evaluation.models import fingerprint, load_model
+from oprd.evaluation.models import identify, open_engine
 from oprd.evaluation.records import Record, RecordFile, final_grade, read_records
+from oprd.evaluation.regrade import grade_all
 from oprd.evaluation.sampling import Sampling
 from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
 from oprd.evaluation.tasks.base import Task
-
-GRADING_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -134,16 +132,13 @@ def evaluate_model(
     """
     sampling = Sampling(samples, temperature, top_p, max_new_tokens, seed)
     if isinstance(model, str | Path):
-        name = name or str(model)
-        model, tokenizer = load_model(model)
-    if tokenizer is None:
+        engine, identity = open_engine(str(model), batch_size=batch_size)
+    elif tokenizer is None:
         raise ValueError("a model object needs its tokenizer.")
-    identity = {
-        "model": name or model.config._name_or_path or type(model).__name__,
-        "revision": getattr(model.config, "_commit_hash", None),
-        "weights": fingerprint(model),
-    }
-    engine = TransformersEngine(model, tokenizer, batch_size)
+    else:
+        engine, identity = TransformersEngine(model, tokenizer, batch_size), identify(model)
+    if name is not None:
+        identity["model"] = name
     return evaluate(engine, task.first(limit), sampling, identity, output, progress)
 
 
@@ -217,24 +212,11 @@ def compare_evaluations(first: Evaluation, second: Evaluation, seed: int = 0) ->
     return compare(values[0], values[1], seed)
 
 
-def grade_all(task: Task, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
-    """Grade (text, gold) pairs, several at once; a grader that raises costs its own answer only."""
-
-    def grade(pair: tuple[str, str]) -> Grade:
-        try:
-            return task.grade(*pair)
-        except Exception:  # a user's grader may raise anything
-            return Grade(False, "parse_error")
-
-    with ThreadPoolExecutor(GRADING_THREADS) as threads:
-        return list(threads.map(grade, pairs))
-
-
 def _draw(
     engine: Engine, task: Task, sampling: Sampling, missing: list[Request], progress: bool
 ) -> Iterable[list[Record]]:
     """Batches of graded records for the missing requests, each asked for exactly once."""
-    gold = {problem.id: problem.gold for problem in task.problems}
+    problems = {problem.id: problem for problem in task.problems}
     waiting = {(r.problem, r.sample) for r in missing}
     with _progress_bar(progress) as bar:
         shown = bar.add_task(task.name, total=len(missing))
@@ -243,9 +225,9 @@ def _draw(
             if len(set(pairs)) < len(pairs) or not waiting.issuperset(pairs):
                 raise ValueError(f"{engine.name} returned samples nobody asked for: {pairs}.")
             waiting.difference_update(pairs)
-            grades = grade_all(task, [(r.text, gold[r.request.problem]) for r in responses])
+            grades = grade_all(task, [(r.text, problems[r.request.problem]) for r in responses])
             yield [
-                _record(response, gold[response.request.problem], grade)
+                _record(response, problems[response.request.problem].gold, grade)
                 for response, grade in zip(responses, grades, strict=True)
             ]
             bar.advance(shown, len(responses))

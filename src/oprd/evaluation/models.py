@@ -1,30 +1,121 @@
 """Find, load and identify the model to be evaluated."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from oprd.evaluation.extras import require
+from oprd.evaluation.generate import Engine, TransformersEngine
+
 # Elements of each tensor that go into a fingerprint.
 FINGERPRINT_ELEMENTS = 256
+CONFIGS = ("adapter_config.json", "config.json")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+
+
+def resolve_model(source: str) -> str:
+    """The folder to load for a path, or the hub id itself.
+
+    A run folder without a model of its own stands for its newest complete checkpoint.
+
+    Raises:
+        FileNotFoundError: the folder holds neither a model, an adapter nor a complete checkpoint.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        if source.startswith((".", "/", "~")) or source.count("/") > 1:
+            raise FileNotFoundError(f"model {source!r}: there is no such folder.")
+        return source
+    if _holds_model(path):
+        return str(path)
+    numbered = {int(p.name.rpartition("-")[2]): p for p in path.glob("checkpoint-*[0-9]")}
+    for _, checkpoint in sorted(numbered.items(), reverse=True):
+        if _holds_model(checkpoint):
+            return str(checkpoint)
+    raise FileNotFoundError(
+        f"model {source!r} holds no config.json or adapter_config.json with weights, and no "
+        "complete checkpoint."
+    )
 
 
 def load_model(
-    source: str | Path, *, revision: str | None = None, dtype: str = "auto"
+    source: str, *, base_model: str | None = None, revision: str | None = None, dtype: str = "auto"
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load a model with its tokenizer. Code from a model repository is never run.
 
     Args:
         source: a path or a hub id, of a model or of an adapter.
+        base_model: what to load an adapter on, instead of what it names itself.
         revision: of a hub id.
         dtype: `"auto"` is the checkpoint's own.
+
+    Raises:
+        ImportError: an adapter is to be loaded and peft is not installed.
+        OSError: the model cannot be found or read.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    return model.to(device), tokenizer
+    adapter = Path(source) / "adapter_config.json"
+    if adapter.is_file():
+        peft: Any = require("peft", "peft", "an adapter")
+        base = base_model or json.loads(adapter.read_text())["base_model_name_or_path"]
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+        model = peft.PeftModel.from_pretrained(model, source)
+        has_tokenizer = (Path(source) / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(source if has_tokenizer else base)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    return model.to(device).eval(), tokenizer
+
+
+def open_engine(
+    source: str,
+    *,
+    engine: str = "transformers",
+    base_model: str | None = None,
+    revision: str | None = None,
+    dtype: str = "auto",
+    batch_size: int = 32,
+) -> tuple[Engine, dict[str, str | None]]:
+    """Load a model into an engine.
+
+    Returns:
+        The engine, and `model`, `revision` and `weights` for the record of an evaluation.
+
+    Raises:
+        ValueError: the engine is unknown, or cannot do what is asked.
+        OSError: the model cannot be found or read.
+        ImportError: the engine is not installed.
+    """
+    folder = resolve_model(source)
+    if engine == "transformers":
+        model, tokenizer = load_model(folder, base_model=base_model, revision=revision, dtype=dtype)
+        return (
+            TransformersEngine(model, tokenizer, batch_size),
+            {**identify(model), "model": source},
+        )
+    if engine == "vllm":
+        from oprd.evaluation.vllm_engine import VllmEngine
+
+        if base_model is not None or (Path(folder) / "adapter_config.json").is_file():
+            raise ValueError("engine vllm evaluates whole models: merge the adapter first.")
+        opened = VllmEngine(folder, revision=revision, dtype=dtype)
+        weights = file_fingerprint(Path(folder)) if Path(folder).is_dir() else None
+        return opened, {"model": source, "revision": revision, "weights": weights}
+    raise ValueError(f"engine must be 'transformers' or 'vllm', got {engine!r}.")
+
+
+def identify(model: Any) -> dict[str, str | None]:
+    """`model`, `revision` and `weights` of a loaded model."""
+    return {
+        "model": model.config._name_or_path or type(model).__name__,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "weights": fingerprint(model),
+    }
 
 
 def fingerprint(model: Any) -> str:
@@ -36,8 +127,25 @@ def fingerprint(model: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // FINGERPRINT_ELEMENTS)
-        kept = flat[::step].to("cpu", torch.float64)
+        kept = flat[:: max(1, flat.numel() // FINGERPRINT_ELEMENTS)].to("cpu", torch.float64)
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(kept.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def file_fingerprint(folder: Path) -> str:
+    """The same for weights that only an engine holds: sizes, heads and tails of their files."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size, piece = file.stat().st_size, 1 << 20
+        with file.open("rb") as content:
+            digest.update(f"{file.name} {size}".encode() + content.read(piece))
+            content.seek(max(0, size - piece))
+            digest.update(content.read())
+    return digest.hexdigest()[:16]
+
+
+def _holds_model(folder: Path) -> bool:
+    weights = (file for pattern in WEIGHTS for file in folder.glob(pattern))
+    has_config = any((folder / name).is_file() for name in CONFIGS)
+    return has_config and any(file.stat().st_size for file in weights)

@@ -63,7 +63,7 @@ class RecordFile:
 
     Raises:
         ValueError: the file belongs to another evaluation, or is broken before its last line.
-        RuntimeError: another process writes to it.
+        OSError: another process writes to it.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ class RecordFile:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RuntimeError(f"{self.path} is being written by another process.") from error
+            raise OSError(f"{self.path} is being written by another process.") from error
 
     def _write(self, rows: Iterable[dict[str, Any]]) -> None:
         self._file.write(b"".join(_line(row) for row in rows))

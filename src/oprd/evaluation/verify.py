@@ -53,7 +53,7 @@ class Worker:
         try:
             self._read(START_LIMIT)
         except WorkerDied as error:
-            raise RuntimeError(
+            raise OSError(
                 f"the grading process did not start: run `{sys.executable} {WORKER}` to see why."
             ) from error
 
@@ -150,7 +150,7 @@ def verify(gold: str, answer: str, seconds: float = TIME_LIMIT) -> Status:
 
     Raises:
         ImportError: math-verify is not installed.
-        RuntimeError: its process does not start.
+        OSError: its process does not start.
     """
     if len(answer) > LONGEST:
         return "parse_error"

@@ -110,6 +110,7 @@ def load(split: Split = "test", count: int = 500, seed: int = 0) -> base.Task:
         grade=grade,
         grader="oprd arithmetic 1",
         source=f"generated: {split} split, {count} problems, seed {seed}",
+        respond="The answer is {}.".format,
     )
 
 

@@ -69,6 +69,8 @@ class Task:
         grade: text and gold answer to a verdict; called from several threads.
         grader: the grader's name and version.
         source: where the problems come from, with a revision, a hash or a seed.
+        respond: a response that states an answer the way `grade` reads it, for the self-test.
+        grade_problem: text and problem to a verdict, for graders that need more than the answer.
     """
 
     name: str
@@ -77,6 +79,8 @@ class Task:
     grade: Callable[[str, str], Grade]
     grader: str
     source: str
+    respond: Callable[[str], str] = lambda answer: rf"\boxed{{{answer}}}"
+    grade_problem: Callable[[str, Problem], Grade] | None = None
 
     def __post_init__(self) -> None:
         if not self.problems:
@@ -86,6 +90,12 @@ class Task:
             if problem.id in seen:
                 raise ValueError(f"task {self.name!r} has two problems with id {problem.id!r}.")
             seen.add(problem.id)
+
+    def verdict(self, text: str, problem: Problem) -> Grade:
+        """The grade of a response to one problem."""
+        if self.grade_problem is not None:
+            return self.grade_problem(text, problem)
+        return self.grade(text, problem.gold)
 
     def first(self, limit: int | None) -> "Task":
         """The task with its first `limit` problems, or all of them for None.
@@ -102,3 +112,9 @@ class Task:
     def rows(self) -> list[dict[str, Any]]:
         """Rows for `datasets.Dataset.from_list`: `prompt` in TRL's plain or chat form, `answer`."""
         return [{"prompt": p.prompt, "answer": p.gold} for p in self.problems]
+
+
+def shared_prompts(first: Task, second: Task) -> list[Prompt]:
+    """The prompts that stand in both tasks: empty where training and evaluation are disjoint."""
+    known = {str(problem.prompt) for problem in first.problems}
+    return [problem.prompt for problem in second.problems if str(problem.prompt) in known]
