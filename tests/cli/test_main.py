@@ -43,7 +43,7 @@ def test_version_is_the_package_version():
 def test_help_lists_the_commands():
     result = invoke("--help")
     assert result.exit_code == 0
-    assert {"train", "doctor"} <= set(result.stdout.split())
+    assert {"train", "eval", "doctor"} <= set(result.stdout.split())
 
 
 @pytest.mark.parametrize("argument", ["trian", "--verbose"])

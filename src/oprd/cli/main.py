@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from oprd.cli.errors import one_sentence, show_tracebacks
+from oprd.cli.eval import evaluate
 from oprd.version import __version__
 
 # Without rich markup the help needs no import of rich, and errors are lines that a script can read.
@@ -48,6 +49,9 @@ def train(context: typer.Context) -> None:
     from oprd.cli.train import run
 
     run(context.args)
+
+
+app.command("eval")(one_sentence(evaluate))
 
 
 @app.command()
