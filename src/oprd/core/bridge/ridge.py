@@ -16,7 +16,7 @@ from oprd.core.bridge.bridge import Bridge
 from oprd.core.bridge.fit import BridgeFitter
 from oprd.core.bridge.solve import Basis
 
-CANDIDATES = (1e-6, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0)
+CANDIDATES = (1e-6, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 def choose_ridge(
