@@ -1,25 +1,33 @@
 """One optimizer step on scripted rollouts; run in several processes by test_distributed."""
 
+import os
 import sys
 from pathlib import Path
 
 import torch
 
 from tests import tiny
-from tests.training.runs import trainer
+from tests.training.runs import PROMPTS, scripted, trainer
 
 
 def main(folder: str, batch_size: str, options: str) -> None:
     extra = dict(option.split("=") for option in options.split(",") if option)
     untied = extra.pop("untied", None) is not None
-    student = tiny.model(seed=1, tie_word_embeddings=not untied)
+    # The last prompts of a batch are those of the last process.
+    empty = tuple(PROMPTS[2:4]) if extra.pop("empty", None) else ()
+    broken = extra.pop("broken", None) == os.environ.get("RANK")
+    teacher = tiny.model(seed=2).double()
+    if broken:
+        teacher.base_model.layers[1].mlp.down_proj.weight.data.fill_(float("nan"))
     made = trainer(
         Path(folder),
-        student=student if "fsdp" in extra else student.double(),
-        teacher=tiny.model(seed=2) if "fsdp" in extra else tiny.model(seed=2).double(),
+        student=tiny.model(seed=1, tie_word_embeddings=not untied).double(),
+        teacher=teacher,
+        rollout=lambda ids: [] if tiny.tokenizer().decode(ids) in empty else scripted(ids),
         per_device_train_batch_size=int(batch_size),
         position_k=3,
         max_grad_norm=0.0,
+        shuffle_dataset=False,
         **extra,
     )
     made.train()

@@ -8,8 +8,7 @@ import torch
 from tests.training.runs import largest_difference
 
 
-def step(folder, processes, batch_size, options="", launcher=()):
-    """The weights and the loss after one step of 4 rollouts, over so many processes."""
+def launch(folder, processes, batch_size, options="", launcher=()):
     folder.mkdir()
     command = [
         *(launcher or [sys.executable, "-m", "torch.distributed.run", "--standalone"]),
@@ -21,7 +20,12 @@ def step(folder, processes, batch_size, options="", launcher=()):
         options,
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+
+
+def step(folder, *arguments, **options):
+    """The weights and the loss after one step of 4 rollouts, over some number of processes."""
+    done = launch(folder, *arguments, **options)
     assert done.returncode == 0, done.stderr[-3000:]
     result = torch.load(folder / "result.pt", weights_only=True)
     return result["weights"], result["loss"]
@@ -33,6 +37,7 @@ def step(folder, processes, batch_size, options="", launcher=()):
         pytest.param("", id="plain"),
         # An LM head of its own gets no gradient, which DDP must be told.
         pytest.param("untied=1,layers=1", id="head and last block without gradient"),
+        pytest.param("empty=1", id="no response in one process"),
     ],
 )
 def test_two_processes_take_the_step_of_one(tmp_path, options):
@@ -40,6 +45,13 @@ def test_two_processes_take_the_step_of_one(tmp_path, options):
     two, loss_of_two = step(tmp_path / "two", 2, 2, options)
     assert largest_difference(one, two) < 1e-6
     assert loss_of_two == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_broken_teacher_in_one_process_stops_both(tmp_path):
+    done = launch(tmp_path / "run", 2, 2, "broken=1")
+    assert done.returncode != 0
+    assert done.stderr.count("FloatingPointError: states that are not finite at step 1") == 2
+    assert "teacher layer 2, teacher layer 3" in done.stderr
 
 
 @pytest.mark.slow

@@ -30,7 +30,9 @@ def steps(folder, **options):
         pytest.param(
             {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}, id="accumulation"
         ),
-        pytest.param({"prompts": PROMPTS[:8]}, id="past the end of an epoch"),
+        pytest.param({"prompts": PROMPTS[:8]}, id="at the end of an epoch"),
+        pytest.param({"prompts": PROMPTS[:4]}, id="epochs of one step"),
+        pytest.param({"prompts": PROMPTS[:12], "max_steps": 6}, id="inside a later epoch"),
         pytest.param({"dropout": 0.3}, id="dropout"),
         pytest.param({"lora": True}, id="lora"),
     ],
@@ -49,7 +51,9 @@ def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path, opti
 
     whole = run(tmp_path / "whole")
     run(tmp_path / "first")
-    resumed = run(tmp_path / "resumed", str(tmp_path / "first" / "checkpoint-2"))
+    last = max((tmp_path / "first").glob("checkpoint-*"))
+    stopped = last.with_name(f"checkpoint-{int(last.name.split('-')[1]) - 2}")
+    resumed = run(tmp_path / "resumed", str(stopped))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 

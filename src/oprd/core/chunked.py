@@ -239,7 +239,7 @@ def select_pair(
 
 def sum_loss(pair: Pair, formula: Formula, reduction: Reduction) -> LossSum:
     """Reduce a formula's values over a pair's rows, with a graph to the student's rows and head."""
-    weights = position_weights(pair.mask, reduction).flatten()[pair.index]
+    weights = position_weights(pair.mask, reduction, pair.dtype).flatten()[pair.index]
     head = pair.student_head
     variables = (pair.student_rows, head.weight, head.bias)
     needs = tuple(
@@ -292,7 +292,6 @@ def _evaluate(
 ) -> tuple[Tensor, Gradients]:
     """The weighted sum and its gradients for the student's rows, head weight and head bias."""
     rows, head = pair.student_rows, pair.student_head
-    weights = weights.to(pair.dtype)
     values = torch.empty_like(weights)
     grad_rows, grad_weight, grad_bias = (
         torch.zeros_like(variable, dtype=pair.dtype) if needed and variable is not None else None

@@ -103,8 +103,12 @@ class OPRDConfig(DistillationConfig):
         _check_positive("learning_rate", self.learning_rate, below=100.0)
         _check_steps(self.max_steps, self.num_train_epochs)
         _check_unused(self)
+        accelerated = torch.accelerator.is_available() and not self.use_cpu
         if self.bf16 is None and not self.fp16:
-            self.bf16 = torch.accelerator.is_available() and not self.use_cpu
+            self.bf16 = accelerated
+        if not accelerated:
+            # Pinned memory is for copies to a device: without one torch only warns.
+            self.dataloader_pin_memory = False
         super().__post_init__()
         self._check_batches()
 
@@ -121,10 +125,10 @@ class OPRDConfig(DistillationConfig):
 
 
 def _parse_layers(layers: object) -> str | tuple[int, ...]:
-    if isinstance(layers, str) and layers.replace(",", "").replace(" ", "").isdigit():
-        spec: str | tuple[int, ...] = tuple(int(n) for n in layers.split(",") if n.strip())
-    elif isinstance(layers, str):
-        spec = layers
+    if isinstance(layers, str):
+        numbers = [number.strip() for number in layers.split(",")]
+        listed = all(number.isascii() and number.isdigit() for number in numbers)
+        spec: str | tuple[int, ...] = tuple(map(int, numbers)) if listed else layers
     elif isinstance(layers, int | list | tuple):
         spec = tuple(layers) if isinstance(layers, list | tuple) else (layers,)
     else:

@@ -39,6 +39,7 @@ from oprd.training.forward import base_forward, context_length, predicting_rows
 from oprd.training.matching import gradient_reaches_all, pair_models
 from oprd.training.metrics import StepStatistics, Stopwatch, peak_memory_gib
 from oprd.training.prompts import check_prompt_lengths, prompt_problem
+from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.teacher import (
     TeacherSource,
     add_teacher_adapter,
@@ -240,19 +241,17 @@ class OPRDTrainer(DistillationTrainer):
     # --- rollouts -------------------------------------------------------------------------------
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
-        """TRL's sampler, with each prompt repeated for its rollouts."""
+        """TRL's sampler, with each prompt repeated for its rollouts, and resumable."""
         sampler = super()._get_train_sampler(dataset)
-        rollouts = self.args.rollouts_per_prompt
-        if rollouts == 1:
-            return sampler
         assert isinstance(sampler, RepeatSampler)
-        return RepeatSampler(
+        return EpochRepeatSampler(
             data_source=sampler.data_source,
-            mini_repeat_count=rollouts,
-            batch_size=sampler.batch_size // rollouts,
+            rollouts_per_prompt=self.args.rollouts_per_prompt,
+            batch_size=sampler.batch_size // self.args.rollouts_per_prompt,
             repeat_count=sampler.repeat_count,
             shuffle=sampler.shuffle,
-            seed=sampler.seed,
+            seed=self.args.seed,
+            epoch=lambda: int(self.state.epoch or 0),
         )
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):

@@ -1,0 +1,71 @@
+"""What the README shows is run, with tiny models in the place of its own."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from oprd.cli.main import app
+from tests.docs.test_recipes import OVERRIDES, places  # noqa: F401 # a fixture
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
+
+
+def commands(name: str) -> list[list[str]]:
+    lines = (line.split("#")[0] for block in blocks("") for line in block.splitlines())
+    return [shlex.split(line) for line in lines if line.startswith(name)]
+
+
+def test_the_python_example_trains(places, monkeypatch):  # noqa: F811 # the fixture
+    (example,) = blocks("python")
+    monkeypatch.chdir(places)
+    for shown, tiny in (
+        ("path/to/student", str(places / "student")),
+        ("path/to/teacher", str(places / "teacher")),
+        ("max_steps=200", "max_steps=2, use_cpu=True, report_to=[]"),
+        ("max_completion_length=512", "max_completion_length=8"),
+    ):
+        assert shown in example
+        example = example.replace(shown, tiny)
+    exec(compile(example, "README.md", "exec"), {})
+    assert (places / "runs/mine/metrics.jsonl").exists()
+
+
+def test_every_command_is_known_to_these_tests():
+    assert [command[1] for command in commands("oprd")] == ["doctor", "train", "eval"]
+    assert {command[1] for command in commands("make")} == {"demo", "test"}
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(f"\n{command[1]}:" in makefile for command in commands("make"))
+
+
+def test_the_train_and_eval_commands_run(places, monkeypatch):  # noqa: F811 # the fixture
+    train, evaluate = (commands(f"oprd {name}")[0][1:] for name in ("train", "eval"))
+    recipe = train[train.index("--config") + 1]
+    train[train.index("--config") + 1] = str(ROOT / recipe)
+    monkeypatch.chdir(places)
+    overrides = {
+        **OVERRIDES,
+        "model_name_or_path": "student",
+        "teacher_model_name_or_path": "teacher",
+        "dataset_name": "prompts.jsonl",
+        "output_dir": evaluate[evaluate.index("--model") + 1],
+    }
+    extra = [part for name, value in overrides.items() for part in (f"--{name}", value)]
+    trained = CliRunner().invoke(app, [*train, *extra])
+    assert trained.exit_code == 0, trained.output
+    shown = CliRunner().invoke(app, [*evaluate, "--limit", "3", "--max_new_tokens", "8"])
+    assert shown.exit_code == 0, shown.output
+    assert "arithmetic" in shown.output
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)]+)\)", README))
+def test_every_link_leads_somewhere(target):
+    assert (ROOT / target).exists()

@@ -1,0 +1,30 @@
+from oprd.training.sampler import EpochRepeatSampler
+
+
+def order(epoch: int, seed: int = 0, shuffle: bool = True) -> list[int]:
+    return list(EpochRepeatSampler(range(20), 2, 5, 3, shuffle, seed, lambda: epoch))
+
+
+def test_an_epoch_has_the_same_order_whatever_came_before():
+    now = 0
+    sampler = EpochRepeatSampler(range(20), 2, 5, 3, True, 0, lambda: now)
+    first = list(sampler)
+    now = 1
+    second = list(sampler)
+    assert first != second
+    assert (first, second) == (order(0), order(1))
+
+
+def test_an_epoch_of_one_seed_is_none_of_its_neighbours():
+    assert order(1, seed=0) not in (order(0, seed=1), order(2, seed=0), order(0, seed=0))
+
+
+def test_prompts_stand_in_whole_groups_and_batches_repeat():
+    indices = order(0)
+    assert len(indices) == 20 * 2 * 3
+    assert indices[:10] == indices[10:20] == indices[20:30]
+    assert indices[0:10:2] == indices[1:10:2]
+
+
+def test_without_shuffling_the_order_is_that_of_the_data():
+    assert order(3, shuffle=False)[:10] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
