@@ -85,23 +85,21 @@ def distinct_n(
     """
     if n < 1 or (budget is not None and budget < 1):
         raise ValueError(f"n and budget must be at least 1, got {n} and {budget}.")
-    kept = [sample[:budget] for sample in samples if len(sample[:budget]) >= n]
-    if not kept:
-        return None
-    numbers: dict[Hashable, int] = {}
-    grams = np.concatenate(
-        [
-            np.lib.stride_tricks.sliding_window_view(
-                [numbers.setdefault(token, len(numbers)) for token in sample], n
-            )
-            for sample in kept
-        ]
-    )
-    # One number a gram, renumbered after each position, cannot overflow or collide.
-    code = grams[:, 0]
-    for position in range(1, n):
-        code = np.unique(code * len(numbers) + grams[:, position], return_inverse=True)[1]
-    return len(np.unique(code)) / len(code)
+    kept = [sample[:budget] for sample in samples]
+    flat = [token for sample in kept for token in sample]
+    owner = np.repeat(np.arange(len(kept)), [len(sample) for sample in kept])
+    number = {token: index for index, token in enumerate(dict.fromkeys(flat))}
+    tokens = np.fromiter(map(number.__getitem__, flat), dtype=np.int64, count=len(flat))
+    starts = max(0, len(flat) - n + 1)
+    grams, largest = np.zeros(starts, dtype=np.int64), 1
+    for position in range(n):
+        if largest * len(number) >= 2**62:
+            # Numbered anew, so that one number a gram neither overflows nor collides.
+            grams, largest = np.unique(grams, return_inverse=True)[1], starts
+        grams = grams * len(number) + tokens[position : position + starts]
+        largest *= len(number)
+    within = owner[:starts] == owner[n - 1 : n - 1 + starts]
+    return len(np.unique(grams[within])) / int(within.sum()) if within.any() else None
 
 
 def distinct_4g(texts: Sequence[str]) -> float | None:

@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+
+from oprd.evaluation.grading import Grade
+from oprd.evaluation.records import RecordFile, final_grade, read_records, rewrite_records
+from tests.evaluation.samples import header, record
+
+HEADER = header()
+RECORDS = [record(sample=i, text="é\u2028" * i) for i in range(3)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "deep" / "t.jsonl"
+    with RecordFile(path, HEADER) as file:
+        file.append(RECORDS[:1])
+        file.append(RECORDS[1:])
+    return path
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    assert read_records(path) == (HEADER, RECORDS)
+
+
+def test_a_file_cut_anywhere_goes_on_from_its_complete_lines(path: Path) -> None:
+    whole = path.read_bytes()
+    # Every kind of place: within the header, within a record, at the ends of lines.
+    ends = [i + d for i, c in enumerate(whole) if c == 10 for d in (0, 1, 2)]
+    for length in sorted({0, 1, *range(50, len(whole), 97), *ends} - {len(whole) + 1}):
+        path.write_bytes(whole[:length])
+        with RecordFile(path, HEADER) as file:
+            assert file.records == RECORDS[: max(0, whole[:length].count(b"\n") - 1)]
+            file.append(RECORDS[len(file.records) :])
+        assert path.read_bytes() == whole
+
+
+def test_a_garbled_last_line_is_dropped(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0\0\0\n")
+    with RecordFile(path, HEADER) as file:
+        assert file.records == RECORDS
+
+
+def test_a_broken_line_in_the_middle_is_an_error_that_names_it(path: Path) -> None:
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = lines[2][:10]
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(ValueError, match=r"t\.jsonl, line 3"):
+        RecordFile(path, HEADER)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'"status": "correct"', b'"status": "fine"', "status 'fine'"),
+        (b'"gold"', b'"golden"', "gold"),
+        (b'"format": 1', b'"format": 9', "format 9"),
+        (b'"sample": 1', b'"sample": 0', "twice"),
+    ],
+)
+def test_a_line_that_is_no_record_is_an_error(
+    path: Path, old: bytes, new: bytes, message: str
+) -> None:
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        read_records(path)
+
+
+@pytest.mark.parametrize("key", ["model", "weights", "template_hash", "sampling", "source"])
+def test_a_file_of_another_evaluation_is_refused_and_left_alone(path: Path, key: str) -> None:
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"{key}=.*another output"):
+        RecordFile(path, {**HEADER, key: "other"})
+    assert path.read_bytes() == before
+
+
+def test_other_versions_may_go_on(path: Path) -> None:
+    with RecordFile(path, {**HEADER, "versions": {"torch": "9"}}) as file:
+        assert file.records == RECORDS
+
+
+def test_two_writers_are_refused(path: Path) -> None:
+    with RecordFile(path, HEADER), pytest.raises(OSError, match="another process"):
+        RecordFile(path, HEADER)
+    with RecordFile(path, HEADER):
+        pass
+
+
+def test_an_empty_file_holds_no_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "e.jsonl").touch()
+    with pytest.raises(ValueError, match="header line is missing"):
+        read_records(tmp_path / "e.jsonl")
+
+
+def test_rewriting_replaces_the_file_whole(path: Path) -> None:
+    rewrite_records(path, HEADER, RECORDS[:1])
+    assert read_records(path) == (HEADER, RECORDS[:1])
+    assert [p.name for p in path.parent.iterdir()] == ["t.jsonl"]
+
+
+def test_truncated_explains_a_failure_and_spares_a_success() -> None:
+    assert final_grade(Grade(False, "unterminated"), "length").status == "truncated"
+    assert final_grade(Grade(True, "correct", "5"), "length").status == "correct"
+    assert final_grade(Grade(False, "wrong", "5"), "stop").status == "wrong"
