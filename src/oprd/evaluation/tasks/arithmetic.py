@@ -19,6 +19,8 @@ TEMPLATE = "What is {expression}?\n"
 # One problem in this many is held out.
 TEST_SHARE = 10
 # The bound keeps a babbled number within what `int` converts.
+# There are some two million; drawing different ones gets slow long before the last.
+MAX_PROBLEMS = 100_000
 ANSWER = re.compile(r"The answer is (-?[0-9]{1,30})\.")
 
 
@@ -66,12 +68,12 @@ def problems(split: Split, count: int, seed: int) -> list[Problem]:
     """`count` different problems of one split, the same for the same seed.
 
     Raises:
-        ValueError: `count` is negative, or `split` is not one of the two.
+        ValueError: `count` is out of range, or `split` is not one of the two.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
-    if count < 0:
-        raise ValueError(f"count must be at least 0, got {count}.")
+    if not 0 <= count <= MAX_PROBLEMS:
+        raise ValueError(f"count must be from 0 to {MAX_PROBLEMS:,}, got {count:,}.")
     rng = random.Random(f"arithmetic/{split}/{seed}")
     found: dict[Problem, None] = {}
     while len(found) < count:

@@ -1,0 +1,35 @@
+"""`make demo` as a person runs it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oprd.core.layers import select_layers
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_teacher_is_a_small_adapter_by_the_hub_id_of_its_base():
+    folder = ROOT / "recipes/demo/teacher"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert (folder / "adapter_model.safetensors").stat().st_size <= 6 * 10**6
+    assert not [path for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
+
+
+@pytest.mark.slow
+def test_the_demo_closes_most_of_the_gap(tmp_path):
+    command = [sys.executable, str(ROOT / "recipes/demo/demo.py"), "--run", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    closed = re.search(r"gap closed: (\d+)%", done.stdout)
+    assert closed and int(closed[1]) >= 80, done.stdout
+    files = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*")}
+    samples = {f"samples/{name}.jsonl" for name in ("teacher", "student-before", "student-after")}
+    assert {"run.json", "metrics.jsonl", "curves.png", *samples} <= files
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert [pair[0] for pair in record["layer_pairs"]] == list(select_layers("all", 30))
