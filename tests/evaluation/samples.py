@@ -22,7 +22,6 @@ def record(problem: str = "p", sample: int = 0, correct: bool = True, **other: A
 
 def header(**other: Any) -> dict[str, Any]:
     return {
-        "format": 1,
         "model": "m",
         "revision": None,
         "weights": "w",

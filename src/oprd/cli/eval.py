@@ -157,6 +157,6 @@ def _file_name(name: str) -> str:
     import re
 
     simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._")[-80:]
-    if simple == name:
+    if simple and simple == name:
         return simple
     return f"{simple or 'unnamed'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -79,25 +79,33 @@ class TransformersEngine:
         model: a causal language model; its mode and its generation settings are left as they were.
         tokenizer: the model's own.
         batch_size: responses drawn at once.
+        sort_by_length: whether prompts of similar length share a batch.
     """
 
     name = "transformers"
 
     def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int = 32
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int = 32,
+        sort_by_length: bool = True,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.sort_by_length = sort_by_length
         self.context_length = getattr(model.config, "max_position_embeddings", None)
         self.dtype = str(model.dtype).removeprefix("torch.")
         self._ends = end_token_ids(model, tokenizer)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Response]]:
         """Draw every request once, longest prompts first: memory runs out early or not at all."""
-        ordered = sorted(requests, key=lambda request: -len(request.prompt_ids))
+        ordered = list(requests)
+        if self.sort_by_length:
+            ordered.sort(key=lambda request: -len(request.prompt_ids))
         for start in range(0, len(ordered), self.batch_size):
             yield self._batch(ordered[start : start + self.batch_size], sampling)
 

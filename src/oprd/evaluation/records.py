@@ -75,7 +75,7 @@ class RecordFile:
             found, self.records, complete = _parse(path)
             self._file.truncate(complete)
             if found is None:
-                self._write([{"format": FORMAT, **header}])
+                self._write([_header_row(header)])
             else:
                 _check_same(path, found, header)
         except BaseException:
@@ -126,10 +126,14 @@ def rewrite_records(path: Path, header: dict[str, Any], records: Iterable[Record
     """Replace a file's contents in one step: the old file stays until the new one is complete."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        file.writelines(_line(row) for row in [header, *map(asdict, records)])
+        file.writelines(_line(row) for row in [_header_row(header), *map(asdict, records)])
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _header_row(header: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, **header}
 
 
 def _line(row: dict[str, Any]) -> bytes:
@@ -155,7 +159,8 @@ def _parse(path: Path) -> tuple[dict[str, Any] | None, list[Record], int]:
     if len(set(pairs)) < len(pairs):
         twice = next(pair for pair in pairs if pairs.count(pair) > 1)
         raise ValueError(f"{path} holds problem {twice[0]!r}, sample {twice[1]} twice.")
-    return (rows[0] if rows else None), records, complete
+    header = {key: value for key, value in rows[0].items() if key != "format"} if rows else None
+    return header, records, complete
 
 
 def _checked(row: Any, is_header: bool) -> dict[str, Any]:
@@ -174,7 +179,7 @@ def _checked(row: Any, is_header: bool) -> dict[str, Any]:
 
 
 def _check_same(path: Path, found: dict[str, Any], header: dict[str, Any]) -> None:
-    keys = (header.keys() | found.keys()) - FREE_KEYS - {"format"}
+    keys = (header.keys() | found.keys()) - FREE_KEYS
     for key in sorted(keys):
         if found.get(key) != header.get(key):
             raise ValueError(

@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from oprd.cli.main import app
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folders = []
+    for seed in (0, 1):
+        folder = tmp_path_factory.mktemp("model")
+        tiny.model(seed=seed).save_pretrained(folder)
+        tiny.tokenizer().save_pretrained(folder)
+        folders.append(str(folder))
+    return folders
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    found = CliRunner().invoke(app, ["eval", *arguments])
+    assert found.exit_code == code, found.output
+    return found.output
+
+
+def settings(models: list[str], output: Path) -> list[str]:
+    return [
+        *(part for model in models for part in ("--model", model)),
+        *("--tasks", "arithmetic", "--samples", "2", "--limit", "3", "--max_new_tokens", "4"),
+        *("--output_dir", str(output)),
+    ]
+
+
+def test_two_models_are_compared_and_a_second_run_draws_nothing(
+    models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = run(*settings(models, tmp_path), "--self-test")
+    assert "self-test of arithmetic: 3 gold answers" in printed
+    assert "Avg@2" in printed and "0 won, 0 lost, 3 equal" in " ".join(printed.split())
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [e["obtained"] for e in results["evaluations"]] == [6, 6]
+    assert "| Avg@2 |" in (tmp_path / "results.md").read_text()
+
+    monkeypatch.setattr("oprd.evaluation.generate.TransformersEngine._batch", None)
+    run(*settings(models, tmp_path))
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+
+    monkeypatch.setattr("oprd.evaluation.models.open_engine", None)
+    assert "0 verdicts changed" in run(*settings(models, tmp_path), "--regrade")
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "./no-model", "--tasks", "arithmetic"], "'./no-model': there is no such"),
+        (["--model", "x/y", "--tasks", "nope"], "task 'nope' is unknown"),
+        (["--model", "x/y", "--tasks", "arithmetic", "--samples", "0"], "samples must be"),
+        (["--model", "x/y", "--tasks", "arithmetic", "--engine", "trt"], "--engine must be"),
+        (["--model", "x/y", "--tasks", "arithmetic", "--bad-rows", "keep"], "--bad-rows must"),
+        (["--model", "x/y", "--tasks", "arithmetic,arithmetic"], "named twice"),
+        (["--model", "x/y", "--tasks", "arithmetic", "--regrade"], "no samples to grade again"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
+    printed = run(*arguments, "--output_dir", str(tmp_path), code=1)
+    assert message in printed
+    assert printed.startswith("oprd: ") and printed.count("\n") == 1
+
+
+def test_names_stay_inside_the_output_folder(tmp_path: Path) -> None:
+    from oprd.cli.eval import _sample_file
+
+    names = ["../x", "/etc/passwd", "a/../b", "..", "\0", "", "n" * 300, "a b", "a_b"]
+    files = {_sample_file(tmp_path, name, name) for name in names}
+    assert len(files) == len(names)
+    for file in files:
+        assert file.resolve().is_relative_to(tmp_path.resolve())
+        assert len(file.relative_to(tmp_path).parts) == 2
+        assert max(map(len, file.parts)) < 255
