@@ -59,6 +59,8 @@ def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path, opti
 
 def test_a_resumed_run_continues_its_metrics(tmp_path):
     trainer(**steps(tmp_path)).train()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # as a crash would leave it
     trainer(**steps(tmp_path)).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]

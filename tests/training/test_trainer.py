@@ -272,6 +272,35 @@ def test_a_teacher_adapter_can_be_given_another_base(tmp_path, places):
     assert made.shares_base
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param({"bias": "lora_only"}, id="biases"),
+        pytest.param({"modules_to_save": ["lm_head"]}, id="whole modules"),
+    ],
+)
+def test_a_teacher_adapter_that_alters_the_base_gets_a_base_of_its_own(tmp_path, places, kind):
+    base, _ = places
+    wrapped = get_peft_model(tiny.model(seed=1), LoraConfig(**LORA, **kind))
+    wrapped.peft_config["default"].base_model_name_or_path = base
+    wrapped.save_pretrained(tmp_path / "altering")
+    options = {"teacher": str(tmp_path / "altering"), "peft_config": LoraConfig(**LORA)}
+    made = trainer(tmp_path, student=base, **options)
+    assert not made.shares_base
+    assert made.teacher_model is not None
+
+
+def test_bf16_reaches_the_blocks_of_both_models(tmp_path):
+    student, teacher = tiny.model(seed=1), tiny.model(seed=2)
+    seen = []
+    for model in (student, teacher):
+        model.base_model.layers[0].mlp.register_forward_hook(
+            lambda module, args, output: seen.append(output.dtype)
+        )
+    run(tmp_path, student=student, teacher=teacher, bf16=True)
+    assert set(seen) == {torch.bfloat16}
+
+
 def test_dropout_never_reaches_the_teacher(tmp_path, places):
     base, adapter = places
     made = trainer(
@@ -361,7 +390,8 @@ def test_states_that_are_not_finite_stop_the_run_before_the_step(tmp_path, side,
     models = {"student": tiny.model(seed=1), "teacher": tiny.model(seed=2)}
     models[side].base_model.layers[1].mlp.down_proj.weight.data[0, 0] = value
     before = weights(models["student"])
-    with pytest.raises(FloatingPointError, match=f"step 1: {side} layer 2, {side} layer 3"):
+    where = f"before the update of step 1: {side} layer 2, {side} layer 3"
+    with pytest.raises(FloatingPointError, match=where):
         run(tmp_path, **models)
     after = weights(models["student"])
     assert all(torch.equal(before[n].nan_to_num(), after[n].nan_to_num()) for n in before)
@@ -403,6 +433,65 @@ def test_long_prompts_are_dropped_when_asked(tmp_path):
     made = trainer(tmp_path, prompts=prompts, long_prompts="drop")
     assert len(made.train_dataset) == 4
     made.train()
+
+
+def test_prompts_for_evaluation_are_checked_too(tmp_path):
+    with pytest.raises(ValueError, match="evaluation prompt 1 has 300 tokens"):
+        trainer(tmp_path, eval_prompts=["short", "x" * 300])
+    made = trainer(tmp_path, eval_prompts=["short", "x" * 300], long_prompts="drop")
+    assert len(made.eval_dataset) == 1
+
+
+def test_fewer_prompts_than_a_step_needs_are_refused_with_both_numbers(tmp_path):
+    with pytest.raises(ValueError, match=r"3 prompts give 3 rollouts, and a step needs 4"):
+        trainer(tmp_path, prompts=runs.PROMPTS[:3])
+    trainer(tmp_path, prompts=runs.PROMPTS[:3], rollouts_per_prompt=2)
+
+
+def test_options_that_need_a_length_are_refused_for_a_stream(tmp_path):
+    from datasets import IterableDataset
+
+    from oprd import OPRDTrainer
+
+    stream = IterableDataset.from_generator(lambda: iter([{"prompt": "hello"}]))
+    for option in ({"rollouts_per_prompt": 2}, {"long_prompts": "drop"}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))}.*streamed"):
+            OPRDTrainer(
+                tiny.model(seed=1),
+                tiny.model(seed=2),
+                runs.settings(tmp_path, **option),
+                stream,
+                processing_class=tiny.tokenizer(),
+            )
+
+
+def test_a_broken_student_is_named_before_it_writes(tmp_path):
+    student = tiny.model(seed=1)
+    student.base_model.layers[1].mlp.down_proj.weight.data[0, 0] = math.nan
+    broken = r"student's model\.layers\.1\.mlp\.down_proj\.weight is not finite before step 1"
+    with pytest.raises(FloatingPointError, match=broken):
+        run(tmp_path, student=student, rollout=None)
+
+
+def test_a_teacher_with_another_tokenizer_is_refused(tmp_path, places):
+    base, _ = places
+    vocab = json.loads((tmp_path / "base" / "tokenizer.json").read_text())
+    table = vocab["model"]["vocab"]
+    table["A"], table["B"] = table["B"], table["A"]
+    (tmp_path / "base" / "tokenizer.json").write_text(json.dumps(vocab))
+    with pytest.raises(ValueError, match=r"the teacher reads 2 of the student's 260 token ids"):
+        trainer(tmp_path, teacher=base)
+
+
+def test_options_of_a_teachers_path_are_refused_for_a_model(tmp_path):
+    with pytest.raises(ValueError, match="teacher_model_revision is for a teacher given by its"):
+        trainer(tmp_path, teacher_model_revision="main")
+
+
+def test_a_sampled_id_beyond_the_teachers_embedding_is_refused(tmp_path):
+    student = tiny.model(seed=1, vocab_size=300)
+    with pytest.raises(ValueError, match="sampled token 280, and the teacher's embedding has 260"):
+        run(tmp_path, student=student, rollout=lambda ids: [65, 280])
 
 
 def test_a_teacher_that_is_the_student_is_refused(tmp_path):
@@ -452,7 +541,14 @@ def test_secrets_of_the_environment_are_in_no_file(tmp_path, monkeypatch):
     secret = "hf_" + "abcdefgh" * 4
     for name in ("HF_TOKEN", "WANDB_API_KEY"):
         monkeypatch.setenv(name, secret)
-    made = run(tmp_path, hub_token=secret, save_strategy="steps", save_steps=1)
+    made = run(
+        tmp_path,
+        hub_token=secret,
+        generation_kwargs={"token": secret},
+        rollout=runs.scripted,
+        save_strategy="steps",
+        save_steps=1,
+    )
     made.save_model()
     for path in tmp_path.rglob("*"):
         if path.is_file() and path.name != "training_args.bin":
@@ -465,9 +561,11 @@ def test_evaluation_logs_the_same_figures(tmp_path):
         eval_prompts=runs.PROMPTS[:4],
         eval_strategy="steps",
         eval_steps=1,
+        max_steps=2,
         per_device_eval_batch_size=4,
     )
     evaluated = next(line for line in made.state.log_history if "eval_loss" in line)
     assert evaluated["eval_loss"] > 0
     assert -1 <= evaluated["eval_rep_cosine"] <= 1
     assert "eval_entropy" not in evaluated
+    assert min(logged(tmp_path, "seconds/student")) > 0

@@ -69,24 +69,6 @@ def supervised_count(mask: Tensor, reduction: Reduction = "sequence") -> Tensor:
     return (selected.any(dim=1) if reduction == "sequence" else selected).sum().float()
 
 
-def reduce_positions(values: Tensor, mask: Tensor, reduction: Reduction = "sequence") -> LossSum:
-    """Reduce per-position values to a total and a count.
-
-    Args:
-        values: [B, K], one value a position; what stands outside the mask is never read, not even
-            a NaN.
-        mask: [B, K], true where a position is supervised.
-        reduction: see `position_weights`.
-
-    Returns:
-        The sum over sequences (or positions) and their number. An empty mask gives a finite zero
-        that can be backpropagated, and a count of 0.
-    """
-    kept = values.masked_fill(~mask.bool(), 0)
-    weights = position_weights(mask, reduction, values.dtype)
-    return LossSum((kept * weights).sum(), supervised_count(mask, reduction))
-
-
 def _check_reduction(reduction: str) -> None:
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction must be 'sequence' or 'token', got {reduction!r}.")

@@ -18,7 +18,7 @@ from oprd.core.rows import gather_rows, row_index
 
 __all__ = ["LossSum", "Reduction", "RowDistances", "layers_loss", "representation_loss"]
 
-# As in torch.nn.functional.normalize: a state of norm zero stays zero.
+# A state of this norm or less has no direction: normalised, it is zero.
 EPSILON = 1e-12
 
 
@@ -43,14 +43,12 @@ class LayersLoss(NamedTuple):
 
     Attributes:
         loss: the mean over layers of their totals, with the count that all of them share.
-        distance: [L] each layer's total, without a graph.
         cosine: [L] each layer's sum over positions of the row cosine.
         student_norm: [L] sums of row norms; not finite where a row is not.
         teacher_norm: [L] likewise.
     """
 
     loss: LossSum
-    distance: Tensor
     cosine: Tensor
     student_norm: Tensor
     teacher_norm: Tensor
@@ -131,10 +129,10 @@ def layers_loss(
         sums.append(torch.stack([rows.cosine, rows.student_norm, rows.teacher_norm]).sum(dim=1))
     # Layers may stand on several devices.
     device = totals[0].device
-    total = torch.stack([total.to(device) for total in totals])
+    total = torch.stack([total.to(device) for total in totals]).mean()
     cosine, student_norm, teacher_norm = torch.stack([s.to(device) for s in sums]).unbind(dim=1)
-    loss = LossSum(total.mean(), supervised_count(mask, reduction).to(device))
-    return LayersLoss(loss, total.detach(), cosine, student_norm, teacher_norm)
+    loss = LossSum(total, supervised_count(mask, reduction).to(device))
+    return LayersLoss(loss, cosine, student_norm, teacher_norm)
 
 
 def row_distances(student: Tensor, teacher: Tensor, normalize: bool = False) -> RowDistances:
@@ -161,10 +159,10 @@ def _weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
 
 
 class _SquaredDistance(torch.autograd.Function):
-    """d = 1/D ‖s − t‖², keeping one [N, D] tensor: ∂d/∂s, in the student's dtype.
+    """d = 1/D ‖s − t‖², keeping one [N, D] tensor e with ∂d/∂s = 2/D e, in the student's dtype.
 
-    Plain:       ∂d/∂s = 2/D (s − t)
-    Normalised:  with u = s/‖s‖, v = t/‖t‖, e = u − v:  ∂d/∂s = 2/(D‖s‖) (e − (u·e) u)
+    Plain:       e = s − t
+    Normalised:  with u = s/‖s‖ and v = t/‖t‖,  e = 1/‖s‖ (I − u uᵀ) (u − v)
     """
 
     @staticmethod
@@ -173,32 +171,34 @@ class _SquaredDistance(torch.autograd.Function):
         width = student.shape[-1]
         s, t = student.to(dtype), teacher.to(student.device, dtype)
         s_norm, t_norm = _norm(s), _norm(t)
-        product = s_norm * t_norm
         if normalize:
-            scale = s_norm.clamp(min=EPSILON)[:, None]
-            u = s / scale
-            slope = u - t / t_norm.clamp(min=EPSILON)[:, None]
-            distance = _norm(slope).square() / width
+            u = s / _divisor(s_norm)
+            error = u - t / _divisor(t_norm)
+            distance = _norm(error).square() / width
             cosine = 1 - distance * width / 2
-            # A state below epsilon is scaled, not normalised: it has no direction to project out.
-            radial = (u * slope).sum(dim=-1) * (s_norm > EPSILON)
-            slope = slope.sub_(u.mul_(radial[:, None])).mul_(2 / width).div_(scale)
+            error = error.sub_(u.mul_((u * error).sum(dim=-1, keepdim=True))).div_(_divisor(s_norm))
         else:
-            slope = s - t
-            distance = _norm(slope).square() / width
-            cosine = (s_norm.square() + t_norm.square() - distance * width) / (2 * product)
-            slope.mul_(2 / width)
-        ctx.save_for_backward(slope.to(student.dtype))
-        cosine = torch.where(product == 0, 0, cosine)
+            error = s - t
+            distance = _norm(error).square() / width
+            product = 2 * s_norm * t_norm
+            cosine = (s_norm.square() + t_norm.square() - distance * width) / product
+        ctx.save_for_backward(error.to(student.dtype))
+        cosine = torch.where((s_norm == 0) | (t_norm == 0), 0, cosine)
         ctx.mark_non_differentiable(cosine, s_norm, t_norm)
         return distance, cosine, s_norm, t_norm
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        (slope,) = ctx.saved_tensors
-        return slope * grad[:, None].to(slope.dtype), None, None
+        (error,) = ctx.saved_tensors
+        slope = (grad * (2 / error.shape[-1])).to(error.dtype)
+        return error * slope[:, None], None, None
 
 
 def _norm(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=-1)
+
+
+def _divisor(norm: Tensor) -> Tensor:
+    """What normalises a row: a row without direction becomes zero, and gets no gradient."""
+    return torch.where(norm > EPSILON, norm, torch.inf)[:, None]

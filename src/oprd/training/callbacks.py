@@ -16,6 +16,8 @@ from transformers import (
 
 from oprd.version import __version__
 
+# Names under which libraries take secrets.
+SECRETS = ("token", "hub_token", "push_to_hub_token", "use_auth_token", "api_key", "password")
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors", "peft", "vllm")
 
 
@@ -51,14 +53,14 @@ class RunRecorder(TrainerCallback):
             return
         folder = Path(self._output_dir(args))
         folder.mkdir(parents=True, exist_ok=True)
-        record = {**self._facts, "versions": versions(), "settings": args.to_dict()}
-        (folder / "run.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+        settings = without_secrets(args.to_dict())
+        record = {**self._facts, "versions": versions(), "settings": settings}
+        _replace(folder / "run.json", json.dumps(record, indent=2, default=str) + "\n")
         metrics = folder / "metrics.jsonl"
         kept = []
         if state.global_step > 0 and metrics.exists():
-            lines = metrics.read_text().splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        metrics.write_text("".join(line + "\n" for line in kept))
+            kept = [line for line in read_lines(metrics) if line["step"] <= state.global_step]
+        _replace(metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
         self,
@@ -88,3 +90,33 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def without_secrets(settings: Any) -> Any:
+    """Settings with the values of tokens and keys masked, at any depth."""
+    if isinstance(settings, dict):
+        return {
+            name: "<hidden>" if name in SECRETS and value else without_secrets(value)
+            for name, value in settings.items()
+        }
+    if isinstance(settings, list | tuple):
+        return [without_secrets(value) for value in settings]
+    return settings
+
+
+def read_lines(metrics: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; one that a crash cut off is left out."""
+    found = []
+    for line in metrics.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -90,7 +90,8 @@ class OPRDConfig(DistillationConfig):
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded or allocated."""
-        self.layer_spec: str | tuple[int, ...] = _parse_layers(self.layers)
+        # An "even" of one layer is refused when the model is known: here the form is checked.
+        select_layers(self.layer_spec, _ANY_DEPTH)
         _check_choice("positions", self.positions, get_args(PositionSpec))
         _check_choice("reduction", self.reduction, get_args(Reduction))
         _check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
@@ -112,13 +113,22 @@ class OPRDConfig(DistillationConfig):
         super().__post_init__()
         self._check_batches()
 
+    @property
+    def layer_spec(self) -> str | tuple[int, ...]:
+        """`layers` as `oprd.core.layers.select_layers` takes it."""
+        return _parse_layers(self.layers)
+
+    @property
+    def rollouts_per_step(self) -> int:
+        """Rollouts of one optimizer step, over all processes."""
+        per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        return per_device * self.world_size
+
     def _check_batches(self) -> None:
         """A generation batch holds whole groups of rollouts."""
-        batch = self.per_device_train_batch_size * self.gradient_accumulation_steps
-        batch *= self.world_size
-        if batch % self.rollouts_per_prompt:
+        if self.rollouts_per_step % self.rollouts_per_prompt:
             raise ValueError(
-                f"a step holds {batch} rollouts (per_device_train_batch_size × "
+                f"a step holds {self.rollouts_per_step} rollouts (per_device_train_batch_size × "
                 f"gradient_accumulation_steps × processes), which rollouts_per_prompt="
                 f"{self.rollouts_per_prompt} does not divide."
             )
@@ -133,8 +143,6 @@ def _parse_layers(layers: object) -> str | tuple[int, ...]:
         spec = tuple(layers) if isinstance(layers, list | tuple) else (layers,)
     else:
         raise ValueError(f"layers must be a name or layer numbers, got {layers!r}.")
-    # An "even" of one layer is refused when the model is known: here only the form is checked.
-    select_layers(spec, _ANY_DEPTH)
     return spec
 
 

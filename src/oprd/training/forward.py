@@ -30,8 +30,9 @@ def base_forward(
         inputs: further inputs of the base model, such as a picture's.
     """
     base = _base(model)
-    if "position_ids" in inspect.signature(base.forward).parameters:
-        inputs.setdefault("position_ids", position_ids(attention_mask))
+    # Models that read pictures work out positions of more dimensions from them.
+    if not inputs and "position_ids" in inspect.signature(base.forward).parameters:
+        inputs["position_ids"] = position_ids(attention_mask)
     return base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs)
 
 

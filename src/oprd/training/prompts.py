@@ -17,6 +17,7 @@ def check_prompt_lengths(
     max_completion_length: int | None,
     *,
     drop: bool,
+    name: str = "training",
 ) -> Dataset:
     """Check every prompt of a dataset before training.
 
@@ -26,25 +27,27 @@ def check_prompt_lengths(
         contexts: the longest sequence that each model reads, by the model's name.
         max_completion_length: the response's limit in tokens.
         drop: leave out prompts that do not fit, and say how many, instead of refusing them.
+        name: what the dataset is for, in messages.
 
     Raises:
         ValueError: a prompt is empty, does not fit (named with its row and lengths), or none is
             left.
     """
     keep: list[int] = []
+    prompts = dataset.select_columns("prompt")
     for start in range(0, len(dataset), BATCH):
-        prompts = dataset[start : start + BATCH]["prompt"]
-        for row, ids in enumerate(tokenize(prompts), start):
+        for row, ids in enumerate(tokenize(prompts[start : start + BATCH]["prompt"]), start):
             problem = prompt_problem(ids, contexts, max_completion_length)
             if problem is None:
                 keep.append(row)
             elif not drop:
-                raise ValueError(f"prompt {row} {problem}")
+                raise ValueError(f"{name} prompt {row} {problem}")
     if len(keep) == len(dataset):
         return dataset
     if not keep:
-        raise ValueError(f"none of the {len(dataset)} prompts fits the context.")
-    logger.warning(f"Dropped {len(dataset) - len(keep)} of {len(dataset)} prompts: too long.")
+        raise ValueError(f"none of the {len(dataset)} {name} prompts fits the context.")
+    dropped = len(dataset) - len(keep)
+    logger.warning(f"Dropped {dropped} of {len(dataset)} {name} prompts: too long, or empty.")
     return dataset.select(keep)
 
 
@@ -53,7 +56,7 @@ def prompt_problem(
 ) -> str | None:
     """What is wrong with a prompt's length, as the rest of a sentence; None where nothing is."""
     if not ids:
-        return "has no tokens: a response needs a token to follow."
+        return "has no tokens: mend it, or set long_prompts='drop' to leave such prompts out."
     # Without a limit a response may still be one token.
     needed = len(ids) + (max_completion_length or 1)
     for model, limit in contexts.items():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from accelerate.utils import DistributedType
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
@@ -74,7 +75,9 @@ def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
     options.setdefault("trust_remote_code", False)
     if source.adapter is None and args.teacher_model_revision is not None:
         options.setdefault("revision", args.teacher_model_revision)
-    if args.distributed_state is not None and args.distributed_state.num_processes > 1:
+    state = args.distributed_state
+    if state is not None and state.distributed_type != DistributedType.NO:
+        # Accelerate or DeepSpeed decides where it stands.
         options["device_map"] = None
     teacher = create_model_from_path(source.model, **options)
     if source.adapter is not None:
@@ -84,21 +87,27 @@ def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
             teacher, source.adapter, revision=args.teacher_model_revision
         )
         teacher = cast(PreTrainedModel, wrapped.merge_and_unload())
-    return freeze(teacher)
-
-
-def freeze(teacher: PreTrainedModel) -> PreTrainedModel:
-    """Put a teacher in eval mode, without gradients."""
     return cast(PreTrainedModel, teacher.eval().requires_grad_(False))
 
 
-def shares_base(student: nn.Module, source: TeacherSource) -> bool:
-    """Whether the teacher is an adapter on the very base that the student keeps frozen."""
+def shares_base(student: nn.Module, source: TeacherSource, revision: str | None) -> bool:
+    """Whether the teacher is an adapter on the very base that the student keeps frozen.
+
+    Only adapters that leave the base's own weights alone can stand beside another: those that train
+    biases or whole modules, or are of another kind than the student's, get a base of their own.
+    """
     if source.adapter is None or not is_peft_available():
         return False
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
     if not isinstance(student, PeftModel):
+        return False
+    teacher = PeftConfig.from_pretrained(source.adapter, revision=revision)
+    kinds = {config.peft_type for config in student.peft_config.values()}
+    alters_base = getattr(teacher, "bias", "none") != "none" or getattr(
+        teacher, "modules_to_save", None
+    )
+    if kinds != {teacher.peft_type} or alters_base:
         return False
     base = cast(PreTrainedModel, student.get_base_model())
     prefix = cast(str, student.base_model.prefix)

@@ -82,9 +82,11 @@ def _check_size(student: PreTrainedTokenizerBase, teacher_vocab_size: int) -> No
 def _load(place: str, args: OPRDConfig) -> PreTrainedTokenizerBase | None:
     if not place:
         return None
-    options = args.teacher_model_init_kwargs
-    trust = isinstance(options, dict) and bool(options.get("trust_remote_code", False))
+    given = args.teacher_model_init_kwargs
+    options = {"trust_remote_code": False, "revision": args.teacher_model_revision}
+    if isinstance(given, dict):
+        options.update({name: given[name] for name in options if name in given})
     try:
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust)
+        return AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError):
         return None

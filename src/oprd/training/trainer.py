@@ -10,6 +10,7 @@ Letters: B sequences, K response tokens, T all tokens, L layers.
 
 import textwrap
 from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,14 +26,14 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
-from trl.models.utils import prepare_deepspeed
+from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.distillation_trainer import DistillationTrainer
-from trl.trainer.utils import RepeatSampler
+from trl.trainer.utils import RepeatSampler, get_config_model_id
 
 from oprd.core.capture import capture_states
 from oprd.core.positions import PositionSpec, select_positions
 from oprd.core.reduction import Reduction, supervised_count
-from oprd.core.representation import LayersLoss, layers_loss
+from oprd.core.representation import layers_loss
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.config import OPRDConfig
 from oprd.training.forward import base_forward, context_length, predicting_rows
@@ -123,21 +124,19 @@ class OPRDTrainer(DistillationTrainer):
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
         if args is None:
-            name = model if isinstance(model, str) else model.config.name_or_path or "student"
-            args = OPRDConfig(f"{Path(name).name}-OPRD")
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
         if not isinstance(args, OPRDConfig):
             raise TypeError(f"args must be an OPRDConfig, got {type(args).__name__}.")
         teacher_model = teacher_model or args.teacher_model_name_or_path
         if teacher_model is None:
             raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
-        if isinstance(train_dataset, IterableDataset) and args.rollouts_per_prompt > 1:
-            raise ValueError(
-                f"rollouts_per_prompt={args.rollouts_per_prompt} needs a dataset with a length, "
-                "and this one is streamed."
-            )
+        _check_streaming(train_dataset, args)
         source = None
         if isinstance(teacher_model, str):
             source = TeacherSource.resolve(teacher_model, args)
+        else:
+            _check_path_options(args)
         # TRL compares the sizes of the vocabularies of a teacher that it is given. What must agree
         # here is the meaning of the ids, so the teacher is prepared below.
         super().__init__(
@@ -154,13 +153,16 @@ class OPRDTrainer(DistillationTrainer):
             tools=tools,
         )
         self.args: OPRDConfig = args
-        self.shares_base = source is not None and shares_base(self.student, source)
+        self.shares_base = source is not None and shares_base(
+            self.student, source, args.teacher_model_revision
+        )
         teacher = self._load_teacher(source, teacher_model)
         if not self.shares_base or teacher_processing_class is not None:
             place = source.model if source is not None else teacher.config.name_or_path
             check_tokenizers(self._tokenizer, teacher_processing_class, teacher, place, args)
         self.pairs = pair_models(self.student, teacher, args.layer_spec)
         self._check_contexts(teacher)
+        self._teacher_vocab_size = int(teacher.config.get_text_config().vocab_size)
         self._prepare_teacher(source, teacher)
         if self.args.ddp_find_unused_parameters is None:
             # The head, and blocks above the last supervised layer, get no gradient.
@@ -203,14 +205,33 @@ class OPRDTrainer(DistillationTrainer):
             "teacher": context_length(teacher.config),
         }
         self._contexts = {name: limit for name, limit in contexts.items() if limit is not None}
-        if isinstance(self.train_dataset, Dataset):
-            self.train_dataset = check_prompt_lengths(
-                self.train_dataset,
-                lambda prompts: self._tokenize_prompts(prompts)[0],
-                self._contexts,
-                self.max_completion_length,
-                drop=self.args.long_prompts == "drop",
+        self.train_dataset = self._checked(self.train_dataset, "training")
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {n: self._checked(d, n) for n, d in self.eval_dataset.items()}
+        else:
+            self.eval_dataset = self._checked(self.eval_dataset, "evaluation")
+        if not isinstance(self.train_dataset, Dataset):
+            return
+        available = len(self.train_dataset) * self.args.rollouts_per_prompt
+        if available < self.args.rollouts_per_step:
+            raise ValueError(
+                f"{len(self.train_dataset)} prompts give {available} rollouts, and a step needs "
+                f"{self.args.rollouts_per_step}: lower per_device_train_batch_size or "
+                "gradient_accumulation_steps, or add prompts."
             )
+
+    def _checked(self, dataset: Any, name: str) -> Any:
+        """The dataset with its prompts' lengths checked, where it has a length."""
+        if not isinstance(dataset, Dataset):
+            return dataset
+        return check_prompt_lengths(
+            dataset,
+            lambda prompts: self._tokenize_prompts(prompts)[0],
+            self._contexts,
+            self.max_completion_length,
+            drop=self.args.long_prompts == "drop",
+            name=name,
+        )
 
     def _prepare_teacher(self, source: TeacherSource | None, teacher: PreTrainedModel) -> None:
         if self.shares_base:
@@ -219,6 +240,8 @@ class OPRDTrainer(DistillationTrainer):
             self.teacher_model = None
         elif self.is_deepspeed_enabled:
             self.teacher_model = prepare_deepspeed(teacher, self.accelerator)
+        elif self.is_fsdp_enabled:
+            self.teacher_model = prepare_fsdp(teacher, self.accelerator)
         else:
             self.teacher_model = self.accelerator.prepare_model(teacher, evaluation_mode=True)
 
@@ -255,27 +278,43 @@ class OPRDTrainer(DistillationTrainer):
         )
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
-        for ids in prompt_ids:
-            if problem := prompt_problem(ids, self._contexts, self.max_completion_length):
-                raise ValueError(f"the prompt {self._tokenizer.decode(ids[:20])!r}… {problem}")
-        completions = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        try:
+            completions = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        except RuntimeError as error:
+            if broken := first_broken_parameter(self.student):
+                raise FloatingPointError(
+                    f"the student's {broken} is not finite before step "
+                    f"{self.state.global_step + 1}."
+                ) from error
+            raise
         if len(completions) != len(prompt_ids):
             raise RuntimeError(
                 f"{len(prompt_ids)} rollouts were asked for and {len(completions)} came back: "
                 "see the rollout engine's log."
             )
-        # TRL looks at the last token of every completion. One that is empty gets an EOS for it to
-        # look at, which is masked out again when positions are selected.
-        self._empty_rows = [row for row, ids in enumerate(completions) if not ids]
-        for row in self._empty_rows:
-            completions[row] = [self._tokenizer.eos_token_id]
+        if not self.tools:
+            # TRL looks at the last token of every completion. One that is empty gets an EOS for it
+            # to look at, which is masked out again when positions are selected.
+            self._empty_rows = [row for row, ids in enumerate(completions) if not ids]
+            for row in self._empty_rows:
+                completions[row] = [self._tokenizer.eos_token_id]
         return completions
+
+    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, Any]:
+        """TRL's, for a batch about to be written; streamed prompts are checked here."""
+        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        if isinstance(self.train_dataset, IterableDataset):
+            for prompt, ids in zip(prompts, prompt_ids, strict=True):
+                if problem := prompt_problem(ids, self._contexts, self.max_completion_length):
+                    raise ValueError(f"the prompt {str(prompt)[:60]!r} {problem}")
+        return prompt_ids, images, fields
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Write rollouts, then select and count the supervised positions of the whole batch."""
         mode = "train" if self.student.training else "eval"
-        with self._stopwatch("rollout"):
+        with self._timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
+        self._check_ids(output["completion_ids"])
         mask = output["completion_mask"]
         mask[self._empty_rows] = 0
         response = mask * output["tool_mask"] if "tool_mask" in output else mask
@@ -305,6 +344,19 @@ class OPRDTrainer(DistillationTrainer):
         spec = cast(PositionSpec, self.args.positions)
         return select_positions(response, spec, self.args.position_k)
 
+    def _check_ids(self, ids: Tensor) -> None:
+        """Refuse ids beyond the teacher's embedding, which a longer student's padding allows."""
+        rows = self._teacher_vocab_size
+        if self.student.config.get_text_config().vocab_size > rows and int(ids.max()) >= rows:
+            raise ValueError(
+                f"the student sampled token {int(ids.max())}, and the teacher's embedding has "
+                f"{rows} rows: pass generation_kwargs={{'suppress_tokens': [...]}} with the ids "
+                "beyond it."
+            )
+
+    def _timed(self, phase: str) -> AbstractContextManager[None]:
+        return self._stopwatch(phase) if self.student.training else nullcontext()
+
     # --- the loss -------------------------------------------------------------------------------
 
     def compute_loss(
@@ -319,14 +371,16 @@ class OPRDTrainer(DistillationTrainer):
         Gradients are averaged over processes by DDP and FSDP, hence the factor.
         """
         student = self.accelerator.unwrap_model(model)
-        result: LayersLoss = self._forward_redirection(
+        total: Tensor = self._forward_redirection(
             model, student, self._compute_loss, student, inputs, num_items_in_batch
         )
-        count = inputs["supervised_count"].clamp(min=1) / self.accelerator.num_processes
-        loss = self.args.representation_weight * result.loss.total / count
-        self._statistics.add(result, inputs["positions"].sum())
         if not self.student.training:
             self._log_statistics("eval")
+        elif self.accelerator.sync_gradients:
+            # Before backward, because DeepSpeed steps the optimizer inside it.
+            self._log_statistics("train")
+        count = inputs["supervised_count"].clamp(min=1) / self.accelerator.num_processes
+        loss = self.args.representation_weight * total / count
         return (loss, None) if return_outputs else loss
 
     def _compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride] # for our compute_loss
@@ -334,20 +388,24 @@ class OPRDTrainer(DistillationTrainer):
         unwrapped_student: nn.Module,
         inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None,
-    ) -> LayersLoss:
-        """One teacher forward without gradient, one student forward, and their states compared."""
+    ) -> Tensor:
+        """The micro-batch's total: one teacher forward, one student forward, states compared."""
         input_ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         attention_mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         extra = {key: inputs[key] for key in MULTIMODAL_KEYS if key in inputs}
         rows = predicting_rows(inputs["positions"], inputs["prompt_ids"].shape[1])
-        with torch.no_grad(), self._stopwatch("teacher"):
+        with torch.no_grad(), self._timed("teacher"), self.accelerator.autocast():
             teacher_states = self._teacher_states(
                 unwrapped_student, input_ids, attention_mask, rows, extra
             )
         layers = [pair.student for pair in self.pairs]
-        with capture_states(unwrapped_student, layers, rows) as student_states:
+        with (
+            capture_states(unwrapped_student, layers, rows) as student_states,
+            # Accelerate's own autocast is on the model's forward, which is not what runs here.
+            self.accelerator.autocast(),
+        ):
             base_forward(unwrapped_student, input_ids, attention_mask, **extra)
-        return layers_loss(
+        result = layers_loss(
             student_states,
             teacher_states,
             self.pairs,
@@ -355,6 +413,9 @@ class OPRDTrainer(DistillationTrainer):
             normalize=self.args.normalize,
             reduction=cast(Reduction, self.args.reduction),
         )
+        # Here, because FSDP casts what leaves the forward to bfloat16.
+        self._statistics.add(result, inputs["positions"].sum())
+        return result.loss.total
 
     def _teacher_states(
         self,
@@ -392,11 +453,10 @@ class OPRDTrainer(DistillationTrainer):
         inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """TRL's step; at its last micro-batch states are checked and metrics collected."""
+        """TRL's step; at its last micro-batch the cost of all of them is logged."""
         with self._stopwatch("step"):
             loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
-            self._log_statistics("train")
             self._log_cost()
         return loss
 
@@ -406,9 +466,11 @@ class OPRDTrainer(DistillationTrainer):
             return
         total = cast(Tensor, self.accelerator.reduce(sums, "sum")).cpu()
         if broken := self._statistics.broken(total):
+            where = "in evaluation after" if mode == "eval" else "before the update of"
+            step = self.state.global_step + (mode == "train")
             raise FloatingPointError(
-                f"states that are not finite at step {self.state.global_step + 1}: "
-                f"{', '.join(broken)}. The student was left as it was before this step."
+                f"states that are not finite {where} step {step}: {', '.join(broken)}. "
+                "The student was left as it was."
             )
         for name, value in self._statistics.metrics(total).items():
             self._metrics[mode][name].append(value)
@@ -431,12 +493,44 @@ class OPRDTrainer(DistillationTrainer):
         """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
+            # DeepSpeed has stepped by now.
+            left = "" if self.is_deepspeed_enabled else " The student was left as it was."
             raise FloatingPointError(
-                f"the gradient is not finite at step {self.state.global_step + 1} (norm {norm}). "
-                "The student was left as it was before this step."
+                f"the gradient is not finite at step {self.state.global_step + 1} (norm {norm})."
+                + left
             )
         return norm
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
             super()._save(output_dir, state_dict)
+
+
+def first_broken_parameter(model: nn.Module) -> str | None:
+    """The name of the first parameter with a value that is not finite."""
+    return next((n for n, p in model.named_parameters() if not p.isfinite().all()), None)
+
+
+def _check_streaming(dataset: Dataset | IterableDataset | None, args: OPRDConfig) -> None:
+    """What needs a dataset with a length."""
+    if not isinstance(dataset, IterableDataset):
+        return
+    for name, default in (("rollouts_per_prompt", 1), ("long_prompts", "error")):
+        if getattr(args, name) != default:
+            raise ValueError(
+                f"{name}={getattr(args, name)!r} needs a dataset with a length, and this one is "
+                "streamed."
+            )
+
+
+def _check_path_options(args: OPRDConfig) -> None:
+    """What describes a teacher's path says nothing of a model that is there already."""
+    for name in (
+        "teacher_model_init_kwargs",
+        "teacher_model_revision",
+        "teacher_base_model_name_or_path",
+    ):
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"{name} is for a teacher given by its path, and this one is a model: leave it out."
+            )
