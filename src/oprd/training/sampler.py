@@ -1,6 +1,6 @@
 """The order of prompts: a function of the seed and the epoch alone."""
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Generator, Sized
 
 from trl.trainer.utils import RepeatSampler
 
@@ -38,9 +38,9 @@ class EpochRepeatSampler(RepeatSampler):
         super().__init__(data_source, rollouts_per_prompt, batch_size, repeat_count, shuffle, seed)
         self._epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Generator[int, None, None]:
         """The indices of one epoch."""
         if self.shuffle:
             assert self.seed is not None
             self.generator.manual_seed(self.seed + EPOCH_STRIDE * self._epoch())
-        return super().__iter__()
+        yield from super().__iter__()

@@ -113,7 +113,7 @@ def shares_base(student: nn.Module, source: TeacherSource, revision: str | None)
     prefix = cast(str, student.base_model.prefix)
     trained = [name for name, p in student.named_parameters() if p.requires_grad]
     adapters_only = bool(trained) and all(prefix in name for name in trained)
-    return adapters_only and _same_place(base.config.name_or_path, source.model)
+    return adapters_only and _same_place(base.config.name_or_path or "", source.model)
 
 
 def add_teacher_adapter(student: nn.Module, source: TeacherSource, revision: str | None) -> None:

@@ -158,7 +158,7 @@ class OPRDTrainer(DistillationTrainer):
         )
         teacher = self._load_teacher(source, teacher_model)
         if not self.shares_base or teacher_processing_class is not None:
-            place = source.model if source is not None else teacher.config.name_or_path
+            place = source.model if source is not None else teacher.config.name_or_path or ""
             check_tokenizers(self._tokenizer, teacher_processing_class, teacher, place, args)
         self.pairs = pair_models(self.student, teacher, args.layer_spec)
         self._check_contexts(teacher)
@@ -431,11 +431,12 @@ class OPRDTrainer(DistillationTrainer):
             with teacher_adapter_active(student), capture_states(student, layers, rows) as states:
                 base_forward(student, input_ids, attention_mask, **extra)
             return states
-        teacher = self.accelerator.unwrap_model(self.teacher_model)
-        self.teacher_model.eval()
+        wrapper = cast(nn.Module, self.teacher_model)
+        teacher = self.accelerator.unwrap_model(wrapper)
+        wrapper.eval()
         with capture_states(teacher, layers, rows) as states:
             self._forward_redirection(
-                self.teacher_model,
+                wrapper,
                 teacher,
                 base_forward,
                 teacher,
