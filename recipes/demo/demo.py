@@ -68,6 +68,7 @@ def main() -> None:
             gradient_checkpointing=False,
             use_cpu=True,
             logging_steps=1,
+            disable_tqdm=False,
             save_strategy="no",
             report_to=[],
         ),
