@@ -2,9 +2,10 @@
 
     python recipes/demo/demo.py
 
-Student: SmolLM2-135M-Instruct. Teacher: the same model with a LoRA adapter that solves two-digit
-sums (`make_teacher.py`). Evaluates both on held-out problems, trains all of the student's weights
-by OPRD, evaluates again, and leaves everything in `runs/demo`, which it replaces.
+Student: SmolLM2-135M-Instruct. Teacher: the same model with a LoRA adapter that adds and subtracts
+two-digit numbers (`make_teacher.py`); the demo asks for additions, which it does best. Evaluates
+both on held-out problems, trains all of the student's weights by OPRD, evaluates again, and leaves
+everything in `runs/demo`, which it replaces.
 """
 
 import argparse
@@ -43,8 +44,10 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     shutil.rmtree(options.run, ignore_errors=True)
 
-    train = arithmetic.problems("train", options.steps * options.rollouts, seed=2)
-    held_out = arithmetic.load("test", options.problems, seed=0)
+    train = arithmetic.problems(
+        "train", options.steps * options.rollouts, seed=2, subtraction=False
+    )
+    held_out = arithmetic.load("test", options.problems, seed=0, subtraction=False)
     prove_disjoint(train, held_out)
     console.print(
         f"Student: SmolLM2-135M-Instruct. Teacher: the same with {HERE.name}/teacher.\n"
@@ -105,7 +108,7 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
     parser.add_argument("--problems", type=int, default=96, help="held-out problems")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
@@ -131,7 +134,7 @@ def gap_closed(teacher: Evaluation, before: Evaluation, after: Evaluation) -> fl
 
 
 def results_table(evaluations: list[Evaluation]) -> Table:
-    table = Table(title="Two-digit sums, held out, temperature 0.7")
+    table = Table(title="Additions of two-digit numbers, held out, temperature 0.7")
     for column in ("model", "solved", "95% interval", "mean tokens"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for evaluation in evaluations:

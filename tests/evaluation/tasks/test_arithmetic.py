@@ -33,6 +33,12 @@ def test_problems_are_different_and_the_same_for_the_same_seed():
     assert drawn != problems("test", 400, seed=4)
 
 
+def test_additions_can_be_asked_for_alone():
+    assert all(min(p.terms) > 0 for p in problems("test", 200, seed=0, subtraction=False))
+    assert any(min(p.terms) < 0 for p in problems("test", 200, seed=0))
+    assert arithmetic.load(count=2, subtraction=False).source.endswith("additions only")
+
+
 @pytest.mark.parametrize(("split", "count"), [("dev", 1), ("train", -1), ("train", 10**9)])
 def test_a_split_or_a_count_that_does_not_exist_is_refused(split, count):
     with pytest.raises(ValueError, match=r"split must be|count must be from 0 to 100,000"):

@@ -64,8 +64,10 @@ class Problem:
         return "test" if int.from_bytes(digest[:8], "big") % TEST_SHARE == 0 else "train"
 
 
-def problems(split: Split, count: int, seed: int) -> list[Problem]:
+def problems(split: Split, count: int, seed: int, subtraction: bool = True) -> list[Problem]:
     """`count` different problems of one split, the same for the same seed.
+
+    Without `subtraction` every term is added.
 
     Raises:
         ValueError: `count` is out of range, or `split` is not one of the two.
@@ -77,7 +79,7 @@ def problems(split: Split, count: int, seed: int) -> list[Problem]:
     rng = random.Random(f"arithmetic/{split}/{seed}")
     found: dict[Problem, None] = {}
     while len(found) < count:
-        problem = _draw(rng)
+        problem = _draw(rng, subtraction)
         if problem.split == split:
             found.setdefault(problem)
     return list(found)
@@ -97,29 +99,35 @@ def grade(text: str, gold: str) -> Grade:
     return Grade.of(int(answer) == int(gold), answer)
 
 
-def load(split: Split = "test", count: int = 500, seed: int = 0) -> base.Task:
+def load(
+    split: Split = "test", count: int = 500, seed: int = 0, subtraction: bool = True
+) -> base.Task:
     """The task: `count` problems of a split, named by their own text.
+
+    Without `subtraction` every term is added.
 
     Raises:
         ValueError: `count` is below 1, or `split` is not one of the two.
     """
+    kind = "" if subtraction else ", additions only"
     return base.Task(
         name="arithmetic",
         problems=tuple(
-            base.Problem(p.expression, p.prompt, p.answer) for p in problems(split, count, seed)
+            base.Problem(p.expression, p.prompt, p.answer)
+            for p in problems(split, count, seed, subtraction)
         ),
         template=base.Template(TEMPLATE.replace("{expression}", "{problem}"), chat=False),
         grade=grade,
         grader="oprd arithmetic 1",
-        source=f"generated: {split} split, {count} problems, seed {seed}",
+        source=f"generated: {split} split, {count} problems, seed {seed}{kind}",
         respond="The answer is {}.".format,
     )
 
 
-def _draw(rng: random.Random) -> Problem:
+def _draw(rng: random.Random, subtraction: bool) -> Problem:
     terms = [rng.randint(10, 99)]
     for _ in range(rng.choice((1, 2))):
         size = rng.randint(10, 99)
-        subtract = rng.random() < 0.5 and sum(terms) >= size
+        subtract = subtraction and rng.random() < 0.5 and sum(terms) >= size
         terms.append(-size if subtract else size)
     return Problem(tuple(terms))
