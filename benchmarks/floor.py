@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from oprd.core.capture import capture_states, num_layers
 from oprd.core.layers import pair_layers
-from oprd.core.representation import layers_loss
+from oprd.core.representation import LayerComparison
 from oprd.training.forward import base_forward, predicting_rows
 
 VARIANTS = ("floor", "all positions", "last quarter")
@@ -103,9 +103,10 @@ def updates(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
         rows = predicting_rows(positions, options.prompt)
         with torch.no_grad(), capture_states(teacher, "all", rows) as teacher_states:
             base_forward(teacher, ids, attention)
-        with capture_states(student, "all", rows) as student_states:
+        comparison = LayerComparison(teacher_states, pairs, positions)
+        with capture_states(student, "all", rows, comparison):
             base_forward(student, ids, attention)
-        result = layers_loss(student_states, teacher_states, pairs, positions)
+        result = comparison.result()
         (result.loss.total / result.loss.count).backward()
 
     return {

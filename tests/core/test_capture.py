@@ -99,6 +99,22 @@ def test_without_a_graph_only_the_chosen_rows_stay_in_memory(rows):
         assert state.untyped_storage().nbytes() == state.numel() * state.element_size()
 
 
+def test_a_transform_is_kept_in_the_place_of_the_rows():
+    model = tiny.model()
+    with capture_states(model, (1, 3)) as whole:
+        model(**inputs(model))
+    reached = []
+
+    def transform(layer, rows):
+        reached.append(layer)
+        return rows.sum()
+
+    with capture_states(model, (1, 3), transform=transform) as sums:
+        model(**inputs(model))
+    assert reached == [1, 3]
+    assert all(torch.equal(sums[layer], whole[layer].sum()) for layer in (1, 3))
+
+
 def hooks_of(model):
     return sum(
         len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()

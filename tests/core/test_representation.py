@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from oprd.core.layers import LayerPair
-from oprd.core.representation import layers_loss, representation_loss, row_distances
+from oprd.core.representation import LayerComparison, representation_loss, row_distances
 from tests.reference import representation as reference
 
 MASK = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
@@ -130,30 +130,40 @@ def test_row_cosines_and_norms_are_those_of_torch(normalize):
     torch.testing.assert_close(rows.teacher_norm, teacher.norm(dim=-1))
 
 
-def test_layers_are_averaged_and_their_rows_released():
-    mask = MASK
-    rows = {
-        name: {layer: states(layer + seed)[0].detach()[mask] for layer in (1, 2, 3)}
-        for seed, name in enumerate(("student", "teacher"))
-    }
-    kept = {name: dict(layers) for name, layers in rows.items()}
+def test_layers_are_averaged_and_the_teachers_rows_released():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (
+        {layer: torch.randn(4, 5, 6, generator=generator) for layer in (1, 2, 3)} for _ in range(2)
+    )
     # Two student layers meet one teacher layer, as they do where the teacher is shallower.
     pairs = (LayerPair(1, 1), LayerPair(2, 1), LayerPair(3, 3))
-    result = layers_loss(rows["student"], rows["teacher"], pairs, mask)
-    expected = []
-    for pair in pairs:
-        full = torch.zeros(2, *mask.shape, 7)
-        full[0][mask], full[1][mask] = kept["student"][pair.student], kept["teacher"][pair.teacher]
-        expected.append(representation_loss(full[0], full[1], mask).total)
-    torch.testing.assert_close(result.loss.total, torch.stack(expected).mean())
+    expected = torch.stack(
+        [representation_loss(student[p.student], teacher[p.teacher], MASK).total for p in pairs]
+    ).mean()
+    selected = {layer: states[MASK] for layer, states in teacher.items()}
+    comparison = LayerComparison(selected, pairs, MASK)
+    for layer in (1, 2, 3):
+        comparison(layer, student[layer][MASK])
+    assert set(selected) == {2}
+    result = comparison.result()
+    torch.testing.assert_close(result.loss.total, expected)
     assert result.loss.count == 3
-    assert not rows["student"]
-    assert set(rows["teacher"]) == {2}
+    cosine = torch.cosine_similarity(student[2][MASK], teacher[1][MASK], dim=-1).sum()
+    torch.testing.assert_close(result.cosine[1], cosine)
+
+
+def test_a_layer_that_was_not_reached_is_an_error():
+    pairs = (LayerPair(1, 1), LayerPair(2, 2))
+    rows = {1: torch.ones(9, 4), 2: torch.ones(9, 4)}
+    comparison = LayerComparison(rows, pairs, MASK)
+    comparison(1, torch.ones(9, 4))
+    with pytest.raises(KeyError):
+        comparison.result()
 
 
 def test_no_pair_is_refused():
     with pytest.raises(ValueError, match="no layer pair"):
-        layers_loss({}, {}, (), MASK)
+        LayerComparison({}, (), MASK)
 
 
 def test_unequal_shapes_are_refused_with_both():

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from oprd.core.layers import select_layers
 from oprd.core.rows import gather_rows, row_index
 
+Keep = Callable[[Tensor], Tensor]
+Transform = Callable[[int, Tensor], Tensor]
+
 
 class States(dict[int, Tensor]):
     """Captured states by layer; a layer that was not captured is a `KeyError` that says why."""
@@ -54,7 +57,10 @@ def hidden_size(model: nn.Module) -> int:
 
 @contextmanager
 def capture_states(
-    model: nn.Module, layers: str | Sequence[int], rows: slice | Tensor | None = None
+    model: nn.Module,
+    layers: str | Sequence[int],
+    rows: slice | Tensor | None = None,
+    transform: Transform | None = None,
 ) -> Iterator[MutableMapping[int, Tensor]]:
     """Capture states of chosen layers from the forward passes inside the block.
 
@@ -65,6 +71,8 @@ def capture_states(
         model: a causal language model of Transformers, its base model, or either under PEFT or DDP.
         layers: a specification of `oprd.core.layers.select_layers`.
         rows: which rows are kept: None for all, a slice of the token axis, or a [B, T] bool mask.
+        transform: called with a layer and its rows as the model reaches it; what it returns is kept
+            in their place, so that no two layers' rows need exist at once.
 
     Yields:
         A mapping from layer to states, filled as the model runs: [B, T, D] for None, [B, K, D] for
@@ -82,31 +90,34 @@ def capture_states(
     with ExitStack() as hooks:
         for layer in selected:
             handle = (
-                stack.register_forward_hook(_keep_output(states, layer, keep))
+                stack.register_forward_hook(_keep_output(states, layer, keep, transform))
                 if layer == len(blocks)
                 else blocks[layer].register_forward_pre_hook(
-                    _keep_input(states, layer, keep), with_kwargs=True
+                    _keep_input(states, layer, keep, transform), with_kwargs=True
                 )
             )
             hooks.callback(handle.remove)
         yield states
 
 
-Keep = Callable[[Tensor], Tensor]
-
-
-def _keep_input(states: States, layer: int, keep: Keep) -> Callable[..., None]:
+def _keep_input(
+    states: States, layer: int, keep: Keep, transform: Transform | None
+) -> Callable[..., None]:
     # What block l+1 reads is what block l wrote. Read on the way in, it is part of the graph under
     # both kinds of gradient checkpointing, whichever side of the checkpoint the hooks are on.
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        states[layer] = keep(args[0] if args else kwargs["hidden_states"])
+        rows = keep(args[0] if args else kwargs["hidden_states"])
+        states[layer] = transform(layer, rows) if transform else rows
 
     return hook
 
 
-def _keep_output(states: States, layer: int, keep: Keep) -> Callable[..., None]:
+def _keep_output(
+    states: States, layer: int, keep: Keep, transform: Transform | None
+) -> Callable[..., None]:
     def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        states[layer] = keep(output[0])
+        rows = keep(output[0])
+        states[layer] = transform(layer, rows) if transform else rows
 
     return hook
 

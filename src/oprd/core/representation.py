@@ -16,7 +16,7 @@ from oprd.core.layers import LayerPair
 from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
 from oprd.core.rows import gather_rows, row_index
 
-__all__ = ["LossSum", "Reduction", "RowDistances", "layers_loss", "representation_loss"]
+__all__ = ["LayerComparison", "LossSum", "Reduction", "representation_loss", "row_distances"]
 
 # A state of this norm or less has no direction: normalised, it is zero.
 EPSILON = 1e-12
@@ -86,53 +86,73 @@ def representation_loss(
     index = row_index(mask.bool())
     rows = row_distances(gather_rows(student, index), gather_rows(teacher, index), normalize)
     weights = position_weights(mask, reduction, rows.distance.dtype).flatten()[index]
-    return LossSum(_weighted_sum(rows.distance, weights), supervised_count(mask, reduction))
+    return LossSum((rows.distance * weights).sum(), supervised_count(mask, reduction))
 
 
-def layers_loss(
-    student: MutableMapping[int, Tensor],
-    teacher: MutableMapping[int, Tensor],
-    pairs: Sequence[LayerPair],
-    mask: Tensor,
-    *,
-    normalize: bool = False,
-    reduction: Reduction = "sequence",
-) -> LayersLoss:
-    """The representation loss over layer pairs, from rows already selected by the mask.
+class LayerComparison:
+    """The representation loss over layer pairs, one layer at a time as the student reaches it.
 
-    Each layer's rows are taken out of the mappings as they are used, so that the teacher's are
-    freed while the differences that replace them are made.
+    Meant as the `transform` of the student's `capture_states`: each layer's rows meet the teacher's
+    at once, and of both only their difference is kept. The backward pass then also works layer by
+    layer; computed after the forward pass, all layers' gradients would come to exist first.
 
     Args:
-        student: rows [N, D] by student layer, as `capture_states` gives them for a mask.
-        teacher: rows [N, D] by teacher layer.
+        teacher: rows [N, D] by teacher layer, as `capture_states` gives them for a mask. They are
+            taken out of the mapping as they are used.
         pairs: which layers meet.
         mask: [B, K], true at the N supervised positions, in row-major order.
         normalize: see `representation_loss`.
         reduction: see `representation_loss`.
 
     Raises:
-        ValueError: there is no pair, or widths differ.
+        ValueError: there is no pair.
     """
-    if not pairs:
-        raise ValueError("no layer pair to compare.")
-    weights = position_weights(mask, reduction)[mask.bool()]
-    last_use = {pair.teacher: pair for pair in pairs}
-    totals, sums = [], []
-    for pair in pairs:
-        target = teacher[pair.teacher]
-        if last_use[pair.teacher] is pair:
-            del teacher[pair.teacher]
-        rows = row_distances(student.pop(pair.student), target, normalize)
-        del target
-        totals.append(_weighted_sum(rows.distance, weights))
-        sums.append(torch.stack([rows.cosine, rows.student_norm, rows.teacher_norm]).sum(dim=1))
-    # Layers may stand on several devices.
-    device = totals[0].device
-    total = torch.stack([total.to(device) for total in totals]).mean()
-    cosine, student_norm, teacher_norm = torch.stack([s.to(device) for s in sums]).unbind(dim=1)
-    loss = LossSum(total, supervised_count(mask, reduction).to(device))
-    return LayersLoss(loss, cosine, student_norm, teacher_norm)
+
+    def __init__(
+        self,
+        teacher: MutableMapping[int, Tensor],
+        pairs: Sequence[LayerPair],
+        mask: Tensor,
+        *,
+        normalize: bool = False,
+        reduction: Reduction = "sequence",
+    ) -> None:
+        if not pairs:
+            raise ValueError("no layer pair to compare.")
+        self._teacher = teacher
+        self._partners = dict(pairs)
+        # Several student layers may meet one teacher layer; the deepest of them is its last use.
+        self._last_use = {pair.teacher: pair.student for pair in sorted(pairs)}
+        self._weights = position_weights(mask, reduction)[mask.bool()]
+        self._count = supervised_count(mask, reduction)
+        self._normalize = normalize
+        self._totals: dict[int, Tensor] = {}
+        self._sums: dict[int, Tensor] = {}
+
+    def __call__(self, layer: int, rows: Tensor) -> Tensor:
+        """Compare the rows [N, D] of a student layer; returns its total."""
+        partner = self._partners[layer]
+        target = self._teacher[partner]
+        if self._last_use[partner] == layer:
+            del self._teacher[partner]
+        compared = row_distances(rows, target, self._normalize)
+        total = (compared.distance * self._weights.to(compared.distance)).sum()
+        self._totals[layer] = total
+        self._sums[layer] = torch.stack(compared[1:]).sum(dim=1)
+        return total
+
+    def result(self) -> LayersLoss:
+        """The loss of all pairs, in their order.
+
+        Raises:
+            KeyError: a student layer was not reached.
+        """
+        # Layers may stand on several devices.
+        totals = [self._totals[layer] for layer in self._partners]
+        device = totals[0].device
+        total = torch.stack([total.to(device) for total in totals]).mean()
+        sums = torch.stack([self._sums[layer].to(device) for layer in self._partners])
+        return LayersLoss(LossSum(total, self._count.to(device)), *sums.unbind(dim=1))
 
 
 def row_distances(student: Tensor, teacher: Tensor, normalize: bool = False) -> RowDistances:
@@ -152,10 +172,6 @@ def row_distances(student: Tensor, teacher: Tensor, normalize: bool = False) -> 
             "states of different widths need a bridge."
         )
     return RowDistances(*_SquaredDistance.apply(student, teacher, normalize))
-
-
-def _weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
-    return (values * weights.to(values)).sum()
 
 
 class _SquaredDistance(torch.autograd.Function):

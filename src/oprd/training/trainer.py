@@ -33,7 +33,7 @@ from trl.trainer.utils import RepeatSampler, get_config_model_id
 from oprd.core.capture import capture_states
 from oprd.core.positions import PositionSpec, select_positions
 from oprd.core.reduction import Reduction, supervised_count
-from oprd.core.representation import layers_loss
+from oprd.core.representation import LayerComparison
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.config import OPRDConfig
 from oprd.training.forward import base_forward, context_length, predicting_rows
@@ -398,21 +398,21 @@ class OPRDTrainer(DistillationTrainer):
             teacher_states = self._teacher_states(
                 unwrapped_student, input_ids, attention_mask, rows, extra
             )
-        layers = [pair.student for pair in self.pairs]
-        with (
-            capture_states(unwrapped_student, layers, rows) as student_states,
-            # Accelerate's own autocast is on the model's forward, which is not what runs here.
-            self.accelerator.autocast(),
-        ):
-            base_forward(unwrapped_student, input_ids, attention_mask, **extra)
-        result = layers_loss(
-            student_states,
+        comparison = LayerComparison(
             teacher_states,
             self.pairs,
             inputs["positions"],
             normalize=self.args.normalize,
             reduction=cast(Reduction, self.args.reduction),
         )
+        layers = [pair.student for pair in self.pairs]
+        with (
+            capture_states(unwrapped_student, layers, rows, comparison),
+            # Accelerate's own autocast is on the model's forward, which is not what runs here.
+            self.accelerator.autocast(),
+        ):
+            base_forward(unwrapped_student, input_ids, attention_mask, **extra)
+        result = comparison.result()
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result, inputs["positions"].sum())
         return result.loss.total
