@@ -8,24 +8,25 @@ import torch
 from tests.training.runs import largest_difference
 
 
-def launch(folder, processes, batch_size, options="", launcher=()):
-    folder.mkdir()
+def launch(processes, module, *arguments):
     command = [
-        *(launcher or [sys.executable, "-m", "torch.distributed.run", "--standalone"]),
-        *([] if launcher else [f"--nproc_per_node={processes}"]),
+        sys.executable,
         "-m",
-        "tests.training.distributed_step",
-        str(folder),
-        str(batch_size),
-        options,
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+        "-m",
+        f"tests.training.{module}",
+        *map(str, arguments),
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
 
 
-def step(folder, *arguments, **options):
-    """The weights and the loss after one step of 4 rollouts, over some number of processes."""
-    done = launch(folder, *arguments, **options)
+def step(folder, processes, batch_size, options=""):
+    """The weights and the loss after one step of 4 rollouts, over so many processes."""
+    folder.mkdir()
+    done = launch(processes, "distributed_step", folder, batch_size, options)
     assert done.returncode == 0, done.stderr[-3000:]
     result = torch.load(folder / "result.pt", weights_only=True)
     return result["weights"], result["loss"]
@@ -48,7 +49,7 @@ def test_two_processes_take_the_step_of_one(tmp_path, options):
 
 
 def test_a_broken_teacher_in_one_process_stops_both(tmp_path):
-    done = launch(tmp_path / "run", 2, 2, "broken=1")
+    done = launch(2, "distributed_step", tmp_path, 2, "broken=1")
     assert done.returncode != 0
     assert (
         done.stderr.count(
@@ -60,22 +61,6 @@ def test_a_broken_teacher_in_one_process_stops_both(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_under_fsdp2_take_the_step_of_one(tmp_path):
-    one, loss = step(tmp_path / "one", 1, 4)
-    launcher = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--use_fsdp",
-        "--fsdp_version=2",
-        "--num_processes=2",
-        "--cpu",
-        "--mixed_precision=no",
-        "--num_machines=1",
-        "--dynamo_backend=no",
-        "--fsdp_auto_wrap_policy=TRANSFORMER_BASED_WRAP",
-        "--fsdp_state_dict_type=FULL_STATE_DICT",
-    ]
-    two, loss_of_two = step(tmp_path / "two", 2, 2, launcher=launcher)
-    assert largest_difference({n: p.float() for n, p in one.items()}, two) < 1e-6
-    assert loss_of_two == pytest.approx(loss, rel=1e-5)
+def test_two_processes_under_fsdp2_have_the_gradients_of_one():
+    done = launch(2, "fsdp2_gradients")
+    assert done.returncode == 0, done.stderr[-3000:]

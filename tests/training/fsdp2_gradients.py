@@ -1,0 +1,76 @@
+"""Gradients under FSDP2 against those of one process; run in two processes by test_distributed.
+
+Accelerate sets up FSDP on accelerators alone, so that torch's own sharding stands in for it here.
+The forward goes through the sharded root as the trainer's does.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from trl.models.utils import _ForwardRedirection
+
+from oprd.core.capture import capture_states, num_layers
+from oprd.core.layers import pair_layers
+from oprd.core.positions import select_positions
+from oprd.core.reduction import supervised_count
+from oprd.core.representation import LayerComparison
+from oprd.training.forward import base_forward, predicting_rows
+from tests import tiny
+
+PROMPT = 4
+
+
+def backward(student: nn.Module, teacher: nn.Module, rows: slice, processes: int) -> None:
+    """One update's gradients on some of the sequences, each divided by the count of all."""
+    ids, mask = tiny.batch((12, 9, 7, 5))
+    positions = select_positions(mask[:, PROMPT:], "last_k", 3)
+    count = supervised_count(positions) / processes
+    ids, mask, positions = ids[rows], mask[rows], positions[rows]
+    where = predicting_rows(positions, PROMPT)
+    redirect = _ForwardRedirection()
+    with torch.no_grad(), capture_states(teacher, "all", where) as states:
+        redirect(teacher, teacher, base_forward, teacher, ids, mask)
+
+    def loss(model: nn.Module) -> torch.Tensor:
+        depth = num_layers(model)
+        pairs = pair_layers(range(1, depth + 1), depth, depth)
+        comparison = LayerComparison(states, pairs, positions)
+        with capture_states(model, "all", where, comparison):
+            base_forward(model, ids, mask)
+        return comparison.result().loss.total
+
+    (redirect(student, student, loss, student) / count).backward()
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    student, teacher = tiny.model(seed=1).double().train(), tiny.model(seed=2).double()
+    backward(student, teacher, slice(0, 4), 1)
+    expected = {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
+
+    mesh = init_device_mesh("cpu", (processes,))
+    sharded, sharded_teacher = tiny.model(seed=1).double().train(), tiny.model(seed=2).double()
+    for model in (sharded, sharded_teacher):
+        for block in model.base_model.layers:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        assert isinstance(model, FSDPModule)
+    share = 4 // processes
+    backward(sharded, sharded_teacher, slice(rank * share, (rank + 1) * share), processes)
+    gradients = {
+        name: p.grad.full_tensor() for name, p in sharded.named_parameters() if p.grad is not None
+    }
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-6, atol=1e-9)
+    torch.optim.SGD(sharded.parameters(), lr=1.0).step()
+    head, embedding = sharded.lm_head.weight, sharded.base_model.embed_tokens.weight
+    assert torch.equal(head.full_tensor(), embedding.full_tensor()), "tied weights came apart"
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
