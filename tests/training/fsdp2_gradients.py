@@ -47,12 +47,18 @@ def backward(student: nn.Module, teacher: nn.Module, rows: slice, processes: int
 def main() -> None:
     dist.init_process_group("gloo")
     rank, processes = dist.get_rank(), dist.get_world_size()
-    student, teacher = tiny.model(seed=1).double().train(), tiny.model(seed=2).double()
+    student, teacher = (
+        tiny.model(seed=1, tie_word_embeddings=True).double().train(),
+        tiny.model(seed=2).double(),
+    )
     backward(student, teacher, slice(0, 4), 1)
     expected = {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
 
     mesh = init_device_mesh("cpu", (processes,))
-    sharded, sharded_teacher = tiny.model(seed=1).double().train(), tiny.model(seed=2).double()
+    sharded, sharded_teacher = (
+        tiny.model(seed=1, tie_word_embeddings=True).double().train(),
+        tiny.model(seed=2).double(),
+    )
     for model in (sharded, sharded_teacher):
         for block in model.base_model.layers:
             fully_shard(block, mesh=mesh)
