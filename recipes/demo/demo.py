@@ -100,13 +100,14 @@ def main() -> None:
     before = evaluate("student before", trainer.student)
     console.print(f"\nTraining: {options.steps} steps of {options.rollouts} rollouts.")
     trainer.train()
+    trainer.save_model()
     after = evaluate("student after", trainer.student)
 
     plot_curves(options.run, options.run / "curves.png")
     console.print(results_table([teacher, before, after]))
     console.print(f"gap closed: {gap_closed(teacher, before, after):.0%}")
     minutes = (time.monotonic() - started) / 60
-    console.print(f"{minutes:.1f} minutes. Curves, samples and metrics: {options.run}")
+    console.print(f"{minutes:.1f} minutes. Student, curves, samples and metrics: {options.run}")
 
 
 def parse_options() -> argparse.Namespace:
