@@ -1,5 +1,6 @@
 """One optimizer step on scripted rollouts; run in several processes by test_distributed."""
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -15,13 +16,17 @@ def main(folder: str, batch_size: str, options: str) -> None:
     untied = extra.pop("untied", None) is not None
     # The last prompts of a batch are those of the last process.
     empty = tuple(PROMPTS[2:4]) if extra.pop("empty", None) else ()
-    broken = extra.pop("broken", None) == os.environ.get("RANK")
+    rank = os.environ.get("RANK")
+    broken, nan_gradient = (extra.pop(name, None) == rank for name in ("broken", "nan_gradient"))
+    student = tiny.model(seed=1, tie_word_embeddings=not untied).double()
+    if nan_gradient:
+        student.base_model.embed_tokens.weight.register_hook(lambda grad: grad * math.nan)
     teacher = tiny.model(seed=2).double()
     if broken:
         teacher.base_model.layers[1].mlp.down_proj.weight.data.fill_(float("nan"))
     made = trainer(
         Path(folder),
-        student=tiny.model(seed=1, tie_word_embeddings=not untied).double(),
+        student=student,
         teacher=teacher,
         rollout=lambda ids: [] if tiny.tokenizer().decode(ids) in empty else scripted(ids),
         per_device_train_batch_size=int(batch_size),

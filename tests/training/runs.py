@@ -48,6 +48,7 @@ def trainer(
     prompts: list[Any] = PROMPTS,
     peft_config: Any = None,
     eval_prompts: list[Any] | None = None,
+    tokenizer: Any = None,
     **options: Any,
 ) -> OPRDTrainer:
     """A trainer whose rollouts come from `rollout`, or from the student where that is None."""
@@ -57,7 +58,7 @@ def trainer(
         args=settings(folder, **options),
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         eval_dataset=eval_prompts and Dataset.from_dict({"prompt": eval_prompts}),
-        processing_class=tiny.tokenizer(),
+        processing_class=tokenizer or tiny.tokenizer(),
         teacher_processing_class=tiny.tokenizer() if not isinstance(teacher, str) else None,
         peft_config=peft_config,
     )

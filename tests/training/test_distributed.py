@@ -60,6 +60,12 @@ def test_a_broken_teacher_in_one_process_stops_both(tmp_path):
     assert "teacher layer 2, teacher layer 3" in done.stderr
 
 
+def test_a_broken_gradient_in_one_process_stops_both(tmp_path):
+    done = launch(2, "distributed_step", tmp_path, 2, "nan_gradient=1")
+    assert done.returncode != 0
+    assert done.stderr.count("FloatingPointError: the gradient is not finite at step 1") == 2
+
+
 @pytest.mark.slow
 def test_two_processes_under_fsdp2_have_the_gradients_of_one():
     done = launch(2, "fsdp2_gradients")

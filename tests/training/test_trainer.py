@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 
@@ -362,15 +363,20 @@ def test_a_rollout_of_eos_alone_is_supervised_once(tmp_path):
     assert logged(tmp_path, "supervised_tokens") == [4]
 
 
-def test_an_eos_that_is_also_the_padding_stays_supervised(tmp_path):
-    tokenizer = tiny.tokenizer()
-    made = trainer(tmp_path, rollout=lambda ids: [65, tiny.EOS, 66], positions="all")
-    made._tokenizer.pad_token = "<eos>"
-    try:
-        made.train()
-    finally:
-        tokenizer.pad_token = "<pad>"
-    assert logged(tmp_path, "supervised_tokens") == [12]
+@pytest.mark.parametrize("padding", [None, "<eos>"])
+def test_an_eos_stays_supervised_where_padding_is_none_or_the_eos_itself(tmp_path, padding):
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.pad_token = padding
+    made = trainer(
+        tmp_path,
+        rollout=lambda ids: [65, tiny.EOS, 66][: 1 + len(ids) % 3],
+        tokenizer=tokenizer,
+        prompts=runs.PROMPTS[:4],
+        positions="all",
+    )
+    made.train()
+    lengths = [1 + len(tiny.tokenizer()(prompt)["input_ids"]) % 3 for prompt in runs.PROMPTS[:4]]
+    assert logged(tmp_path, "supervised_tokens") == [sum(lengths)]
 
 
 def test_an_engine_that_loses_rollouts_is_an_error_with_counts(tmp_path):
