@@ -62,6 +62,7 @@ def test_a_generation_batch_has_the_keys_that_are_read(tmp_path):
         "num_items_in_batch",
         "positions",
         "supervised_count",
+        "response_count",
     }
 
 

@@ -201,6 +201,8 @@ def select_pair(
 ) -> Pair:
     """Check the arguments that all output-space losses share, and keep the supervised rows.
 
+    States are [B, K, width], or already gathered: the mask's rows [N, width], in its order.
+
     Raises:
         ValueError: shapes do not fit, vocabularies differ, or the temperature is not positive.
     """
@@ -209,14 +211,16 @@ def select_pair(
         raise ValueError(f"temperature must be positive and finite, got {temperature}.")
     if mask.ndim != 2:
         raise ValueError(f"mask must be [B, K], got shape {tuple(mask.shape)}.")
+    index = row_index(mask)
     for name, hidden, head in (
         ("student", student_hidden, student_head),
         ("teacher", teacher_hidden, teacher_head),
     ):
-        if hidden.shape != (*mask.shape, head.width):
+        if hidden.shape not in ((*mask.shape, head.width), (len(index), head.width)):
             raise ValueError(
                 f"{name}_hidden must be [B, K, width] = {[*mask.shape, head.width]}, from the "
-                f"mask's shape and {name}_head's width, got {list(hidden.shape)}."
+                f"mask's shape and {name}_head's width, or the mask's rows alone, "
+                f"{[len(index), head.width]}, got {list(hidden.shape)}."
             )
     if student_head.vocab_size != teacher_head.vocab_size:
         raise ValueError(
@@ -225,10 +229,9 @@ def select_pair(
             "rows off the longer head, or use a representation-only objective, which needs no "
             "equal vocabularies."
         )
-    index = row_index(mask)
     return Pair(
-        _autocast(gather_rows(student_hidden, index)),
-        _autocast(gather_rows(teacher_hidden.detach(), index)),
+        _autocast(_rows(student_hidden, index)),
+        _autocast(_rows(teacher_hidden.detach(), index)),
         student_head,
         teacher_head.detach(),
         mask.bool(),
@@ -338,6 +341,10 @@ def _add_gradients_at(
             grad_weight.index_add_(0, ids[part].flatten(), outer.flatten(0, 1))
     if grad_bias is not None:
         grad_bias.index_add_(0, ids.flatten(), slope.flatten())
+
+
+def _rows(hidden: Tensor, index: Tensor) -> Tensor:
+    return hidden if hidden.ndim == 2 else gather_rows(hidden, index)
 
 
 def _autocast(hidden: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ student's rollout, z the student's logits. Each loss is a formula for its value 
 
 No [B, K, V] tensor exists at any time, and only supervised rows meet a head. Gradients go to the
 student's states and to its head's weight and bias, where these require them, never to the teacher.
+In the place of hidden states [B, K, width], the mask's rows alone will do: [N, width], in its
+order, as `oprd.core.capture` gives them for a mask.
 
-Letters: B sequences, K response tokens, n rows of a chunk, V vocabulary, k top entries, M ids of a
-support.
+Letters: B sequences, K response tokens, N supervised rows, n rows of a chunk, V vocabulary, k top
+entries, M ids of a support.
 """
 
 import math

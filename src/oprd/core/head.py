@@ -70,6 +70,13 @@ class LMHead:
         bias = None if self.bias is None else self.bias.detach()
         return LMHead(self.weight.detach(), bias, self.scale, self.softcap)
 
+    def cut(self, vocab_size: int) -> "LMHead":
+        """The head over the first `vocab_size` tokens alone; the same where it has no more."""
+        if vocab_size >= self.vocab_size:
+            return self
+        bias = None if self.bias is None else self.bias[:vocab_size]
+        return LMHead(self.weight[:vocab_size], bias, self.scale, self.softcap)
+
     def logits(self, rows: Tensor, temperature: float = 1.0, *, out: Tensor) -> Tensor:
         """Write the logits of rows [N, D] to `out`, [N, V] float32 or float64, without a graph."""
         for tile in chunks(*self.weight.shape):

@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from trl.trainer.distillation_config import DistillationConfig
 
+from oprd.core.divergence import Support
 from oprd.core.layers import select_layers
+from oprd.core.objective import OutputKind, OutputLoss
 from oprd.core.positions import PositionSpec
 from oprd.core.reduction import Reduction
 
 LongPrompts = Literal["error", "drop"]
+OUTPUT_LOSSES = ("none", *get_args(OutputKind))
 # Settings of TRL's own divergence loss, which this trainer does not compute.
 _UNUSED = {"beta": 1.0}
 # Deep enough to check a specification before the model is known.
@@ -32,7 +35,25 @@ class OPRDConfig(DistillationConfig):
         position_k: how many, for "first_k" and "last_k".
         normalize: scale states to unit length before they are compared.
         reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
-        representation_weight: the factor µ of the representation loss.
+        representation_weight: the factor µ of the representation loss (Eq. 7); 0 leaves it out,
+            which needs an `output_loss`.
+        output_loss: the output-space loss beside it, on all response tokens: "none", "sampled"
+            (Eq. 3), "topk" (Eq. 5), "reverse_kl" (Eq. 4), "forward_kl" or "jsd". It reads both LM
+            heads' weights over the tokens that both models have. TRL's `temperature` divides its
+            logits, as it does the sampler's.
+        output_weight: the factor of the output-space loss.
+        loss_top_k: how many tokens "topk" compares. (TRL's `top_k` is the sampler's.)
+        loss_top_k_support: whose most likely tokens those are: "student", "teacher" or "union".
+        loss_top_k_renormalize: condition both distributions on those tokens, as Eq. 5 does. The
+            paper's experiments do not: their truncated sum also falls when the student moves
+            probability out of the support, and can lead away from the teacher where the support
+            holds little of the student's probability.
+        jsd_beta: the teacher's share in the mixture of "jsd", 0 (forward KL) to 1 (reverse KL).
+        diagnostics_steps: every so many steps, and in evaluation, measure how far apart the two
+            next-token distributions are: overlap of the 16 likeliest tokens, entropies, KL(p‖q),
+            policy-gradient loss and the last states' cosine over all response tokens, and the
+            cosine of the chosen layers even where no term compares them. 0 never does; a step with
+            diagnostics costs about as much more as an output loss.
         rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
         long_prompts: "error" refuses a dataset with a prompt that leaves no room for the response
             in the student's or the teacher's context, "drop" leaves such prompts out.
@@ -72,7 +93,35 @@ class OPRDConfig(DistillationConfig):
         metadata={"help": '"sequence" averages over a response first (Eq. 6); "token" does not.'},
     )
     representation_weight: float = field(
-        default=1.0, metadata={"help": "Factor of the representation loss (µ in Eq. 7)."}
+        default=1.0,
+        metadata={"help": "Factor of the representation loss (µ in Eq. 7); 0 leaves it out."},
+    )
+    output_loss: str = field(
+        default="none",
+        metadata={
+            "help": 'Output-space loss beside it: "none", "sampled", "topk", "reverse_kl", '
+            '"forward_kl" or "jsd".'
+        },
+    )
+    output_weight: float = field(default=1.0, metadata={"help": "Factor of the output-space loss."})
+    loss_top_k: int = field(
+        default=16, metadata={"help": 'How many tokens output_loss="topk" compares.'}
+    )
+    loss_top_k_support: str = field(
+        default="student",
+        metadata={"help": 'Whose likely tokens they are: "student", "teacher" or "union".'},
+    )
+    loss_top_k_renormalize: bool = field(
+        default=True,
+        metadata={"help": "Condition both distributions on them (Eq. 5); a truncated sum if not."},
+    )
+    jsd_beta: float = field(
+        default=0.5,
+        metadata={"help": 'The teacher\'s share in the mixture of output_loss="jsd".'},
+    )
+    diagnostics_steps: int = field(
+        default=0,
+        metadata={"help": "Measure the paper's diagnostics every so many steps; 0 never does."},
     )
     rollouts_per_prompt: int = field(
         default=1, metadata={"help": "Rollouts that the student writes for each prompt."}
@@ -99,7 +148,7 @@ class OPRDConfig(DistillationConfig):
         _check_at_least("rollouts_per_prompt", self.rollouts_per_prompt, 1)
         if self.max_completion_length is not None:
             _check_at_least("max_completion_length", self.max_completion_length, 1)
-        _check_positive("representation_weight", self.representation_weight)
+        self._check_terms()
         _check_positive("temperature", self.temperature)
         _check_positive("learning_rate", self.learning_rate, below=100.0)
         _check_steps(self.max_steps, self.num_train_epochs)
@@ -119,10 +168,43 @@ class OPRDConfig(DistillationConfig):
         return _parse_layers(self.layers)
 
     @property
+    def output(self) -> OutputLoss | None:
+        """The output-space loss, None where there is none."""
+        if self.output_loss == "none":
+            return None
+        return OutputLoss(
+            cast(OutputKind, self.output_loss),
+            k=self.loss_top_k,
+            support=cast(Support, self.loss_top_k_support),
+            renormalize=self.loss_top_k_renormalize,
+            beta=self.jsd_beta,
+            temperature=self.temperature,
+            reduction=cast(Reduction, self.reduction),
+        )
+
+    @property
+    def reads_heads(self) -> bool:
+        """Whether the LM heads' weights are read, in some steps or in all."""
+        return self.output_loss != "none" or self.diagnostics_steps > 0
+
+    @property
     def rollouts_per_step(self) -> int:
         """Rollouts of one optimizer step, over all processes."""
         per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
         return per_device * self.world_size
+
+    def _check_terms(self) -> None:
+        """At least one term, each with what it needs."""
+        _check_choice("output_loss", self.output_loss, OUTPUT_LOSSES)
+        _check_positive("output_weight", self.output_weight)
+        _check_choice("loss_top_k_support", self.loss_top_k_support, get_args(Support))
+        _check_at_least("loss_top_k", self.loss_top_k, 1)
+        _check_at_least("diagnostics_steps", self.diagnostics_steps, 0)
+        _check_number("jsd_beta", self.jsd_beta)
+        if not 0 <= self.jsd_beta <= 1:
+            raise ValueError(f"jsd_beta must be between 0 and 1, got {self.jsd_beta}.")
+        if self.output_loss == "none" or self.representation_weight != 0:
+            _check_positive("representation_weight", self.representation_weight)
 
     def _check_batches(self) -> None:
         """A generation batch holds whole groups of rollouts."""
@@ -156,10 +238,14 @@ def _check_at_least(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
-def _check_positive(name: str, value: object, below: float = math.inf) -> None:
+def _check_number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} must be a number, got {value!r}.")
-    if not 0 < value < below:
+    return value
+
+
+def _check_positive(name: str, value: object, below: float = math.inf) -> None:
+    if not 0 < _check_number(name, value) < below:
         bound = "" if below == math.inf else f" and below {below:g}"
         raise ValueError(f"{name} must be above 0{bound}, got {value}.")
 
@@ -175,6 +261,6 @@ def _check_unused(config: DistillationConfig) -> None:
     for name, default in _UNUSED.items():
         if getattr(config, name) != default:
             raise ValueError(
-                f"{name}={getattr(config, name)} has no effect here: it belongs to TRL's "
-                "divergence loss, which is not computed. Leave it out."
+                f"{name}={getattr(config, name)} has no effect here: it chooses among TRL's "
+                "divergences. Leave it out, and choose with output_loss and jsd_beta."
             )

@@ -4,10 +4,22 @@ from collections.abc import Callable, Mapping
 
 from accelerate.logging import get_logger
 from datasets import Dataset
+from transformers import PreTrainedModel
+
+from oprd.training.forward import context_length
 
 logger = get_logger(__name__)
 
 BATCH = 1000
+
+
+def context_limits(student: PreTrainedModel, teacher: PreTrainedModel) -> dict[str, int]:
+    """The longest sequence that each model reads, by its part; one without a limit is left out."""
+    limits = {
+        "student": context_length(student.config),
+        "teacher": context_length(teacher.config),
+    }
+    return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def check_prompt_lengths(

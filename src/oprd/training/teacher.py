@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_peft_available
+from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import create_model_from_path
 
+from oprd.training.checks import check_own_weights, check_path_options
 from oprd.training.config import OPRDConfig
 
 TEACHER_ADAPTER = "oprd_teacher"
@@ -27,21 +30,29 @@ class TeacherSource:
     """Where a teacher comes from: a model, or a base model and an adapter on it.
 
     Attributes:
-        model: path or hub id of the model, or of the adapter's base model.
+        model: path or hub id of the model, or of the adapter's base model; may be empty for a model
+            that is given.
         adapter: path or hub id of the adapter, None where there is none.
+        given: the model itself, where it is there already.
     """
 
     model: str
     adapter: str | None = None
+    given: PreTrainedModel | None = None
 
     @classmethod
-    def resolve(cls, name: str, args: OPRDConfig) -> "TeacherSource":
-        """Look whether `name` is a model or an adapter, and find the adapter's base.
+    def resolve(cls, teacher: str | PreTrainedModel, args: OPRDConfig) -> "TeacherSource":
+        """Look whether a name is a model or an adapter, and find the adapter's base.
 
         Raises:
-            ValueError: it is an adapter that names no base, and none was given.
+            ValueError: it is an adapter that names no base, and none was given; or a setting
+                describes the path of a model that is there already.
             ImportError: it is an adapter and PEFT is not installed.
         """
+        if not isinstance(teacher, str):
+            check_path_options(args)
+            return cls(teacher.config.name_or_path or "", given=teacher)
+        name = teacher
         if not _is_adapter(name, args.teacher_model_revision):
             if args.teacher_base_model_name_or_path is not None:
                 raise ValueError(
@@ -63,6 +74,23 @@ class TeacherSource:
                 "set teacher_base_model_name_or_path."
             )
         return cls(base, name)
+
+
+def obtain_teacher(
+    student: PreTrainedModel, source: TeacherSource, args: OPRDConfig
+) -> PreTrainedModel:
+    """The teacher in eval mode; the student itself, with one more adapter, where its base serves.
+
+    Raises:
+        ValueError: a model that was given shares weights with the student.
+    """
+    if source.given is not None:
+        check_own_weights(student, source.given)
+        return source.given.eval()
+    if shares_base(student, source, args.teacher_model_revision):
+        add_teacher_adapter(student, source, args.teacher_model_revision)
+        return student
+    return load_teacher(source, args)
 
 
 def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
@@ -88,6 +116,15 @@ def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
         )
         teacher = cast(PreTrainedModel, wrapped.merge_and_unload())
     return cast(PreTrainedModel, teacher.eval().requires_grad_(False))
+
+
+def prepare_teacher(teacher: PreTrainedModel, accelerator: Accelerator) -> nn.Module:
+    """Place a teacher of its own as the student is placed, sharded where that is."""
+    if getattr(accelerator.state, "deepspeed_plugin", None) is not None:
+        return prepare_deepspeed(teacher, accelerator)
+    if getattr(accelerator.state, "fsdp_plugin", None) is not None:
+        return cast(nn.Module, prepare_fsdp(teacher, accelerator))
+    return accelerator.prepare_model(teacher, evaluation_mode=True)
 
 
 def shares_base(student: nn.Module, source: TeacherSource, revision: str | None) -> bool:

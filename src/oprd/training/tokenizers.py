@@ -21,10 +21,13 @@ def check_tokenizers(
     teacher_model: PreTrainedModel,
     place: str,
     args: OPRDConfig,
-) -> None:
+) -> bool:
     """Compare the student's tokenizer with the teacher's, given or found where the teacher is.
 
     Without a teacher's tokenizer only sizes can be compared, which a warning says.
+
+    Returns:
+        Whether the meanings of the ids were compared.
 
     Raises:
         ValueError: see `check_same_meaning`.
@@ -33,12 +36,13 @@ def check_tokenizers(
     teacher = teacher or _load(place, args)
     if teacher is not None:
         check_same_meaning(student, teacher, vocab_size)
-        return
+        return True
     _check_size(student, vocab_size)
     logger.warning(
         "The teacher's tokenizer was not found, so that its token ids could not be compared with "
         "the student's: pass teacher_processing_class to have them compared."
     )
+    return False
 
 
 def check_same_meaning(

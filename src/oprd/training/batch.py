@@ -1,0 +1,117 @@
+"""A generation batch and its micro-batches: what was written, and what of it is supervised.
+
+Letters: B sequences, K response tokens, T all tokens.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from oprd.core.positions import PositionSpec, select_positions
+from oprd.core.reduction import Reduction, supervised_count
+from oprd.training.config import OPRDConfig
+from oprd.training.forward import predicting_rows
+
+# Keys of a TRL batch that are inputs of a multimodal base model.
+MULTIMODAL_KEYS = (
+    "pixel_values",
+    "image_grid_thw",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatch:
+    """Rollouts as both models read them.
+
+    Attributes:
+        input_ids: [B, T], prompts and responses.
+        attention_mask: [B, T], 1 at real tokens.
+        response_ids: [B, K], the last K columns of `input_ids`.
+        response: [B, K] bool, true at tokens that the student wrote: output terms supervise these.
+        positions: [B, K] bool, those of them that the representation term supervises.
+        response_count: what the output term is divided by, over the whole generation batch.
+        position_count: what the representation term is divided by, likewise.
+        extra: further inputs of the base model, such as a picture's.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    response_ids: Tensor
+    response: Tensor
+    positions: Tensor
+    response_count: Tensor
+    position_count: Tensor
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, inputs: dict[str, Any]) -> "MicroBatch":
+        """A micro-batch of TRL's, with the keys that `supervise` adds."""
+        return cls(
+            input_ids=torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            attention_mask=torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            response_ids=inputs["completion_ids"],
+            response=_written(inputs),
+            positions=inputs["positions"],
+            response_count=inputs["response_count"],
+            position_count=inputs["supervised_count"],
+            extra={key: inputs[key] for key in MULTIMODAL_KEYS if key in inputs},
+        )
+
+    def predicting(self, mask: Tensor) -> Tensor:
+        """[B, T] bool: where the states stand that predict a [B, K] mask's tokens."""
+        return predicting_rows(mask, self.input_ids.shape[1] - mask.shape[1])
+
+
+class BatchCounts(NamedTuple):
+    """Sums over a generation batch, of one process or of all.
+
+    Attributes:
+        positions: what the representation term is divided by.
+        responses: what the output term is divided by.
+        supervised: sequences with a supervised position.
+        empty: sequences without a response.
+        tokens: real tokens of prompts and responses.
+        sequences: all of them.
+    """
+
+    positions: Tensor
+    responses: Tensor
+    supervised: Tensor
+    empty: Tensor
+    tokens: Tensor
+    sequences: Tensor
+
+
+def supervise(output: dict[str, Any], args: OPRDConfig) -> Tensor:
+    """Add the supervised positions to a generation batch of TRL's.
+
+    Returns:
+        This process's `BatchCounts`, as one tensor in their order.
+    """
+    mask, response = output["completion_mask"], _written(output)
+    positions = select_positions(response, cast(PositionSpec, args.positions), args.position_k)
+    output["positions"] = positions
+    reduction = cast(Reduction, args.reduction)
+    counts = BatchCounts(
+        positions=supervised_count(positions, reduction),
+        responses=supervised_count(response, reduction),
+        supervised=supervised_count(positions, "sequence"),
+        empty=(~mask.bool().any(dim=1)).sum().float(),
+        tokens=output["prompt_mask"].sum().float() + mask.sum().float(),
+        sequences=torch.tensor(float(len(mask)), device=mask.device),
+    )
+    return torch.stack(counts)
+
+
+def _written(output: dict[str, Any]) -> Tensor:
+    """[B, K] bool: what the student wrote, without padding and without what tools returned."""
+    written = output["completion_mask"].bool()
+    return written & output["tool_mask"].bool() if "tool_mask" in output else written

@@ -1,0 +1,138 @@
+"""Rollouts: prompts that fit, completions that came back whole, positions counted at once."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from accelerate.logging import get_logger
+from datasets import Dataset, IterableDataset
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel
+from trl.trainer.distillation_trainer import DistillationTrainer
+from trl.trainer.utils import RepeatSampler
+
+from oprd.training import checks
+from oprd.training.batch import BatchCounts, supervise
+from oprd.training.config import OPRDConfig
+from oprd.training.metrics import Stopwatch
+from oprd.training.prompts import check_prompt_lengths, context_limits, prompt_problem
+from oprd.training.sampler import EpochRepeatSampler
+
+logger = get_logger(__name__)
+
+
+class RolloutTrainer(DistillationTrainer):
+    """TRL's trainer up to the loss: what it writes is checked, counted and can be resumed.
+
+    A subclass calls `_expect_rollouts` once its teacher is known.
+    """
+
+    args: OPRDConfig  # pyright: ignore[reportIncompatibleVariableOverride] # TRL's, narrowed
+
+    @property
+    def student(self) -> PreTrainedModel:
+        """The model that trains, not wrapped for distribution."""
+        return cast(PreTrainedModel, self.model)
+
+    def _expect_rollouts(self, teacher: PreTrainedModel) -> None:
+        """Check prompts for both models' contexts, and be ready to write for this teacher."""
+        self._stopwatch = Stopwatch(self.accelerator.device)
+        self._contexts = context_limits(self.student, teacher)
+        self._teacher_vocab_size = int(teacher.config.get_text_config().vocab_size)
+        self._empty_rows: list[int] = []
+        self._step_tokens = 0.0
+        self._check_prompts()
+
+    def _check_prompts(self) -> None:
+        self.train_dataset = self._checked(self.train_dataset, "training")
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {n: self._checked(d, n) for n, d in self.eval_dataset.items()}
+        else:
+            self.eval_dataset = self._checked(self.eval_dataset, "evaluation")
+        checks.check_prompt_count(self.train_dataset, self.args)
+
+    def _checked(self, dataset: Any, name: str) -> Any:
+        """The dataset with its prompts' lengths checked, where it has a length."""
+        if not isinstance(dataset, Dataset):
+            return dataset
+        return check_prompt_lengths(
+            dataset,
+            lambda prompts: self._tokenize_prompts(prompts)[0],
+            self._contexts,
+            self.max_completion_length,
+            drop=self.args.long_prompts == "drop",
+            name=name,
+        )
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
+        """TRL's sampler, with each prompt repeated for its rollouts, and resumable."""
+        sampler = super()._get_train_sampler(dataset)
+        assert isinstance(sampler, RepeatSampler)
+        return EpochRepeatSampler(
+            data_source=sampler.data_source,
+            rollouts_per_prompt=self.args.rollouts_per_prompt,
+            batch_size=sampler.batch_size // self.args.rollouts_per_prompt,
+            repeat_count=sampler.repeat_count,
+            shuffle=sampler.shuffle,
+            seed=self.args.seed,
+            epoch=lambda: int(self.state.epoch or 0),
+        )
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
+        try:
+            completions = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        except RuntimeError as error:
+            if broken := first_broken_parameter(self.student):
+                raise FloatingPointError(
+                    f"the student's {broken} is not finite before step "
+                    f"{self.state.global_step + 1}."
+                ) from error
+            raise
+        if len(completions) != len(prompt_ids):
+            raise RuntimeError(
+                f"{len(prompt_ids)} rollouts were asked for and {len(completions)} came back: "
+                "see the rollout engine's log."
+            )
+        if not self.tools:
+            # TRL looks at the last token of every completion. One that is empty gets an EOS for it
+            # to look at, which is masked out again when positions are selected.
+            self._empty_rows = [row for row, ids in enumerate(completions) if not ids]
+            for row in self._empty_rows:
+                completions[row] = [self._tokenizer.eos_token_id]
+        return completions
+
+    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, Any]:
+        """TRL's, for a batch about to be written; streamed prompts are checked here."""
+        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        if isinstance(self.train_dataset, IterableDataset):
+            for prompt, ids in zip(prompts, prompt_ids, strict=True):
+                if problem := prompt_problem(ids, self._contexts, self.max_completion_length):
+                    raise ValueError(f"the prompt {str(prompt)[:60]!r} {problem}")
+        return prompt_ids, images, fields
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write rollouts, then select and count the supervised positions of the whole batch."""
+        mode = "train" if self.student.training else "eval"
+        with self._timed("rollout"):
+            output = super()._generate_and_score_completions(inputs)
+        rows = self.student.config.get_text_config().vocab_size
+        checks.check_ids(output["completion_ids"], rows, self._teacher_vocab_size)
+        output["completion_mask"][self._empty_rows] = 0
+        local = supervise(output, self.args)
+        counts = BatchCounts(*cast(Tensor, self.accelerator.reduce(local, "sum")).unbind())
+        output["supervised_count"], output["response_count"] = counts.positions, counts.responses
+        _, _, supervised, empty, self._step_tokens, sequences = torch.stack(counts).tolist()
+        self._metrics[mode]["completions/empty_ratio"].append(empty / sequences)
+        self._metrics[mode]["completions/unsupervised_ratio"].append(1 - supervised / sequences)
+        if not supervised:
+            logger.warning("No position of this batch is supervised: its loss is zero.")
+        return output
+
+    def _timed(self, phase: str) -> AbstractContextManager[None]:
+        return self._stopwatch(phase) if self.student.training else nullcontext()
+
+
+def first_broken_parameter(model: nn.Module) -> str | None:
+    """The name of the first parameter with a value that is not finite."""
+    return next((n for n, p in model.named_parameters() if not p.isfinite().all()), None)

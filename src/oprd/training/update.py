@@ -1,0 +1,246 @@
+"""What a micro-batch adds to the objective (Eq. 7), and what it shows.
+
+Letters: B sequences, K response tokens, L layers, N supervised rows, M response rows, D width.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from oprd.core.capture import Transform
+from oprd.core.diagnostics import output_diagnostics
+from oprd.core.head import LMHead
+from oprd.core.layers import LayerPair
+from oprd.core.objective import Term, objective
+from oprd.core.reduction import Reduction
+from oprd.core.representation import LayerComparison, LayersLoss
+from oprd.training.batch import MicroBatch
+from oprd.training.checks import check_heads_stand_whole
+from oprd.training.config import OPRDConfig
+from oprd.training.heads import lm_head
+from oprd.training.matching import check_widths, common_vocabulary, same_width
+from oprd.training.reading import Reading, read
+
+# The paper's diagnostic compares the sixteen likeliest tokens.
+OVERLAP = 16
+
+
+class Needs(NamedTuple):
+    """What the terms and the diagnostics of a step take from a forward pass.
+
+    Attributes:
+        states: the chosen layers at the supervised positions.
+        last: the last layer at all response tokens, and the LM heads.
+    """
+
+    states: bool
+    last: bool
+
+
+class Result(NamedTuple):
+    """A micro-batch done.
+
+    Attributes:
+        objective: its share of the loss of the whole batch, with a graph to the student.
+        sums: by name, what adds up over micro-batches and processes; see `StepStatistics`.
+    """
+
+    objective: Tensor
+    sums: dict[str, Tensor]
+
+
+class Update:
+    """The student's side of a micro-batch: its forward pass, and the terms that meet there.
+
+    Args:
+        args: which terms, with which factors.
+        pairs: which layers meet.
+        comparable: whether states of the two models can be compared. Where no term compares them,
+            diagnostics do.
+        vocab_size: tokens that output terms compare: those that both models have.
+    """
+
+    def __init__(
+        self, args: OPRDConfig, pairs: Sequence[LayerPair], *, comparable: bool, vocab_size: int
+    ) -> None:
+        self._args = args
+        self._pairs = pairs
+        self._comparable = comparable
+        self._vocab_size = vocab_size
+        self._output = args.output
+
+    @classmethod
+    def bind(
+        cls,
+        args: OPRDConfig,
+        pairs: Sequence[LayerPair],
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        accelerator: Accelerator,
+        *,
+        same_meaning: bool,
+    ) -> "Update":
+        """Check that the settings fit this pair of models.
+
+        Args:
+            args: see `Update`.
+            pairs: see `Update`.
+            student: not wrapped.
+            teacher: likewise; the student itself where its base serves both.
+            accelerator: what will place them.
+            same_meaning: whether their token ids are known to mean the same.
+
+        Raises:
+            ValueError: they do not; see `check_widths` and `common_vocabulary`.
+        """
+        vocab_size = 0
+        if args.representation_weight > 0:
+            check_widths(student, teacher)
+        if args.reads_heads:
+            check_heads_stand_whole(accelerator)
+            top_k = args.loss_top_k if args.output_loss == "topk" else 1
+            vocab_size = common_vocabulary(student, teacher, same_meaning=same_meaning, top_k=top_k)
+        return cls(args, pairs, comparable=same_width(student, teacher), vocab_size=vocab_size)
+
+    def needs(self, diagnose: bool) -> Needs:
+        """What both models have to bring, on a step with or without diagnostics."""
+        return Needs(
+            states=self._args.representation_weight > 0 or (diagnose and self._comparable),
+            last=self._output is not None or diagnose,
+        )
+
+    def __call__(
+        self,
+        student: nn.Module,
+        batch: MicroBatch,
+        teacher: Reading,
+        teacher_head: LMHead | None,
+        *,
+        diagnose: bool = False,
+    ) -> Result:
+        """Run the student and compare.
+
+        Args:
+            student: not wrapped, its weights materialised.
+            batch: what it reads.
+            teacher: what the teacher read of the same batch; its states are used up.
+            teacher_head: its LM head, where `needs` says `last`.
+            diagnose: also measure the paper's diagnostics.
+        """
+        needs = self.needs(diagnose)
+        comparison = self._comparison(teacher, batch) if needs.states else None
+        layers = [pair.student for pair in self._pairs] if needs.states else []
+        compared = self._comparing(comparison) if comparison is not None else None
+        student_read = read(student, batch, layers, last=needs.last, transform=compared)
+        terms: list[Term] = []
+        sums = {"positions": batch.positions.sum(), "supervised": batch.positions.sum()}
+        if comparison is not None:
+            result = comparison.result()
+            sums |= _layer_sums(result)
+            if (weight := self._args.representation_weight) > 0:
+                loss = result.loss._replace(count=batch.position_count)
+                terms.append(Term("representation", weight, loss))
+        if needs.last:
+            assert teacher_head is not None
+            pair = self._output_pair(student, student_read, teacher, teacher_head, batch)
+            sums |= _last_sums(pair)
+            if self._output is not None:
+                sums["supervised"] = batch.response.sum()
+                loss = self._output(*pair)._replace(count=batch.response_count)
+                terms.append(Term("output", self._args.output_weight, loss))
+            if diagnose:
+                sums |= _diagnostic_sums(pair, self._args.temperature)
+        sums |= {f"loss/{term.name}": term.mean.detach() for term in terms}
+        return Result(objective(terms), sums)
+
+    def _comparison(self, teacher: Reading, batch: MicroBatch) -> LayerComparison:
+        return LayerComparison(
+            teacher.states,
+            self._pairs,
+            batch.positions,
+            normalize=self._args.normalize,
+            reduction=cast(Reduction, self._args.reduction),
+        )
+
+    def _comparing(self, comparison: LayerComparison) -> Transform:
+        """The comparison, without a graph where no term is made of it."""
+
+        def compare(layer: int, rows: Tensor) -> Tensor:
+            with torch.set_grad_enabled(
+                torch.is_grad_enabled() and self._args.representation_weight > 0
+            ):
+                return comparison(layer, rows)
+
+        return compare
+
+    def _output_pair(
+        self,
+        student: nn.Module,
+        student_read: Reading,
+        teacher: Reading,
+        teacher_head: LMHead,
+        batch: MicroBatch,
+    ) -> "OutputPair":
+        """Both models' last states and heads over the tokens that both have, on one device."""
+        assert student_read.last is not None and teacher.last is not None
+        head = lm_head(student).cut(self._vocab_size)
+        device = head.weight.device
+        return OutputPair(
+            student_read.last.to(device),
+            teacher.last.to(device),
+            head,
+            teacher_head.cut(self._vocab_size),
+            batch.response.to(device),
+            batch.response_ids.to(device),
+        )
+
+
+class OutputPair(NamedTuple):
+    """What all output-space losses and the diagnostics are called with.
+
+    Attributes:
+        student: [M, D_student], the rows that predict response tokens.
+        teacher: [M, D_teacher].
+        student_head: see `oprd.core.head.LMHead`.
+        teacher_head: over the same vocabulary.
+        mask: [B, K] bool, the M response tokens.
+        token_ids: [B, K].
+    """
+
+    student: Tensor
+    teacher: Tensor
+    student_head: LMHead
+    teacher_head: LMHead
+    mask: Tensor
+    token_ids: Tensor
+
+
+def _layer_sums(result: LayersLoss) -> dict[str, Tensor]:
+    return {
+        "cosine": result.cosine,
+        "student_norm": result.student_norm,
+        "teacher_norm": result.teacher_norm,
+    }
+
+
+@torch.no_grad()
+def _last_sums(pair: OutputPair) -> dict[str, Tensor]:
+    """Norms that are not finite where a state is not."""
+    norms = [torch.linalg.vector_norm(rows.float()) for rows in (pair.student, pair.teacher)]
+    return {"last_norm": torch.stack(norms)}
+
+
+@torch.no_grad()
+def _diagnostic_sums(pair: OutputPair, temperature: float) -> dict[str, Tensor]:
+    overlap = min(OVERLAP, pair.student_head.vocab_size)
+    sums = output_diagnostics(*pair, k=overlap, temperature=temperature)
+    found = {f"diagnostics/{name}": value for name, value in sums._asdict().items()}
+    found["diagnostics/top16_overlap"] = found.pop("diagnostics/topk_overlap")
+    if pair.student.shape == pair.teacher.shape:
+        cosines = torch.cosine_similarity(pair.student.float(), pair.teacher.float())
+        found["diagnostics/rep_cosine"] = cosines.sum()
+    return found
