@@ -37,6 +37,7 @@ def test_the_methods_that_are_overridden_have_their_signatures():
     assert parameters(DistillationTrainer._generate_and_score_completions) == ["self", "inputs"]
     assert parameters(DistillationTrainer._generate_single_turn)[:2] == ["self", "prompt_ids"]
     assert parameters(DistillationTrainer._get_train_sampler) == ["self", "dataset"]
+    assert parameters(DistillationTrainer._prepare_inputs) == ["self", "generation_batch"]
     assert parameters(DistillationTrainer._tokenize_prompts) == ["self", "prompts"]
     assert parameters(Trainer._get_grad_norm) == ["self", "model", "grad_norm"]
     assert parameters(Trainer._save) == ["self", "output_dir", "state_dict"]

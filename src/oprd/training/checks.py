@@ -13,7 +13,8 @@ def check_streaming(dataset: Any, args: OPRDConfig) -> None:
     """Refuse, with a ValueError, a stream where a setting needs a dataset with a length."""
     if not isinstance(dataset, IterableDataset):
         return
-    for name, default in (("rollouts_per_prompt", 1), ("long_prompts", "error")):
+    needing = {"rollouts_per_prompt": 1, "updates_per_rollout": 1, "long_prompts": "error"}
+    for name, default in needing.items():
         if getattr(args, name) != default:
             raise ValueError(
                 f"{name}={getattr(args, name)!r} needs a dataset with a length, and this one is "
@@ -64,7 +65,7 @@ def check_heads_stand_whole(accelerator: Accelerator) -> None:
     fsdp = getattr(accelerator.state, "fsdp_plugin", None) is not None
     if zero3 or (fsdp and not accelerator.is_fsdp2):
         raise ValueError(
-            "output_loss and diagnostics_steps read the weights of both LM heads, which "
+            "output_loss, diagnostics_steps and updates_per_rollout read LM heads' weights, which "
             f"{'DeepSpeed ZeRO-3' if zero3 else 'FSDP 1'} keeps in pieces: use FSDP2 or DeepSpeed "
             "ZeRO-2, or leave them out."
         )

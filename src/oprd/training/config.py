@@ -55,6 +55,11 @@ class OPRDConfig(DistillationConfig):
             cosine of the chosen layers even where no term compares them. 0 never does; a step with
             diagnostics costs about as much more as an output loss.
         rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
+        updates_per_rollout: optimizer steps on the same rollouts. A regression on states needs no
+            importance ratio; how far the student has moved from the one that wrote is logged as
+            `drift_kl`. Checkpoints fall between rollouts.
+        keep_teacher_states: with `updates_per_rollout`, keep what the teacher read for all of them.
+            Where memory is short, let it read again.
         long_prompts: "error" refuses a dataset with a prompt that leaves no room for the response
             in the student's or the teacher's context, "drop" leaves such prompts out.
         teacher_base_model_name_or_path: the base model of a teacher that is an adapter, where it is
@@ -126,6 +131,13 @@ class OPRDConfig(DistillationConfig):
     rollouts_per_prompt: int = field(
         default=1, metadata={"help": "Rollouts that the student writes for each prompt."}
     )
+    updates_per_rollout: int = field(
+        default=1, metadata={"help": "Optimizer steps on the same rollouts."}
+    )
+    keep_teacher_states: bool = field(
+        default=True,
+        metadata={"help": "Let the teacher read rollouts once, not anew in each update on them."},
+    )
     long_prompts: str = field(
         default="error",
         metadata={
@@ -146,6 +158,7 @@ class OPRDConfig(DistillationConfig):
         _check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
         _check_at_least("position_k", self.position_k, 1)
         _check_at_least("rollouts_per_prompt", self.rollouts_per_prompt, 1)
+        _check_at_least("updates_per_rollout", self.updates_per_rollout, 1)
         if self.max_completion_length is not None:
             _check_at_least("max_completion_length", self.max_completion_length, 1)
         self._check_terms()
@@ -207,7 +220,18 @@ class OPRDConfig(DistillationConfig):
             _check_positive("representation_weight", self.representation_weight)
 
     def _check_batches(self) -> None:
-        """A generation batch holds whole groups of rollouts."""
+        """A generation batch holds whole groups of rollouts, and a checkpoint falls after one."""
+        updates = self.updates_per_rollout
+        if updates > 1 and self.output_loss == "sampled":
+            raise ValueError(
+                f"output_loss='sampled' is the gradient of the student that wrote the rollouts: "
+                f"with updates_per_rollout={updates} take another output loss."
+            )
+        if self.save_strategy == "steps" and self.save_steps % updates:
+            raise ValueError(
+                f"save_steps={self.save_steps:g} must be a multiple of updates_per_rollout="
+                f"{updates}: a run can be resumed between rollouts only."
+            )
         if self.rollouts_per_step % self.rollouts_per_prompt:
             raise ValueError(
                 f"a step holds {self.rollouts_per_step} rollouts (per_device_train_batch_size × "

@@ -24,6 +24,7 @@ class StepStatistics:
         last_norm                            [2] of the last states of student and teacher
         loss/…                               each term's mean
         diagnostics/…                        over response tokens, and their count
+        drift/…                              total over response tokens, and their count
 
     Args:
         pairs: the layer pairs, in the order of the statistics.
@@ -91,6 +92,8 @@ class StepStatistics:
             logged["rep_cosine"] = sum(means) / len(means)
             for pair, mean in zip(self._pairs, means, strict=True):
                 logged[f"rep_cosine/layer_{pair.student:02d}"] = mean
+        if "drift/count" in sums and sums["drift/count"] > 0:
+            logged["drift_kl"] = (sums["drift/total"] / sums["drift/count"]).item()
         count = sums.get("diagnostics/count")
         if count is not None and count > 0:
             for name in sums:

@@ -73,11 +73,22 @@ class RolloutTrainer(DistillationTrainer):
             data_source=sampler.data_source,
             rollouts_per_prompt=self.args.rollouts_per_prompt,
             batch_size=sampler.batch_size // self.args.rollouts_per_prompt,
-            repeat_count=sampler.repeat_count,
+            repeat_count=sampler.repeat_count * self.args.updates_per_rollout,
             shuffle=sampler.shuffle,
             seed=self.args.seed,
             epoch=lambda: int(self.state.epoch or 0),
         )
+
+    @property
+    def _use(self) -> int:
+        """Which update on the same rollouts this is, from 0."""
+        return self._step // self.args.gradient_accumulation_steps % self.args.updates_per_rollout
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """TRL's: rollouts, or the micro-batch of those at hand whose turn it is."""
+        if self.student.training and self._use > 0 and self._buffered_inputs is not None:
+            return self._buffered_inputs[self._step % self.args.gradient_accumulation_steps]
+        return super()._prepare_inputs(generation_batch)
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
         try:

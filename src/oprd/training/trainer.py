@@ -32,7 +32,7 @@ from oprd.training.checks import check_streaming
 from oprd.training.config import OPRDConfig
 from oprd.training.matching import gradient_reaches_all, pair_models
 from oprd.training.metrics import StepStatistics, cost_metrics
-from oprd.training.reading import TeacherReader
+from oprd.training.reading import Reading, TeacherReader
 from oprd.training.rollouts import RolloutTrainer
 from oprd.training.teacher import (
     TeacherSource,
@@ -41,7 +41,7 @@ from oprd.training.teacher import (
     without_teacher_adapter,
 )
 from oprd.training.tokenizers import check_tokenizers
-from oprd.training.update import Update
+from oprd.training.update import Needs, Update, drift_sums
 
 
 class OPRDTrainer(RolloutTrainer):
@@ -201,18 +201,43 @@ class OPRDTrainer(RolloutTrainer):
     ) -> Tensor:
         """The micro-batch's objective: one teacher forward, one student forward, terms summed."""
         batch = MicroBatch.of(inputs)
-        diagnose = self._diagnosing()
-        needs = self._update.needs(diagnose)
-        layers = sorted({pair.teacher for pair in self.pairs}) if needs.states else []
+        needs = self._update.needs(self._diagnosing(), drift=self._measures_drift())
         # Accelerate's own autocast is on the models' forward, which is not what runs here.
-        with torch.no_grad(), self._timed("teacher"), self.accelerator.autocast():
-            teacher = self._teacher.read(unwrapped_student, batch, layers, last=needs.last)
-            head = self._teacher.head(unwrapped_student) if needs.last else None
         with self.accelerator.autocast():
-            result = self._update(unwrapped_student, batch, teacher, head, diagnose=diagnose)
+            with torch.no_grad(), self._timed("teacher"):
+                teacher = self._read_teacher(unwrapped_student, batch, needs, inputs)
+                head = self._teacher.head(unwrapped_student) if needs.last else None
+            result = self._update(unwrapped_student, batch, teacher, head, needs)
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
+        if result.log_probs is not None:
+            written = inputs.setdefault("log_probs", result.log_probs)
+            if self._use > 0:
+                self._statistics.add(drift_sums(written, result.log_probs))
         return result.objective
+
+    def _read_teacher(
+        self, student: nn.Module, batch: MicroBatch, needs: Needs, inputs: dict[str, Any]
+    ) -> Reading:
+        """What the teacher reads, kept with the micro-batch where that will come again."""
+        kept: tuple[Needs, Reading] | None = inputs.get("teacher_reading")
+        if kept is None or not needs.covered_by(kept[0]):
+            layers = sorted({pair.teacher for pair in self.pairs}) if needs.states else []
+            kept = needs, self._teacher.read(student, batch, layers, last=needs.last)
+        if self.student.training and self.args.keep_teacher_states and not self._last_use:
+            inputs["teacher_reading"] = kept
+        reading = kept[1]
+        # The comparison drops each layer's rows when it is done with them.
+        return reading._replace(states=dict(reading.states))
+
+    @property
+    def _last_use(self) -> bool:
+        return self._use == self.args.updates_per_rollout - 1
+
+    def _measures_drift(self) -> bool:
+        """Whether this is the first or the last of several updates on the same rollouts."""
+        several = self.args.updates_per_rollout > 1 and self.student.training
+        return several and (self._use == 0 or self._last_use)
 
     def _diagnosing(self) -> bool:
         """Whether this step, or this evaluation, measures the paper's diagnostics."""

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from oprd.core.capture import Transform
 from oprd.core.diagnostics import output_diagnostics
+from oprd.core.drift import drift, token_log_probs
 from oprd.core.head import LMHead
 from oprd.core.layers import LayerPair
 from oprd.core.objective import Term, objective
@@ -21,7 +22,7 @@ from oprd.core.representation import LayerComparison, LayersLoss
 from oprd.training.batch import MicroBatch
 from oprd.training.checks import check_heads_stand_whole
 from oprd.training.config import OPRDConfig
-from oprd.training.heads import lm_head
+from oprd.training.heads import lm_head, whole
 from oprd.training.matching import check_widths, common_vocabulary, same_width
 from oprd.training.reading import Reading, read
 
@@ -35,10 +36,18 @@ class Needs(NamedTuple):
     Attributes:
         states: the chosen layers at the supervised positions.
         last: the last layer at all response tokens, and the LM heads.
+        diagnose: whether the paper's diagnostics are measured.
+        drift: whether the log-probabilities of the student's own tokens are.
     """
 
     states: bool
     last: bool
+    diagnose: bool = False
+    drift: bool = False
+
+    def covered_by(self, other: "Needs") -> bool:
+        """Whether a teacher that was read for `other` brings all of this."""
+        return self.states <= other.states and self.last <= other.last
 
 
 class Result(NamedTuple):
@@ -47,10 +56,12 @@ class Result(NamedTuple):
     Attributes:
         objective: its share of the loss of the whole batch, with a graph to the student.
         sums: by name, what adds up over micro-batches and processes; see `StepStatistics`.
+        log_probs: [M], of the response tokens under the student, if needed.
     """
 
     objective: Tensor
     sums: dict[str, Tensor]
+    log_probs: Tensor | None = None
 
 
 class Update:
@@ -100,17 +111,21 @@ class Update:
         vocab_size = 0
         if args.representation_weight > 0:
             check_widths(student, teacher)
-        if args.reads_heads:
+        if args.reads_heads or args.updates_per_rollout > 1:
             check_heads_stand_whole(accelerator)
+            lm_head(student)
+        if args.reads_heads:
             top_k = args.loss_top_k if args.output_loss == "topk" else 1
             vocab_size = common_vocabulary(student, teacher, same_meaning=same_meaning, top_k=top_k)
         return cls(args, pairs, comparable=same_width(student, teacher), vocab_size=vocab_size)
 
-    def needs(self, diagnose: bool) -> Needs:
-        """What both models have to bring, on a step with or without diagnostics."""
+    def needs(self, diagnose: bool = False, *, drift: bool = False) -> Needs:
+        """What a step has to bring, with or without diagnostics and a measurement of drift."""
         return Needs(
             states=self._args.representation_weight > 0 or (diagnose and self._comparable),
             last=self._output is not None or diagnose,
+            diagnose=diagnose,
+            drift=drift,
         )
 
     def __call__(
@@ -119,8 +134,7 @@ class Update:
         batch: MicroBatch,
         teacher: Reading,
         teacher_head: LMHead | None,
-        *,
-        diagnose: bool = False,
+        needs: Needs,
     ) -> Result:
         """Run the student and compare.
 
@@ -129,13 +143,13 @@ class Update:
             batch: what it reads.
             teacher: what the teacher read of the same batch; its states are used up.
             teacher_head: its LM head, where `needs` says `last`.
-            diagnose: also measure the paper's diagnostics.
+            needs: what is computed, from the method of that name.
         """
-        needs = self.needs(diagnose)
         comparison = self._comparison(teacher, batch) if needs.states else None
         layers = [pair.student for pair in self._pairs] if needs.states else []
         compared = self._comparing(comparison) if comparison is not None else None
-        student_read = read(student, batch, layers, last=needs.last, transform=compared)
+        last = needs.last or needs.drift
+        student_read = read(student, batch, layers, last=last, transform=compared)
         terms: list[Term] = []
         sums = {"positions": batch.positions.sum(), "supervised": batch.positions.sum()}
         if comparison is not None:
@@ -152,10 +166,11 @@ class Update:
                 sums["supervised"] = batch.response.sum()
                 loss = self._output(*pair)._replace(count=batch.response_count)
                 terms.append(Term("output", self._args.output_weight, loss))
-            if diagnose:
+            if needs.diagnose:
                 sums |= _diagnostic_sums(pair, self._args.temperature)
         sums |= {f"loss/{term.name}": term.mean.detach() for term in terms}
-        return Result(objective(terms), sums)
+        log_probs = self._log_probs(student, student_read, batch) if needs.drift else None
+        return Result(objective(terms), sums, log_probs)
 
     def _comparison(self, teacher: Reading, batch: MicroBatch) -> LayerComparison:
         return LayerComparison(
@@ -177,6 +192,18 @@ class Update:
 
         return compare
 
+    def _log_probs(self, student: nn.Module, student_read: Reading, batch: MicroBatch) -> Tensor:
+        assert student_read.last is not None
+        head = whole(lm_head(student))
+        device = head.weight.device
+        return token_log_probs(
+            student_read.last.to(device),
+            head,
+            batch.response.to(device),
+            batch.response_ids.to(device),
+            temperature=self._args.temperature,
+        )
+
     def _output_pair(
         self,
         student: nn.Module,
@@ -197,6 +224,12 @@ class Update:
             batch.response.to(device),
             batch.response_ids.to(device),
         )
+
+
+def drift_sums(written: Tensor, now: Tensor) -> dict[str, Tensor]:
+    """What `StepStatistics` adds up, from the log-probabilities [M] at two times."""
+    total, count = drift(written, now)
+    return {"drift/total": total, "drift/count": count}
 
 
 class OutputPair(NamedTuple):
