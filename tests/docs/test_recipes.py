@@ -40,8 +40,9 @@ def places(tmp_path):
 
 
 def test_every_recipe_is_known():
-    assert {path.stem for path in CONFIGS} == {"quickstart", "lora", "paper", "fsdp2"}
-    assert {path.stem for path in TRAINING} == {"quickstart", "lora", "paper"}
+    training = {"quickstart", "lora", "paper", "opd", "mixed"}
+    assert {path.stem for path in CONFIGS} == {*training, "fsdp2"}
+    assert {path.stem for path in TRAINING} == training
 
 
 @pytest.mark.parametrize("recipe", TRAINING, ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+import yaml
 
 from tests import tiny
 from tests.training.runs import PROMPTS, scripted, trainer
@@ -33,7 +34,7 @@ def main(folder: str, batch_size: str, options: str) -> None:
         position_k=3,
         max_grad_norm=0.0,
         shuffle_dataset=False,
-        **extra,
+        **{name: yaml.safe_load(value) for name, value in extra.items()},
     )
     made.train()
     loss = made.state.log_history[0]["loss"]

@@ -6,42 +6,53 @@ The forward goes through the sharded root as the trainer's does.
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from trl.models.utils import _ForwardRedirection
 
-from oprd.core.capture import capture_states, num_layers
+from oprd.core.capture import num_layers
 from oprd.core.layers import pair_layers
 from oprd.core.positions import select_positions
 from oprd.core.reduction import supervised_count
-from oprd.core.representation import LayerComparison
-from oprd.training.forward import base_forward, predicting_rows
+from oprd.training.batch import MicroBatch
+from oprd.training.config import OPRDConfig
+from oprd.training.reading import TeacherReader
+from oprd.training.update import Update
 from tests import tiny
 
 PROMPT = 4
 
 
 def backward(student: nn.Module, teacher: nn.Module, rows: slice, processes: int) -> None:
-    """One update's gradients on some of the sequences, each divided by the count of all."""
+    """One update's gradients on some of the sequences, each term divided by the count of all."""
     ids, mask = tiny.batch((12, 9, 7, 5))
-    positions = select_positions(mask[:, PROMPT:], "last_k", 3)
-    count = supervised_count(positions) / processes
-    ids, mask, positions = ids[rows], mask[rows], positions[rows]
-    where = predicting_rows(positions, PROMPT)
+    response = mask[:, PROMPT:].bool()
+    positions = select_positions(response, "last_k", 3)
+    batch = MicroBatch(
+        ids[rows],
+        mask[rows],
+        ids[rows, PROMPT:],
+        response[rows],
+        positions[rows],
+        response_count=supervised_count(response) / processes,
+        position_count=supervised_count(positions) / processes,
+    )
+    depth = num_layers(student)
+    pairs = pair_layers(range(1, depth + 1), depth, depth)
     redirect = _ForwardRedirection()
-    with torch.no_grad(), capture_states(teacher, "all", where) as states:
-        redirect(teacher, teacher, base_forward, teacher, ids, mask)
+    reader = TeacherReader(teacher, Accelerator(cpu=True), redirect)
+    with torch.no_grad():
+        reading = reader.read(student, batch, range(1, depth + 1), last=True)
+        head = reader.head(student)
+    args = OPRDConfig("unused", output_loss="reverse_kl", use_cpu=True, report_to=[])
+    update = Update(args, pairs, comparable=True, vocab_size=tiny.VOCAB)
 
     def loss(model: nn.Module) -> torch.Tensor:
-        depth = num_layers(model)
-        pairs = pair_layers(range(1, depth + 1), depth, depth)
-        comparison = LayerComparison(states, pairs, positions)
-        with capture_states(model, "all", where, comparison):
-            base_forward(model, ids, mask)
-        return comparison.result().loss.total
+        return update(model, batch, reading, head).objective
 
-    (redirect(student, student, loss, student) / count).backward()
+    redirect(student, student, loss, student).backward()
 
 
 def main() -> None:

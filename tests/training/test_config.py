@@ -3,6 +3,7 @@ import math
 import pytest
 
 from oprd import OPRDConfig
+from oprd.core.objective import OutputLoss
 
 
 def config(**options):
@@ -68,9 +69,40 @@ def test_layers_are_a_name_or_numbers(given, spec):
         ("num_train_epochs", 0, "num_train_epochs must be above 0"),
         ("max_completion_length", 0, "max_completion_length must be a whole number"),
         ("long_prompts", "cut", "long_prompts must be one of error, drop"),
-        ("beta", 0.5, "beta=0.5 has no effect here"),
+        ("beta", 0.5, r"beta=0.5 has no effect here.*output_loss and jsd_beta"),
+        ("output_loss", "top1", "output_loss must be one of none, sampled, topk, reverse_kl"),
+        ("output_weight", 0.0, "output_weight must be above 0"),
+        ("loss_top_k", 0, "loss_top_k must be a whole number of at least 1"),
+        ("loss_top_k_support", "both", "loss_top_k_support must be one of student, teacher, union"),
+        ("jsd_beta", 1.5, "jsd_beta must be between 0 and 1, got 1.5"),
+        ("jsd_beta", math.nan, "jsd_beta must be between 0 and 1"),
+        ("jsd_beta", "half", "jsd_beta must be a number"),
+        ("diagnostics_steps", -1, "diagnostics_steps must be a whole number of at least 0"),
     ],
 )
 def test_an_illegal_value_is_refused_at_construction(option, value, message):
     with pytest.raises(ValueError, match=message):
         config(**{option: value})
+
+
+def test_an_output_loss_may_stand_alone_or_beside_the_representation_loss():
+    assert config().output is None
+    made = config(
+        output_loss="topk",
+        representation_weight=0,
+        loss_top_k=4,
+        loss_top_k_support="union",
+        loss_top_k_renormalize=False,
+        temperature=0.7,
+        reduction="token",
+    )
+    assert made.output == OutputLoss(
+        "topk", k=4, support="union", renormalize=False, temperature=0.7, reduction="token"
+    )
+    assert config(output_loss="jsd", jsd_beta=0.1, representation_weight=10.0).output.beta == 0.1
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, True])
+def test_a_representation_weight_below_zero_is_refused_with_an_output_loss_too(weight):
+    with pytest.raises(ValueError, match="representation_weight must be"):
+        config(output_loss="topk", representation_weight=weight)

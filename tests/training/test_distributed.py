@@ -39,6 +39,11 @@ def step(folder, processes, batch_size, options=""):
         # An LM head of its own gets no gradient, which DDP must be told.
         pytest.param("untied=1,layers=1", id="head and last block without gradient"),
         pytest.param("empty=1", id="no response in one process"),
+        pytest.param(
+            "untied=1,layers=1,output_loss=reverse_kl,empty=1,diagnostics_steps=1",
+            id="two terms, and no response in one process",
+        ),
+        pytest.param("output_loss=sampled,representation_weight=0", id="output loss alone"),
     ],
 )
 def test_two_processes_take_the_step_of_one(tmp_path, options):

@@ -243,19 +243,13 @@ def test_another_width_is_refused_where_states_are_compared(tmp_path):
 @every_kind
 @pytest.mark.parametrize("longer", ["student", "teacher"])
 def test_padding_rows_of_a_longer_vocabulary_do_not_count(tmp_path, kind, longer):
-    def models():
-        made = {"student": tiny.model(seed=1), "teacher": tiny.model(seed=2)}
-        padded = tiny.model(seed=2 if longer == "teacher" else 1, vocab_size=300)
-        state = padded.state_dict()
-        for name, weight in made[longer].state_dict().items():
-            if weight.shape == state[name].shape:
-                state[name].copy_(weight)
-            else:
-                state[name][: len(weight)] = weight
-        return made, {**made, longer: padded}
-
+    seeds = {"student": 1, "teacher": 2}
+    equal, padded = ({side: tiny.model(seed=seeds[side]) for side in seeds} for _ in range(2))
+    padded[longer] = tiny.model(seed=3, vocab_size=300)
+    for name, weight in padded[longer].state_dict().items():
+        own = equal[longer].state_dict()[name]
+        weight[: len(own)] = own
     options = {"output_loss": kind, "loss_top_k": 260, **ALONE}
-    equal, padded = models()
     expected = run(tmp_path, **equal, **options).state.log_history[0]["loss"]
     loss = run(tmp_path, **padded, **options).state.log_history[0]["loss"]
     assert loss == pytest.approx(expected, rel=1e-5)

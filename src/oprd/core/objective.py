@@ -40,7 +40,8 @@ class Term(NamedTuple):
     @property
     def mean(self) -> Tensor:
         """The micro-batch's share of the term's mean, scalar; zero where nothing is supervised."""
-        return self.loss.total / self.loss.count.clamp(min=1)
+        total, count = self.loss
+        return total / count.to(total.device).clamp(min=1)
 
 
 def objective(terms: Iterable[Term]) -> Tensor:
