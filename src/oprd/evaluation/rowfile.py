@@ -64,7 +64,7 @@ class RowFile(Generic[R]):
             if found is None:
                 self._write([_header_row(header)])
             else:
-                _check_same(path, found, header)
+                check_header(path, found, header)
         except BaseException:
             self._file.close()
             raise
@@ -136,6 +136,21 @@ def parse_rows(path: Path, kind: type[R]) -> tuple[dict[str, Any] | None, list[R
     return header, records, complete
 
 
+def check_header(path: Path, found: dict[str, Any], header: dict[str, Any]) -> None:
+    """Refuse a file that was written under another header.
+
+    Raises:
+        ValueError: an entry differs; the message names it.
+    """
+    keys = (header.keys() | found.keys()) - FREE_KEYS
+    for key in sorted(keys):
+        if found.get(key) != header.get(key):
+            raise ValueError(
+                f"{path} was written with {key}={found.get(key)!r}, this run has "
+                f"{header.get(key)!r}: choose another output or delete the file."
+            )
+
+
 def _header_row(header: dict[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, **header}
 
@@ -170,13 +185,3 @@ def _check_unique(path: Path, records: Sequence[Row]) -> None:
         if record.key in seen:
             raise ValueError(f"{path} holds {record.name} twice.")
         seen.add(record.key)
-
-
-def _check_same(path: Path, found: dict[str, Any], header: dict[str, Any]) -> None:
-    keys = (header.keys() | found.keys()) - FREE_KEYS
-    for key in sorted(keys):
-        if found.get(key) != header.get(key):
-            raise ValueError(
-                f"{path} was written with {key}={found.get(key)!r}, this run has "
-                f"{header.get(key)!r}: choose another output or delete the file."
-            )
