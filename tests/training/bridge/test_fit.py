@@ -11,9 +11,9 @@ from oprd.core.bridge.score import score_rows
 from oprd.core.bridge.statistics import NonFiniteRowError
 from oprd.training.bridge import stream
 from oprd.training.bridge.fit import FitSettings, fit_bridge
-from oprd.training.bridge.readings import hold_out, plan_readings
 from oprd.training.bridge.rollouts import Rollout
 from oprd.training.bridge.rows import RowReader, naming_prompts
+from oprd.training.bridge.selection import hold_out, select_rows
 from tests.training.bridge.pairs import rollouts, student, teacher
 
 PAIRS = [(1, 1), (2, 3), (3, 4)]
@@ -36,21 +36,21 @@ def states(model, rollout, layers):
     }
 
 
-def naive_fitter(readings):
+def naive_fitter(selections):
     fitter, models = BridgeFitter(PAIRS, 32, 48), (student(), teacher())
-    for reading in readings:
+    for selection in selections:
         rows = [
-            states(model, reading.rollout, layers)
+            states(model, selection.rollout, layers)
             for model, layers in zip(models, ((1, 2, 3), (1, 3, 4)), strict=True)
         ]
-        kept = [{layer: h[reading.positions] for layer, h in side.items()} for side in rows]
+        kept = [{layer: h[selection.positions] for layer, h in side.items()} for side in rows]
         fitter.update(*kept)
     return fitter
 
 
 @pytest.mark.parametrize("positions", [("all", 1), ("last_k", 3), ("first_k", 2), ("last", 1)])
 def test_the_rows_are_the_states_that_predict_the_supervised_tokens(positions):
-    fit, _ = hold_out(plan_readings(rollouts(40), *positions))
+    fit, _ = hold_out(select_rows(rollouts(40), *positions))
     expected = naive_fitter(fit).solve(3, ridge=0.1)
     found = fitted(rollouts(40), positions=positions[0], position_k=positions[1], ridge=0.1).bridge
     assert found.rows == expected.rows
@@ -75,11 +75,11 @@ def test_a_student_as_its_own_teacher_is_carried_whole_and_a_random_map_carries_
 def test_the_report_judges_by_the_rollouts_that_were_held_out():
     made = rollouts(30)
     found = fitted(made)
-    fit, held_out = hold_out(plan_readings(made, "all", 1))
+    fit, held_out = hold_out(select_rows(made, "all", 1))
     report = found.report
     assert report["rows"] == {
-        "fit": sum(reading.rows for reading in fit),
-        "held_out": sum(reading.rows for reading in held_out),
+        "fit": sum(selection.rows for selection in fit),
+        "held_out": sum(selection.rows for selection in held_out),
     }
     assert report["rollouts"] == {"rollouts": 30, "fit": 24, "held_out": 6}
     reader = RowReader(student(), teacher(), found.bridge.pairs)
@@ -192,7 +192,7 @@ def test_a_row_that_is_not_finite_is_named_with_its_prompt():
 @pytest.mark.parametrize(("row", "place"), [(0, (0, 1)), (2, (0, 3)), (3, (1, 0)), (4, (1, 1))])
 def test_a_row_is_traced_to_its_prompt_and_token(row, place):
     made = [Rollout(5 + n, "", [1], [2] * length, "stop") for n, length in enumerate((4, 2))]
-    batch = plan_readings(made, "last_k", 3)
+    batch = select_rows(made, "last_k", 3)
     expected = f"student layer 2 .* response token {place[1]} of prompt {5 + place[0]} "
     with pytest.raises(FloatingPointError, match=expected), naming_prompts(batch):
         raise NonFiniteRowError("student", 2, row)

@@ -23,12 +23,13 @@ from oprd.core.capture import hidden_size, num_layers
 from oprd.core.layers import LayerPair, pair_layers, select_layers
 from oprd.core.positions import PositionSpec
 from oprd.evaluation.progress import progress_bar
-from oprd.training.bridge.readings import Reading, batches, hold_out, plan_readings
 from oprd.training.bridge.report import bridge_report
 from oprd.training.bridge.rollouts import Rollout
 from oprd.training.bridge.rows import RowReader
 from oprd.training.bridge.scores import score_held_out
+from oprd.training.bridge.selection import Selection, batches, hold_out, select_rows
 from oprd.training.bridge.stream import StatisticsFile, stream
+from oprd.training.heads import lm_head
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,12 @@ def check_fit(student: Any, teacher: Any, settings: FitSettings) -> tuple[LayerP
     """The layer pairs of a fit that is possible.
 
     Raises:
-        ValueError: a layer does not exist, or the rank is above a width.
+        ValueError: a layer does not exist, the rank is above a width, or `basis="fisher"` cannot
+            read the teacher's LM head.
     """
     checked_rank(settings.rank, hidden_size(student), hidden_size(teacher))
+    if settings.basis == "fisher":
+        lm_head(teacher)
     depth = num_layers(student)
     return pair_layers(select_layers(settings.layers, depth), depth, num_layers(teacher))
 
@@ -132,8 +136,8 @@ def fit_bridge(
         FloatingPointError: a row is not finite; the message names its prompt.
     """
     pairs = check_fit(student, teacher, settings)
-    readings = plan_readings(rollouts, settings.positions, settings.position_k, settings.max_rows)
-    fit, held_out = hold_out(readings)
+    selections = select_rows(rollouts, settings.positions, settings.position_k, settings.max_rows)
+    fit, held_out = hold_out(selections)
     _check_rows(fit, settings.rank)
     provenance = {**(provenance or {}), "positions": settings.read_positions}
     state = PartialState()
@@ -145,7 +149,7 @@ def fit_bridge(
         batches(part, settings.batch_size, state.process_index, state.num_processes)
         for part in (fit, held_out)
     ]
-    saved = _statistics_file(folder, readings, settings, pairs, provenance)
+    saved = _statistics_file(folder, selections, settings, pairs, provenance)
     own_held_out = sum(len(batch) for batch in shares[1])
     with progress_bar(progress and state.is_main_process) as bar:
         total = sum(len(batch) for share in shares for batch in share)
@@ -198,8 +202,8 @@ def _new_fitter(student: Any, teacher: Any, pairs: Sequence[LayerPair]) -> Bridg
     )
 
 
-def _check_rows(fit: Sequence[Reading], rank: int) -> None:
-    rows = sum(reading.rows for reading in fit)
+def _check_rows(fit: Sequence[Selection], rank: int) -> None:
+    rows = sum(selection.rows for selection in fit)
     if rows <= rank:
         raise ValueError(
             f"{rows} rows to fit on determine at most {max(rows - 1, 0)} directions, and rank is "
@@ -209,7 +213,7 @@ def _check_rows(fit: Sequence[Reading], rank: int) -> None:
 
 def _statistics_file(
     folder: Path | None,
-    readings: Sequence[Reading],
+    selections: Sequence[Selection],
     settings: FitSettings,
     pairs: Sequence[LayerPair],
     provenance: Mapping[str, Any],
@@ -226,15 +230,15 @@ def _statistics_file(
         "pairs": pairs,
         "models": [provenance.get("student"), provenance.get("teacher")],
         "process": [state.process_index, state.num_processes],
-        "rollouts": _digest(readings),
+        "rollouts": _digest(selections),
     }
     return StatisticsFile(folder / f"statistics-{state.process_index}.safetensors", identity)
 
 
-def _digest(readings: Sequence[Reading]) -> str:
+def _digest(selections: Sequence[Selection]) -> str:
     digest = hashlib.sha256()
-    for reading in readings:
-        rollout = reading.rollout
+    for selection in selections:
+        rollout = selection.rollout
         ids = (rollout.prompt, rollout.prompt_ids, rollout.completion_ids)
-        digest.update(json.dumps([ids, reading.positions.tolist()]).encode())
+        digest.update(json.dumps([ids, selection.positions.tolist()]).encode())
     return digest.hexdigest()

@@ -10,15 +10,16 @@ Letters: B sequences, T tokens, N rows, V vocabulary, D width.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oprd.core.capture import capture_states, num_layers
-from oprd.core.head import chunks
+from oprd.core.head import LMHead, chunks
 from oprd.core.rows import gather_rows, row_index
 from oprd.training.forward import base_forward
+from oprd.training.heads import lm_head
 
 
 def output_gradients(
@@ -38,6 +39,9 @@ def output_gradients(
         attention_mask: [B, T], 1 at real tokens.
         rows: [B, T] bool, the positions that are read, and at which y is drawn.
         generator: of the draws, on the CPU.
+
+    Raises:
+        ValueError: the teacher's LM head cannot be read.
     """
     last = num_layers(teacher)
     device = teacher.device
@@ -46,7 +50,7 @@ def output_gradients(
         with capture_states(teacher, sorted({*layers, last})) as states:
             base_forward(teacher, input_ids.to(device), attention_mask.to(device))
         read = gather_rows(states[last], index)
-        at_last = _head_gradients(teacher, read.detach(), generator)
+        at_last = _head_gradients(lm_head(teacher).detach(), read.detach(), generator)
         gradients = torch.autograd.grad(read, [states[layer] for layer in layers], at_last)
     return (
         {layer: gather_rows(states[layer].detach(), index) for layer in layers},
@@ -57,27 +61,25 @@ def output_gradients(
     )
 
 
-def _head_gradients(teacher: Any, last: Tensor, generator: torch.Generator) -> Tensor:
-    """[N, D] ∂ log q(y)/∂h at the last layer, some rows at a time."""
-    head = cast(nn.Module, teacher.get_output_embeddings())
+def _head_gradients(head: LMHead, last: Tensor, generator: torch.Generator) -> Tensor:
+    """[N, D] ∂ log q(y)/∂h = (1_y − q) ∂z/∂h at the last layer, some rows at a time."""
     gradients = torch.empty_like(last)
-    for part in chunks(len(last), teacher.config.get_text_config().vocab_size):
-        h = last[part].requires_grad_()
-        log_q = _finished_logits(teacher, head(h)).log_softmax(dim=1)
-        uniform = torch.rand(len(h), 1, generator=generator, dtype=torch.float64)
-        # Drawn from the CPU's generator, so that a seed means the same on every device.
-        cumulative = log_q.detach().double().exp().cumsum(dim=1)
-        scaled = uniform.to(cumulative.device) * cumulative[:, -1:]
-        y = torch.searchsorted(cumulative, scaled, right=True)
-        (gradients[part],) = torch.autograd.grad(log_q.gather(1, y).sum(), h)
+    weight = head.weight.float()
+    for part in chunks(len(last), head.vocab_size):
+        logits = last.new_empty((len(last[part]), head.vocab_size), dtype=torch.float32)
+        head.logits(last[part], out=logits)
+        derivative = head.derivative(logits)
+        q = logits.softmax(dim=1)
+        y = _draw(q, generator)
+        gradients[part] = ((-q).scatter_add_(1, y, torch.ones_like(q[:, :1])) * derivative) @ weight
     return gradients
 
 
-def _finished_logits(teacher: Any, logits: Tensor) -> Tensor:
-    """Soft-capped where the model does it after its head; float32."""
-    logits = logits.float()
-    cap = getattr(teacher.config.get_text_config(), "final_logit_softcapping", None)
-    return cap * torch.tanh(logits / cap) if cap else logits
+def _draw(q: Tensor, generator: torch.Generator) -> Tensor:
+    """[N, 1] y ~ q, from the CPU's generator, so that a seed means the same on every device."""
+    uniform = torch.rand(len(q), 1, generator=generator, dtype=torch.float64).to(q.device)
+    cumulative = q.double().cumsum(dim=1)
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
 
 
 @contextmanager

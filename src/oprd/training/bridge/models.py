@@ -24,8 +24,7 @@ from oprd.training.bridge.rollouts import (
     read_rollouts,
 )
 from oprd.training.callbacks import versions
-from oprd.training.forward import context_length
-from oprd.training.prompts import check_prompt_lengths
+from oprd.training.prompts import check_prompt_lengths, context_limits
 from oprd.training.tokenizers import check_same_meaning
 
 logger = get_logger(__name__)
@@ -72,15 +71,15 @@ class FitModels:
     @property
     def vocabularies(self) -> dict[str, int]:
         """Rows of each model's embedding."""
+        models = {"student": self.student, "teacher": self.teacher}
         return {
-            role: int(model.config.get_text_config().vocab_size) for role, model in self._models
+            role: int(model.config.get_text_config().vocab_size) for role, model in models.items()
         }
 
     @property
     def contexts(self) -> dict[str, int]:
         """The longest sequence that each model reads, where it has a limit."""
-        limits = {role: context_length(model.config) for role, model in self._models}
-        return {role: limit for role, limit in limits.items() if limit is not None}
+        return context_limits(self.student, self.teacher)
 
     def write_rollouts(
         self,
@@ -145,7 +144,3 @@ class FitModels:
         if not isinstance(writer, Mapping) or writer.get("weights") != weights:
             logger.warning(f"{path} was not written by this student: its rows are off-policy.")
         return found
-
-    @property
-    def _models(self) -> list[tuple[str, Any]]:
-        return [("student", self.student), ("teacher", self.teacher)]

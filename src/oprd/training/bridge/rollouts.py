@@ -100,12 +100,13 @@ def collect_rollouts(
     state.wait_for_everyone()
     own = missing[state.process_index :: state.num_processes]
     part = _part(folder, state.process_index)
+    shown = progress and state.is_main_process
     if own or state.is_main_process:
-        with RowFile(part, dict(header), Rollout) as file, progress_bar(progress) as bar:
-            shown = bar.add_task("rollouts", total=len(own))
+        with RowFile(part, dict(header), Rollout) as file, progress_bar(shown) as bar:
+            task = bar.add_task("rollouts", total=len(own))
             for batch in _generate(engine, prompts, own, sampling):
                 file.append(batch)
-                bar.advance(shown, len(batch))
+                bar.advance(task, len(batch))
     state.wait_for_everyone()
     rollouts = sorted(_read_parts(folder, header), key=lambda rollout: rollout.prompt)
     state.wait_for_everyone()

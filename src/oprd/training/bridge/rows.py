@@ -18,7 +18,7 @@ from oprd.core.capture import capture_states
 from oprd.core.layers import LayerPair
 from oprd.evaluation.generate import evaluation_mode, left_pad
 from oprd.training.bridge.gradients import output_gradients
-from oprd.training.bridge.readings import Reading
+from oprd.training.bridge.selection import Selection
 from oprd.training.forward import base_forward, predicting_rows
 
 
@@ -63,7 +63,7 @@ class RowReader:
         """Where the student's rows are."""
         return self._student.device
 
-    def __call__(self, batch: Sequence[Reading]) -> PairedRows:
+    def __call__(self, batch: Sequence[Selection]) -> PairedRows:
         """The rows of a batch, sequence by sequence, in the models' dtypes."""
         input_ids, attention_mask, rows = _inputs(batch)
 
@@ -90,24 +90,24 @@ class RowReader:
 
 
 @contextmanager
-def naming_prompts(batch: Sequence[Reading]) -> Iterator[None]:
+def naming_prompts(batch: Sequence[Selection]) -> Iterator[None]:
     """Turn a row that is not finite into an error that names its prompt."""
     try:
         yield
     except NonFiniteRowError as error:
-        counts = torch.tensor([reading.rows for reading in batch]).cumsum(0)
+        counts = torch.tensor([selection.rows for selection in batch]).cumsum(0)
         place = int((counts <= error.row).sum())
-        reading = batch[place]
-        row = error.row - int(counts[place]) + reading.rows
-        token = int(reading.positions.nonzero()[row])
+        selection = batch[place]
+        row = error.row - int(counts[place]) + selection.rows
+        token = int(selection.positions.nonzero()[row])
         raise FloatingPointError(
             f"{error.source} layer {error.layer} is not finite where it predicts response token "
-            f"{token} of {reading.rollout.name}: mend the {error.source.split()[0]}'s weights, or "
-            "read it in a wider dtype."
+            f"{token} of {selection.rollout.name}: mend the {error.source.split()[0]}'s weights, "
+            "or read it in a wider dtype."
         ) from error
 
 
-def update(fitter: BridgeFitter, rows: PairedRows, batch: Sequence[Reading]) -> None:
+def update(fitter: BridgeFitter, rows: PairedRows, batch: Sequence[Selection]) -> None:
     """Add a batch's rows to a fitter.
 
     Raises:
@@ -117,12 +117,12 @@ def update(fitter: BridgeFitter, rows: PairedRows, batch: Sequence[Reading]) -> 
         fitter.update(rows.student, rows.teacher, teacher_gradients=rows.gradients)
 
 
-def _inputs(batch: Sequence[Reading]) -> tuple[Tensor, Tensor, Tensor]:
+def _inputs(batch: Sequence[Selection]) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids, attention mask and predicting rows, each [B, P + K]."""
-    prompts = left_pad([reading.rollout.prompt_ids for reading in batch], 0)
-    responses = [torch.tensor(reading.rollout.completion_ids) for reading in batch]
+    prompts = left_pad([selection.rollout.prompt_ids for selection in batch], 0)
+    responses = [torch.tensor(selection.rollout.completion_ids) for selection in batch]
     masks = [torch.ones_like(ids) for ids in responses]
-    positions = pad_sequence([reading.positions for reading in batch], batch_first=True)
+    positions = pad_sequence([selection.positions for selection in batch], batch_first=True)
     input_ids = [prompts["input_ids"], pad_sequence(responses, batch_first=True)]
     attention_mask = [prompts["attention_mask"], pad_sequence(masks, batch_first=True)]
     rows = predicting_rows(positions, prompts["input_ids"].shape[1])

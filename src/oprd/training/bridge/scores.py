@@ -16,8 +16,8 @@ from torch.nn import functional
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.score import PairScore, score_rows
 from oprd.core.layers import LayerPair
-from oprd.training.bridge.readings import Reading
 from oprd.training.bridge.rows import PairedRows, RowReader
+from oprd.training.bridge.selection import Selection
 
 SEED = 0
 
@@ -46,7 +46,7 @@ def score_held_out(
     reader: RowReader,
     bridge: Bridge,
     widest: Bridge,
-    batches: Sequence[Sequence[Reading]],
+    batches: Sequence[Sequence[Selection]],
     advance: Callable[[int], None],
 ) -> HeldOutScores:
     """Read this process's batches once more and score them; every process calls it.

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oprd.core.bridge import BridgeFitter
-from oprd.training.bridge.readings import Reading
 from oprd.training.bridge.rows import RowReader, update
+from oprd.training.bridge.selection import Selection
 
 SAVE_EVERY_SECONDS = 300.0
 
@@ -88,7 +88,7 @@ class StatisticsFile:
 
 def stream(
     reader: RowReader,
-    work: Sequence[tuple[BridgeFitter, Sequence[Sequence[Reading]]]],
+    work: Sequence[tuple[BridgeFitter, Sequence[Sequence[Selection]]]],
     saved: StatisticsFile | None,
     advance: Callable[[int], None],
 ) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
-from oprd.training.bridge.readings import batches, hold_out, plan_readings
 from oprd.training.bridge.rollouts import Rollout
+from oprd.training.bridge.selection import batches, hold_out, select_rows
 from tests.training.bridge.pairs import rollouts
 
 
@@ -10,9 +10,9 @@ def rollout(number, length):
 
 
 def test_positions_are_those_of_training_and_empty_responses_give_none():
-    found = plan_readings([rollout(2, 3), rollout(0, 5), rollout(1, 0)], "last_k", 4)
-    assert [reading.rollout.prompt for reading in found] == [0, 2]
-    assert [reading.positions.tolist() for reading in found] == [
+    found = select_rows([rollout(2, 3), rollout(0, 5), rollout(1, 0)], "last_k", 4)
+    assert [selection.rollout.prompt for selection in found] == [0, 2]
+    assert [selection.positions.tolist() for selection in found] == [
         [False, True, True, True, True],
         [True, True, True],
     ]
@@ -22,28 +22,30 @@ def test_positions_are_those_of_training_and_empty_responses_give_none():
     ("max_rows", "expected"), [(4, [4]), (5, [4, 1]), (7, [4, 3]), (9, [4, 3])]
 )
 def test_rows_are_capped_in_the_order_of_the_prompts(max_rows, expected):
-    found = plan_readings([rollout(0, 4), rollout(1, 3)], "all", 1, max_rows)
-    assert [reading.rows for reading in found] == expected
+    found = select_rows([rollout(0, 4), rollout(1, 3)], "all", 1, max_rows)
+    assert [selection.rows for selection in found] == expected
 
 
 @pytest.mark.parametrize(("count", "held"), [(2, 1), (4, 1), (5, 1), (7, 2), (100, 20)])
 def test_a_fifth_of_the_rollouts_is_held_out_and_none_is_on_both_sides(count, held):
-    fit, held_out = hold_out(plan_readings(rollouts(count), "all", 1))
+    fit, held_out = hold_out(select_rows(rollouts(count), "all", 1))
     assert (len(fit), len(held_out)) == (count - held, held)
-    numbers = [reading.rollout.prompt for reading in (*fit, *held_out)]
+    numbers = [selection.rollout.prompt for selection in (*fit, *held_out)]
     assert sorted(numbers) == list(range(count))
 
 
 def test_one_rollout_cannot_be_fitted_and_judged():
     with pytest.raises(ValueError, match=r"1 rollouts with supervised positions.*Add prompts"):
-        hold_out(plan_readings(rollouts(1), "all", 1))
+        hold_out(select_rows(rollouts(1), "all", 1))
 
 
 def test_processes_share_all_readings_in_batches_of_similar_length():
-    readings = plan_readings(rollouts(11), "all", 1)
-    shares = [batches(readings, 2, process, 3) for process in range(3)]
+    selections = select_rows(rollouts(11), "all", 1)
+    shares = [batches(selections, 2, process, 3) for process in range(3)]
     assert all(len(batch) <= 2 for share in shares for batch in share)
-    numbers = [reading.rollout.prompt for share in shares for batch in share for reading in batch]
+    numbers = [
+        selection.rollout.prompt for share in shares for batch in share for selection in batch
+    ]
     assert sorted(numbers) == list(range(11))
-    lengths = [reading.length for batch in shares[0] for reading in batch]
+    lengths = [selection.length for batch in shares[0] for selection in batch]
     assert lengths == sorted(lengths, reverse=True)

@@ -18,7 +18,7 @@ HOLD_OUT_EVERY = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class Selection:
     """A rollout and which of its response tokens are read.
 
     Attributes:
@@ -40,10 +40,10 @@ class Reading:
         return len(self.rollout.prompt_ids) + len(self.rollout.completion_ids)
 
 
-def plan_readings(
+def select_rows(
     rollouts: Sequence[Rollout], positions: PositionSpec, k: int, max_rows: int | None = None
-) -> list[Reading]:
-    """The readings of rollouts in the order of their prompts; empty responses give none.
+) -> list[Selection]:
+    """What is read of each rollout, in the order of the prompts; an empty response gives nothing.
 
     Args:
         rollouts: what the student wrote.
@@ -51,7 +51,7 @@ def plan_readings(
         k: how many, for `"first_k"` and `"last_k"`.
         max_rows: stop at so many rows, within a rollout if need be.
     """
-    readings: list[Reading] = []
+    selections: list[Selection] = []
     left = max_rows
     for rollout in sorted(rollouts, key=lambda rollout: rollout.prompt):
         mask = torch.ones(1, len(rollout.completion_ids), dtype=torch.bool)
@@ -60,30 +60,30 @@ def plan_readings(
             selected &= selected.cumsum(0) <= left
             left -= int(selected.sum())
         if selected.any():
-            readings.append(Reading(rollout, selected))
-    return readings
+            selections.append(Selection(rollout, selected))
+    return selections
 
 
-def hold_out(readings: Sequence[Reading]) -> tuple[list[Reading], list[Reading]]:
-    """Readings to fit on, and a fifth to judge the fit by.
+def hold_out(selections: Sequence[Selection]) -> tuple[list[Selection], list[Selection]]:
+    """What is fitted on, and a fifth to judge the fit by.
 
     Raises:
         ValueError: there are fewer than two.
     """
-    if len(readings) < 2:
+    if len(selections) < 2:
         raise ValueError(
-            f"{len(readings)} rollouts with supervised positions: a fit needs one and another to "
+            f"{len(selections)} rollouts with supervised positions: a fit needs one and another to "
             "judge it by. Add prompts."
         )
     # The second of five, so that two rollouts are enough.
-    held = [n % HOLD_OUT_EVERY == 1 for n in range(len(readings))]
-    fit = [reading for reading, out in zip(readings, held, strict=True) if not out]
-    return fit, [reading for reading, out in zip(readings, held, strict=True) if out]
+    held = [n % HOLD_OUT_EVERY == 1 for n in range(len(selections))]
+    fit = [selection for selection, out in zip(selections, held, strict=True) if not out]
+    return fit, [selection for selection, out in zip(selections, held, strict=True) if out]
 
 
 def batches(
-    readings: Sequence[Reading], size: int, process: int, processes: int
-) -> list[list[Reading]]:
+    selections: Sequence[Selection], size: int, process: int, processes: int
+) -> list[list[Selection]]:
     """This process's batches, the longest rollouts first: memory runs out early or not at all."""
-    ordered = sorted(readings, key=lambda reading: -reading.length)[process::processes]
+    ordered = sorted(selections, key=lambda selection: -selection.length)[process::processes]
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
