@@ -475,6 +475,27 @@ def test_held_out_scores_add_up_and_equal_their_definition():
             torch.testing.assert_close(result.component_r_squared, expected, atol=1e-5, rtol=0)
 
 
+def test_a_score_holds_those_of_every_lower_rank():
+    fitter = fitted(*paired_rows())
+    student, teacher = paired_rows(seed=5)
+    whole = score_rows(fitter.solve(4), student, teacher)
+    for rank in (1, 2, 3, 4):
+        lower = score_rows(fitter.solve(rank), student, teacher)
+        for layer, score in lower.items():
+            assert whole[layer].at(rank).cosine == pytest.approx(score.cosine, abs=1e-6)
+            assert whole[layer].at(rank).r_squared == pytest.approx(score.r_squared, abs=1e-6)
+
+
+def test_the_highest_rank_is_the_last_that_can_be_solved():
+    fitter = fitted(*paired_rows())
+    assert fitter.highest_rank() == min(S, H)
+    few = fitted(*paired_rows(n=4))
+    assert few.highest_rank() == 3
+    few.solve(3)
+    with pytest.raises(ValueError, match="rank 4"):
+        few.solve(4)
+
+
 def test_scores_refuse_rows_that_do_not_meet():
     bridge = fitted(*paired_rows()).solve(4)
     student, teacher = paired_rows()

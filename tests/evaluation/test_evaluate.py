@@ -79,7 +79,7 @@ def test_an_interrupted_evaluation_draws_only_what_is_missing(tmp_path: Path) ->
     path.write_bytes(b"".join(lines[:4]) + lines[4][:20])
     engine = Scripted()
     again = run(engine, path)
-    assert [(r.problem, r.sample) for r in engine.asked] == [r.pair for r in whole.records[3:]]
+    assert [(r.problem, r.sample) for r in engine.asked] == [r.key for r in whole.records[3:]]
     assert again.records == whole.records
     engine = Scripted()
     run(engine, path)

@@ -52,6 +52,16 @@ def test_a_fingerprint_tells_weights_apart() -> None:
     assert fingerprint(model) != before
 
 
+def test_a_fingerprint_is_that_of_the_model_not_of_its_precision_or_untrained_adapter() -> None:
+    expected = fingerprint(tiny.model())
+    assert fingerprint(tiny.model().bfloat16()) == expected
+    adapted = get_peft_model(tiny.model(), LoraConfig(target_modules=["q_proj"]))
+    assert fingerprint(adapted) == expected
+    with torch.no_grad():
+        next(p for n, p in adapted.named_parameters() if "lora_B" in n).add_(0.1)
+    assert fingerprint(adapted) != expected
+
+
 def test_a_folder_loads_with_its_tokenizer(folder: Path) -> None:
     model, tokenizer = load_model(str(folder))
     assert fingerprint(model) == fingerprint(tiny.model())

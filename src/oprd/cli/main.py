@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from oprd.cli import bridge
 from oprd.cli.errors import one_sentence, show_tracebacks
 from oprd.cli.eval import evaluate
 from oprd.version import __version__
@@ -52,6 +53,7 @@ def train(context: typer.Context) -> None:
 
 
 app.command("eval")(one_sentence(evaluate))
+app.add_typer(bridge.app, name="bridge")
 
 
 @app.command()

@@ -8,14 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from transformers import PreTrainedTokenizerBase
 
 from oprd.evaluation.generate import (
@@ -29,6 +21,7 @@ from oprd.evaluation.grading import Grade
 from oprd.evaluation.intervals import Comparison, compare
 from oprd.evaluation.metrics import average_at_n
 from oprd.evaluation.models import identify, open_engine
+from oprd.evaluation.progress import progress_bar
 from oprd.evaluation.records import Record, RecordFile, final_grade, read_records
 from oprd.evaluation.regrade import grade_all
 from oprd.evaluation.sampling import Sampling
@@ -181,10 +174,10 @@ def evaluate(
         for sample in range(sampling.samples)
     ]
     with RecordFile(Path(output), header) if output is not None else nullcontext() as file:
-        done = {} if file is None else {record.pair: record for record in file.records}
+        done = {} if file is None else {record.key: record for record in file.records}
         missing = [r for r in requests if (r.problem, r.sample) not in done]
         for records in _draw(engine, task, sampling, missing, progress):
-            done |= {record.pair: record for record in records}
+            done |= {record.key: record for record in records}
             if file is not None:
                 file.append(records)
     evaluation = Evaluation(header, [done[r.problem, r.sample] for r in requests])
@@ -218,7 +211,7 @@ def _draw(
     """Batches of graded records for the missing requests, each asked for exactly once."""
     problems = {problem.id: problem for problem in task.problems}
     waiting = {(r.problem, r.sample) for r in missing}
-    with _progress_bar(progress) as bar:
+    with progress_bar(progress) as bar:
         shown = bar.add_task(task.name, total=len(missing))
         for responses in engine.generate(missing, sampling) if missing else ():
             pairs = [(r.request.problem, r.request.sample) for r in responses]
@@ -278,14 +271,3 @@ def _check_lengths(
                 f"max_new_tokens={sampling.max_new_tokens} it does not fit into the context of "
                 f"{engine.context_length}."
             )
-
-
-def _progress_bar(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        disable=not shown,
-    )

@@ -121,16 +121,30 @@ def identify(model: Any) -> dict[str, str | None]:
 def fingerprint(model: Any) -> str:
     """A hash that tells apart two models or two states of training, without reading every weight.
 
-    Names, shapes, dtypes and evenly spaced elements of every tensor go in: a training step moves
-    all of a tensor, so a few hundred elements show it.
+    Names, shapes and evenly spaced elements of every tensor go in: a training step moves all of a
+    tensor, so a few hundred elements show it. They are rounded to bfloat16, so that it is the same
+    model in whatever precision it was loaded; and so it is with an adapter that has not trained.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(_weights(model).items()):
         flat = tensor.detach().reshape(-1)
-        kept = flat[:: max(1, flat.numel() // FINGERPRINT_ELEMENTS)].to("cpu", torch.float64)
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(kept.numpy().tobytes())
+        kept = flat[:: max(1, flat.numel() // FINGERPRINT_ELEMENTS)].to("cpu", torch.bfloat16)
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(kept.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _weights(model: Any) -> dict[str, torch.Tensor]:
+    """A model's tensors by name; those of its base alone where LoRA adds nothing yet."""
+    state: dict[str, torch.Tensor] = model.state_dict()
+    products = [tensor for name, tensor in state.items() if ".lora_B." in name]
+    if not products or any(tensor.any() for tensor in products):
+        return state
+    return {
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): tensor
+        for name, tensor in state.items()
+        if ".lora_" not in name
+    }
 
 
 def file_fingerprint(folder: Path) -> str:

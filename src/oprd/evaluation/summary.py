@@ -75,7 +75,7 @@ def group_records(records: Sequence[Record]) -> list[list[Record]]:
         ValueError: there is none, or problems differ in their number of samples.
     """
     groups: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda record: record.pair):
+    for record in sorted(records, key=lambda record: record.key):
         groups.setdefault(record.problem, []).append(record)
     counts = Counter(map(len, groups.values()))
     if len(counts) != 1:

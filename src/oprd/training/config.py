@@ -178,7 +178,7 @@ class OPRDConfig(DistillationConfig):
     @property
     def layer_spec(self) -> str | tuple[int, ...]:
         """`layers` as `oprd.core.layers.select_layers` takes it."""
-        return _parse_layers(self.layers)
+        return parse_layers(self.layers)
 
     @property
     def output(self) -> OutputLoss | None:
@@ -240,7 +240,12 @@ class OPRDConfig(DistillationConfig):
             )
 
 
-def _parse_layers(layers: object) -> str | tuple[int, ...]:
+def parse_layers(layers: object) -> str | tuple[int, ...]:
+    """A layer specification as text gives it: a name, or numbers between commas.
+
+    Raises:
+        ValueError: it is neither text nor numbers.
+    """
     if isinstance(layers, str):
         numbers = [number.strip() for number in layers.split(",")]
         listed = all(number.isascii() and number.isdigit() for number in numbers)

@@ -19,19 +19,14 @@ from oprd.core.bridge.check import (
     checked_rows,
     checked_width,
 )
+from oprd.core.bridge.solutions import check_varied, solve_pairs, teacher_directions
 from oprd.core.bridge.solve import (
     BASES,
     Basis,
     Directions,
-    PairMoments,
     PairSolution,
     explained_variance,
-    is_constant,
     moment_cosine,
-    predicted_scatter,
-    principal_directions,
-    regress,
-    solve_pair,
 )
 from oprd.core.bridge.state import fit_state, restore
 from oprd.core.bridge.statistics import PairStatistics
@@ -207,6 +202,21 @@ class BridgeFitter:
             provenance=provenance,
         )
 
+    def highest_rank(
+        self,
+        *,
+        basis: Basis = "pca",
+        center: bool = True,
+        ridge: float | Mapping[int, float] = 1e-6,
+    ) -> int:
+        """The highest rank that `solve` gives with these options; 0 if none.
+
+        Raises:
+            ValueError: as `solve`.
+        """
+        solutions = self._solve_all(basis, center, self._ridges(ridge))
+        return min(solution.supported for solution in solutions)
+
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of the statistics so far, tensors only, to resume the fit from."""
         return fit_state(self.sums, self._reduced)
@@ -252,57 +262,12 @@ class BridgeFitter:
             raise ValueError(f"a fit needs rows, got {self.rows}: call update first.")
         key = (basis, bool(center), ridges)
         if self._solved is None or self._solved[0] != key:
-            self._check_constant()
+            check_varied(self.sums)
             if basis not in self._directions:
-                self._directions[basis] = self._teacher_directions(basis)
-            shared = self._directions[basis]
-            self._solved = (
-                key,
-                [self._solve_one(p, shared, center, ridge) for p, ridge in enumerate(ridges)],
-            )
+                self._directions[basis] = teacher_directions(self.sums, basis)
+            solutions = solve_pairs(self.sums, self._directions[basis], center, ridges)
+            self._solved = (key, solutions)
         return self._solved[1]
-
-    def _check_constant(self) -> None:
-        sums = self.sums
-        student = [pair.student for pair in self.pairs]
-        for source, layers, means, scatters in (
-            ("student", student, sums.student_mean, sums.student_scatter),
-            ("teacher", sums.teacher_layers, sums.teacher_mean, sums.teacher_scatter),
-        ):
-            for layer, mean, scatter in zip(layers, means, scatters, strict=True):
-                if is_constant(sums.count, mean, scatter):
-                    raise ValueError(
-                        f"{source} layer {layer} is the same vector in all {sums.count} rows: "
-                        "there is nothing to fit. Leave the layer out."
-                    )
-
-    def _teacher_directions(self, basis: Basis) -> list[Directions]:
-        """Per distinct teacher layer; none for `"rrr"`, whose directions depend on the student."""
-        if basis == "rrr":
-            return []
-        if basis == "pca":
-            return [principal_directions(scatter) for scatter in self.sums.teacher_scatter]
-        if self.sums.gradient_moment is None or self.sums.gradient_count == 0:
-            raise ValueError('basis="fisher" needs update(..., teacher_gradients=...).')
-        moment = self.sums.gradient_moment / self.sums.gradient_count
-        return [principal_directions(layer, scale=True) for layer in moment]
-
-    def _solve_one(
-        self, p: int, shared: Sequence[Directions], center: bool, ridge: float
-    ) -> PairSolution:
-        sums, u = self.sums, self.sums.teacher_index[p]
-        moments = PairMoments(
-            sums.count,
-            sums.student_mean[p],
-            sums.student_scatter[p],
-            sums.teacher_scatter[u],
-            sums.cross[p],
-        )
-        weights = regress(moments, center=center, ridge=ridge)
-        directions = (
-            shared[u] if shared else principal_directions(predicted_scatter(moments, weights))
-        )
-        return solve_pair(moments, directions, weights, center=center)
 
 
 def _pair_fit(solution: PairSolution, rank: int, ridge: float) -> PairFit:

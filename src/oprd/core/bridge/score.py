@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from oprd.core.bridge.bridge import Bridge
 from oprd.core.bridge.check import checked_rows
@@ -18,15 +17,19 @@ from oprd.core.bridge.check import checked_rows
 class PairScore:
     """Sums over rows of one layer pair; scores of two batches add up to that of both.
 
+    A bridge's first r dimensions are the bridge of rank r, so that one score holds those of every
+    lower rank.
+
     Attributes:
         rows: N.
-        cosine_sum: Σ_n of the cosine of projected student row s_n and teacher row t_n, float64.
+        cosine_sum: [R] float64, at index r − 1 Σ_n of the cosine of projected student row s_n and
+            teacher row t_n in their first r dimensions.
         residual: [R] float64, Σ_n (t_n − s_n)².
         total: [R] float64, Σ_n t_n², about the mean of the fit.
     """
 
     rows: int
-    cosine_sum: float
+    cosine_sum: Tensor
     residual: Tensor
     total: Tensor
 
@@ -38,10 +41,15 @@ class PairScore:
             self.total + other.total,
         )
 
+    def at(self, rank: int) -> "PairScore":
+        """The score of the bridge of a lower rank, from 1."""
+        kept = (self.cosine_sum[:rank], self.residual[:rank], self.total[:rank])
+        return PairScore(self.rows, *kept)
+
     @property
     def cosine(self) -> float:
         """The mean of the rows' cosines, 1 minus half of Eq. 14's distance; 0 without rows."""
-        return self.cosine_sum / max(self.rows, 1)
+        return float(self.cosine_sum[-1]) / max(self.rows, 1)
 
     @property
     def r_squared(self) -> float:
@@ -82,8 +90,15 @@ def score_rows(
         t = bridge.project_teacher(pair.student, teacher[pair.teacher]).double().to(s.device)
         scores[pair.student] = PairScore(
             rows,
-            float(functional.cosine_similarity(s, t, dim=1).sum()),
+            _cosines(s, t).sum(dim=0).cpu(),
             (t - s).square().sum(dim=0).cpu(),
             t.square().sum(dim=0).cpu(),
         )
     return scores
+
+
+def _cosines(s: Tensor, t: Tensor) -> Tensor:
+    """[N, R] cosines of rows in their first 1, 2, … R dimensions; 0 where one has no direction."""
+    dot = (s * t).cumsum(dim=1)
+    norms = (s.square().cumsum(dim=1) * t.square().cumsum(dim=1)).sqrt_()
+    return torch.where(norms > 0, dot / norms, 0)

@@ -1,0 +1,1 @@
+"""Fitting a bridge between two models: rollouts, both models' states on them, one exact solve."""

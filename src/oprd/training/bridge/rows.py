@@ -1,0 +1,129 @@
+"""Both models' states at the supervised positions of rollouts: bases only, no LM head is called.
+
+Letters: B sequences, P prompt tokens, K response tokens, T all tokens, N rows, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from oprd.core.bridge import BridgeFitter
+from oprd.core.bridge.statistics import NonFiniteRowError
+from oprd.core.capture import capture_states
+from oprd.core.layers import LayerPair
+from oprd.evaluation.generate import evaluation_mode, left_pad
+from oprd.training.bridge.gradients import output_gradients
+from oprd.training.bridge.selection import Selection
+from oprd.training.forward import base_forward, predicting_rows
+
+
+class PairedRows(NamedTuple):
+    """Rows [N, D] by layer: row n of every layer belongs to one position of one rollout.
+
+    Attributes:
+        student: by student layer.
+        teacher: by teacher layer.
+        gradients: of the teacher's output by teacher layer, where they were asked for.
+    """
+
+    student: dict[int, Tensor]
+    teacher: dict[int, Tensor]
+    gradients: dict[int, Tensor] | None
+
+
+class RowReader:
+    """Runs both models over rollouts.
+
+    Args:
+        student: a causal language model; its mode is left as it was.
+        teacher: likewise.
+        pairs: the layers that are read.
+        gradient_seed: also read ∂ log q(y)/∂h at y ~ q, with y drawn from this seed; None not to.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        pairs: Sequence[LayerPair],
+        gradient_seed: int | None = None,
+    ) -> None:
+        self._student, self._teacher = student, teacher
+        self._student_layers = [pair.student for pair in pairs]
+        self._teacher_layers = sorted({pair.teacher for pair in pairs})
+        self._gradient_seed = gradient_seed
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student's rows are."""
+        return self._student.device
+
+    def __call__(self, batch: Sequence[Selection]) -> PairedRows:
+        """The rows of a batch, sequence by sequence, in the models' dtypes."""
+        input_ids, attention_mask, rows = _inputs(batch)
+
+        def read(model: Any, layers: Sequence[int]) -> dict[int, Tensor]:
+            inputs = (tensor.to(model.device) for tensor in (input_ids, attention_mask))
+            kept = rows.to(model.device)
+            with (
+                torch.no_grad(),
+                evaluation_mode(model),
+                capture_states(model, layers, kept) as states,
+            ):
+                base_forward(model, *inputs)
+            return dict(states)
+
+        student = read(self._student, self._student_layers)
+        if self._gradient_seed is None:
+            return PairedRows(student, read(self._teacher, self._teacher_layers), None)
+        with evaluation_mode(self._teacher):
+            generator = torch.Generator().manual_seed(self._gradient_seed + batch[0].rollout.prompt)
+            teacher, gradients = output_gradients(
+                self._teacher, self._teacher_layers, input_ids, attention_mask, rows, generator
+            )
+        return PairedRows(student, teacher, gradients)
+
+
+@contextmanager
+def naming_prompts(batch: Sequence[Selection]) -> Iterator[None]:
+    """Turn a row that is not finite into an error that names its prompt."""
+    try:
+        yield
+    except NonFiniteRowError as error:
+        counts = torch.tensor([selection.rows for selection in batch]).cumsum(0)
+        place = int((counts <= error.row).sum())
+        selection = batch[place]
+        row = error.row - int(counts[place]) + selection.rows
+        token = int(selection.positions.nonzero()[row])
+        raise FloatingPointError(
+            f"{error.source} layer {error.layer} is not finite where it predicts response token "
+            f"{token} of {selection.rollout.name}: mend the {error.source.split()[0]}'s weights, "
+            "or read it in a wider dtype."
+        ) from error
+
+
+def update(fitter: BridgeFitter, rows: PairedRows, batch: Sequence[Selection]) -> None:
+    """Add a batch's rows to a fitter.
+
+    Raises:
+        FloatingPointError: a row is not finite; the message names its prompt.
+    """
+    with naming_prompts(batch):
+        fitter.update(rows.student, rows.teacher, teacher_gradients=rows.gradients)
+
+
+def _inputs(batch: Sequence[Selection]) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, attention mask and predicting rows, each [B, P + K]."""
+    prompts = left_pad([selection.rollout.prompt_ids for selection in batch], 0)
+    responses = [torch.tensor(selection.rollout.completion_ids) for selection in batch]
+    masks = [torch.ones_like(ids) for ids in responses]
+    positions = pad_sequence([selection.positions for selection in batch], batch_first=True)
+    input_ids = [prompts["input_ids"], pad_sequence(responses, batch_first=True)]
+    attention_mask = [prompts["attention_mask"], pad_sequence(masks, batch_first=True)]
+    rows = predicting_rows(positions, prompts["input_ids"].shape[1])
+    return torch.cat(input_ids, dim=1), torch.cat(attention_mask, dim=1), rows

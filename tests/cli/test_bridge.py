@@ -1,0 +1,122 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from oprd.cli.main import app
+from oprd.core.bridge import Bridge
+from oprd.training.bridge.provenance import model_identity
+from tests import tiny
+from tests.training.bridge.pairs import student, teacher
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pair")
+    for name, model in (("student", student()), ("teacher", teacher())):
+        model.save_pretrained(path / name)
+        tiny.tokenizer().save_pretrained(path / name)
+    return path
+
+
+def fit(folder: Path, *options: str, output: str = "out", prompts: str = "arithmetic"):
+    arguments = {
+        "--student": f"{folder}/student",
+        "--teacher": f"{folder}/teacher",
+        "--output_dir": f"{folder}/{output}",
+        "--max_completion_length": "6",
+        "--max_prompts": "24",
+        "--rank": "4",
+    }
+    if prompts:
+        arguments["--prompts"] = prompts
+    flat = [part for pair in arguments.items() for part in pair]
+    return CliRunner().invoke(app, ["bridge", "fit", *flat, *options])
+
+
+def test_a_fit_leaves_bridge_rollouts_and_report(folder: Path):
+    done = fit(folder)
+    assert done.exit_code == 0, done.output
+    assert "Bridge of rank 4 (basis pca) from width 32 to 48" in done.stdout
+    out = folder / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "bridge.safetensors",
+        "report.json",
+        "report.png",
+        "report.txt",
+        "rollouts.jsonl",
+    }
+    bridge = Bridge.load(out / "bridge.safetensors")
+    assert (bridge.rank, [tuple(pair) for pair in bridge.pairs]) == (4, [(1, 1), (2, 3), (3, 4)])
+    assert bridge.provenance is not None
+    for role, model in (("student", student()), ("teacher", teacher())):
+        expected = {**model_identity(model, tiny.tokenizer()), "model": f"{folder}/{role}"}
+        assert bridge.provenance[role] == expected
+    assert bridge.provenance["positions"] == {"positions": "last_k", "position_k": 2000}
+    report = json.loads((out / "report.json").read_text())
+    assert report["rows"]["fit"] == bridge.rows
+    assert "by layer, before → after the fit" in (out / "report.txt").read_text()
+
+
+def test_a_second_fit_reads_the_rollouts_of_the_first(folder: Path, monkeypatch):
+    assert fit(folder).exit_code == 0
+    monkeypatch.setattr(
+        "oprd.evaluation.generate.TransformersEngine._batch",
+        lambda *_: pytest.fail("a rollout was written"),
+    )
+    rollouts = ("--rollouts", f"{folder}/out/rollouts.jsonl")
+    again = fit(folder, *rollouts, "--rank", "6", output="again", prompts="")
+    assert again.exit_code == 0, again.output
+    assert Bridge.load(folder / "again" / "bridge.safetensors").rank == 6
+    # In its own folder the same fit goes on with what is there.
+    assert fit(folder, "--rank", "5").exit_code == 0
+
+
+def test_rollouts_of_other_settings_are_not_mixed_in(folder: Path):
+    assert fit(folder, output="mixed").exit_code == 0
+    other = fit(folder, "--temperature", "0.5", output="mixed")
+    assert other.exit_code == 1
+    assert "was written with sampling=" in other.stderr and "another output" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--rank", "33"), "rank 33 is above a width: the student has 32, the teacher 48"),
+        (("--rank", "0"), "rank must be at least 1"),
+        (("--layers", "4"), "layer 4 is outside 1..3"),
+        (("--layers", "first"), "layers must be"),
+        (("--basis", "svd"), "basis must be one of"),
+        (("--temperature", "-1"), "temperature must be finite and at least 0"),
+        (("--student", "./nowhere"), "student './nowhere': there is no such file or folder"),
+        (("--teacher", "a\0b"), "holds a NUL"),
+        (("--rollouts", "r.jsonl"), "give --prompts to write rollouts, or --rollouts"),
+        (("--long_prompts", "cut"), "--long_prompts must be"),
+        (("--bad_rows", "maybe"), "bad_rows must be"),
+        (("--max_completion_length", "250"), "fitting prompt 0 has"),
+        (("--max_prompts", "1"), "a fit needs one and another"),
+    ],
+)
+def test_bad_input_is_one_sentence(folder: Path, options: tuple[str, ...], message: str):
+    done = fit(folder, *options, output="bad")
+    assert done.exit_code == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()[-1:]) == 1
+
+
+def test_another_tokenizer_is_refused(folder: Path):
+    other = tiny.tokenizer().__class__.from_pretrained(f"{folder}/teacher")
+    other.add_tokens(["<more>"])
+    tiny.model(vocab_size=300).save_pretrained(folder / "longer")
+    other.save_pretrained(folder / "longer")
+    done = fit(folder, "--student", f"{folder}/longer", output="tokens")
+    assert done.exit_code == 1
+    assert "the teacher reads 1 of the student's" in done.stderr
+
+
+def test_help_names_every_option():
+    shown = CliRunner().invoke(app, ["bridge", "fit", "--help"])
+    assert shown.exit_code == 0
+    for option in ("--student", "--teacher", "--prompts", "--rollouts", "--rank", "--max_rows"):
+        assert option in shown.stdout

@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from oprd.core.bridge import BridgeFitter
+from oprd.core.layers import LayerPair
+from oprd.training.bridge.provenance import check_bridge, model_identity, tokenizer_hash
+from tests import tiny
+from tests.training.bridge.pairs import student, teacher
+
+PAIRS = (LayerPair(1, 1), LayerPair(2, 2))
+POSITIONS = {"positions": "last_k", "position_k": 2000}
+
+
+def identity(model):
+    return model_identity(model, tiny.tokenizer())
+
+
+def bridge(provenance=None):
+    rows = {1: torch.randn(20, 32), 2: torch.randn(20, 32)}
+    fitter = BridgeFitter(PAIRS, 32, 48)
+    fitter.update(rows, {1: torch.randn(20, 48), 2: torch.randn(20, 48)})
+    given = {
+        "student": identity(student()),
+        "teacher": identity(teacher()),
+        "positions": POSITIONS,
+    }
+    return fitter.solve(2, provenance=given if provenance is None else provenance)
+
+
+def check(checked, **options):
+    run = {
+        "widths": (32, 48),
+        "pairs": PAIRS,
+        "student": identity(student()),
+        "teacher": identity(teacher()),
+        "positions": POSITIONS,
+    }
+    return check_bridge(checked, **{**run, **options})
+
+
+def test_what_it_was_fitted_on_is_accepted_in_any_precision_and_under_any_name():
+    assert check(bridge()) == []
+    elsewhere = {**identity(student().bfloat16()), "model": "runs/copy"}
+    assert check(bridge(), student=elsewhere) == []
+
+
+def test_fewer_layers_than_it_holds_are_accepted():
+    assert check(bridge(), pairs=PAIRS[1:]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widths": (32, 64)}, "teacher of 48, the run has 32 and 64: fit one"),
+        ({"pairs": (LayerPair(1, 2),)}, "not fitted on the layer pairs 1 with 2"),
+        ({"pairs": (*PAIRS, LayerPair(3, 4))}, r"pairs 3 with 4 .*student's layers \[1, 2\]"),
+        ({"student": identity(tiny.model(seed=9))}, "fitted on another student"),
+        ({"teacher": identity(student())}, "fitted on another teacher"),
+    ],
+)
+def test_another_run_is_refused_with_the_way_out(options, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        check(bridge(), **options)
+    assert "oprd bridge fit" in str(raised.value)
+
+
+def test_the_same_commit_is_the_same_model_however_it_was_loaded():
+    fitted = {"model": "owner/name", "revision": "abc", "weights": "1"}
+    loaded = {"model": "owner/name", "revision": "abc", "weights": "2"}
+    provenance = {"student": fitted, "teacher": identity(teacher())}
+    assert check(bridge(provenance), student=loaded) == []
+    with pytest.raises(ValueError, match="another student"):
+        check(bridge(provenance), student={**loaded, "revision": "def"})
+
+
+def test_other_positions_are_reported():
+    (report,) = check(bridge(), positions={"positions": "all", "position_k": None})
+    assert "fitted on the positions {'positions': 'last_k'" in report
+    assert "supervises {'positions': 'all'" in report
+
+
+def test_a_bridge_made_by_hand_is_checked_by_what_it_holds():
+    made = bridge()
+    made.provenance = None
+    assert check(made) == []
+    with pytest.raises(ValueError, match="layer pairs"):
+        check(made, pairs=(LayerPair(1, 2),))
+
+
+def test_a_tokenizers_hash_is_that_of_its_meanings():
+    class Other:
+        def get_vocab(self):
+            return {**tiny.tokenizer().get_vocab(), "<new>": 300}
+
+    assert tokenizer_hash(tiny.tokenizer()) == tokenizer_hash(tiny.tokenizer())
+    assert tokenizer_hash(tiny.tokenizer()) != tokenizer_hash(Other())
