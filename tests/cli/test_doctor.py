@@ -80,3 +80,9 @@ def test_the_training_check_fails_where_the_student_does_not_move(monkeypatch):
     )
     with pytest.raises(RuntimeError, match="the student's weights did not change"):
         doctor.check_training_step()
+
+
+def test_the_check_of_heads_names_the_architecture_and_the_error(monkeypatch):
+    monkeypatch.setattr(doctor, "head_error", lambda model: 0.5)
+    with pytest.raises(RuntimeError, match=r"llama: logits are off by 0\.5"):
+        doctor.check_heads()

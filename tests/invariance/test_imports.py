@@ -17,7 +17,16 @@ def imported(statement: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["capture", "divergence", "layers", "positions", "reduction", "representation", "rows"],
+    [
+        "capture",
+        "divergence",
+        "layers",
+        "objective",
+        "positions",
+        "reduction",
+        "representation",
+        "rows",
+    ],
 )
 def test_the_core_imports_torch_alone(module):
     packages = imported(f"import oprd.core.{module}")

@@ -11,6 +11,8 @@ from tests import tiny
 
 PROMPTS = [f"{'what is ' * (n % 3)}{n} + {n * 7 % 11}?" for n in range(16)]
 
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+
 
 def settings(folder: Path, **options: Any) -> OPRDConfig:
     defaults = {

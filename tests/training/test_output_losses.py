@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 
 from oprd.core.objective import OutputLoss
 from oprd.core.representation import representation_loss
@@ -12,7 +12,7 @@ from oprd.training import matching, reading, update
 from oprd.training.heads import lm_head
 from tests import tiny
 from tests.training import runs
-from tests.training.runs import largest_difference, trainer, weights
+from tests.training.runs import LORA, largest_difference, trainer, weights
 
 KINDS = ("sampled", "topk", "reverse_kl", "forward_kl", "jsd")
 ALONE = {"representation_weight": 0.0}
@@ -312,6 +312,29 @@ def test_an_adapter_trains_on_an_output_loss(tmp_path, head):
     assert any("lm_head" in name for name in moved) == bool(head)
 
 
+def test_a_shared_base_gives_the_loss_of_a_teacher_of_its_own(tmp_path, places):
+    base, adapter = places
+    options = {"output_loss": "reverse_kl", "diagnostics_steps": 1, **ALONE}
+    shared = run(tmp_path, student=base, teacher=adapter, peft_config=LoraConfig(**LORA), **options)
+    merged = run(tmp_path, student=tiny.model(seed=1), teacher=adapter, **options)
+    assert (shared.shares_base, merged.shares_base) == (True, False)
+    loss = shared.state.log_history[0]["loss"]
+    assert loss > 0
+    assert merged.state.log_history[0]["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_a_teacher_adapter_on_a_shared_head_is_refused(tmp_path, places):
+    base, _ = places
+    wrapped = get_peft_model(tiny.model(seed=1), LoraConfig(target_modules=["q_proj", "lm_head"]))
+    wrapped.peft_config["default"].base_model_name_or_path = base
+    wrapped.save_pretrained(tmp_path / "on_head", save_embedding_layers=False)
+    models = {"student": base, "teacher": str(tmp_path / "on_head")}
+    with pytest.raises(ValueError, match=r"carries an adapter.*merge the adapter"):
+        trainer(tmp_path, **models, peft_config=LoraConfig(**LORA), output_loss="topk")
+    # A base of its own takes it in.
+    run(tmp_path, **{**models, "student": tiny.model(seed=1)}, output_loss="topk")
+
+
 # --- faults ---------------------------------------------------------------------------------------
 
 
@@ -329,7 +352,9 @@ def test_last_states_that_are_not_finite_stop_the_run_before_the_step(tmp_path, 
 def test_a_teachers_head_that_is_not_finite_stops_the_run_before_the_step(tmp_path):
     student, teacher = tiny.model(seed=1), tiny.model(seed=2, tie_word_embeddings=False)
     teacher.lm_head.weight.data[7] = float("nan")
-    with pytest.raises(FloatingPointError, match="before the update of step 1: loss/output"):
+    with pytest.raises(
+        FloatingPointError, match=r"a loss that is not finite before .* step 1: loss/output"
+    ):
         run(tmp_path, student=student, teacher=teacher, output_loss="reverse_kl")
     assert largest_difference(weights(student), weights(tiny.model(seed=1))) == 0
 

@@ -11,9 +11,7 @@ from oprd.training.forward import predicting_rows
 from tests import tiny
 from tests.reference import representation as reference
 from tests.training import runs
-from tests.training.runs import largest_difference, trainer, weights
-
-LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+from tests.training.runs import LORA, largest_difference, trainer, weights
 
 
 def logged(folder, key):
@@ -171,23 +169,6 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
 
 
 # --- teachers -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def places(tmp_path):
-    """A base model and a teacher adapter on it, in folders."""
-    base, adapter = tmp_path / "base", tmp_path / "adapter"
-    tiny.model(seed=1).save_pretrained(base)
-    tiny.tokenizer().save_pretrained(base)
-    wrapped = get_peft_model(tiny.model(seed=1), LoraConfig(**LORA))
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        for name, parameter in wrapped.named_parameters():
-            if "lora_" in name:
-                parameter.data = torch.randn_like(parameter) / 3
-    wrapped.peft_config["default"].base_model_name_or_path = str(base)
-    wrapped.save_pretrained(adapter)
-    return str(base), str(adapter)
 
 
 def everything(ids, mask):

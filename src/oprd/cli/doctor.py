@@ -27,6 +27,7 @@ from oprd.core.representation import representation_loss
 from oprd.training.callbacks import versions
 from oprd.training.config import OPRDConfig
 from oprd.training.forward import base_forward
+from oprd.training.heads import lm_head
 from oprd.training.trainer import OPRDTrainer
 
 ROWS, TOKENS = 2, 16
@@ -112,6 +113,28 @@ def differing_layers(model: PreTrainedModel) -> list[int]:
     return [layer for layer in layers if not torch.equal(states[layer], expected[layer])]
 
 
+def check_heads() -> str:
+    """An LM head as output-space losses read it gives the model's own logits."""
+    for architecture in ARCHITECTURES:
+        try:
+            error = head_error(tiny_model(architecture))
+        except Exception as problem:
+            raise RuntimeError(f"{architecture}: {problem}") from problem
+        _expect(error < 1e-4, f"{architecture}: logits are off by {error:.2g}")
+    return ", ".join(ARCHITECTURES)
+
+
+@torch.no_grad()
+def head_error(model: PreTrainedModel) -> float:
+    """The largest difference of logits by the head that is read from the model's own."""
+    ids, head = _token_ids(), lm_head(model)
+    states = base_forward(model, ids, torch.ones_like(ids)).last_hidden_state
+    assert states is not None
+    rows = states.flatten(0, 1)
+    logits = head.logits(rows, out=rows.new_empty(len(rows), head.vocab_size))
+    return (logits - model(ids).logits.flatten(0, 1)).abs().max().item()
+
+
 def check_training_step() -> str:
     """A step of the trainer moves the student, with a finite loss, and not the teacher."""
     student, teacher = tiny_model("llama"), tiny_model("llama", seed=1)
@@ -148,6 +171,7 @@ def check_training_step() -> str:
 CHECKS = {
     "teacher = student gives loss 0": check_self_distillation,
     "captured states = hidden_states": check_capture,
+    "LM heads as read = logits": check_heads,
     "one training step": check_training_step,
 }
 

@@ -40,7 +40,8 @@ class OPRDConfig(DistillationConfig):
         output_loss: the output-space loss beside it, on all response tokens: "none", "sampled"
             (Eq. 3), "topk" (Eq. 5), "reverse_kl" (Eq. 4), "forward_kl" or "jsd". It reads both LM
             heads' weights over the tokens that both models have. TRL's `temperature` divides its
-            logits, as it does the sampler's.
+            logits, as it does the sampler's. "sampled" is an unbiased estimate of the reverse KL
+            where nothing else alters the sampler (`top_p`, `top_k`, `repetition_penalty`, …).
         output_weight: the factor of the output-space loss.
         loss_top_k: how many tokens "topk" compares. (TRL's `top_k` is the sampler's.)
         loss_top_k_support: whose most likely tokens those are: "student", "teacher" or "union".

@@ -73,9 +73,9 @@ class StepStatistics:
     def check(self, sums: Mapping[str, Tensor], when: str) -> None:
         """Stop where something was not finite; a FloatingPointError says what and when."""
         if broken := self.broken(sums):
+            what = "a loss that is" if broken[0].startswith("loss/") else "states that are"
             raise FloatingPointError(
-                f"states that are not finite {when}: {', '.join(broken)}. "
-                "The student was left as it was."
+                f"{what} not finite {when}: {', '.join(broken)}. The student was left as it was."
             )
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
