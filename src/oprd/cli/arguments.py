@@ -42,7 +42,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Prompts: a parquet, JSONL, JSON or CSV file, a folder saved by datasets, a "
-            "task such as arithmetic, or a dataset on the hub."
+            "task such as additions, or a dataset on the hub."
         },
     )
     dataset_config: str | None = field(

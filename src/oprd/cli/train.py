@@ -1,7 +1,5 @@
 """`oprd train`: arguments in, a trained student in the output directory."""
 
-import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -22,9 +20,6 @@ from oprd.training.trainer import OPRDTrainer
 
 def run(arguments: Sequence[str]) -> None:
     """Train, and save the student; everything that can be checked is checked before it loads."""
-    if not sys.warnoptions:
-        # Libraries announce their own renamings, which are no news to the person here.
-        warnings.filterwarnings("ignore", category=FutureWarning)
     with setting_up():
         data, args, models = parse(arguments)
         output_dir = check_output_dir(cast(str, args.output_dir))
