@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -27,9 +27,7 @@ Run = Annotated[
     typer.Option("--run", help="A run folder: its teacher, its student before and after."),
 ]
 Samples = Annotated[int, typer.Option("--samples", help="Responses per problem.")]
-Temperature = Annotated[
-    float, typer.Option("--temperature", help="0 is greedy, with --samples 1.")
-]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy, with --samples 1.")]
 TopP = Annotated[float, typer.Option("--top_p", help="Nucleus probability mass.")]
 MaxNewTokens = Annotated[int, typer.Option("--max_new_tokens", help="Limit of a response.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Only the first so many problems.")]
@@ -89,6 +87,7 @@ def evaluate(
 ) -> None:
     """Evaluate models, those of --model and of --run, and compare them problem by problem."""
     with setting_up():
+        from oprd.evaluation.records import sample_file
         from oprd.evaluation.run_folder import ModelSource
         from oprd.evaluation.sampling import Sampling
         from oprd.evaluation.tasks.load import load_task
@@ -101,7 +100,8 @@ def evaluate(
             models += _models_of_run(run, dtype)
         names = [name for given in tasks for name in given.split(",") if name]
         _check_names([one.name for one in models], names)
-        loaded = [load_task(name, limit=limit, bad_rows=bad_rows) for name in names]
+        on_bad_rows = cast(Any, bad_rows)
+        loaded = [load_task(name, limit=limit, bad_rows=on_bad_rows) for name in names]
         _check_names([one.name for one in models], [task.name for task in loaded])
         folder = output_dir or (run or Path()) / "evaluations"
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def evaluate(
             _self_test(loaded)
     found = []
     for one in models:
-        outputs = {task.name: _sample_file(folder, one.name, task.name) for task in loaded}
+        outputs = {task.name: sample_file(folder, one.name, task.name) for task in loaded}
         if regrade:
             found += [_regrade(outputs[task.name], task) for task in loaded]
         else:
@@ -200,18 +200,3 @@ def _report(evaluations: "list[Evaluation]", folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps(to_json(evaluations), indent=2) + "\n")
     (folder / "results.md").write_text(to_markdown(evaluations), encoding="utf-8")
     typer.echo(f"results.json, results.md and all samples are in {folder}")
-
-
-def _sample_file(folder: Path, model: str, task: str) -> Path:
-    return folder / _file_name(model) / f"{_file_name(task)}.jsonl"
-
-
-def _file_name(name: str) -> str:
-    """A name as part of a path: readable where it is simple, unique where it is not."""
-    import hashlib
-    import re
-
-    simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._")[-80:]
-    if simple and simple == name:
-        return simple
-    return f"{simple or 'unnamed'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -15,6 +15,7 @@ from oprd.training.config import OPRDConfig
 from oprd.training.data import load_prompts
 from oprd.training.resume import find_checkpoint
 from oprd.training.sources import check_output_dir, locate
+from oprd.training.task_evaluation import BEST, read_best
 from oprd.training.trainer import OPRDTrainer
 
 
@@ -35,6 +36,11 @@ def run(arguments: Sequence[str]) -> None:
     if is_main:
         steps = trainer.state.global_step
         typer.echo(f"Trained {steps} steps: student, run.json and metrics.jsonl in {output_dir}")
+        if args.keep_best is not None and (best := read_best(output_dir)) is not None:
+            typer.echo(
+                f"Best {best['figure']}: {best['value']:.1%} at step {best['step']}, kept in "
+                f"{output_dir / BEST}"
+            )
     if Version(transformers.__version__) >= Version("5.18"):
         trainer.end()
 
