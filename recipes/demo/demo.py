@@ -29,7 +29,8 @@ from transformers.utils import logging as transformers_logging
 
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.evaluation.evaluate import Evaluation, evaluate_model
-from oprd.evaluation.tasks import arithmetic
+from oprd.evaluation.tasks.base import shared_prompts
+from oprd.evaluation.tasks.load import generate_task
 from oprd.reports.curves import plot_curves
 
 HERE = Path(__file__).parent
@@ -47,14 +48,13 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     shutil.rmtree(options.run, ignore_errors=True)
 
-    train = arithmetic.problems(
-        "train", options.steps * options.rollouts, seed=2, subtraction=False
-    )
-    held_out = arithmetic.load("test", options.problems, seed=0, subtraction=False)
-    prove_disjoint(train, held_out)
+    train = generate_task("additions", "train", options.steps * options.rollouts, seed=2)
+    held_out = generate_task("additions", "test", options.problems)
+    if shared := shared_prompts(train, held_out):
+        raise SystemExit(f"{len(shared)} held-out problems are among those trained on.")
     console.print(
         f"Student: SmolLM2-135M-Instruct. Teacher: the same with {HERE.name}/teacher.\n"
-        f"{len(train)} training problems, {len(held_out.problems)} held out, none in both."
+        f"{len(train.problems)} training problems, {len(held_out.problems)} held out, none in both."
     )
 
     base = base_model_folder(ROOT / ".cache")
@@ -78,7 +78,7 @@ def main() -> None:
             save_strategy="no",
             report_to=[],
         ),
-        train_dataset=Dataset.from_list([{"prompt": problem.prompt} for problem in train]),
+        train_dataset=Dataset.from_list(train.rows()),
     )
     tokenizer = AutoTokenizer.from_pretrained(base)
 
@@ -120,15 +120,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--weight", type=float, default=1.0, help="factor of the loss")
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
     return parser.parse_args()
-
-
-def prove_disjoint(train: list[arithmetic.Problem], held_out) -> None:
-    """Stop if a held-out problem is trained on, whatever the splits promise."""
-    shared = {problem.prompt for problem in train} & {
-        problem.prompt for problem in held_out.problems
-    }
-    if shared:
-        raise SystemExit(f"{len(shared)} held-out problems are among those trained on.")
 
 
 def gap_closed(teacher: Evaluation, before: Evaluation, after: Evaluation) -> float:

@@ -54,6 +54,18 @@ def test_a_run_trains_saves_the_student_and_resumes(folder: Path):
     assert state["global_step"] == 3
 
 
+def test_a_run_can_be_evaluated_on_tasks_while_it_trains(folder: Path, tmp_path: Path):
+    (tmp_path / "run.yaml").write_text(
+        SETTINGS.format(folder=folder)
+        + "eval_tasks: [additions, arithmetic]\neval_limit: 2\neval_samples: 1\n"
+        + "keep_best: arithmetic/avg@1\n"
+    )
+    result = invoke(tmp_path, "--output_dir", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert f"Best arithmetic/avg@1: 0.0% at step 0, kept in {tmp_path}/out/best" in result.stdout
+    assert (tmp_path / "out" / "evaluations" / "step-000002" / "additions.jsonl").is_file()
+
+
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch):
     def loaded(*args: object, **kwargs: object):

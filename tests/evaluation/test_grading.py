@@ -39,6 +39,32 @@ def test_the_answer_is_kept_as_it_stands() -> None:
     assert grade(r"\boxed{5", "5").extracted is None
 
 
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (r"\boxed{" * 8000, "unterminated"),
+        (r"\boxed{" * 4000 + "5" + "}" * 4000, "correct"),
+        (r"\boxed{" * 4000 + "}" * 4000, "parse_error"),
+        (r"\boxed{5} " * 8000, "correct"),
+        (rf"\boxed{{{'9' * 50_000}}}", "wrong"),
+        (rf"\boxed{{{'9' * 50_000}@}}", "parse_error"),
+        (rf"\boxed{{{'{' * 9000}5{'}' * 9000}}}", "parse_error"),
+        (rf"\boxed{{5{' ' * 50_000}x}}", "parse_error"),
+    ],
+    ids=lambda value: value if len(value) < 20 else value[:12],
+)
+def test_what_a_model_repeats_without_end_costs_nothing(text: str, status: str) -> None:
+    started = time.process_time()
+    assert grade(text, "5").status == status
+    assert time.process_time() - started < 1
+
+
+def test_integers_of_any_length_are_compared() -> None:
+    digits = "9" * 5000
+    assert grade(rf"\boxed{{{digits}}}", digits).correct
+    assert not grade(rf"\boxed{{{digits[:-1]}8}}", digits).correct
+
+
 def test_grades_in_threads() -> None:
     with ThreadPoolExecutor(4) as threads:
         texts = [rf"\boxed{{\frac{{{i}}}{{2}}}}" for i in range(1, 20, 2)]

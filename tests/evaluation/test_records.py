@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 
 from oprd.evaluation.grading import Grade
-from oprd.evaluation.records import RecordFile, final_grade, read_records, rewrite_records
+from oprd.evaluation.records import (
+    RecordFile,
+    final_grade,
+    read_records,
+    rewrite_records,
+    sample_file,
+)
 from tests.evaluation.samples import header, record
 
 HEADER = header()
@@ -102,3 +108,13 @@ def test_truncated_explains_a_failure_and_spares_a_success() -> None:
     assert final_grade(Grade(False, "unterminated"), "length").status == "truncated"
     assert final_grade(Grade(True, "correct", "5"), "length").status == "correct"
     assert final_grade(Grade(False, "wrong", "5"), "stop").status == "wrong"
+
+
+def test_names_stay_inside_the_output_folder(tmp_path: Path) -> None:
+    names = ["../x", "/etc/passwd", "a/../b", "..", "\0", "", "n" * 300, "a b", "a_b"]
+    files = {sample_file(tmp_path, name, name) for name in names}
+    assert len(files) == len(names)
+    for file in files:
+        assert file.resolve().is_relative_to(tmp_path.resolve())
+        assert len(file.relative_to(tmp_path).parts) == 2
+        assert max(map(len, file.parts)) < 255

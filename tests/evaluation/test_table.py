@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -21,12 +22,28 @@ def printed(*evaluations) -> str:
 def test_the_table_says_what_a_reader_needs() -> None:
     text = printed(BEFORE, AFTER)
     for part in (
-        *("before", "after", "Avg@2", "50.0% [", "Best@2", "66.7%", "maj@2", "Dist-4g", "6 / 6"),
-        *("correct 3, wrong 3", "version 1, h", "temperature 0.7", "What is 2 + 3?"),
-        "after − before: +50.0% [",
+        *("before", "after", "Avg@2", "50.0% [", "Best@2", "66.7%", "maj@2", "Dist-4g", "6 of 6"),
+        *("version 1, h", "temperature 0.7", "What is 2 + 3?"),
+        "after − before: +50.0 points [",
         "2 won, 0 lost, 1 equal",
     ):
         assert part in text
+
+
+def test_every_status_has_a_row_and_what_all_models_share_is_said_once() -> None:
+    lines = printed(BEFORE, replace(AFTER, header={**AFTER.header, "weights": "v"})).splitlines()
+    rows = {cells[1].strip(): cells[2:-1] for line in lines if (cells := line.split("│"))[1:]}
+    assert [[cell.strip() for cell in rows[name]] for name in ("correct", "wrong", "weights")] == [
+        ["0", "3"],
+        ["6", "3"],
+        ["w", "v"],
+    ]
+    assert lines.count("dtype: float32") == 1
+
+
+def test_figures_that_are_the_same_with_one_sample_are_shown_once() -> None:
+    text = printed(evaluation({"a": [True], "b": [False]}))
+    assert "Avg@1" in text and "Best@1" not in text and "solved never" not in text
 
 
 def test_the_json_holds_the_figures_of_the_table() -> None:

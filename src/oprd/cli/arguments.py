@@ -30,8 +30,8 @@ JSON_FIELDS = (
     "chat_template_kwargs",
     "gradient_checkpointing_kwargs",
 )
-# The configuration reads layer numbers too; the command line needs one type, text.
-WIDER = {"layers": str | int | list[int]}
+# The configuration reads numbers and lists too; the command line needs one type, text.
+WIDER = {"layers": str | int | list[int], "eval_tasks": str | list[str] | None}
 
 
 @dataclass
@@ -42,7 +42,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Prompts: a parquet, JSONL, JSON or CSV file, a folder saved by datasets, a "
-            "task such as arithmetic, or a dataset on the hub."
+            "task such as additions, or a dataset on the hub."
         },
     )
     dataset_config: str | None = field(

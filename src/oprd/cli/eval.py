@@ -1,112 +1,167 @@
 """`oprd eval`: models and tasks in, a table with intervals and paired differences out."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from oprd.cli.errors import setting_up
+
 if TYPE_CHECKING:
     from oprd.evaluation.evaluate import Evaluation
+    from oprd.evaluation.run_folder import ModelSource
     from oprd.evaluation.sampling import Sampling
     from oprd.evaluation.tasks.base import Task
 
+Tasks = Annotated[
+    list[str],
+    typer.Option("--tasks", help="Task names or NAME=FILE, comma-separated; repeatable."),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="Path, hub id, adapter, run folder or checkpoint; repeatable."),
+]
+Run = Annotated[
+    Path | None,
+    typer.Option("--run", help="A run folder: its teacher, its student before and after."),
+]
+Samples = Annotated[int, typer.Option("--samples", help="Responses per problem.")]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy, with --samples 1.")]
+TopP = Annotated[float, typer.Option("--top_p", help="Nucleus probability mass.")]
+MaxNewTokens = Annotated[int, typer.Option("--max_new_tokens", help="Limit of a response.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="Only the first so many problems.")]
+EngineName = Annotated[str, typer.Option("--engine", help="transformers or vllm.")]
+Seed = Annotated[int, typer.Option("--seed", help="Base seed of samples and bootstrap.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch_size", help="Responses drawn at once by Transformers.")
+]
+Dtype = Annotated[
+    str, typer.Option("--dtype", help="auto is the checkpoint's own, with --run the run's.")
+]
+BaseModel = Annotated[
+    str | None, typer.Option("--base_model", help="What adapters given by --model are loaded on.")
+]
+Revision = Annotated[
+    str | None, typer.Option("--revision", help="Revision of the --model on the hub.")
+]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--output_dir",
+        help="Samples and results; a finished part is kept. By default RUN/evaluations for --run, "
+        "else evaluations.",
+    ),
+]
+BadRows = Annotated[
+    str,
+    typer.Option("--bad_rows", "--bad-rows", help="error, or skip and count, bad rows of a file."),
+]
+Regrade = Annotated[
+    bool, typer.Option("--regrade", help="Grade the samples on disk again, without a model.")
+]
+SelfTest = Annotated[
+    bool, typer.Option("--self_test", "--self-test", help="Grade every gold answer first.")
+]
+
 
 def evaluate(
-    model: Annotated[
-        list[str],
-        typer.Option(
-            "--model", help="Path, hub id, adapter, run folder or checkpoint; repeatable."
-        ),
-    ],
-    tasks: Annotated[
-        list[str],
-        typer.Option("--tasks", help="Task names or NAME=FILE, comma-separated; repeatable."),
-    ],
-    samples: Annotated[int, typer.Option("--samples", help="Responses per problem.")] = 16,
-    temperature: Annotated[
-        float, typer.Option("--temperature", help="0 is greedy, with --samples 1.")
-    ] = 0.7,
-    top_p: Annotated[float, typer.Option("--top_p", help="Nucleus probability mass.")] = 0.95,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max_new_tokens", help="Length limit of a response.")
-    ] = 1024,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Only the first so many problems.")
-    ] = None,
-    engine: Annotated[str, typer.Option("--engine", help="transformers or vllm.")] = "transformers",
-    seed: Annotated[int, typer.Option("--seed", help="Base seed of samples and bootstrap.")] = 0,
-    batch_size: Annotated[
-        int, typer.Option("--batch_size", help="Responses drawn at once by Transformers.")
-    ] = 32,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto is the checkpoint's own.")] = "auto",
-    base_model: Annotated[
-        str | None, typer.Option("--base_model", help="What adapters are loaded on.")
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="Revision of a model on the hub.")
-    ] = None,
-    output_dir: Annotated[
-        Path, typer.Option("--output_dir", help="Samples and results; a finished part is kept.")
-    ] = Path("evaluations"),
-    bad_rows: Annotated[
-        str, typer.Option("--bad-rows", help="error, or skip and count, bad rows of a file.")
-    ] = "error",
-    regrade: Annotated[
-        bool, typer.Option("--regrade", help="Grade the samples on disk again, without a model.")
-    ] = False,
-    self_test: Annotated[
-        bool, typer.Option("--self-test", help="Grade every gold answer first; stop if one fails.")
-    ] = False,
+    tasks: Tasks,
+    model: Models = None,
+    run: Run = None,
+    samples: Samples = 16,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 0.95,
+    max_new_tokens: MaxNewTokens = 1024,
+    limit: Limit = None,
+    engine: EngineName = "transformers",
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    dtype: Dtype = "auto",
+    base_model: BaseModel = None,
+    revision: Revision = None,
+    output_dir: OutputDir = None,
+    bad_rows: BadRows = "error",
+    regrade: Regrade = False,
+    self_test: SelfTest = False,
 ) -> None:
-    """Evaluate models: Avg@n with intervals, and paired differences between them."""
-    from oprd.evaluation.sampling import Sampling
-    from oprd.evaluation.tasks.load import load_task
+    """Evaluate models, those of --model and of --run, and compare them problem by problem."""
+    with setting_up():
+        from oprd.evaluation.records import sample_file
+        from oprd.evaluation.run_folder import ModelSource
+        from oprd.evaluation.sampling import Sampling
+        from oprd.evaluation.tasks.load import load_task
 
-    if bad_rows not in ("error", "skip"):
-        raise ValueError(f"--bad-rows must be 'error' or 'skip', got {bad_rows!r}.")
-    if engine not in ("transformers", "vllm"):
-        raise ValueError(f"--engine must be 'transformers' or 'vllm', got {engine!r}.")
-    sampling = Sampling(samples, temperature, top_p, max_new_tokens, seed)
-    names = [name for given in tasks for name in given.split(",") if name]
-    loaded = [load_task(name, limit=limit, bad_rows=bad_rows) for name in names]
-    files = {
-        (m, task.name): _sample_file(output_dir, m, task.name) for m in model for task in loaded
-    }
-    if len(files) < len(model) * len(loaded):
-        raise ValueError(f"a model or a task is named twice in {model} and {names}.")
-    output_dir.mkdir(parents=True, exist_ok=True)
-    if self_test:
-        _self_test(loaded)
-    if regrade:
-        found = [_regrade(files[m, task.name], task) for m in model for task in loaded]
-    else:
-        found = []
-        for name in model:
-            options = {
-                "engine": engine,
-                "base_model": base_model,
-                "revision": revision,
-                "dtype": dtype,
-                "batch_size": batch_size,
-            }
-            outputs = {task.name: files[name, task.name] for task in loaded}
-            found += _run(name, options, loaded, sampling, outputs)
-    _report(found, output_dir)
+        _check_choice("--engine", engine, "transformers", "vllm")
+        _check_choice("--bad_rows", bad_rows, "error", "skip")
+        sampling = Sampling(samples, temperature, top_p, max_new_tokens, seed)
+        models = [ModelSource(name, name, base_model, revision, dtype) for name in model or []]
+        if run is not None:
+            models += _models_of_run(run, dtype)
+        names = [name for given in tasks for name in given.split(",") if name]
+        _check_names([one.name for one in models], names)
+        on_bad_rows = cast(Any, bad_rows)
+        loaded = [load_task(name, limit=limit, bad_rows=on_bad_rows) for name in names]
+        _check_names([one.name for one in models], [task.name for task in loaded])
+        folder = output_dir or (run or Path()) / "evaluations"
+        folder.mkdir(parents=True, exist_ok=True)
+        if self_test:
+            _self_test(loaded)
+    found = []
+    for one in models:
+        outputs = {task.name: sample_file(folder, one.name, task.name) for task in loaded}
+        if regrade:
+            found += [_regrade(outputs[task.name], task) for task in loaded]
+        else:
+            found += _draw(one, engine, batch_size, loaded, sampling, outputs)
+    _report(found, folder)
 
 
-def _run(
-    name: str,
-    options: dict,
+def _models_of_run(run: Path, dtype: str) -> "list[ModelSource]":
+    from oprd.evaluation.run_folder import models_of_run
+
+    models = models_of_run(run)
+    return models if dtype == "auto" else [replace(model, dtype=dtype) for model in models]
+
+
+def _check_choice(option: str, value: str, *choices: str) -> None:
+    if value not in choices:
+        raise ValueError(f"{option} must be {' or '.join(map(repr, choices))}, got {value!r}.")
+
+
+def _check_names(models: list[str], tasks: list[str]) -> None:
+    if not models:
+        raise ValueError("which model? Give --model PATH, or --run FOLDER of a training run.")
+    if not tasks:
+        raise ValueError("which task? Give --tasks NAME.")
+    for what, names in (("model", models), ("task", tasks)):
+        if len(set(names)) < len(names):
+            raise ValueError(f"a {what} is named twice: {', '.join(names)}.")
+
+
+def _draw(
+    model: "ModelSource",
+    engine: str,
+    batch_size: int,
     tasks: "list[Task]",
     sampling: "Sampling",
     outputs: dict[str, Path],
 ) -> "list[Evaluation]":
     """One model on every task; the model is released when this returns."""
-    from oprd.evaluation.evaluate import evaluate as run
+    from oprd.evaluation.evaluate import evaluate
     from oprd.evaluation.models import open_engine
 
-    engine, identity = open_engine(name, **options)
-    return [run(engine, task, sampling, identity, outputs[task.name]) for task in tasks]
+    with setting_up():
+        opened, identity = open_engine(
+            model.source,
+            engine=engine,
+            base_model=model.base_model,
+            revision=model.revision,
+            dtype=model.dtype,
+            batch_size=batch_size,
+        )
+    identity["model"] = model.name
+    return [evaluate(opened, task, sampling, identity, outputs[task.name]) for task in tasks]
 
 
 def _regrade(path: Path, task: "Task") -> "Evaluation":
@@ -134,7 +189,7 @@ def _self_test(tasks: "list[Task]") -> None:
         typer.echo(f"self-test of {task.name}: {result.problems} gold answers, all as they must be")
 
 
-def _report(evaluations: "list[Evaluation]", output_dir: Path) -> None:
+def _report(evaluations: "list[Evaluation]", folder: Path) -> None:
     import json
 
     from rich.console import Console
@@ -142,21 +197,6 @@ def _report(evaluations: "list[Evaluation]", output_dir: Path) -> None:
     from oprd.evaluation.table import print_report, to_json, to_markdown
 
     print_report(evaluations, Console())
-    (output_dir / "results.json").write_text(json.dumps(to_json(evaluations), indent=2) + "\n")
-    (output_dir / "results.md").write_text(to_markdown(evaluations), encoding="utf-8")
-    typer.echo(f"results.json, results.md and all samples are in {output_dir}")
-
-
-def _sample_file(output_dir: Path, model: str, task: str) -> Path:
-    return output_dir / _file_name(model) / f"{_file_name(task)}.jsonl"
-
-
-def _file_name(name: str) -> str:
-    """A name as part of a path: readable where it is simple, unique where it is not."""
-    import hashlib
-    import re
-
-    simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._")[-80:]
-    if simple and simple == name:
-        return simple
-    return f"{simple or 'unnamed'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    (folder / "results.json").write_text(json.dumps(to_json(evaluations), indent=2) + "\n")
+    (folder / "results.md").write_text(to_markdown(evaluations), encoding="utf-8")
+    typer.echo(f"results.json, results.md and all samples are in {folder}")

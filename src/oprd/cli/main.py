@@ -1,5 +1,7 @@
 """The `oprd` command. Each subcommand imports what it needs when it runs."""
 
+import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -38,6 +40,9 @@ def main(
 ) -> None:
     """On-policy representation distillation of language models."""
     show_tracebacks(debug)
+    if not sys.warnoptions:
+        # Libraries announce their own renamings, which are no news to the person here.
+        warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 @app.command(

@@ -1,7 +1,5 @@
 """`oprd train`: arguments in, a trained student in the output directory."""
 
-import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -17,14 +15,12 @@ from oprd.training.config import OPRDConfig
 from oprd.training.data import load_prompts
 from oprd.training.resume import find_checkpoint
 from oprd.training.sources import check_output_dir, locate
+from oprd.training.task_evaluation import BEST, read_best
 from oprd.training.trainer import OPRDTrainer
 
 
 def run(arguments: Sequence[str]) -> None:
     """Train, and save the student; everything that can be checked is checked before it loads."""
-    if not sys.warnoptions:
-        # Libraries announce their own renamings, which are no news to the person here.
-        warnings.filterwarnings("ignore", category=FutureWarning)
     with setting_up():
         data, args, models = parse(arguments)
         output_dir = check_output_dir(cast(str, args.output_dir))
@@ -40,6 +36,11 @@ def run(arguments: Sequence[str]) -> None:
     if is_main:
         steps = trainer.state.global_step
         typer.echo(f"Trained {steps} steps: student, run.json and metrics.jsonl in {output_dir}")
+        if args.keep_best is not None and (best := read_best(output_dir)) is not None:
+            typer.echo(
+                f"Best {best['figure']}: {best['value']:.1%} at step {best['step']}, kept in "
+                f"{output_dir / BEST}"
+            )
     if Version(transformers.__version__) >= Version("5.18"):
         trainer.end()
 

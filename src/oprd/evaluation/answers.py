@@ -8,6 +8,9 @@ import re
 from decimal import Decimal
 from typing import NamedTuple
 
+# Longer answers are babble, unless they are integers.
+LONGEST = 2_000
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 MACROS = r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname|hbox)\s*"
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
@@ -60,22 +63,26 @@ def last_box(text: str) -> Box:
     is taken instead.
     """
     text = EMPTY_BOX.sub("", text)
-    content = None
-    for match in BOX.finditer(text):
-        end = _closing_brace(text, match.end())
+    closing = _closing_braces(text)
+    # Backwards: a box that stays open around later complete ones does not hide them.
+    for match in reversed(list(BOX.finditer(text))):
+        end = closing.get(match.end() - 1)
         if end is None:
-            # An earlier box that stays open around later complete ones does not hide them.
-            unterminated = BOX.search(text, match.end()) is None
-            if unterminated:
-                return Box(None, unterminated=True)
-        elif not is_blank(text[match.end() : end]):
-            content = text[match.end() : end].strip()
-    return Box(content)
+            return Box(None, unterminated=True)
+        content = text[match.end() : end].strip()
+        if len(content) > LONGEST or not is_blank(content):
+            return Box(content)
+    return Box(None)
 
 
 def is_blank(content: str) -> bool:
     """Whether a box holds nothing that shows."""
-    return re.sub(rf"{SPACE}|[${{}}]", "", content) == ""
+    return re.sub(rf"{SPACE}|[${{}}]|\\boxed|\\fbox", "", content) == ""
+
+
+def is_babble(answer: str) -> bool:
+    """Whether an answer is too long to be read: it would cost more than all others together."""
+    return len(answer) > LONGEST and re.fullmatch(r"[+-]?[0-9]+", answer) is None
 
 
 def strip_outer(answer: str) -> str:
@@ -154,8 +161,8 @@ def plain_formula(answer: str) -> str:
 
 def comparable(answer: str | None) -> str | None:
     """The form in which answers vote: equal numbers and equal words are one answer."""
-    if answer is None:
-        return None
+    if answer is None or is_babble(answer):
+        return answer
     number = parse_number(answer)
     if number is not None:
         digits = f"{number:f}"
@@ -167,19 +174,20 @@ def comparable(answer: str | None) -> str | None:
     return re.sub(r"\\left|\\right|\\[,;:! ]|\s", "", formula)
 
 
-def _closing_brace(text: str, start: int) -> int | None:
-    """Where the brace that was opened before `start` is closed; escaped braces are characters."""
-    depth = 1
-    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth == 0:
-            return match.start()
-    return None
+def _closing_braces(text: str) -> dict[int, int]:
+    """Where each opening brace that is closed is closed; escaped braces are characters."""
+    closing, opened = {}, []
+    for match in BRACE.finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "}" and opened:
+            closing[opened.pop()] = match.start()
+    return closing
 
 
 def _is_balanced(text: str) -> bool:
     """Whether every brace of a text closes within it."""
-    return _closing_brace(text + "}", 0) == len(text)
+    return _closing_braces(f"{{{text}}}").get(0) == len(text) + 1
 
 
 def _unit_out(match: re.Match[str]) -> str:

@@ -109,7 +109,8 @@ class TransformersEngine:
         for start in range(0, len(ordered), self.batch_size):
             yield self._batch(ordered[start : start + self.batch_size], sampling)
 
-    @torch.inference_mode()
+    # Not inference mode: a model in training may keep what a forward pass left in its buffers.
+    @torch.no_grad()
     def _batch(self, batch: list[Request], sampling: Sampling) -> list[Response]:
         started = time.perf_counter()
         # Padding is told apart by the mask, never by its token, so that an end token serves too.

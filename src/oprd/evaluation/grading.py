@@ -58,6 +58,8 @@ def compare_answers(answer: str, gold: str) -> Status:
     """Compare an extracted answer with a gold answer."""
     from oprd.evaluation.verify import verify
 
+    if answers.is_babble(answer):
+        return "parse_error"
     number, expected = answers.parse_number(answer), answers.parse_number(gold)
     if number is not None and expected is not None and answers.is_integer(expected):
         return "correct" if number == expected else "wrong"

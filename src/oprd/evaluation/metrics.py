@@ -44,6 +44,16 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
     return by_count[correct.sum(axis=1)]
 
 
+def pass_ks(n: int) -> list[int]:
+    """The k of the pass@k that are reported for n samples: the powers of two between 1 and n."""
+    return [2**power for power in range(1, n.bit_length()) if 2**power < n]
+
+
+def accuracy_names(n: int) -> list[str]:
+    """The figures of n samples of which more is better."""
+    return [f"avg@{n}", f"best@{n}", f"maj@{n}", *[f"pass@{k}" for k in pass_ks(n)]]
+
+
 def majority_at_n(answers: Sequence[Sequence[Hashable | None]], correct: np.ndarray) -> np.ndarray:
     """maj@n: the chance that the most frequent answer is correct, ties broken by lot.
 

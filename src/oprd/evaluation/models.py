@@ -50,7 +50,7 @@ def load_model(
     Args:
         source: a path or a hub id, of a model or of an adapter.
         base_model: what to load an adapter on, instead of what it names itself.
-        revision: of a hub id.
+        revision: of a hub id; for an adapter in a folder, of its base.
         dtype: `"auto"` is the checkpoint's own.
 
     Raises:
@@ -62,10 +62,11 @@ def load_model(
     if adapter.is_file():
         peft: Any = require("peft", "peft", "an adapter")
         base = base_model or json.loads(adapter.read_text())["base_model_name_or_path"]
-        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(base, revision=revision, dtype=dtype)
         model = peft.PeftModel.from_pretrained(model, source)
         has_tokenizer = (Path(source) / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(source if has_tokenizer else base)
+        place = source if has_tokenizer else base
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
     else:
         model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
@@ -84,7 +85,7 @@ def open_engine(
     """Load a model into an engine.
 
     Returns:
-        The engine, and `model`, `revision` and `weights` for the record of an evaluation.
+        The engine, and `model`, `path`, `revision` and `weights` for the record of an evaluation.
 
     Raises:
         ValueError: the engine is unknown, or cannot do what is asked.
@@ -94,18 +95,17 @@ def open_engine(
     folder = resolve_model(source)
     if engine == "transformers":
         model, tokenizer = load_model(folder, base_model=base_model, revision=revision, dtype=dtype)
-        return (
-            TransformersEngine(model, tokenizer, batch_size),
-            {**identify(model), "model": source},
-        )
+        identity = {**identify(model), "model": source, "path": folder}
+        return TransformersEngine(model, tokenizer, batch_size), identity
     if engine == "vllm":
         from oprd.evaluation.vllm_engine import VllmEngine
 
-        if base_model is not None or (Path(folder) / "adapter_config.json").is_file():
+        if (Path(folder) / "adapter_config.json").is_file():
             raise ValueError("engine vllm evaluates whole models: merge the adapter first.")
         opened = VllmEngine(folder, revision=revision, dtype=dtype)
         weights = file_fingerprint(Path(folder)) if Path(folder).is_dir() else None
-        return opened, {"model": source, "revision": revision, "weights": weights}
+        identity = {"model": source, "path": folder, "revision": revision, "weights": weights}
+        return opened, identity
     raise ValueError(f"engine must be 'transformers' or 'vllm', got {engine!r}.")
 
 

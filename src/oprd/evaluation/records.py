@@ -1,5 +1,7 @@
 """Samples on disk, one JSON line each."""
 
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,11 @@ class RecordFile(RowFile[Record]):
         super().__init__(path, header, Record)
 
 
+def sample_file(folder: Path, model: str, task: str) -> Path:
+    """Where the samples of a model on a task go, whatever characters their names hold."""
+    return folder / _file_name(model) / f"{_file_name(task)}.jsonl"
+
+
 def read_records(path: Path) -> tuple[dict[str, Any], list[Record]]:
     """The header and the samples of a file; a cut last line is passed over.
 
@@ -71,3 +78,11 @@ def read_records(path: Path) -> tuple[dict[str, Any], list[Record]]:
 def rewrite_records(path: Path, header: dict[str, Any], records: Iterable[Record]) -> None:
     """Replace a file's contents in one step: the old file stays until the new one is complete."""
     rewrite_rows(path, header, records)
+
+
+def _file_name(name: str) -> str:
+    """A name as part of a path: readable where it is simple, unique where it is not."""
+    simple = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._")[-80:]
+    if simple and simple == name:
+        return simple
+    return f"{simple or 'unnamed'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 FORMAT = 1
 # What may differ between the runs that fill one file.
-FREE_KEYS = frozenset({"versions", "batch_size", "device"})
+FREE_KEYS = frozenset({"path", "versions", "batch_size", "device"})
 
 
 class Row(Protocol):

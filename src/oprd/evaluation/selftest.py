@@ -1,6 +1,7 @@
 """Does a task's grader accept every gold answer, and refuse it when it is changed?"""
 
 from dataclasses import dataclass
+from decimal import MAX_PREC, localcontext
 
 from oprd.evaluation.answers import parse_number, parse_words, strip_outer
 from oprd.evaluation.regrade import grade_all
@@ -43,7 +44,9 @@ def changed(gold: str) -> str:
     """Another answer: a number plus one, words with one more, a formula plus one."""
     number = parse_number(gold)
     if number is not None:
-        return f"{number + 1:f}"
+        # At full precision: Decimal's default would round a long number back to itself.
+        with localcontext(prec=MAX_PREC):
+            return f"{number + 1:f}"
     if parse_words(gold) is not None:
         return rf"\text{{not {parse_words(gold)}}}"
     return f"{strip_outer(gold)}+1"

@@ -115,9 +115,7 @@ def summarise(records: Sequence[Record], seed: int = 0) -> Summary:
         best=mean_interval(metrics.best_at_n(correct), seed=seed),
         majority=mean_interval(metrics.majority_at_n(answers, correct), seed=seed),
         pass_at={
-            k: mean_interval(metrics.pass_at_k(correct, k), seed=seed)
-            for k in (2**power for power in range(1, n.bit_length()))
-            if k < n
+            k: mean_interval(metrics.pass_at_k(correct, k), seed=seed) for k in metrics.pass_ks(n)
         },
         solved_never=float((average == 0).mean()),
         solved_always=float((average == 1).mean()),

@@ -6,21 +6,26 @@ HTML are escaped.
 
 import html
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from oprd.evaluation.evaluate import Evaluation, compare_evaluations
+from oprd.evaluation.grading import Status
 from oprd.evaluation.intervals import Comparison, Estimate
 from oprd.evaluation.metrics import DISTINCT_BUDGET
 from oprd.evaluation.summary import Lengths
 
-# Keys of a header that the table shows below the figures.
-SETTINGS = ("revision", "weights", "engine", "dtype", "grader", "source")
+# Keys of a header that a reader needs to believe the figures.
+SETTINGS = ("path", "revision", "weights", "engine", "dtype", "grader", "source")
+LEGEND = (
+    f"[low, high] is a 95% interval with problems as the unit. Dist-n: first {DISTINCT_BUDGET} "
+    "tokens of a sample; Dist-4g: words, as in the paper. Tokens: mean / median / p95."
+)
 
 
 def by_task(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
@@ -39,24 +44,31 @@ def comparisons(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, Compa
     ]
 
 
-def figure_rows(evaluations: Sequence[Evaluation]) -> list[tuple[str, list[str]]]:
-    """Names of figures, each with one cell a model, from what the records say."""
-    columns = [_column(evaluation) for evaluation in evaluations]
-    names = dict.fromkeys(name for column in columns for name in column)
-    return [(name, [column.get(name, "–") for column in columns]) for name in names]
+def rows_and_notes(group: Sequence[Evaluation]) -> tuple[list[list[str]], list[tuple[str, str]]]:
+    """What the records and headers of one task say.
+
+    Returns:
+        Rows of a name and one cell a model, and notes of a name and what holds for every model.
+    """
+    found = {status for evaluation in group for status in evaluation.summary.statuses}
+    statuses = [status for status in get_args(Status) if status in found]
+    figures = _aligned([_figures(evaluation, statuses) for evaluation in group])
+    settings = _aligned([_settings(evaluation) for evaluation in group])
+    differing = [row for row in settings if len(set(row[1:])) > 1]
+    return figures + differing, [(row[0], row[1]) for row in settings if row not in differing]
 
 
 def print_report(evaluations: Sequence[Evaluation], console: Console) -> None:
-    """Print a table a task, the paired differences and one prompt as the model read it."""
+    """Print a table a task, the paired differences, and what holds for every model."""
     for task, group in by_task(evaluations).items():
-        models = [Column(Text(plain(e.header["model"]))) for e in group]
+        rows, notes = rows_and_notes(group)
+        models = [Column(Text(plain(e.header["model"])), overflow="fold") for e in group]
         table = Table(Column(""), *models, title=Text(plain(task)))
-        for name, cells in figure_rows(group):
-            table.add_row(*[Text(plain(cell)) for cell in (name, *cells)])
+        for row in rows:
+            table.add_row(*[Text(plain(cell)) for cell in row])
         console.print(table)
-        console.print(Text(f"Prompt: {plain(group[0].header['prompt'])}"))
-        for line in comparison_lines(group):
-            console.print(Text(plain(line)))
+        for line in (*comparison_lines(group), LEGEND, *map(": ".join, notes)):
+            console.print(Text(plain(line)), soft_wrap=True)
 
 
 def to_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -75,22 +87,22 @@ def to_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def to_markdown(evaluations: Sequence[Evaluation]) -> str:
-    """A section for a model card: a table a task, the differences, one prompt."""
+    """A section for a model card: a table a task, the differences, what holds for every model."""
     lines: list[str] = []
     for task, group in by_task(evaluations).items():
+        rows, notes = rows_and_notes(group)
         lines += [f"### {_cell(task)}", "", _row("", *[e.header["model"] for e in group])]
         lines += ["|" + " --- |" * (len(group) + 1)]
-        lines += [_row(name, *cells) for name, cells in figure_rows(group)]
-        lines += ["", *[f"- {_cell(line)}" for line in comparison_lines(group)]]
-        prompt = html.escape(plain(group[0].header["prompt"]))
-        lines += ["", "One prompt, as the model read it:", "", f"<pre>{prompt}</pre>", ""]
+        lines += [_row(*row) for row in rows]
+        said = (*comparison_lines(group), LEGEND, *map(": ".join, notes))
+        lines += ["", *[f"- {_cell(line)}" for line in said], ""]
     return "\n".join(lines)
 
 
 def comparison_lines(group: Sequence[Evaluation]) -> list[str]:
     """One sentence a pair of models."""
     return [
-        f"{later} − {earlier}: {_percent(result.difference, signed=True)}, "
+        f"{later} − {earlier}: {_points(result.difference)}, "
         f"{result.wins} won, {result.losses} lost, {result.ties} equal, p = {result.p_value:.4f}"
         for later, earlier, result in comparisons(group)
     ]
@@ -101,41 +113,55 @@ def plain(text: object) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
-def _column(evaluation: Evaluation) -> dict[str, str]:
-    summary, header = evaluation.summary, evaluation.header
+def _aligned(columns: Sequence[dict[str, str]]) -> list[list[str]]:
+    """Rows of a name and its cell in every column."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [[name, *[column.get(name, "–") for column in columns]] for name in names]
+
+
+def _figures(evaluation: Evaluation, statuses: Sequence[str]) -> dict[str, str]:
+    summary = evaluation.summary
     n = summary.samples
-    sampling = header["sampling"]
-    return {
-        f"Avg@{n}": _percent(summary.average),
+    # With one sample these are all the same figure.
+    several = {
         **{f"pass@{k}": _percent(estimate) for k, estimate in summary.pass_at.items()},
         f"Best@{n}": _percent(summary.best),
         f"maj@{n}": _percent(summary.majority),
         "solved never / always": f"{summary.solved_never:.1%} / {summary.solved_always:.1%}",
-        **{
-            f"Dist-{k} (first {DISTINCT_BUDGET} tokens)": _share(share)
-            for k, share in summary.distinct.items()
-        },
-        "Dist-4g (words, paper)": _share(summary.distinct_4g),
-        **{
-            f"length, {kind}: mean / median / p95": _lengths(lengths)
-            for kind, lengths in summary.length.items()
-        },
-        "truncated": f"{summary.truncated:.1%}",
-        "samples obtained / asked": f"{len(evaluation.records)} / {evaluation.asked}",
-        "status": ", ".join(f"{name} {count}" for name, count in summary.statuses.items()),
+    }
+    return {
+        f"Avg@{n}": _percent(summary.average),
+        **(several if n > 1 else {}),
+        **{f"Dist-{k}": _share(share) for k, share in summary.distinct.items()},
+        "Dist-4g": _share(summary.distinct_4g),
+        **{f"tokens, {kind}": _lengths(lengths) for kind, lengths in summary.length.items()},
+        "reached the limit": f"{summary.truncated:.1%}",
+        "samples obtained": f"{len(evaluation.records)} of {evaluation.asked}",
+        **{f"  {status}": str(summary.statuses.get(status, 0)) for status in statuses},
         "seconds": f"{summary.seconds:.0f}",
         "tokens per second": f"{summary.tokens_per_second:.0f}",
-        "template": f"version {header['template_version']}, {header['template_hash']}",
+    }
+
+
+def _settings(evaluation: Evaluation) -> dict[str, str]:
+    header = evaluation.header
+    sampling = header["sampling"]
+    return {
         "sampling": f"temperature {sampling['temperature']}, top_p {sampling['top_p']}, "
         f"at most {sampling['max_new_tokens']} tokens, seed {sampling['seed']}",
+        "template": f"version {header['template_version']}, {header['template_hash']}",
+        "prompt, as a model read it": header["prompt"],
         **{key: str(header[key]) for key in SETTINGS if header.get(key) is not None},
     }
 
 
-def _percent(estimate: Estimate, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    low, high = estimate.low * 100, estimate.high * 100
-    return f"{estimate.value * 100:{sign}.1f}% [{low:{sign}.1f}, {high:{sign}.1f}]"
+def _percent(estimate: Estimate) -> str:
+    return f"{estimate.value:.1%} [{estimate.low * 100:.1f}, {estimate.high * 100:.1f}]"
+
+
+def _points(estimate: Estimate) -> str:
+    value, low, high = (100 * figure for figure in astuple(estimate))
+    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 def _share(share: float | None) -> str:

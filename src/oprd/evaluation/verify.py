@@ -25,8 +25,6 @@ TIME_LIMIT = 2.0
 START_LIMIT = 120.0
 # The worker keeps its own time; this wall time is for one that cannot, on a busy machine.
 PATIENCE = 60.0
-# Longer answers are babble; parsing them would cost the whole time limit.
-LONGEST = 2_000
 WORKER = Path(__file__).with_name("math_worker.py")
 
 
@@ -152,8 +150,6 @@ def verify(gold: str, answer: str, seconds: float = TIME_LIMIT) -> Status:
         ImportError: math-verify is not installed.
         OSError: its process does not start.
     """
-    if len(answer) > LONGEST:
-        return "parse_error"
     return cast(Status, _pool.ask(gold, answer, seconds))
 
 

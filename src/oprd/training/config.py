@@ -65,6 +65,14 @@ class OPRDConfig(DistillationConfig):
             in the student's or the teacher's context, "drop" leaves such prompts out.
         teacher_base_model_name_or_path: the base model of a teacher that is an adapter, where it is
             not the one that the adapter names.
+        eval_tasks: tasks as `oprd eval` takes them, comma-separated or as a list, on which the
+            student is evaluated before the first step, every `eval_steps` and after the last step.
+        eval_samples: responses per problem.
+        eval_temperature: of these responses; 0 is greedy, with one sample.
+        eval_max_new_tokens: their length limit, `max_completion_length` by default.
+        eval_limit: only the first so many problems of a task.
+        keep_best: a figure of a task, such as "aime24/avg@16": the student that reached the highest
+            is kept in the folder `best` of the run.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -149,6 +157,30 @@ class OPRDConfig(DistillationConfig):
         default=None,
         metadata={"help": "Base model of a teacher adapter, if not the one the adapter names."},
     )
+    eval_tasks: str | None = field(
+        default=None,
+        metadata={
+            "help": "Tasks, comma-separated, on which the student is evaluated before the first "
+            "step, every eval_steps and after the last step."
+        },
+    )
+    eval_samples: int = field(default=4, metadata={"help": "Responses per problem of a task."})
+    eval_temperature: float = field(
+        default=0.7, metadata={"help": "Of these responses; 0 is greedy, with one sample."}
+    )
+    eval_max_new_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Length limit of these responses, by default max_completion_length."},
+    )
+    eval_limit: int | None = field(
+        default=None, metadata={"help": "Only the first so many problems of a task."}
+    )
+    keep_best: str | None = field(
+        default=None,
+        metadata={
+            "help": 'A figure such as "aime24/avg@4": the best student by it is kept in "best".'
+        },
+    )
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded or allocated."""
@@ -167,6 +199,7 @@ class OPRDConfig(DistillationConfig):
         _check_positive("learning_rate", self.learning_rate, below=100.0)
         _check_steps(self.max_steps, self.num_train_epochs)
         _check_unused(self)
+        self._check_evaluation()
         accelerated = torch.accelerator.is_available() and not self.use_cpu
         if self.bf16 is None and not self.fp16:
             self.bf16 = accelerated
@@ -202,6 +235,14 @@ class OPRDConfig(DistillationConfig):
         return self.output_loss != "none" or self.diagnostics_steps > 0
 
     @property
+    def eval_task_names(self) -> list[str]:
+        """`eval_tasks` one by one."""
+        names = self.eval_tasks or []
+        if isinstance(names, str):
+            names = names.split(",")
+        return [name.strip() for name in names if name.strip()]
+
+    @property
     def rollouts_per_step(self) -> int:
         """Rollouts of one optimizer step, over all processes."""
         per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
@@ -219,6 +260,22 @@ class OPRDConfig(DistillationConfig):
             raise ValueError(f"jsd_beta must be between 0 and 1, got {self.jsd_beta}.")
         if self.output_loss == "none" or self.representation_weight != 0:
             _check_positive("representation_weight", self.representation_weight)
+
+    def _check_evaluation(self) -> None:
+        """What can be said of it before its tasks are loaded."""
+        _check_at_least("eval_samples", self.eval_samples, 1)
+        for name in ("eval_limit", "eval_max_new_tokens"):
+            if getattr(self, name) is not None:
+                _check_at_least(name, getattr(self, name), 1)
+        if self.eval_temperature != 0:
+            _check_positive("eval_temperature", self.eval_temperature)
+        elif self.eval_samples > 1:
+            raise ValueError(
+                f"eval_temperature=0 gives {self.eval_samples} identical responses: "
+                "set eval_samples=1."
+            )
+        if self.keep_best is not None and not self.eval_task_names:
+            raise ValueError(f"keep_best={self.keep_best!r} needs eval_tasks.")
 
     def _check_batches(self) -> None:
         """A generation batch holds whole groups of rollouts, and a checkpoint falls after one."""

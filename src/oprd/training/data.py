@@ -15,14 +15,13 @@ import pyarrow as pa
 from datasets import Dataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
-from oprd.evaluation.tasks import arithmetic
+from oprd.evaluation.tasks.load import generate_task, is_generated
 from oprd.training.examples import Example, parse_example, table
 from oprd.training.rows import BATCH_ROWS, SUFFIXES, Row, batch_rows, prompt_columns, read_rows
 from oprd.training.sources import locate
 
 BadRows = Literal["error", "skip"]
 
-TASKS = {"arithmetic": arithmetic.problems}
 # How many problems a task makes where nobody says.
 TASK_PROMPTS = 4096
 
@@ -63,7 +62,7 @@ def load_prompts(
     if max_prompts is not None and max_prompts < 1:
         raise ValueError(f"max_prompts must be at least 1, got {max_prompts}.")
     source = str(source)
-    if source in TASKS:
+    if is_generated(source):
         rows = _task_rows(source, split, max_prompts or TASK_PROMPTS, seed)
     elif (path := locate(source, "dataset", SUFFIXES)) and path.is_file():
         if split != "train":
@@ -141,9 +140,9 @@ def _collect(examples: Iterator[Example]) -> Dataset:
 
 
 def _task_rows(name: str, split: str, count: int, seed: int) -> Iterator[Row]:
-    problems = TASKS[name](split, count, seed)  # pyright: ignore[reportArgumentType]
-    for number, problem in enumerate(problems, 1):
-        yield Row(number, {"prompt": problem.prompt, "answer": problem.answer})
+    task = generate_task(name, split, count, seed)  # pyright: ignore[reportArgumentType]
+    for number, row in enumerate(task.rows(), 1):
+        yield Row(number, row)
 
 
 def _dataset_rows(

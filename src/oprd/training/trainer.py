@@ -34,6 +34,7 @@ from oprd.training.matching import gradient_reaches_all, pair_models
 from oprd.training.metrics import StepStatistics, cost_metrics
 from oprd.training.reading import Reading, TeacherReader
 from oprd.training.rollouts import RolloutTrainer
+from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teacher import (
     TeacherSource,
     obtain_teacher,
@@ -167,6 +168,8 @@ class OPRDTrainer(RolloutTrainer):
             "layer_pairs": [list(pair) for pair in self.pairs],
         }
         self.add_callback(RunRecorder(facts))
+        if self.args.eval_task_names:
+            self.add_callback(TaskEvaluation(self))
 
     # --- the loss -------------------------------------------------------------------------------
 

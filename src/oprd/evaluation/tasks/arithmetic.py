@@ -104,14 +104,13 @@ def load(
 ) -> base.Task:
     """The task: `count` problems of a split, named by their own text.
 
-    Without `subtraction` every term is added.
+    Without `subtraction` every term is added, and the task is called `additions`.
 
     Raises:
         ValueError: `count` is below 1, or `split` is not one of the two.
     """
-    kind = "" if subtraction else ", additions only"
     return base.Task(
-        name="arithmetic",
+        name="arithmetic" if subtraction else "additions",
         problems=tuple(
             base.Problem(p.expression, p.prompt, p.answer)
             for p in problems(split, count, seed, subtraction)
@@ -119,7 +118,7 @@ def load(
         template=base.Template(TEMPLATE.replace("{expression}", "{problem}"), chat=False),
         grade=grade,
         grader="oprd arithmetic 1",
-        source=f"generated: {split} split, {count} problems, seed {seed}{kind}",
+        source=f"generated: {split} split, {count} problems, seed {seed}",
         respond="The answer is {}.".format,
     )
 

@@ -114,7 +114,12 @@ class Task:
         return [{"prompt": p.prompt, "answer": p.gold} for p in self.problems]
 
 
+def prompt_text(prompt: Prompt) -> str:
+    """What a prompt asks: its text, or the last of its messages."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
 def shared_prompts(first: Task, second: Task) -> list[Prompt]:
     """The prompts that stand in both tasks: empty where training and evaluation are disjoint."""
-    known = {str(problem.prompt) for problem in first.problems}
-    return [problem.prompt for problem in second.problems if str(problem.prompt) in known]
+    known = {prompt_text(problem.prompt) for problem in first.problems}
+    return [problem.prompt for problem in second.problems if prompt_text(problem.prompt) in known]

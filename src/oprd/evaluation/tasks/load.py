@@ -1,13 +1,22 @@
 """A task from the name that a user gives."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from oprd.evaluation.tasks import arithmetic, custom, mathematics, reasoning
 from oprd.evaluation.tasks.base import Task
 from oprd.evaluation.tasks.files import BadRows
 
+Split = arithmetic.Split
+
+ARITHMETIC: dict[str, Callable[[Split, int, int], Task]] = {
+    "arithmetic": arithmetic.load,
+    "additions": partial(arithmetic.load, subtraction=False),
+}
+GYM = "reasoning_gym:"
 FORMS = (
-    f"arithmetic; {', '.join(mathematics.BENCHMARKS)}; reasoning_gym:NAME; NAME=FILE or a "
+    f"{', '.join(ARITHMETIC)}; {', '.join(mathematics.BENCHMARKS)}; {GYM}NAME; NAME=FILE or a "
     ".parquet, .jsonl or .json file; a .py file or python:MODULE with `prompts` and `grade`"
 )
 
@@ -28,16 +37,33 @@ def load_task(name: str, *, limit: int | None = None, bad_rows: BadRows = "error
     return _load(name, limit, bad_rows).first(limit)
 
 
+def is_generated(name: str) -> bool:
+    """Whether a name is that of a task that makes its problems, as many as are asked for."""
+    return name in ARITHMETIC or (name.startswith(GYM) and name != GYM)
+
+
+def generate_task(name: str, split: Split, count: int, seed: int = 0) -> Task:
+    """Make the problems of one split of a task. The splits share none.
+
+    Raises:
+        ValueError: the name, the split or a number is not one the task knows.
+        ImportError: reasoning-gym is needed and not installed.
+    """
+    if name in ARITHMETIC:
+        return ARITHMETIC[name](split, count, seed)
+    return reasoning.load(name.removeprefix(GYM), split, count, seed)
+
+
 def _load(name: str, limit: int | None, bad_rows: BadRows) -> Task:
     kind, _, rest = name.partition(":")
     label, equals, file = name.partition("=")
     suffix = Path(name).suffix
-    if name == "arithmetic":
-        return arithmetic.load()
+    if name in ARITHMETIC:
+        return generate_task(name, "test", 500)
+    if is_generated(name):
+        return generate_task(name, "test", limit or 100)
     if name in mathematics.BENCHMARKS:
         return mathematics.load_benchmark(name)
-    if kind == "reasoning_gym" and rest:
-        return reasoning.load(rest, count=limit or 100)
     if kind == "python" and rest:
         return custom.load(rest)
     if equals and label and file:

@@ -1,0 +1,214 @@
+"""The student on tasks while it trains: figures in the log, samples on disk, the best student kept.
+
+With several processes each draws a share of the samples and the main one grades them. Training is
+left as it was: the draws have random numbers of their own, and the mode is put back.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.distributed import DistributedBackend
+from trl.models.utils import unwrap_model_for_generation
+
+from oprd.evaluation.evaluate import evaluate
+from oprd.evaluation.extras import require
+from oprd.evaluation.generate import Request, Response, TransformersEngine
+from oprd.evaluation.grading import Grade
+from oprd.evaluation.metrics import accuracy_names
+from oprd.evaluation.records import sample_file
+from oprd.evaluation.sampling import Sampling
+from oprd.evaluation.tasks.base import Task, prompt_text
+from oprd.evaluation.tasks.load import load_task
+
+if TYPE_CHECKING:
+    from oprd.training.trainer import OPRDTrainer
+
+# Within the run folder: the samples by step, and the best student.
+SAMPLES, BEST = "evaluations", "best"
+RECORD = "best.json"
+
+logger = get_logger(__name__)
+
+
+class TaskEvaluation(TrainerCallback):
+    """Evaluates the student before the first step, every `eval_steps` and after the last one.
+
+    Args:
+        trainer: whose student it is, and whose settings say on what it is evaluated.
+
+    Raises:
+        ValueError: a task cannot be loaded, or has no figure `keep_best`.
+        ImportError: a package that figures or a task need is not installed.
+    """
+
+    def __init__(self, trainer: "OPRDTrainer") -> None:
+        args = trainer.args
+        require("scipy.stats", "report", "eval_tasks")
+        self._trainer = trainer
+        self._tasks = [load_task(name, limit=args.eval_limit) for name in args.eval_task_names]
+        self._sampling = Sampling(
+            samples=args.eval_samples,
+            temperature=args.eval_temperature,
+            max_new_tokens=args.eval_max_new_tokens or cast(int, args.max_completion_length),
+            seed=args.seed,
+        )
+        self._last_step: int | None = None
+        self._best = float("-inf")
+        figures = [
+            f"{t.name}/{name}" for t in self._tasks for name in accuracy_names(args.eval_samples)
+        ]
+        if args.keep_best is not None and args.keep_best not in figures:
+            raise ValueError(
+                f"keep_best must be one of {', '.join(figures)}, got {args.keep_best!r}."
+            )
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Forget what a run left behind that is not gone on with, and evaluate the student."""
+        if self._accelerator.is_main_process:
+            self._warn_of_shared_prompts()
+            for folder in self._folder.glob(f"{SAMPLES}/step-*"):
+                if int(folder.name.rpartition("-")[2]) > state.global_step or not state.global_step:
+                    shutil.rmtree(folder)
+        self._accelerator.wait_for_everyone()
+        if state.global_step == 0:
+            self._evaluate(state)
+        elif (best := read_best(self._folder)) is not None:
+            self._best = best["value"]
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluate where it is due, the last step included, before a checkpoint is saved."""
+        due = args.eval_steps and state.global_step % state.eval_steps == 0
+        if due or state.global_step >= state.max_steps:
+            self._evaluate(state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluate the student of a run that another callback stopped."""
+        if self._last_step not in (None, state.global_step):
+            self._evaluate(state)
+
+    @property
+    def _accelerator(self) -> Accelerator:
+        return self._trainer.accelerator
+
+    @property
+    def _folder(self) -> Path:
+        return Path(cast(str, self._trainer.args.output_dir))
+
+    def _evaluate(self, state: TrainerState) -> None:
+        figures: dict[str, float] = {}
+        for task in self._tasks:
+            found = self._evaluate_on(task, state.global_step)
+            figures |= {f"{task.name}/{name}": value for name, value in found.items()}
+        self._last_step = state.global_step
+        # Not TRL's own `log`, which averages the training metrics collected so far.
+        Trainer.log(self._trainer, {f"eval/{name}": value for name, value in figures.items()})
+        wanted = self._trainer.args.keep_best
+        if wanted is not None and figures[wanted] > self._best:
+            self._best = figures[wanted]
+            self._save_best({"figure": wanted, "value": self._best, "step": state.global_step})
+
+    def _evaluate_on(self, task: Task, step: int) -> dict[str, float]:
+        """The figures of one task, the same in every process."""
+        trainer, accelerator = self._trainer, self._accelerator
+        name = f"step-{step:06d}"
+        output = sample_file(self._folder / SAMPLES, name, task.name)
+        with (
+            unwrap_model_for_generation(
+                trainer.model_wrapped,
+                accelerator,
+                gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=cast(
+                    dict[str, Any] | None, trainer.args.gradient_checkpointing_kwargs
+                ),
+            ) as student,
+            DistributedBackend(accelerator).summon_full_params(
+                trainer.model_wrapped, recurse=False
+            ),
+        ):
+            batch_size = trainer.args.per_device_eval_batch_size
+            engine = TransformersEngine(student, trainer._tokenizer, batch_size)
+            evaluation = evaluate(
+                SharedEngine(engine, accelerator),
+                task if accelerator.is_main_process else ungraded(task),
+                self._sampling,
+                {"model": name, "revision": None, "weights": None},
+                output if accelerator.is_main_process else None,
+                progress=False,
+            )
+        # The main process alone has graded, so that a grader's time limit cannot divide them.
+        shared = [evaluation.figures() if accelerator.is_main_process else {}]
+        broadcast_object_list(shared)
+        return shared[0]
+
+    def _save_best(self, record: dict[str, Any]) -> None:
+        """Replace the best student in one step: the old one stays until the new one is whole."""
+        best, partial = self._folder / BEST, self._folder / f"{BEST}.partial"
+        self._trainer.save_model(str(partial), _internal_call=True)
+        if self._accelerator.is_main_process:
+            (partial / RECORD).write_text(json.dumps(record) + "\n")
+            shutil.rmtree(best, ignore_errors=True)
+            partial.rename(best)
+        self._accelerator.wait_for_everyone()
+
+    def _warn_of_shared_prompts(self) -> None:
+        dataset = self._trainer.train_dataset
+        if not isinstance(dataset, Dataset):
+            return
+        trained = {prompt_text(prompt) for prompt in dataset["prompt"]}
+        for task in self._tasks:
+            shared = sum(prompt_text(problem.prompt) in trained for problem in task.problems)
+            if shared:
+                logger.warning(
+                    f"{shared} of the {len(task.problems)} problems of {task.name} are among the "
+                    "training prompts: its figures do not say what the student does on new ones."
+                )
+
+
+class SharedEngine:
+    """An engine whose work is divided among the processes; each gets all the responses."""
+
+    def __init__(self, engine: TransformersEngine, accelerator: Accelerator) -> None:
+        self.name, self.dtype = engine.name, engine.dtype
+        self.tokenizer, self.context_length = engine.tokenizer, engine.context_length
+        self._engine, self._accelerator = engine, accelerator
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Response]]:
+        """Draw every request once.
+
+        Every process draws in every round, for nothing where none is left for it: a forward pass
+        of a sharded model needs them all.
+        """
+        ordered = sorted(requests, key=lambda request: -len(request.prompt_ids))
+        rank, processes = self._accelerator.process_index, self._accelerator.num_processes
+        size = processes * self._engine.batch_size
+        for start in range(0, len(ordered), size):
+            together = ordered[start : start + size]
+            mine = together[rank::processes]
+            (drawn,) = self._engine.generate(mine or together[:1], sampling)
+            yield gather_object(drawn if mine else [])
+
+
+def read_best(run: Path) -> dict[str, Any] | None:
+    """`figure`, `value` and `step` of the best student that a run kept, None where it kept none."""
+    record = run / BEST / RECORD
+    return json.loads(record.read_text()) if record.is_file() else None
+
+
+def ungraded(task: Task) -> Task:
+    """A task that costs nothing to grade, for a process whose grades nobody reads."""
+    return replace(task, grade=lambda text, gold: Grade(False, "wrong"), grade_problem=None)

@@ -1,0 +1,245 @@
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from oprd import OPRDConfig
+from oprd.evaluation.evaluate import Evaluation, evaluate_model
+from oprd.evaluation.records import read_records
+from oprd.evaluation.tasks.load import load_task
+from oprd.training.task_evaluation import TaskEvaluation
+from tests import tiny
+from tests.training.runs import trainer, weights
+from tests.training.test_distributed import launch
+from tests.training.test_trainer import LORA
+
+TASKS = {"eval_tasks": "additions", "eval_samples": 2, "eval_limit": 3, "eval_max_new_tokens": 6}
+# Rollouts from the student, so that a disturbed random state shows.
+STEPS = {"rollout": None, "max_steps": 4, "eval_steps": 2, **TASKS}
+
+
+def evaluations(folder: Path) -> dict[int, dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line for line in lines if any(key.startswith("eval/") for key in line)}
+
+
+def samples(folder: Path, step: int) -> Path:
+    return folder / "evaluations" / f"step-{step:06d}" / "additions.jsonl"
+
+
+def test_the_student_is_evaluated_before_every_so_many_steps_and_after(tmp_path):
+    made = trainer(tmp_path, **{**STEPS, "max_steps": 5})
+    made.train()
+    logged = evaluations(tmp_path)
+    assert list(logged) == [0, 2, 4, 5]
+    for step, line in logged.items():
+        found = Evaluation.from_file(samples(tmp_path, step))
+        figures = {f"eval/additions/{name}": value for name, value in found.figures().items()}
+        assert figures.items() <= line.items() and "eval/additions/avg@2" in figures
+    after = evaluate_model(
+        made.student,
+        tiny.tokenizer(),
+        load_task("additions"),
+        limit=3,
+        samples=2,
+        max_new_tokens=6,
+        seed=made.args.seed,
+        batch_size=8,
+        progress=False,
+    )
+    assert [r.ids for r in after.records] == [r.ids for r in read_records(samples(tmp_path, 5))[1]]
+
+
+def test_without_eval_steps_it_is_evaluated_before_and_after(tmp_path):
+    trainer(tmp_path, max_steps=2, **TASKS).train()
+    assert list(evaluations(tmp_path)) == [0, 2]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_evaluating_leaves_training_as_it_was(tmp_path, lora):
+    def run(folder, **options):
+        made = trainer(
+            tmp_path / folder,
+            student=tiny.model(seed=1, attention_dropout=0.3),
+            peft_config=LoraConfig(**LORA, lora_dropout=0.3) if lora else None,
+            activation_checkpointing=True,
+            logging_steps=3,
+            **{**STEPS, **options},
+        )
+        made.train()
+        losses = [line for line in made.state.log_history if "loss" in line]
+        timeless = [
+            {k: v for k, v in line.items() if not re.search("second|time|memory", k)}
+            for line in losses
+        ]
+        return weights(made.student), timeless
+
+    with_tasks, logged = run("with")
+    without, expected = run("without", eval_tasks=None)
+    assert all(torch.equal(with_tasks[name], without[name]) for name in without)
+    assert logged == expected
+
+
+def test_a_resumed_run_repeats_its_evaluations(tmp_path):
+    options = {**STEPS, "save_strategy": "steps", "save_steps": 2}
+    trainer(tmp_path, **options).train()
+    whole = evaluations(tmp_path), samples(tmp_path, 4).read_text()
+    # As a crash during an evaluation would leave it.
+    samples(tmp_path, 4).write_text(whole[1][:-200].replace('"weights": null', '"weights": "x"'))
+    trainer(tmp_path, **options).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert evaluations(tmp_path) == whole[0]
+    first, again = (text.splitlines()[1:] for text in (whole[1], samples(tmp_path, 4).read_text()))
+    ids = [[json.loads(line)["ids"] for line in lines] for lines in (first, again)]
+    assert ids[0] == ids[1]
+
+
+def test_a_new_run_drops_the_samples_of_an_older_one(tmp_path):
+    trainer(tmp_path, **{**STEPS, "max_steps": 6}).train()
+    trainer(tmp_path, student=tiny.model(seed=5), **{**STEPS, "max_steps": 2}).train()
+    assert sorted(path.name for path in (tmp_path / "evaluations").iterdir()) == [
+        "step-000000",
+        "step-000002",
+    ]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_best_student_is_kept(tmp_path, monkeypatch, lora):
+    values = {0: 0.1, 1: 0.5, 2: 0.5, 3: 0.2, 4: 0.3}
+    seen = {}
+
+    def evaluate_on(self, task, step):
+        seen[step] = weights(self._trainer.student)
+        return {"avg@2": values[step]}
+
+    monkeypatch.setattr(TaskEvaluation, "_evaluate_on", evaluate_on)
+    base = tmp_path / "base"
+    tiny.model(seed=1).save_pretrained(base)
+    options = {"keep_best": "additions/avg@2", "eval_steps": 1, "save_strategy": "steps"}
+    lora_config = LoraConfig(**LORA) if lora else None
+
+    def run(**more):
+        made = trainer(
+            tmp_path / "run", str(base), **{**STEPS, **options, **more}, peft_config=lora_config
+        )
+        return made
+
+    made = run(save_steps=2)
+    made.train()
+    best = tmp_path / "run" / "best"
+    assert json.loads((best / "best.json").read_text()) == {
+        "figure": "additions/avg@2",
+        "value": 0.5,
+        "step": 1,
+    }
+    assert (best / "tokenizer.json").is_file() and not best.with_name("best.partial").exists()
+    made.save_model(str(tmp_path / "last"))
+    suffix = "adapter_model.safetensors" if lora else "model.safetensors"
+    kept, last = (_stored(folder / suffix) for folder in (best, tmp_path / "last"))
+    different = [name for name in kept if not torch.equal(kept[name], last[name])]
+    assert different
+    if not lora:
+        assert all(torch.equal(kept[name], seen[1][name]) for name in kept)
+
+    run(save_steps=2).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert json.loads((best / "best.json").read_text())["step"] == 1
+
+
+def _stored(path):
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def test_beside_a_teachers_adapter_it_is_the_student_that_is_evaluated(tmp_path):
+    base = tmp_path / "base"
+    tiny.model(seed=1).save_pretrained(base)
+    tiny.tokenizer().save_pretrained(base)
+    teacher = get_peft_model(tiny.model(seed=1), LoraConfig(**LORA, init_lora_weights=False))
+    teacher.peft_config["default"].base_model_name_or_path = str(base)
+    teacher.save_pretrained(tmp_path / "teacher")
+    made = trainer(
+        tmp_path / "run",
+        student=str(base),
+        teacher=str(tmp_path / "teacher"),
+        peft_config=LoraConfig(**LORA),
+        **STEPS,
+    )
+    made.train()
+    assert made.shares_base
+    made.save_model()
+    settings = {"limit": 3, "samples": 2, "max_new_tokens": 6, "seed": made.args.seed}
+    for step, source in ((0, base), (4, tmp_path / "run")):
+        found = evaluate_model(
+            str(source), None, load_task("additions"), **settings, batch_size=8, progress=False
+        )
+        _, expected = read_records(samples(tmp_path / "run", step))
+        assert [r.ids for r in found.records] == [r.ids for r in expected]
+
+
+def test_problems_that_are_trained_on_are_warned_of(tmp_path, caplog):
+    prompts = [p.prompt for p in load_task("additions", limit=2).problems] + ["else"] * 4
+    made = trainer(tmp_path, prompts=prompts, **TASKS)
+    with caplog.at_level(logging.WARNING):
+        made.train()
+    assert "2 of the 3 problems of additions are among the training prompts" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eval_tasks": "sums"}, "task 'sums' is unknown"),
+        ({"keep_best": "additions/avg@16"}, r"one of additions/avg@2, .*, got 'additions/avg@16'"),
+        ({"keep_best": "arithmetic/avg@2"}, "keep_best must be one of additions/avg@2"),
+        ({"keep_best": "additions/length"}, "keep_best must be one of"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_an_error_before_training(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, **{**TASKS, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eval_samples": 0}, "eval_samples must be a whole number of at least 1, got 0"),
+        ({"eval_limit": 0}, "eval_limit must be"),
+        ({"eval_temperature": -1.0}, "eval_temperature must be above 0, got -1"),
+        ({"eval_temperature": 0.0}, "gives 4 identical responses: set eval_samples=1"),
+        ({"keep_best": "aime24/avg@4"}, "keep_best='aime24/avg@4' needs eval_tasks"),
+    ],
+)
+def test_settings_out_of_range_are_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        OPRDConfig(output_dir="unused", use_cpu=True, report_to=[], **options)
+
+
+def test_tasks_are_given_one_by_one_or_together():
+    def names(given):
+        return OPRDConfig("unused", use_cpu=True, report_to=[], eval_tasks=given).eval_task_names
+
+    assert names("aime24, math500") == names(["aime24", "math500"]) == ["aime24", "math500"]
+    assert names(None) == names("") == []
+
+
+def test_two_processes_draw_what_one_draws(tmp_path):
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        done = launch(processes, "distributed_evaluation", folder)
+        assert done.returncode == 0, done.stderr[-3000:]
+        _, records = read_records(samples(folder, 1))
+        found.append([(r.key, r.ids, r.status) for r in records])
+        assert len(records) == 10
+        assert (folder / "best" / "model.safetensors").is_file()
+        assert list(evaluations(folder)) == [0, 1]
+    assert sorted(found[0]) == sorted(found[1])
+
+
+@pytest.mark.slow
+def test_two_processes_draw_together_from_a_sharded_model():
+    done = launch(2, "fsdp2_evaluation")
+    assert done.returncode == 0, done.stderr[-3000:]
