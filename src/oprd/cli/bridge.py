@@ -81,9 +81,9 @@ def fit(
     from oprd.evaluation.sampling import Sampling
     from oprd.training.bridge.fit import FitSettings, check_fit, fit_bridge
     from oprd.training.bridge.models import FitModels
-    from oprd.training.config import parse_layers
     from oprd.training.data import load_prompts
     from oprd.training.sources import check_output_dir, locate
+    from oprd.training.values import parse_layers
 
     settings = FitSettings(
         rank=rank,
