@@ -66,6 +66,23 @@ def test_a_run_can_be_evaluated_on_tasks_while_it_trains(folder: Path, tmp_path:
     assert (tmp_path / "out" / "evaluations" / "step-000002" / "additions.jsonl").is_file()
 
 
+def test_an_output_loss_is_chosen_by_flags(folder: Path):
+    chosen = {
+        "output_loss": "topk",
+        "representation_weight": "0",
+        "loss_top_k": "4",
+        "loss_top_k_renormalize": "false",
+        "diagnostics_steps": "1",
+        "output_dir": str(folder / "opd"),
+    }
+    result = invoke(folder, *(part for k, v in chosen.items() for part in (f"--{k}", v)))
+    assert result.exit_code == 0, result.output
+    lines = (folder / "opd" / "metrics.jsonl").read_text().splitlines()
+    assert "diagnostics/top16_overlap" in json.loads(lines[0])
+    settings = json.loads((folder / "opd" / "run.json").read_text())["settings"]
+    assert settings["loss_top_k_renormalize"] is False
+
+
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch):
     def loaded(*args: object, **kwargs: object):

@@ -205,8 +205,8 @@ class OPRDTrainer(RolloutTrainer):
         """The micro-batch's objective: one teacher forward, one student forward, terms summed."""
         batch = MicroBatch.of(inputs)
         needs = self._update.needs(self._diagnosing(), drift=self._measures_drift())
-        # Accelerate's own autocast is on the models' forward, which is not what runs here. One for
-        # each model: what it casts of a model's weights is held until it ends.
+        # Accelerate's own autocast is on the models' forward, which is not what runs here. Each
+        # model has its own: what that casts of the model's weights is held until it ends.
         with torch.no_grad(), self._timed("teacher"), self.accelerator.autocast():
             teacher = self._read_teacher(unwrapped_student, batch, needs, inputs)
             head = self._teacher.head(unwrapped_student) if needs.last else None
