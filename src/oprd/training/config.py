@@ -1,6 +1,5 @@
 """Settings of a run: TRL's distillation settings, and what representation distillation adds."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
@@ -12,6 +11,8 @@ from oprd.core.layers import select_layers
 from oprd.core.objective import OutputKind, OutputLoss
 from oprd.core.positions import PositionSpec
 from oprd.core.reduction import Reduction
+from oprd.training.task_config import TaskEvaluationConfig
+from oprd.training.values import check_at_least, check_choice, check_number, check_positive
 
 LongPrompts = Literal["error", "drop"]
 OUTPUT_LOSSES = ("none", *get_args(OutputKind))
@@ -22,8 +23,8 @@ _ANY_DEPTH = 10_000
 
 
 @dataclass
-class OPRDConfig(DistillationConfig):
-    """Settings of `OPRDTrainer`: those of `trl.DistillationConfig`, and these.
+class OPRDConfig(TaskEvaluationConfig):
+    """Settings of `OPRDTrainer`: those of TRL, of `TaskEvaluationConfig`, and these.
 
     The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,
     training is in float32 (TRL's default is bfloat16, which most CPUs emulate).
@@ -64,14 +65,6 @@ class OPRDConfig(DistillationConfig):
             in the student's or the teacher's context, "drop" leaves such prompts out.
         teacher_base_model_name_or_path: the base model of a teacher that is an adapter, where it is
             not the one that the adapter names.
-        eval_tasks: tasks as `oprd eval` takes them, comma-separated or as a list, on which the
-            student is evaluated before the first step, every `eval_steps` and after the last step.
-        eval_samples: responses per problem.
-        eval_temperature: of these responses; 0 is greedy, with one sample.
-        eval_max_new_tokens: their length limit, `max_completion_length` by default.
-        eval_limit: only the first so many problems of a task.
-        keep_best: a figure of a task, such as "aime24/avg@16": the student that reached the highest
-            is kept in the folder `best` of the run.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -156,49 +149,24 @@ class OPRDConfig(DistillationConfig):
         default=None,
         metadata={"help": "Base model of a teacher adapter, if not the one the adapter names."},
     )
-    eval_tasks: str | None = field(
-        default=None,
-        metadata={
-            "help": "Tasks, comma-separated, on which the student is evaluated before the first "
-            "step, every eval_steps and after the last step."
-        },
-    )
-    eval_samples: int = field(default=4, metadata={"help": "Responses per problem of a task."})
-    eval_temperature: float = field(
-        default=0.7, metadata={"help": "Of these responses; 0 is greedy, with one sample."}
-    )
-    eval_max_new_tokens: int | None = field(
-        default=None,
-        metadata={"help": "Length limit of these responses, by default max_completion_length."},
-    )
-    eval_limit: int | None = field(
-        default=None, metadata={"help": "Only the first so many problems of a task."}
-    )
-    keep_best: str | None = field(
-        default=None,
-        metadata={
-            "help": 'A figure such as "aime24/avg@4": the best student by it is kept in "best".'
-        },
-    )
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded or allocated."""
         # An "even" of one layer is refused when the model is known: here the form is checked.
         select_layers(self.layer_spec, _ANY_DEPTH)
-        _check_choice("positions", self.positions, get_args(PositionSpec))
-        _check_choice("reduction", self.reduction, get_args(Reduction))
-        _check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
-        _check_at_least("position_k", self.position_k, 1)
-        _check_at_least("rollouts_per_prompt", self.rollouts_per_prompt, 1)
-        _check_at_least("updates_per_rollout", self.updates_per_rollout, 1)
+        check_choice("positions", self.positions, get_args(PositionSpec))
+        check_choice("reduction", self.reduction, get_args(Reduction))
+        check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
+        check_at_least("position_k", self.position_k, 1)
+        check_at_least("rollouts_per_prompt", self.rollouts_per_prompt, 1)
+        check_at_least("updates_per_rollout", self.updates_per_rollout, 1)
         if self.max_completion_length is not None:
-            _check_at_least("max_completion_length", self.max_completion_length, 1)
+            check_at_least("max_completion_length", self.max_completion_length, 1)
         self._check_terms()
-        _check_positive("temperature", self.temperature)
-        _check_positive("learning_rate", self.learning_rate, below=100.0)
+        check_positive("temperature", self.temperature)
+        check_positive("learning_rate", self.learning_rate, below=100.0)
         _check_steps(self.max_steps, self.num_train_epochs)
         _check_unused(self)
-        self._check_evaluation()
         accelerated = torch.accelerator.is_available() and not self.use_cpu
         if self.bf16 is None and not self.fp16:
             self.bf16 = accelerated
@@ -234,14 +202,6 @@ class OPRDConfig(DistillationConfig):
         return self.output_loss != "none" or self.diagnostics_steps > 0
 
     @property
-    def eval_task_names(self) -> list[str]:
-        """`eval_tasks` one by one."""
-        names = self.eval_tasks or []
-        if isinstance(names, str):
-            names = names.split(",")
-        return [name.strip() for name in names if name.strip()]
-
-    @property
     def rollouts_per_step(self) -> int:
         """Rollouts of one optimizer step, over all processes."""
         per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
@@ -249,32 +209,16 @@ class OPRDConfig(DistillationConfig):
 
     def _check_terms(self) -> None:
         """At least one term, each with what it needs."""
-        _check_choice("output_loss", self.output_loss, OUTPUT_LOSSES)
-        _check_positive("output_weight", self.output_weight)
-        _check_choice("loss_top_k_support", self.loss_top_k_support, get_args(Support))
-        _check_at_least("loss_top_k", self.loss_top_k, 1)
-        _check_at_least("diagnostics_steps", self.diagnostics_steps, 0)
-        _check_number("jsd_beta", self.jsd_beta)
+        check_choice("output_loss", self.output_loss, OUTPUT_LOSSES)
+        check_positive("output_weight", self.output_weight)
+        check_choice("loss_top_k_support", self.loss_top_k_support, get_args(Support))
+        check_at_least("loss_top_k", self.loss_top_k, 1)
+        check_at_least("diagnostics_steps", self.diagnostics_steps, 0)
+        check_number("jsd_beta", self.jsd_beta)
         if not 0 <= self.jsd_beta <= 1:
             raise ValueError(f"jsd_beta must be between 0 and 1, got {self.jsd_beta}.")
         if self.output_loss == "none" or self.representation_weight != 0:
-            _check_positive("representation_weight", self.representation_weight)
-
-    def _check_evaluation(self) -> None:
-        """What can be said of it before its tasks are loaded."""
-        _check_at_least("eval_samples", self.eval_samples, 1)
-        for name in ("eval_limit", "eval_max_new_tokens"):
-            if getattr(self, name) is not None:
-                _check_at_least(name, getattr(self, name), 1)
-        if self.eval_temperature != 0:
-            _check_positive("eval_temperature", self.eval_temperature)
-        elif self.eval_samples > 1:
-            raise ValueError(
-                f"eval_temperature=0 gives {self.eval_samples} identical responses: "
-                "set eval_samples=1."
-            )
-        if self.keep_best is not None and not self.eval_task_names:
-            raise ValueError(f"keep_best={self.keep_best!r} needs eval_tasks.")
+            check_positive("representation_weight", self.representation_weight)
 
     def _check_batches(self) -> None:
         """A generation batch holds whole groups of rollouts, and a checkpoint falls after one."""
@@ -314,33 +258,11 @@ def parse_layers(layers: object) -> str | tuple[int, ...]:
     return spec
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
-
-
-def _check_at_least(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
-
-
-def _check_number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} must be a number, got {value!r}.")
-    return value
-
-
-def _check_positive(name: str, value: object, below: float = math.inf) -> None:
-    if not 0 < _check_number(name, value) < below:
-        bound = "" if below == math.inf else f" and below {below:g}"
-        raise ValueError(f"{name} must be above 0{bound}, got {value}.")
-
-
 def _check_steps(max_steps: object, epochs: object) -> None:
     if max_steps == 0 or (isinstance(max_steps, int) and max_steps < -1):
         raise ValueError(f"max_steps must be at least 1, or -1 for whole epochs, got {max_steps}.")
     if max_steps == -1:
-        _check_positive("num_train_epochs", epochs)
+        check_positive("num_train_epochs", epochs)
 
 
 def _check_unused(config: DistillationConfig) -> None:

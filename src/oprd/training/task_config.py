@@ -1,0 +1,75 @@
+"""Settings of the evaluation on tasks while a student trains."""
+
+from dataclasses import dataclass, field
+
+from trl.trainer.distillation_config import DistillationConfig
+
+from oprd.training.values import check_at_least, check_positive
+
+
+@dataclass
+class TaskEvaluationConfig(DistillationConfig):
+    """On what the student is evaluated before the first step, every `eval_steps` and at the end.
+
+    Args:
+        eval_tasks: tasks as `oprd eval` takes them, comma-separated or as a list.
+        eval_samples: responses per problem.
+        eval_temperature: of these responses; 0 is greedy, with one sample.
+        eval_max_new_tokens: their length limit, `max_completion_length` by default.
+        eval_limit: only the first so many problems of a task.
+        keep_best: a figure of a task, such as "aime24/avg@16": the student that reached the highest
+            is kept in the folder `best` of the run.
+
+    Raises:
+        ValueError: a value is illegal; the message names it.
+    """
+
+    eval_tasks: str | None = field(
+        default=None,
+        metadata={
+            "help": "Tasks, comma-separated, on which the student is evaluated before the first "
+            "step, every eval_steps and after the last step."
+        },
+    )
+    eval_samples: int = field(default=4, metadata={"help": "Responses per problem of a task."})
+    eval_temperature: float = field(
+        default=0.7, metadata={"help": "Of these responses; 0 is greedy, with one sample."}
+    )
+    eval_max_new_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Length limit of these responses, by default max_completion_length."},
+    )
+    eval_limit: int | None = field(
+        default=None, metadata={"help": "Only the first so many problems of a task."}
+    )
+    keep_best: str | None = field(
+        default=None,
+        metadata={
+            "help": 'A figure such as "aime24/avg@4": the best student by it is kept in "best".'
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before the tasks are loaded."""
+        check_at_least("eval_samples", self.eval_samples, 1)
+        for name in ("eval_limit", "eval_max_new_tokens"):
+            if getattr(self, name) is not None:
+                check_at_least(name, getattr(self, name), 1)
+        if self.eval_temperature != 0:
+            check_positive("eval_temperature", self.eval_temperature)
+        elif self.eval_samples > 1:
+            raise ValueError(
+                f"eval_temperature=0 gives {self.eval_samples} identical responses: "
+                "set eval_samples=1."
+            )
+        if self.keep_best is not None and not self.eval_task_names:
+            raise ValueError(f"keep_best={self.keep_best!r} needs eval_tasks.")
+        super().__post_init__()
+
+    @property
+    def eval_task_names(self) -> list[str]:
+        """`eval_tasks` one by one."""
+        names = self.eval_tasks or []
+        if isinstance(names, str):
+            names = names.split(",")
+        return [name.strip() for name in names if name.strip()]
