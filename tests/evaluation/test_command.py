@@ -102,10 +102,32 @@ def test_a_run_is_its_teacher_and_its_student_before_and_after(
         (["--model", "x/y", "--run", ".", "--tasks", "arithmetic"], "'.' is no run folder"),
         (["--model", "x/y", "--tasks", "aime24=none.parquet"], "'none.parquet' does not exist"),
         (["--model", "x/y", "--tasks", "arithmetic", "--limit", "0"], "limit must be at least 1"),
-        (["--model", "not a model", "--tasks", "arithmetic"], "'not a model'"),
+        (["--model", "not a model", "--tasks", "arithmetic"], "model 'not a model' cannot be"),
+        (["--model", "{broken}", "--tasks", "arithmetic"], "cannot be loaded: Error while deseri"),
+        (["--model", "{model}", "--tasks", "additions", "--dtype", "int3"], "dtype must be one of"),
+        (["--model", "{model}", "--tasks", "{broken}/syntax.py"], "cannot be imported: invalid"),
+        (["--model", "{model}", "--tasks", "{broken}/import.py"], "No module named 'nothing_here'"),
     ],
 )
-def test_bad_arguments_are_one_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
-    printed = run(*arguments, "--output_dir", str(tmp_path), code=1)
+def test_bad_arguments_are_one_sentence(
+    arguments: list[str], message: str, models: list[str], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text((Path(models[0]) / "config.json").read_text())
+    (broken / "model.safetensors").write_text("x")
+    (broken / "syntax.py").write_text("def (:")
+    (broken / "import.py").write_text("import nothing_here")
+    filled = [part.format(model=models[0], broken=broken) for part in arguments]
+    printed = run(*filled, "--output_dir", str(tmp_path / "out"), code=1)
     assert message in printed
-    assert printed.startswith("oprd: ") and printed.count("\n") == 1
+    *before, last = printed.splitlines()
+    assert last.startswith("oprd: ")
+    assert all("Loading weights" in line for line in before)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    output = str(tmp_path / "file" / "x")
+    printed = run("--model", "x/y", "--tasks", "additions", "--output_dir", output, code=1)
+    assert printed.startswith(f"oprd: output_dir '{output}' cannot be written to")

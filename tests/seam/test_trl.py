@@ -6,6 +6,8 @@ import torch
 import trl
 from packaging.version import Version
 from transformers import Trainer
+from trl.distributed import DistributedBackend
+from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.distillation_trainer import DistillationTrainer
 from trl.trainer.utils import RepeatSampler, shuffle_sequence_dict, split_tensor_dict
 
@@ -41,6 +43,18 @@ def test_the_methods_that_are_overridden_have_their_signatures():
     assert parameters(DistillationTrainer._tokenize_prompts) == ["self", "prompts"]
     assert parameters(Trainer._get_grad_norm) == ["self", "model", "grad_norm"]
     assert parameters(Trainer._save) == ["self", "output_dir", "state_dict"]
+
+
+def test_what_evaluates_the_student_while_it_trains_is_there():
+    assert parameters(unwrap_model_for_generation)[:3] == [
+        "model",
+        "accelerator",
+        "gather_deepspeed3_params",
+    ]
+    assert "gradient_checkpointing_kwargs" in parameters(unwrap_model_for_generation)
+    assert parameters(DistributedBackend.summon_full_params)[:2] == ["self", "module"]
+    assert parameters(Trainer.save_model) == ["self", "output_dir", "_internal_call"]
+    assert parameters(Trainer.log) == ["self", "logs", "start_time"]
 
 
 def test_the_loss_is_not_scaled_again_for_accumulation():

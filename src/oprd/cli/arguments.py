@@ -13,6 +13,7 @@ import yaml
 from trl import DistillationConfig, ModelConfig, TrlParser
 
 from oprd.training.config import OPRDConfig
+from oprd.training.task_config import TaskEvaluationConfig
 
 WORDS = {
     str: "text",
@@ -83,6 +84,7 @@ class TrainParser(TrlParser):
         left = list(self._actions)
         for title, owner in (
             ("Representation distillation", OPRDConfig),
+            ("Evaluation on tasks while training", TaskEvaluationConfig),
             ("Data", DataArguments),
             ("Models", ModelConfig),
             ("On-policy distillation (TRL)", DistillationConfig),

@@ -91,6 +91,7 @@ def evaluate(
         from oprd.evaluation.run_folder import ModelSource
         from oprd.evaluation.sampling import Sampling
         from oprd.evaluation.tasks.load import load_task
+        from oprd.training.sources import check_output_dir
 
         _check_choice("--engine", engine, "transformers", "vllm")
         _check_choice("--bad_rows", bad_rows, "error", "skip")
@@ -103,8 +104,7 @@ def evaluate(
         on_bad_rows = cast(Any, bad_rows)
         loaded = [load_task(name, limit=limit, bad_rows=on_bad_rows) for name in names]
         _check_names([one.name for one in models], [task.name for task in loaded])
-        folder = output_dir or (run or Path()) / "evaluations"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = check_output_dir(str(output_dir or (run or Path()) / "evaluations"))
         if self_test:
             _self_test(loaded)
     found = []

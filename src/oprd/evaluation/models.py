@@ -3,9 +3,10 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from oprd.evaluation.extras import require
@@ -13,6 +14,7 @@ from oprd.evaluation.generate import Engine, TransformersEngine
 
 # Elements of each tensor that go into a fingerprint.
 FINGERPRINT_ELEMENTS = 256
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 CONFIGS = ("adapter_config.json", "config.json")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
@@ -55,21 +57,27 @@ def load_model(
 
     Raises:
         ImportError: an adapter is to be loaded and peft is not installed.
+        ValueError: there is no such dtype.
         OSError: the model cannot be found or read.
     """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    adapter = Path(source) / "adapter_config.json"
+    adapter, peft, place = Path(source) / "adapter_config.json", None, source
     if adapter.is_file():
-        peft: Any = require("peft", "peft", "an adapter")
-        base = base_model or json.loads(adapter.read_text())["base_model_name_or_path"]
-        model: Any = AutoModelForCausalLM.from_pretrained(base, revision=revision, dtype=dtype)
-        model = peft.PeftModel.from_pretrained(model, source)
-        has_tokenizer = (Path(source) / "tokenizer_config.json").is_file()
-        place = source if has_tokenizer else base
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        peft = cast(Any, require("peft", "peft", "an adapter"))
+        place = base_model or json.loads(adapter.read_text())["base_model_name_or_path"]
+    has_tokenizer = peft is None or (Path(source) / "tokenizer_config.json").is_file()
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(place, revision=revision, dtype=dtype)
+        if peft is not None:
+            model = peft.PeftModel.from_pretrained(model, source)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source if has_tokenizer else place, revision=revision
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        base = f" on its base {place!r}" if place != source else ""
+        raise OSError(f"model {source!r} cannot be loaded{base}: {error}") from error
     return model.to(device).eval(), tokenizer
 
 

@@ -11,7 +11,7 @@ from oprd.core.layers import select_layers
 from oprd.core.objective import OutputKind, OutputLoss
 from oprd.core.positions import PositionSpec
 from oprd.core.reduction import Reduction
-from oprd.training.evaluation_config import TaskEvaluationConfig
+from oprd.training.task_config import TaskEvaluationConfig
 from oprd.training.values import (
     check_at_least,
     check_choice,
@@ -29,8 +29,8 @@ _ANY_DEPTH = 10_000
 
 
 @dataclass
-class OPRDConfig(TaskEvaluationConfig, DistillationConfig):
-    """Settings of `OPRDTrainer`: those of its two bases, and these.
+class OPRDConfig(TaskEvaluationConfig):
+    """Settings of `OPRDTrainer`: those of TRL, of `TaskEvaluationConfig`, and these.
 
     The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,
     training is in float32 (TRL's default is bfloat16, which most CPUs emulate).
@@ -174,7 +174,6 @@ class OPRDConfig(TaskEvaluationConfig, DistillationConfig):
         check_positive("learning_rate", self.learning_rate, below=100.0)
         _check_steps(self.max_steps, self.num_train_epochs)
         _check_unused(self)
-        self.check_evaluation()
         accelerated = torch.accelerator.is_available() and not self.use_cpu
         if self.bf16 is None and not self.fp16:
             self.bf16 = accelerated

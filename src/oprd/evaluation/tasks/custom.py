@@ -26,7 +26,10 @@ def load(entry: str) -> Task:
         ImportError: there is no such module, or it cannot be imported.
         ValueError: it lacks `prompts` or `grade`, or a row is bad.
     """
-    module = _module(entry)
+    try:
+        module = _module(entry)
+    except (SyntaxError, ImportError) as error:
+        raise ImportError(f"task {entry!r} cannot be imported: {error}.") from error
     prompts: Any = getattr(module, "prompts", None)
     grade: Any = getattr(module, "grade", None)
     if prompts is None or not callable(grade):
@@ -54,10 +57,7 @@ def load(entry: str) -> Task:
 
 def _module(entry: str) -> ModuleType:
     if not entry.endswith(".py"):
-        try:
-            return importlib.import_module(entry)
-        except ModuleNotFoundError as error:
-            raise ImportError(f"task {entry!r}: {error}.") from error
+        return importlib.import_module(entry)
     path = Path(entry)
     if not path.is_file():
         raise FileNotFoundError(f"task file {entry!r} does not exist.")

@@ -2,22 +2,26 @@
 
 from dataclasses import dataclass, field
 
+from trl.trainer.distillation_config import DistillationConfig
+
 from oprd.training.values import check_at_least, check_positive
 
 
 @dataclass
-class TaskEvaluationConfig:
-    """On which tasks a student is evaluated while it trains, and how.
+class TaskEvaluationConfig(DistillationConfig):
+    """On what the student is evaluated before the first step, every `eval_steps` and at the end.
 
     Args:
-        eval_tasks: tasks as `oprd eval` takes them, comma-separated or as a list, on which the
-            student is evaluated before the first step, every `eval_steps` and after the last step.
+        eval_tasks: tasks as `oprd eval` takes them, comma-separated or as a list.
         eval_samples: responses per problem.
         eval_temperature: of these responses; 0 is greedy, with one sample.
         eval_max_new_tokens: their length limit, `max_completion_length` by default.
         eval_limit: only the first so many problems of a task.
         keep_best: a figure of a task, such as "aime24/avg@16": the student that reached the highest
             is kept in the folder `best` of the run.
+
+    Raises:
+        ValueError: a value is illegal; the message names it.
     """
 
     eval_tasks: str | None = field(
@@ -45,16 +49,8 @@ class TaskEvaluationConfig:
         },
     )
 
-    @property
-    def eval_task_names(self) -> list[str]:
-        """`eval_tasks` one by one."""
-        names = self.eval_tasks or []
-        if isinstance(names, str):
-            names = names.split(",")
-        return [name.strip() for name in names if name.strip()]
-
-    def check_evaluation(self) -> None:
-        """Refuse, with a ValueError, what can be refused before the tasks are loaded."""
+    def __post_init__(self) -> None:
+        """Check what can be checked before the tasks are loaded."""
         check_at_least("eval_samples", self.eval_samples, 1)
         for name in ("eval_limit", "eval_max_new_tokens"):
             if getattr(self, name) is not None:
@@ -68,3 +64,12 @@ class TaskEvaluationConfig:
             )
         if self.keep_best is not None and not self.eval_task_names:
             raise ValueError(f"keep_best={self.keep_best!r} needs eval_tasks.")
+        super().__post_init__()
+
+    @property
+    def eval_task_names(self) -> list[str]:
+        """`eval_tasks` one by one."""
+        names = self.eval_tasks or []
+        if isinstance(names, str):
+            names = names.split(",")
+        return [name.strip() for name in names if name.strip()]
