@@ -77,7 +77,7 @@ def measure_cost(
     if unknown := set(objectives) - set(OBJECTIVES):
         known = ", ".join(OBJECTIVES)
         raise ValueError(f"objectives must be among {known}, got {', '.join(sorted(unknown))}.")
-    if rounds < 0 or not (rounds or memory):
+    if rounds < (0 if memory else 1):
         raise ValueError(f"rounds must be at least 1, or 0 to measure memory alone, got {rounds}.")
     names = [name for name in OBJECTIVES if name == FLOOR or name in objectives]
     cases = [(place, name) for place in range(len(setups)) for name in names]
@@ -112,7 +112,7 @@ def bytes_in_fresh_process(setup: Setup, name: str) -> int:
     """
     order = {"setup": asdict(setup), "objective": name, "threads": torch.get_num_threads()}
     done = subprocess.run(
-        [sys.executable, "-m", __name__ if __name__ != "__main__" else "oprd.analysis.cost"],
+        [sys.executable, "-m", "oprd.analysis.cost"],
         input=json.dumps(order),
         capture_output=True,
         text=True,
@@ -132,22 +132,18 @@ def _time_rounds(
 ) -> dict[Case, list[float]]:
     """Seconds of each case in each round."""
     scenes = _scenes(setups)
+    runs = {(place, name): OBJECTIVES[name].prepare(scenes[place]) for place, name in cases}
     seconds: dict[Case, list[float]] = {case: [] for case in cases}
     for turn in range(WARM_UP_ROUNDS + rounds):
         start = turn % len(cases)
-        for place, name in [*cases[start:], *cases[:start]]:
-            taken = _time(scenes[place], name)
+        for case in [*cases[start:], *cases[:start]]:
+            began = _now(scenes[0])
+            runs[case]()
             # The first round allocates gradients and warms caches.
             if turn >= WARM_UP_ROUNDS:
-                seconds[place, name].append(taken)
+                seconds[case].append(_now(scenes[0]) - began)
         notify(f"round {turn + 1} of {WARM_UP_ROUNDS + rounds} done")
     return seconds
-
-
-def _time(scene: Scene, name: str) -> float:
-    start = _now(scene)
-    OBJECTIVES[name].update(scene)
-    return _now(scene) - start
 
 
 def _now(scene: Scene) -> float:
@@ -216,9 +212,9 @@ def _measure_ordered() -> None:
     torch.set_num_threads(order["threads"])
     setup = Setup(**order["setup"])
     scene = Scene(setup, Models(setup))
-    update = OBJECTIVES[order["objective"]].update
-    update(scene)
-    sys.stdout.write(f"{transient_bytes(lambda: update(scene), scene.student.device)}\n")
+    run = OBJECTIVES[order["objective"]].prepare(scene)
+    run()
+    sys.stdout.write(f"{transient_bytes(run, scene.student.device)}\n")
 
 
 if __name__ == "__main__":

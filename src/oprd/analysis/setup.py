@@ -1,7 +1,7 @@
 """What a measurement of cost is made on: two models and a batch of rollouts."""
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -149,7 +149,7 @@ def _model(setup: Setup, path: str | None, seed: int) -> PreTrainedModel:
         model = random_model(shape, **sizes, dtype=dtype, seed=seed)
     else:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    return model.to(torch.device(setup.device))
+    return cast(Any, model).to(setup.device)
 
 
 def _vocabulary(model: PreTrainedModel) -> int:
