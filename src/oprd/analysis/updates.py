@@ -85,7 +85,7 @@ def _trained(
             with torch.no_grad():
                 reading = read(teacher, batch, teacher_layers, last=needs.last)
                 head = lm_head(teacher).detach() if needs.last else None
-            update(student, batch, reading, head, diagnose=diagnose).objective.backward()
+            update(student, batch, reading, head, needs).objective.backward()
 
         return run
 
