@@ -2,8 +2,6 @@
 
 import copy
 import math
-import os
-import platform
 import tempfile
 import traceback
 import warnings
@@ -20,6 +18,7 @@ from rich.text import Text
 from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback
 
+from oprd.analysis.machine import GIB, machine
 from oprd.cli.errors import one_line
 from oprd.cli.tiny import ARCHITECTURES, byte_tokenizer, tiny_model
 from oprd.core.capture import capture_states, num_layers
@@ -31,7 +30,6 @@ from oprd.training.heads import lm_head
 from oprd.training.trainer import OPRDTrainer
 
 ROWS, TOKENS = 2, 16
-GIB = 2**30
 
 
 class Finding(NamedTuple):
@@ -60,17 +58,15 @@ def run() -> bool:
 
 def environment() -> dict[str, str]:
     """Versions and hardware; nothing is read from environment variables."""
-    accelerator = torch.accelerator.current_accelerator()
-    device = "CPU only: training is in float32"
-    if accelerator is not None:
-        device = f"{torch.accelerator.device_count()} × {accelerator.type}"
-    memory = psutil.virtual_memory()
+    found = machine()
+    free = psutil.virtual_memory().available / GIB
     return {
         **versions(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": device,
-        "CPU": f"{os.cpu_count()} cores, PyTorch uses {torch.get_num_threads()} threads",
-        "memory": f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f}",
+        "platform": found["platform"],
+        "device": found["accelerator"] or "CPU only: training is in float32",
+        "CPU": f"{found['processor']}: {found['cores']} cores, "
+        f"PyTorch uses {found['threads']} threads",
+        "memory": f"{free:.1f} GiB free of {found['memory_gib']}",
     }
 
 

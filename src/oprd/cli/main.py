@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from oprd.cli import bridge
+from oprd.cli.bench import bench
 from oprd.cli.errors import one_sentence, show_tracebacks
 from oprd.cli.eval import evaluate
 from oprd.version import __version__
@@ -59,6 +60,7 @@ def train(context: typer.Context) -> None:
 
 app.command("eval")(one_sentence(evaluate))
 app.add_typer(bridge.app, name="bridge")
+app.command("bench")(one_sentence(bench))
 
 
 @app.command()

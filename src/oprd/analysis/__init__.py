@@ -1,0 +1,1 @@
+"""Measurements on models and on what training them costs."""

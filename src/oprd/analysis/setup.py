@@ -1,0 +1,162 @@
+"""What a measurement of cost is made on: two models and a batch of rollouts."""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from oprd.analysis.shapes import SHAPES, random_model
+from oprd.training.forward import context_length
+
+SIZES = (
+    "layers_count",
+    "vocab_size",
+    "batch_size",
+    "prompt_length",
+    "response_length",
+    "window",
+)
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def _device() -> str:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator.type if accelerator is not None else "cpu"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Models and rollouts of one measurement; plain values, which go into files and processes.
+
+    Attributes:
+        shape: a named architecture with random weights, for student and teacher alike.
+        student: in place of a shape, the student's path or hub id.
+        teacher: likewise.
+        layers_count: blocks of a shape, if not its own number.
+        vocab_size: vocabulary of a shape, if not its own.
+        batch_size: rollouts of an update.
+        prompt_length: tokens of each prompt.
+        response_length: tokens of each response.
+        window: for objectives on a window, the last so many response tokens; by default a quarter.
+        layers: the layers of the objective that supervises a selection of them.
+        gradient_checkpointing: of the student.
+        dtype: of both models.
+        device: where they are; an accelerator if there is one.
+
+    Raises:
+        ValueError: a value is illegal; the message names it.
+    """
+
+    shape: str | None = "smollm2-135m"
+    student: str | None = None
+    teacher: str | None = None
+    layers_count: int | None = None
+    vocab_size: int | None = None
+    batch_size: int = 2
+    prompt_length: int = 64
+    response_length: int = 448
+    window: int | None = None
+    layers: str = "last"
+    gradient_checkpointing: bool = False
+    dtype: str = "float32"
+    device: str = field(default_factory=_device)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured."""
+        models = (self.student, self.teacher)
+        if models.count(None) != (2 if self.shape else 0):
+            raise ValueError("give a shape, or both a student and a teacher.")
+        if self.shape is not None and self.shape not in SHAPES:
+            raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {self.shape!r}.")
+        if self.shape is None and (self.layers_count or self.vocab_size):
+            raise ValueError("layers_count and vocab_size change a shape: a student has its own.")
+        for name in SIZES:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+        if self.window_length > self.response_length:
+            raise ValueError(
+                f"window must be within the response's {self.response_length} tokens, "
+                f"got {self.window}."
+            )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
+
+    @property
+    def window_length(self) -> int:
+        """Supervised tokens of an objective on a window."""
+        return self.window or max(1, self.response_length // 4)
+
+
+class Models:
+    """The student and the teacher of a setup.
+
+    Attributes:
+        student: in training mode.
+        teacher: frozen, in evaluation mode.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.student = _model(setup, setup.student, seed=0).train()
+        self.teacher = _model(setup, setup.teacher, seed=1).eval().requires_grad_(False)
+        if setup.gradient_checkpointing:
+            self.student.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+class Scene:
+    """What all objectives of a setup have in common: its models and one batch of rollouts.
+
+    Letters: B sequences, K response tokens, T all tokens.
+
+    Attributes:
+        setup: where the rest comes from.
+        student: as in `Models`.
+        teacher: as in `Models`.
+        input_ids: [B, T] random tokens.
+        attention_mask: [B, T] of ones: no rollout is shorter than another.
+        response_ids: [B, K].
+    """
+
+    def __init__(self, setup: Setup, models: Models) -> None:
+        self.setup = setup
+        self.student, self.teacher = models.student, models.teacher
+        length = setup.prompt_length + setup.response_length
+        _check_context(self.student, length)
+        _check_context(self.teacher, length)
+        vocabulary = [_vocabulary(model) for model in (self.student, self.teacher)]
+        generator = torch.Generator().manual_seed(0)
+        shape = (setup.batch_size, length)
+        ids = torch.randint(min(vocabulary), shape, generator=generator)
+        self.input_ids = ids.to(self.student.device)
+        self.attention_mask = torch.ones_like(self.input_ids)
+        self.response_ids = self.input_ids[:, setup.prompt_length :]
+
+    def positions(self, window: int | None = None) -> Tensor:
+        """[B, K], true at the last `window` response tokens, or at all."""
+        positions = torch.ones_like(self.response_ids, dtype=torch.bool)
+        if window is not None:
+            positions[:, :-window] = False
+        return positions
+
+
+def _model(setup: Setup, path: str | None, seed: int) -> PreTrainedModel:
+    dtype = getattr(torch, setup.dtype)
+    if path is None:
+        shape = cast(str, setup.shape)
+        sizes = {"layers_count": setup.layers_count, "vocab_size": setup.vocab_size}
+        model = random_model(shape, **sizes, dtype=dtype, seed=seed)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    return cast(Any, model).to(setup.device)
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().vocab_size)
+
+
+def _check_context(model: PreTrainedModel, length: int) -> None:
+    limit = context_length(model.config)
+    if limit is not None and length > limit:
+        raise ValueError(f"{length} tokens do not fit into a context of {limit}.")

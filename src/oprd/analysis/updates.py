@@ -1,0 +1,215 @@
+"""One update of every objective on the same rollouts: forward, loss, backward, no optimizer step.
+
+Ours run what the trainer runs for a micro-batch, under settings of its own configuration.
+
+Letters: B sequences, K response tokens, T all tokens, V vocabulary.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from oprd.analysis.setup import Scene, Setup
+from oprd.training.batch import BatchCounts, MicroBatch, supervise
+from oprd.training.config import OPRDConfig
+from oprd.training.forward import base_forward
+from oprd.training.heads import lm_head
+from oprd.training.matching import check_widths, common_vocabulary, pair_models, same_width
+from oprd.training.reading import read
+from oprd.training.update import Update
+
+Family = Literal["floor", "representation", "output", "naive", "trl"]
+Run = Callable[[], None]
+TOP_K = 16
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Something that a student can be trained on.
+
+    Attributes:
+        label: what tables call it; takes the setup's `layers` and `window`.
+        family: what it belongs with in a picture.
+        prepare: makes an update of a scene, one forward and backward whose gradients add up in
+            the student.
+    """
+
+    label: str
+    family: Family
+    prepare: Callable[[Scene], Run]
+
+
+def _floor(scene: Scene) -> Run:
+    """The least that any update must do: the loss is trivial."""
+
+    def run() -> None:
+        with torch.no_grad():
+            base_forward(scene.teacher, scene.input_ids, scene.attention_mask)
+        last = base_forward(scene.student, scene.input_ids, scene.attention_mask).last_hidden_state
+        cast(Tensor, last).sum().backward()
+
+    return run
+
+
+def _trained(
+    options: Callable[[Setup], dict[str, Any]], diagnose: bool = False
+) -> Callable[[Scene], Run]:
+    """An objective of `OPRDConfig`, given by what differs from supervising all positions."""
+
+    def prepare(scene: Scene) -> Run:
+        args = OPRDConfig(
+            output_dir="unused",
+            bf16=False,
+            use_cpu=scene.setup.device == "cpu",
+            report_to=[],
+            **{"positions": "all", **options(scene.setup)},
+        )
+        student, teacher = scene.student, scene.teacher
+        if args.representation_weight > 0:
+            check_widths(student, teacher)
+        pairs = pair_models(student, teacher, args.layer_spec)
+        vocab_size = 0
+        if args.reads_heads or diagnose:
+            # Random tokens are as good as any: what the longer head has more of is left out.
+            vocab_size = common_vocabulary(student, teacher, same_meaning=True, top_k=TOP_K)
+        comparable = same_width(student, teacher)
+        update = Update(args, pairs, comparable=comparable, vocab_size=vocab_size)
+        needs = update.needs(diagnose)
+        teacher_layers = sorted({pair.teacher for pair in pairs}) if needs.states else []
+        batch = _micro_batch(scene, args)
+
+        def run() -> None:
+            with torch.no_grad():
+                reading = read(teacher, batch, teacher_layers, last=needs.last)
+                head = lm_head(teacher).detach() if needs.last else None
+            update(student, batch, reading, head, needs).objective.backward()
+
+        return run
+
+    return prepare
+
+
+def _micro_batch(scene: Scene, args: OPRDConfig) -> MicroBatch:
+    prompt = scene.setup.prompt_length
+    rollouts = {
+        "prompt_ids": scene.input_ids[:, :prompt],
+        "completion_ids": scene.input_ids[:, prompt:],
+        "prompt_mask": scene.attention_mask[:, :prompt],
+        "completion_mask": scene.attention_mask[:, prompt:],
+    }
+    counts = BatchCounts(*supervise(rollouts, args))
+    rollouts |= {"supervised_count": counts.positions, "response_count": counts.responses}
+    return MicroBatch.of(rollouts)
+
+
+def _output(**options: Any) -> Callable[[Scene], Run]:
+    """An output-space loss of ours alone."""
+    return _trained(lambda setup: {"representation_weight": 0.0, **options})
+
+
+def _naive(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Scene], Run]:
+    """An objective as it is often written: full logits of all response tokens on both sides."""
+
+    def log_probabilities(model: nn.Module, scene: Scene) -> Tensor:
+        output = model(
+            input_ids=scene.input_ids,
+            attention_mask=scene.attention_mask,
+            use_cache=False,
+            logits_to_keep=scene.setup.response_length + 1,
+        )
+        return output.logits[:, :-1].float().log_softmax(dim=-1)
+
+    def prepare(scene: Scene) -> Run:
+        def value() -> Tensor:
+            with torch.no_grad():
+                log_q = log_probabilities(scene.teacher, scene)
+            log_p = log_probabilities(scene.student, scene)
+            return loss(log_p, log_q, scene.response_ids).mean()
+
+        # What the value does not need again is gone before the backward pass.
+        return lambda: value().backward()
+
+    return prepare
+
+
+def _naive_sampled(log_p: Tensor, log_q: Tensor, ids: Tensor) -> Tensor:
+    at, target = (log.gather(-1, ids[..., None]) for log in (log_p, log_q))
+    return ((at - target).detach() * at).squeeze(-1)
+
+
+def _naive_topk(log_p: Tensor, log_q: Tensor, ids: Tensor) -> Tensor:
+    at, ids = log_p.topk(TOP_K, dim=-1)
+    return (at.exp() * (at - log_q.gather(-1, ids))).sum(dim=-1)
+
+
+def _naive_reverse_kl(log_p: Tensor, log_q: Tensor, ids: Tensor) -> Tensor:
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+
+
+def _trl(scene: Scene) -> Run:
+    """The loss of TRL's `DistillationTrainer`, which works on tiles of the vocabulary."""
+    # Imported here: it takes longer than measuring another objective in a process of its own.
+    from trl.trainer.distillation_trainer import _chunked_divergence_loss
+
+    predicting = slice(scene.setup.prompt_length - 1, -1)
+    mask = torch.ones_like(scene.response_ids)
+    student, teacher = lm_head(scene.student), lm_head(scene.teacher)
+
+    def run() -> None:
+        with torch.no_grad():
+            frozen = base_forward(scene.teacher, scene.input_ids, scene.attention_mask)
+        states = base_forward(scene.student, scene.input_ids, scene.attention_mask)
+        loss, *_ = _chunked_divergence_loss(
+            cast(Tensor, states.last_hidden_state)[:, predicting],
+            cast(Tensor, frozen.last_hidden_state)[:, predicting],
+            student.weight,
+            teacher.weight,
+            mask,
+            beta=1.0,
+            student_lm_head_bias=student.bias,
+            teacher_lm_head_bias=teacher.bias,
+            student_logit_scale=student.scale,
+            teacher_logit_scale=teacher.scale,
+            student_final_logit_softcapping=student.softcap,
+            teacher_final_logit_softcapping=teacher.softcap,
+        )
+        loss.backward()
+
+    return run
+
+
+def _window(setup: Setup) -> dict[str, Any]:
+    return {"positions": "last_k", "position_k": setup.window_length}
+
+
+FLOOR, NAIVE_TOP = "floor", "naive_topk"
+
+OBJECTIVES: Mapping[str, Objective] = {
+    FLOOR: Objective("floor", "floor", _floor),
+    "oprd": Objective("OPRD", "representation", _trained(lambda setup: {})),
+    "oprd_layers": Objective(
+        "OPRD, layers {layers}", "representation", _trained(lambda setup: {"layers": setup.layers})
+    ),
+    "oprd_window": Objective("OPRD, last {window}", "representation", _trained(_window)),
+    "oprd_diagnostics": Objective(
+        "OPRD + diagnostics", "representation", _trained(lambda setup: {}, diagnose=True)
+    ),
+    "oprd_topk": Objective(
+        "OPRD + top-16", "output", _trained(lambda setup: {"output_loss": "topk"})
+    ),
+    "sampled": Objective("sampled token", "output", _output(output_loss="sampled")),
+    "topk": Objective("top-16", "output", _output(output_loss="topk")),
+    "topk_truncated": Objective(
+        "top-16, truncated", "output", _output(output_loss="topk", loss_top_k_renormalize=False)
+    ),
+    "reverse_kl": Objective("reverse KL", "output", _output(output_loss="reverse_kl")),
+    "forward_kl": Objective("forward KL", "output", _output(output_loss="forward_kl")),
+    "jsd": Objective("JSD", "output", _output(output_loss="jsd")),
+    "naive_sampled": Objective("naive sampled token", "naive", _naive(_naive_sampled)),
+    NAIVE_TOP: Objective("naive top-16", "naive", _naive(_naive_topk)),
+    "naive_reverse_kl": Objective("naive reverse KL", "naive", _naive(_naive_reverse_kl)),
+    "trl": Objective("TRL's reverse KL", "trl", _trl),
+}

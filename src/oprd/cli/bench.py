@@ -1,0 +1,118 @@
+"""`oprd bench`: what one update costs, by objective, as a table, a JSON file and a picture."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DEFAULT_SHAPE = "smollm2-135m"
+
+
+def _option(name: str, text: str) -> Any:
+    return typer.Option(f"--{name}", help=text)
+
+
+def bench(
+    shape: Annotated[
+        str | None,
+        _option("shape", f"Architecture with random weights; {DEFAULT_SHAPE} by default."),
+    ] = None,
+    student: Annotated[str | None, _option("student", "Path, in place of a shape.")] = None,
+    teacher: Annotated[str | None, _option("teacher", "Path, in place of a shape.")] = None,
+    layers_count: Annotated[int | None, _option("layers_count", "Blocks of the shape.")] = None,
+    vocab_size: Annotated[int | None, _option("vocab_size", "Vocabulary of the shape.")] = None,
+    batch_size: Annotated[int, _option("batch_size", "Rollouts of an update.")] = 2,
+    prompt_length: Annotated[int, _option("prompt_length", "Tokens of a prompt.")] = 64,
+    response_length: Annotated[int, _option("response_length", "Tokens of a response.")] = 448,
+    window: Annotated[
+        int | None, _option("window", "Supervised tokens; a quarter of the response by default.")
+    ] = None,
+    layers: Annotated[str, _option("layers", "Supervised layers of oprd_layers.")] = "last",
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient_checkpointing", help="Of the student, as TRL does.")
+    ] = False,
+    dtype: Annotated[str, _option("dtype", "Of both models.")] = "float32",
+    objectives: Annotated[
+        str | None, _option("objectives", "Comma-separated; all by default.")
+    ] = None,
+    rounds: Annotated[int, _option("rounds", "Timed rounds; 0 measures memory alone.")] = 5,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Measure it, in fresh processes.")
+    ] = True,
+    sweep: Annotated[str | None, _option("sweep", "Vary vocab, length, layers or window.")] = None,
+    values: Annotated[str | None, _option("values", "Of the sweep, as in 16384,151936.")] = None,
+    threads: Annotated[int | None, _option("threads", "CPU threads of PyTorch.")] = None,
+    output_dir: Annotated[Path, _option("output_dir", "Where cost.json and cost.png go.")] = Path(
+        "runs/bench"
+    ),
+) -> None:
+    """Measure what one update costs, in seconds and transient memory, for every objective."""
+    from oprd.analysis.setup import Setup
+
+    setup = Setup(
+        shape=shape or (None if student or teacher else DEFAULT_SHAPE),
+        student=student,
+        teacher=teacher,
+        layers_count=layers_count,
+        vocab_size=vocab_size,
+        batch_size=batch_size,
+        prompt_length=prompt_length,
+        response_length=response_length,
+        window=window,
+        layers=layers,
+        gradient_checkpointing=gradient_checkpointing,
+        dtype=dtype,
+    )
+    if values is not None and sweep is None:
+        raise ValueError("--values belongs to --sweep.")
+    names = objectives.split(",") if objectives is not None else None
+    points = _whole_numbers("values", values) if values is not None else []
+    _run(setup, names, rounds, memory, sweep, points, threads, output_dir)
+
+
+def _run(
+    setup: Any,
+    objectives: list[str] | None,
+    rounds: int,
+    memory: bool,
+    sweep: str | None,
+    values: list[int],
+    threads: int | None,
+    output_dir: Path,
+) -> None:
+    import json
+
+    import torch
+    from rich.console import Console
+    from transformers.utils import logging
+
+    from oprd.analysis.cost import measure_cost, sweep_setups
+    from oprd.analysis.updates import OBJECTIVES
+    from oprd.reports.cost import plot_costs, print_costs
+
+    logging.disable_progress_bar()
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {threads}.")
+        torch.set_num_threads(threads)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    result = measure_cost(
+        sweep_setups(setup, sweep, values) if sweep else [setup],
+        objectives or list(OBJECTIVES),
+        sweep=sweep,
+        rounds=rounds,
+        memory=memory,
+        notify=lambda text: typer.echo(text, err=True),
+    )
+    file = output_dir / "cost.json"
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    print_costs(result, Console())
+    plot_costs(file, output_dir / "cost.png")
+    typer.echo(f"cost.json and cost.png are in {output_dir}")
+
+
+def _whole_numbers(name: str, text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise ValueError(f"--{name} must be whole numbers with commas, got {text!r}.")
+    return [int(part) for part in parts]

@@ -1,0 +1,195 @@
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from oprd.analysis.cost import SWEEPS, bytes_in_fresh_process, measure_cost, sweep_setups
+from oprd.analysis.memory import transient_bytes
+from oprd.analysis.setup import Models, Scene, Setup
+from oprd.analysis.shapes import SHAPES, random_model
+from oprd.analysis.updates import OBJECTIVES
+from tests import tiny
+
+SMALL = Setup(
+    layers_count=2, vocab_size=300, prompt_length=3, response_length=8, window=2, device="cpu"
+)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return Scene(SMALL, Models(SMALL))
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict:
+    return measure_cost([SMALL], list(OBJECTIVES), rounds=2, memory=False)
+
+
+def gradients(scene: Scene, name: str) -> dict[str, torch.Tensor]:
+    scene.student.zero_grad()
+    OBJECTIVES[name].prepare(scene)()
+    return {n: p.grad for n, p in scene.student.named_parameters() if p.grad is not None}
+
+
+def entry(result: dict, name: str, point: int = 0) -> dict:
+    return next(e for e in result["points"][point]["objectives"] if e["name"] == name)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_update_leaves_finite_gradients_in_the_student_alone(scene, name):
+    found = gradients(scene, name)
+    assert found and all(g.isfinite().all() for g in found.values())
+    assert any(g.any() for g in found.values())
+    assert all(p.grad is None for p in scene.teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    ("ours", "other"),
+    [
+        ("sampled", "naive_sampled"),
+        ("topk_truncated", "naive_topk"),
+        ("reverse_kl", "naive_reverse_kl"),
+        ("reverse_kl", "trl"),
+    ],
+)
+def test_an_objective_and_what_it_is_compared_with_have_one_gradient(scene, ours, other):
+    expected = gradients(scene, other)
+    for name, gradient in gradients(scene, ours).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6)
+
+
+def test_the_objectives_on_layers_and_on_a_window_supervise_less(scene):
+    last = max(gradients(scene, "oprd"), key=lambda name: name.startswith("model.layers.0"))
+    found = [gradients(scene, name)[last] for name in ("oprd", "oprd_layers", "oprd_window")]
+    assert not torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_every_objective_is_measured_with_ratios_to_both_references(measured):
+    assert [e["name"] for e in measured["points"][0]["objectives"]] == list(OBJECTIVES)
+    for found in measured["points"][0]["objectives"]:
+        for key in ("seconds", "time_to_floor", "time_to_naive_topk"):
+            spread = found[key]
+            assert 0 < spread["min"] <= spread["median"] <= spread["max"] < math.inf
+        assert len(found["each_round"]) == 2 and found["transient_bytes"] is None
+    for reference, key in (("floor", "time_to_floor"), ("naive_topk", "time_to_naive_topk")):
+        assert entry(measured, reference)[key] == {"median": 1, "min": 1, "max": 1}
+    assert entry(measured, "oprd_window")["label"] == "OPRD, last 2"
+
+
+def test_what_the_figures_depend_on_is_recorded_and_is_json(measured):
+    assert measured["points"][0]["setup"] == asdict(SMALL)
+    assert measured["rounds"] == 2 and measured["warm_up_rounds"] == 1
+    assert measured["machine"]["threads"] == torch.get_num_threads()
+    assert measured["machine"]["processor"] and measured["versions"]["torch"]
+    assert json.loads(json.dumps(measured)) == measured
+
+
+def test_a_ratio_is_taken_within_its_round(measured):
+    floor, ours = (entry(measured, name) for name in ("floor", "oprd"))
+    ratios = [a / b for a, b in zip(ours["each_round"], floor["each_round"], strict=True)]
+    assert ours["time_to_floor"]["min"] == min(ratios)
+    assert ours["time_to_floor"]["max"] == max(ratios)
+
+
+def test_a_sweep_measures_its_points_side_by_side():
+    setups = sweep_setups(SMALL, "vocab", [280, 560])
+    result = measure_cost(setups, ["oprd"], sweep="vocab", rounds=1, memory=False)
+    assert result["sweep"] == "vocab_size"
+    assert [point["value"] for point in result["points"]] == [280, 560]
+    first, last = (entry(result, "oprd", point)["each_round"][0] for point in (0, 1))
+    assert entry(result, "oprd", 1)["time_to_first_point"]["median"] == last / first
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_sweep_varies_one_field(sweep):
+    setups = sweep_setups(replace(SMALL, window=None), sweep, [4, 5])
+    field, _ = SWEEPS[sweep]
+    assert [getattr(setup, field) for setup in setups] == [4, 5]
+    assert replace(setups[0], **{field: getattr(SMALL, field)}).layers_count == 2
+
+
+def test_memory_is_measured_in_fresh_processes_above_what_is_resident():
+    # An update of this vocabulary holds full logits of 2 × 64 × 60,000 × 4 bytes = 29 MiB.
+    wide = replace(SMALL, vocab_size=60_000, layers_count=1, response_length=64)
+    result = measure_cost([wide], ["naive_topk"], rounds=0)
+    found = entry(result, "naive_topk")
+    assert 2 * 29 * 2**20 < found["transient_bytes"] < 40 * 29 * 2**20
+    assert found["memory_to_floor"] > 1 and found["memory_to_naive_topk"] == 1
+    assert found["seconds"] is None and found["time_to_floor"] is None
+
+
+def test_a_peak_is_seen_though_it_is_gone_at_the_end():
+    def run():
+        for _ in range(20):
+            torch.ones(2**24)
+
+    peak = transient_bytes(run, torch.device("cpu"))
+    assert 0.8 * 2**26 < peak < 3 * 2**26
+
+
+def test_a_failure_in_the_fresh_process_is_an_error_that_names_the_objective():
+    with pytest.raises(RuntimeError, match=r"memory of oprd_layers failed .*layer 7 is outside"):
+        bytes_in_fresh_process(replace(SMALL, layers="7"), "oprd_layers")
+
+
+def test_student_and_teacher_may_be_paths(tmp_path):
+    for seed, name in enumerate(("student", "teacher")):
+        tiny.model(seed=seed).save_pretrained(tmp_path / name)
+    paths = {name: str(tmp_path / name) for name in ("student", "teacher")}
+    setup = Setup(shape=None, prompt_length=3, response_length=8, device="cpu", **paths)
+    scene = Scene(setup, Models(setup))
+    assert gradients(scene, "oprd")
+    with pytest.raises(ValueError, match="400 tokens do not fit into a context of 256"):
+        Scene(replace(setup, response_length=397), Models(setup))
+
+
+def test_gradient_checkpointing_changes_no_gradient(scene):
+    setup = replace(SMALL, gradient_checkpointing=True)
+    other = Scene(setup, Models(setup))
+    assert other.student.is_gradient_checkpointing
+    expected = gradients(scene, "oprd")
+    for name, gradient in gradients(other, "oprd").items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_makes_a_model_of_its_width(shape):
+    with torch.device("meta"):
+        model = random_model(shape, layers_count=1)
+    assert model.config.hidden_size == SHAPES[shape]["hidden_size"]
+    assert model.get_output_embeddings().weight.shape[0] == SHAPES[shape]["vocab_size"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shape": "gpt-5"}, "shape must be one of smollm2-135m, .*got 'gpt-5'"),
+        ({"shape": None}, "a shape, or both a student and a teacher"),
+        ({"student": "a", "teacher": "b"}, "a shape, or both a student and a teacher"),
+        ({"shape": None, "student": "a"}, "a shape, or both a student and a teacher"),
+        (
+            {"shape": None, "student": "a", "teacher": "b", "vocab_size": 9},
+            "layers_count and vocab_size change a shape",
+        ),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"window": -1}, "window must be at least 1, got -1"),
+        ({"window": 449}, "window must be within the response's 448 tokens, got 449"),
+        ({"dtype": "int8"}, "dtype must be one of float32, .*got 'int8'"),
+    ],
+)
+def test_a_setup_that_cannot_be_measured_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Setup(**options)
+
+
+def test_unknown_names_and_no_measurement_at_all_are_refused():
+    with pytest.raises(ValueError, match=r"objectives must be among floor, .*got kl"):
+        measure_cost([SMALL], ["kl"])
+    with pytest.raises(ValueError, match=r"rounds must be at least 1, .*got 0"):
+        measure_cost([SMALL], ["floor"], rounds=0, memory=False)
+    with pytest.raises(ValueError, match=r"rounds must be at least 1, .*got -1"):
+        measure_cost([SMALL], ["floor"], rounds=-1)
+    with pytest.raises(ValueError, match=r"sweep must be one of vocab, .*got 'width'"):
+        sweep_setups(SMALL, "width")

@@ -1,0 +1,48 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from oprd.cli.main import app
+
+SMALL = ["--layers_count", "1", "--vocab_size", "300", "--prompt_length", "3"]
+SMALL += ["--response_length", "8", "--rounds", "1", "--no-memory"]
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, ["bench", *arguments])
+
+
+def test_it_prints_a_table_and_writes_json_and_a_picture(tmp_path):
+    result = invoke(*SMALL, "--objectives", "oprd,topk", "--output_dir", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert all(label in result.stdout for label in ("floor", "OPRD", "top-16", "smollm2-135m"))
+    written = json.loads((tmp_path / "cost.json").read_text())
+    assert [e["name"] for e in written["points"][0]["objectives"]] == ["floor", "oprd", "topk"]
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_sweeps(tmp_path):
+    sweep = ("--sweep", "length", "--values", "4, 8", "--objectives", "oprd")
+    result = invoke(*SMALL, *sweep, "--output_dir", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "response_length" in result.stdout and "growth" in result.stdout
+    assert (tmp_path / "cost.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shape", "gpt-5"], "shape must be one of"),
+        (["--objectives", "oprd,"], "objectives must be among"),
+        (["--sweep", "width"], "sweep must be one of"),
+        (["--values", "1,2"], "--values belongs to --sweep"),
+        (["--sweep", "vocab", "--values", "1e3"], "must be whole numbers with commas, got '1e3'"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--student", "here"], "give a shape, or both a student and a teacher"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, arguments, message):
+    result = invoke(*arguments, "--output_dir", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert message in result.stderr and result.stderr.count("\n") == 1
