@@ -50,7 +50,7 @@ def backward(student: nn.Module, teacher: nn.Module, rows: slice, processes: int
     update = Update(args, pairs, comparable=True, vocab_size=tiny.VOCAB)
 
     def loss(model: nn.Module) -> torch.Tensor:
-        return update(model, batch, reading, head).objective
+        return update(model, batch, reading, head, update.needs()).objective
 
     redirect(student, student, loss, student).backward()
 

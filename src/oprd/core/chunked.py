@@ -5,22 +5,19 @@ of rows is projected once, and while its logits are at hand the gradient goes on
 the head: four products with the head in all, as many as with full logits, and nothing but sums left
 to keep for the backward pass.
 
-Letters: B sequences, K response tokens, N selected rows, n rows of a chunk, V vocabulary, D width,
-M ids looked at in each row.
+Letters: N supervised rows, n rows of a chunk, V vocabulary, D width, M ids looked at in each row.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from oprd.core.head import LMHead, add_product, as_head, chunks
+from oprd.core.head import LMHead, add_product, chunks
+from oprd.core.pair import Chunk, Pair, pass_over
 from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
-from oprd.core.rows import gather_rows, row_index
 
 
 class Slope(NamedTuple):
@@ -37,207 +34,7 @@ class Slope(NamedTuple):
     ids: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Student and teacher at the same N supervised positions.
-
-    Attributes:
-        student_rows: [N, D_student], with the student's graph.
-        teacher_rows: [N, D_teacher], without.
-        student_head: over the vocabulary of `teacher_head`, which has no graph.
-        teacher_head: see `student_head`.
-        mask: [B, K] bool, the positions; rows are in its order.
-        index: [N], where they are in the flattened mask.
-        temperature: divides both models' logits.
-    """
-
-    student_rows: Tensor
-    teacher_rows: Tensor
-    student_head: LMHead
-    teacher_head: LMHead
-    mask: Tensor
-    index: Tensor
-    temperature: float
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the loss: float32, or float64 for float64 student states."""
-        return torch.promote_types(self.student_rows.dtype, torch.float32)
-
-    def detach(self) -> "Pair":
-        """The same pair without a graph."""
-        return Pair(
-            self.student_rows.detach(),
-            self.teacher_rows,
-            self.student_head.detach(),
-            self.teacher_head,
-            self.mask,
-            self.index,
-            self.temperature,
-        )
-
-
-class Chunk:
-    """Both models' next-token distributions at some rows of a pair, formed when asked for.
-
-    What is [n, V] stands in one of three buffers, which all chunks of a pass share: a CPU spends
-    longer on fresh pages than on the arithmetic in them. It is the caller's to overwrite, and lasts
-    until its side (student, teacher or scratch) is asked for again.
-    """
-
-    def __init__(self, pair: Pair, part: slice, buffers: dict[str, Tensor]) -> None:
-        self.part = part
-        self._pair = pair
-        self._buffers = buffers
-        self._capped: Tensor | None = None
-        self._student_rows = pair.student_rows[part]
-        self._teacher_rows = pair.teacher_rows[part]
-
-    def student_logits(self) -> Tensor:
-        """[n, V]."""
-        pair = self._pair
-        logits = pair.student_head.logits(
-            self._student_rows, pair.temperature, out=self._buffer("student")
-        )
-        if pair.student_head.softcap is not None:
-            self._capped = logits.clone()
-        return logits
-
-    def teacher_logits(self) -> Tensor:
-        """[n, V]."""
-        pair = self._pair
-        return pair.teacher_head.logits(
-            self._teacher_rows, pair.temperature, out=self._buffer("teacher")
-        )
-
-    def student_logits_at(self, ids: Tensor) -> Tensor:
-        """[n, M] at ids [n, M]."""
-        pair = self._pair
-        return pair.student_head.logits_at(self._student_rows, ids, pair.temperature)
-
-    def teacher_logits_at(self, ids: Tensor) -> Tensor:
-        """[n, M] at ids [n, M]."""
-        pair = self._pair
-        logits = pair.teacher_head.logits_at(self._teacher_rows, ids, pair.temperature)
-        return logits.to(pair.dtype)
-
-    def log_p(self) -> Tensor:
-        """[n, V], the student's log-probabilities; uses the scratch."""
-        return self._log_softmax(self.student_logits())[0]
-
-    def log_q(self) -> Tensor:
-        """[n, V], the teacher's log-probabilities; uses the scratch."""
-        return self._log_softmax(self.teacher_logits())[0]
-
-    def student(self) -> tuple[Tensor, Tensor]:
-        """[n, V] twice, log p and, in the scratch, p: cheaper than a second exponential."""
-        log_p, exponentials, total = self._log_softmax(self.student_logits())
-        return log_p, exponentials.div_(total)
-
-    def teacher(self) -> tuple[Tensor, Tensor]:
-        """[n, V] twice, log q and, in the scratch, q."""
-        log_q, exponentials, total = self._log_softmax(self.teacher_logits())
-        return log_q, exponentials.div_(total)
-
-    def scratch(self) -> Tensor:
-        """[n, V], uninitialised."""
-        return self._buffer("scratch")
-
-    def derivative(self, ids: Tensor | None) -> Tensor | float:
-        """∂ student logits / ∂ the head's products, at ids or where logits were last formed."""
-        pair = self._pair
-        capped = self._capped
-        if ids is not None and pair.student_head.softcap is not None:
-            capped = self.student_logits_at(ids)
-        return pair.student_head.derivative(capped, pair.temperature)
-
-    def _buffer(self, name: str) -> Tensor:
-        n = len(self._student_rows)
-        held = self._buffers.get(name)
-        if held is None or len(held) < n:
-            shape = (n, self._pair.student_head.vocab_size)
-            held = self._student_rows.new_empty(shape, dtype=self._pair.dtype)
-            self._buffers[name] = held
-        return held[:n]
-
-    def _log_softmax(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Overwrite logits by log-probabilities; beside them eᶻ up to a factor, and its sum."""
-        logits.sub_(logits.amax(dim=1, keepdim=True))
-        exponentials = torch.exp(logits, out=self.scratch())
-        total = exponentials.sum(dim=1, keepdim=True)
-        return logits.sub_(total.log()), exponentials, total
-
-
-def log_softmax_at(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities [n, M] at ids [n, M]; the logits [n, V] become eᶻ up to a factor.
-
-    Returns:
-        The log-probabilities, the exponentials [n, V] in place of the logits, their sum [n, 1].
-    """
-    top = logits.amax(dim=1, keepdim=True)
-    at = logits.gather(1, ids).sub_(top)
-    exponentials = logits.sub_(top).exp_()
-    total = exponentials.sum(dim=1, keepdim=True)
-    return at.sub_(total.log()), exponentials, total
-
-
-def pass_over(pair: Pair) -> Iterator[Chunk]:
-    """The chunks of a pair's rows, in order; each is spent when the next is asked for."""
-    buffers: dict[str, Tensor] = {}
-    for part in chunks(len(pair.student_rows), pair.student_head.vocab_size):
-        yield Chunk(pair, part, buffers)
-
-
 Formula = Callable[[Chunk], Slope]
-
-
-def select_pair(
-    student_hidden: Tensor,
-    teacher_hidden: Tensor,
-    student_head: LMHead | Tensor,
-    teacher_head: LMHead | Tensor,
-    mask: Tensor,
-    temperature: float,
-) -> Pair:
-    """Check the arguments that all output-space losses share, and keep the supervised rows.
-
-    States are [B, K, width], or already gathered: the mask's rows [N, width], in its order.
-
-    Raises:
-        ValueError: shapes do not fit, vocabularies differ, or the temperature is not positive.
-    """
-    student_head, teacher_head = as_head(student_head), as_head(teacher_head)
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}.")
-    if mask.ndim != 2:
-        raise ValueError(f"mask must be [B, K], got shape {tuple(mask.shape)}.")
-    index = row_index(mask)
-    for name, hidden, head in (
-        ("student", student_hidden, student_head),
-        ("teacher", teacher_hidden, teacher_head),
-    ):
-        if hidden.shape not in ((*mask.shape, head.width), (len(index), head.width)):
-            raise ValueError(
-                f"{name}_hidden must be [B, K, width] = {[*mask.shape, head.width]}, from the "
-                f"mask's shape and {name}_head's width, or the mask's rows alone, "
-                f"{[len(index), head.width]}, got {list(hidden.shape)}."
-            )
-    if student_head.vocab_size != teacher_head.vocab_size:
-        raise ValueError(
-            f"student_head has {student_head.vocab_size} tokens and teacher_head "
-            f"{teacher_head.vocab_size}: an output-space loss needs one vocabulary. Cut padding "
-            "rows off the longer head, or use a representation-only objective, which needs no "
-            "equal vocabularies."
-        )
-    return Pair(
-        _autocast(_rows(student_hidden, index)),
-        _autocast(_rows(teacher_hidden.detach(), index)),
-        student_head,
-        teacher_head.detach(),
-        mask.bool(),
-        index,
-        temperature,
-    )
 
 
 def sum_loss(pair: Pair, formula: Formula, reduction: Reduction) -> LossSum:
@@ -341,15 +138,3 @@ def _add_gradients_at(
             grad_weight.index_add_(0, ids[part].flatten(), outer.flatten(0, 1))
     if grad_bias is not None:
         grad_bias.index_add_(0, ids.flatten(), slope.flatten())
-
-
-def _rows(hidden: Tensor, index: Tensor) -> Tensor:
-    return hidden if hidden.ndim == 2 else gather_rows(hidden, index)
-
-
-def _autocast(hidden: Tensor) -> Tensor:
-    """States in the dtype in which a model under autocast would give them to its head."""
-    device = hidden.device.type
-    if torch.is_autocast_enabled(device) and hidden.dtype == torch.float32:
-        return hidden.to(torch.get_autocast_dtype(device))
-    return hidden

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oprd.core.chunked import Chunk, pass_over, select_pair
-from oprd.core.divergence import check_k, is_among, supervised_ids
+from oprd.core.divergence import is_among
 from oprd.core.head import LMHead
+from oprd.core.pair import Chunk, check_k, pass_over, select_pair, supervised_ids
 from oprd.core.reduction import supervised_count
 
 

@@ -24,16 +24,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from oprd.core.chunked import (
-    Chunk,
-    Formula,
-    Pair,
-    Slope,
-    log_softmax_at,
-    select_pair,
-    sum_loss,
-)
+from oprd.core.chunked import Formula, Slope, sum_loss
 from oprd.core.head import LMHead
+from oprd.core.pair import Chunk, check_k, log_softmax_at, select_pair, supervised_ids
 from oprd.core.reduction import LossSum, Reduction
 
 Support = Literal["student", "teacher", "union"]
@@ -237,36 +230,6 @@ def jsd_loss(
         student_hidden, teacher_hidden, student_head, teacher_head, mask, temperature
     )
     return sum_loss(pair, _jsd_formula(beta), reduction)
-
-
-def supervised_ids(token_ids: Tensor, pair: Pair) -> Tensor:
-    """The rollout's tokens at a pair's rows, [N].
-
-    Raises:
-        ValueError: `token_ids` is not [B, K] integers, or a supervised one is not in 0..V−1.
-    """
-    if token_ids.shape != pair.mask.shape or token_ids.is_floating_point():
-        raise ValueError(
-            f"token_ids must be integers of the mask's shape {list(pair.mask.shape)}, got "
-            f"{token_ids.dtype} {list(token_ids.shape)}."
-        )
-    ids = token_ids.flatten()[pair.index].long()
-    last = pair.student_head.vocab_size - 1
-    if len(ids) and not 0 <= ids.min() <= ids.max() <= last:
-        raise ValueError(
-            f"supervised token_ids must be in 0..{last}, got {ids.min()}..{ids.max()}: mask out "
-            "padding and ignored labels."
-        )
-    return ids
-
-
-def check_k(k: int, pair: Pair) -> None:
-    """Refuse a k outside 1..V with a ValueError."""
-    if not 1 <= k <= pair.student_head.vocab_size:
-        raise ValueError(
-            f"k must be between 1 and the vocabulary's {pair.student_head.vocab_size} tokens, "
-            f"got {k}."
-        )
 
 
 def _reverse_formula(chunk: Chunk) -> Slope:

@@ -9,9 +9,8 @@ Letters: B sequences, K response tokens, N response positions, V vocabulary, D w
 import torch
 from torch import Tensor
 
-from oprd.core.chunked import log_softmax_at, pass_over, select_pair
-from oprd.core.divergence import supervised_ids
 from oprd.core.head import LMHead
+from oprd.core.pair import log_softmax_at, pass_over, select_pair, supervised_ids
 from oprd.core.reduction import LossSum
 
 
