@@ -258,6 +258,7 @@ def test_a_grader_that_accepts_everything_fails_the_self_test() -> None:
 def test_a_changed_answer_is_another() -> None:
     assert (changed("5"), changed(r"\text{East}")) == ("6", r"\text{not east}")
     assert changed(r"\frac{1}{2}") == r"\frac{1}{2}+1"
+    assert changed("9" * 40) == f"1{'0' * 40}"
 
 
 @pytest.mark.skipif(DATA is None, reason="OPRD_TEST_DATA names no folder with the benchmarks")
