@@ -61,7 +61,7 @@ class OPRDConfig(TaskEvaluationConfig):
             next-token distributions are: overlap of the 16 likeliest tokens, entropies, KL(p‖q),
             policy-gradient loss and the last states' cosine over all response tokens, and the
             cosine of the chosen layers even where no term compares them. 0 never does; a step with
-            diagnostics costs about as much more as an output loss.
+            diagnostics forms both models' logits, a chunk of rows at a time.
         rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
         updates_per_rollout: optimizer steps on the same rollouts. A regression on states needs no
             importance ratio; how far the student has moved from the one that wrote is logged as
