@@ -13,7 +13,7 @@ Letters: B sequences, T tokens, P columns of prefixes, W columns of windows.
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,11 +95,11 @@ def capture_window(
         ValueError: the model does not keep the prefix's keys and values in a cache, or does not
             read them from it.
     """
-    cache = _read_prefix(model, windows)
+    prefix = _read_prefix(model, windows)
     with capture_states(model, layers, windows.rows, transform) as states, _checkpointing(model):
         ids = windows.input_ids[:, windows.prefix :]
-        base_forward(model, ids, windows.attention_mask, cache=cache)
-    if unread := [layer for layer, held in enumerate(cache.layers) if not held.was_read]:
+        base_forward(model, ids, windows.attention_mask, cache=Cache(layers=[*prefix]))
+    if unread := [block for block, held in enumerate(prefix) if not held.was_read]:
         raise ValueError(_refusal(model, f"blocks {unread} did not read the cache"))
     return states
 
@@ -113,22 +113,21 @@ class _PrefixLayer(DynamicLayer):
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
+        self.keys, self.values = self._prefix = keys, values
         self.was_read = False
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         self.was_read = True
-        return (
-            torch.cat([self.keys, key_states], dim=-2),
-            torch.cat([self.values, value_states], dim=-2),
-        )
+        keys, values = self._prefix
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
-def _read_prefix(model: nn.Module, windows: Windows) -> Cache:
-    # Made without the model's configuration, the cache keeps all columns of sliding layers too: a
-    # batch's padding would count as columns of the sliding window otherwise.
+def _read_prefix(model: nn.Module, windows: Windows) -> list["_PrefixLayer"]:
+    """Each block's keys and values of the prefix."""
+    # Made without the model's configuration, it keeps every column of sliding layers too, and their
+    # mask chooses.
     cache = DynamicCache()
     prefix = slice(windows.prefix)
     with torch.no_grad(), _flags_off(model):
@@ -137,12 +136,12 @@ def _read_prefix(model: nn.Module, windows: Windows) -> Cache:
         )
     # Autocast keeps the weights it cast, and these were cast without a graph.
     torch.clear_autocast_cache()
-    expected = len(blocks(model))
-    if len(cache.layers) != expected or not cache.is_initialized:
+    written = [held for held in cache.layers if isinstance(held, DynamicLayer)]
+    if len(written) != (expected := len(blocks(model))):
         raise ValueError(
-            _refusal(model, f"only {len(cache.layers)} of {expected} blocks wrote to the cache")
+            _refusal(model, f"only {len(written)} of {expected} blocks wrote to the cache")
         )
-    return Cache(layers=[_PrefixLayer(held.keys, held.values) for held in cache.layers])
+    return [_PrefixLayer(cast(Tensor, held.keys), cast(Tensor, held.values)) for held in written]
 
 
 @contextmanager
@@ -179,14 +178,14 @@ def _checkpointed(block: Any) -> Iterator[None]:
 @contextmanager
 def _flags_off(model: nn.Module) -> Iterator[None]:
     """Switch off what Transformers' gradient checkpointing goes by."""
-    flagged = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)]
+    flagged: list[Any] = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)]
     for module in flagged:
-        module.gradient_checkpointing = False  # pyright: ignore[reportAttributeAccessIssue]
+        module.gradient_checkpointing = False
     try:
         yield
     finally:
         for module in flagged:
-            module.gradient_checkpointing = True  # pyright: ignore[reportAttributeAccessIssue]
+            module.gradient_checkpointing = True
 
 
 def check_windows(model: Any) -> None:
