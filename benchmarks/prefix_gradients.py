@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from oprd.core.capture import capture_states, num_layers
+from oprd.core.capture import num_layers
 from oprd.core.layers import pair_layers
+from oprd.core.reduction import supervised_count
 from oprd.core.representation import LayerComparison
 from oprd.evaluation.models import load_model
 from oprd.evaluation.tasks import arithmetic
-from oprd.training.forward import base_forward, predicting_rows
-from oprd.training.windowed import align_windows, capture_window
+from oprd.training.batch import MicroBatch
+from oprd.training.reading import read
+from oprd.training.windowed import read_windowed
 
 ROOT = Path(__file__).parents[1]
 SHARES = (1.0, 0.5, 0.25)
@@ -40,17 +42,18 @@ def main() -> None:
     )
     found: dict[tuple[float, str], list[tuple[float, float]]] = defaultdict(list)
     differences = []
-    for batch in range(options.batches):
-        chosen = problems[batch * options.batch : (batch + 1) * options.batch]
-        ids, attention, response = rollouts(
-            student, tokenizer, [problem.prompt for problem in chosen], options.tokens
-        )
+    for first in range(0, len(problems), options.batch):
+        prompts = [problem.prompt for problem in problems[first : first + options.batch]]
+        ids, attention, response = rollouts(student, tokenizer, prompts, options)
+        response_ids = ids[:, -response.shape[1] :]
         for share in SHARES:
             # The last part of each response, rounded up.
             rank, length = response.cumsum(dim=1), response.sum(dim=1, keepdim=True)
             positions = response & (rank > ((1 - share) * length).floor())
-            exact_loss, exact = gradients(student, teacher, ids, attention, positions, True)
-            loss, constant = gradients(student, teacher, ids, attention, positions, False)
+            count = supervised_count(positions)
+            batch = MicroBatch(ids, attention, response_ids, response, positions, count, count)
+            exact_loss, exact = gradients(student, teacher, batch, True)
+            loss, constant = gradients(student, teacher, batch, False)
             differences.append(abs(loss / exact_loss - 1))
             for group, names in groups(student).items():
                 a = torch.cat([constant[name].flatten() for name in names])
@@ -80,45 +83,41 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=56, help="of a response, at most")
+    parser.add_argument("--least_tokens", type=int, default=0, help="write on past the end")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 @torch.no_grad()
 def rollouts(
-    student: PreTrainedModel, tokenizer, prompts: list[str], tokens: int
+    student: PreTrainedModel, tokenizer, prompts: list[str], options: argparse.Namespace
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ids and attention [B, T] of prompts and responses, and the responses' own mask [B, K]."""
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
-    sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "max_new_tokens": tokens}
-    ids = student.generate(**inputs, **sampling)
+    lengths = {"max_new_tokens": options.tokens, "min_new_tokens": options.least_tokens}
+    ids = student.generate(**inputs, **lengths, do_sample=True, temperature=1.0, top_k=0)
     ended = ids[:, inputs["input_ids"].shape[1] :] == tokenizer.eos_token_id
     response = ended.cumsum(dim=1) - ended.int() == 0
     return ids, torch.cat([inputs["attention_mask"], response.long()], dim=1), response
 
 
 def gradients(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    ids: Tensor,
-    attention: Tensor,
-    positions: Tensor,
-    prefix_gradients: bool,
+    student: PreTrainedModel, teacher: PreTrainedModel, batch: MicroBatch, prefix_gradients: bool
 ) -> tuple[float, Gradients]:
     """The loss over all layers and its gradient, by parameter."""
-    rows = predicting_rows(positions, ids.shape[1] - positions.shape[1])
-    with torch.no_grad(), capture_states(teacher, "all", rows) as states:
-        base_forward(teacher, ids, attention)
     depth = num_layers(student)
-    comparison = LayerComparison(states, pair_layers(range(1, depth + 1), depth, depth), positions)
+    pairs = pair_layers(range(1, depth + 1), depth, depth)
+    layers = [pair.student for pair in pairs]
+    with torch.no_grad():
+        states = read(teacher, batch, layers).states
+    comparison = LayerComparison(states, pairs, batch.positions)
     if prefix_gradients:
-        with capture_states(student, "all", rows, comparison):
-            base_forward(student, ids, attention)
+        read(student, batch, layers, transform=comparison)
     else:
-        capture_window(student, "all", align_windows(ids, attention, rows), comparison)
-    result = comparison.result().loss
-    loss = result.total / result.count
+        rows = batch.predicting(batch.positions)
+        read_windowed(student, batch, layers, rows, transform=comparison)
+    loss = comparison.result().loss.total / batch.position_count
     named = {name: p for name, p in student.named_parameters() if "lm_head" not in name}
     return float(loss.detach()), dict(
         zip(named, torch.autograd.grad(loss, list(named.values())), strict=True)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -7,40 +8,47 @@ from transformers import AutoModelForCausalLM, MambaConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 from oprd.core.capture import capture_states
+from oprd.training.batch import MicroBatch
 from oprd.training.forward import base_forward
-from oprd.training.windowed import align_windows, capture_window, check_windows
+from oprd.training.reading import read
+from oprd.training.windowed import check_windows, read_windowed
 from tests import tiny
 
-WIDTH = 30
+WIDTH = 31
 # Of each sequence the first real column, the first supervised row and the last one's end.
 PLACES = ((3, 20, 24), (0, 9, 30), (7, 7, 9), (2, 27, 28))
 
 
-def ragged():
-    """Ids, mask and rows of five sequences, padded on both sides; the last has no window.
+def ragged() -> MicroBatch:
+    """Five sequences, padded on both sides; the last has no window.
 
-    One window starts at its sequence's first token and one has a gap.
+    One window starts at its sequence's first token and one has a gap. What the student wrote starts
+    two columns before its window.
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 256, (5, WIDTH), generator=generator)
     mask = torch.zeros_like(ids)
-    rows = torch.zeros_like(ids, dtype=torch.bool)
+    rows, written = (torch.zeros_like(ids, dtype=torch.bool) for _ in range(2))
     for index, (first, start, end) in enumerate(PLACES):
-        mask[index, first : min(end + 2, WIDTH)] = 1
+        mask[index, first : end + 1] = 1
         rows[index, start:end] = True
+        written[index, max(first, start - 2) : end] = True
     rows[1, 12:15] = False
     mask[4, 5:] = 1
-    return ids, mask, rows
+    none = torch.zeros(())
+    return MicroBatch(ids, mask, ids[:, 1:], written[:, :-1], rows[:, :-1], none, none)
 
 
-def whole(model, ids, mask, rows, layers="all"):
-    with capture_states(model, layers, rows) as states:
-        base_forward(model, ids, mask)
-    return states
+def rows_of(batch):
+    return batch.predicting(batch.positions)
 
 
-def windowed(model, ids, mask, rows, layers="all"):
-    return capture_window(model, layers, align_windows(ids, mask, rows))
+def whole(model, batch, layers=(1, 2, 3)):
+    return read(model, batch, layers).states
+
+
+def windowed(model, batch, layers=(1, 2, 3)):
+    return read_windowed(model, batch, layers, rows_of(batch)).states
 
 
 def gradients(model, states):
@@ -58,25 +66,12 @@ def assert_same(actual, expected, tolerance=1e-5):
         )
 
 
-def test_windows_start_in_one_column_and_keep_only_what_they_depend_on():
-    ids, mask, rows = ragged()
-    windows = align_windows(ids, mask, rows)
-    assert windows.prefix == 25
-    assert windows.rows.shape == (5, 21)
-    assert windows.rows[:4, 0].all() and not windows.rows[4].any()
-    assert torch.equal(windows.rows.sum(1), rows.sum(1))
-    assert windows.attention_mask.sum(1).tolist() == [21, 30, 2, 26, 0]
-    for index, (first, _, end) in enumerate(PLACES):
-        kept = windows.input_ids[index][windows.attention_mask[index].bool()]
-        assert torch.equal(kept, ids[index, first:end])
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_states_equal_those_of_a_whole_forward_pass(architecture, attention):
     model = tiny.model(architecture, attn_implementation=attention)
     batch = ragged()
-    assert_same(windowed(model, *batch), whole(model, *batch))
+    assert_same(windowed(model, batch), whole(model, batch))
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "phi3"])
@@ -86,7 +81,7 @@ def test_states_are_the_same_with_sliding_windows(architecture):
         options |= {"use_sliding_window": True, "max_window_layers": 1}
     model = tiny.model(architecture, **options)
     batch = ragged()
-    assert_same(windowed(model, *batch), whole(model, *batch))
+    assert_same(windowed(model, batch), whole(model, batch))
 
 
 class ConstantOutside(DynamicLayer):
@@ -103,25 +98,26 @@ class ConstantOutside(DynamicLayer):
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_gradients_are_those_with_the_keys_and_values_of_the_prefix_constant(architecture):
     model = tiny.model(architecture).double()
-    ids, mask, rows = ragged()
-    actual = gradients(model, windowed(model, ids, mask, rows))
+    batch = ragged()
+    rows = rows_of(batch)
+    actual = gradients(model, windowed(model, batch))
     between = rows.cumsum(1).bool() & rows.flip(1).cumsum(1).flip(1).bool()
     with capture_states(model, "all", rows) as states:
         cache = Cache(layers=[ConstantOutside(between) for _ in range(3)])
-        base_forward(model, ids, mask, cache=cache)
+        base_forward(model, batch.input_ids, batch.attention_mask, cache=cache)
     assert_same(actual, gradients(model, states), 1e-5)  # Gemma's norms are in float32
-    exact = gradients(model, whole(model, ids, mask, rows))
+    exact = gradients(model, whole(model, batch))
     assert any(not torch.allclose(actual[name], exact[name]) for name in exact)
 
 
 def test_a_token_that_only_the_prefix_has_gets_no_gradient():
     model = tiny.model(tie_word_embeddings=False)
-    ids, mask, rows = ragged()
-    windows = align_windows(ids, mask, rows)
-    gradient = gradients(model, windowed(model, ids, mask, rows))["model.embed_tokens.weight"]
-    read = windows.attention_mask[:, windows.prefix :].bool()
-    inside = set(windows.input_ids[:, windows.prefix :][read].tolist())
-    outside = sorted(set(ids[mask.bool()].tolist()) - inside)
+    batch = ragged()
+    gradient = gradients(model, windowed(model, batch))["model.embed_tokens.weight"]
+    rows = rows_of(batch)
+    between = rows.cumsum(1).bool() & rows.flip(1).cumsum(1).flip(1).bool()
+    inside = set(batch.input_ids[between].tolist())
+    outside = sorted(set(batch.input_ids[batch.attention_mask.bool()].tolist()) - inside)
     assert len(outside) > 20
     assert not gradient[outside].any()
     assert gradient[sorted(inside)].any(dim=1).all()
@@ -132,24 +128,51 @@ def test_a_token_that_only_the_prefix_has_gets_no_gradient():
 def test_checkpointing_changes_no_state_and_no_gradient(architecture, reentrant):
     model = tiny.model(architecture).double().train()
     batch = ragged()
-    states = windowed(model, *batch)
+    states = windowed(model, batch)
     expected = gradients(model, states)
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     model.enable_input_require_grads()
-    checkpointed = windowed(model, *batch)
+    checkpointed = windowed(model, batch)
     assert_same(checkpointed, states, 1e-9)
     assert_same(gradients(model, checkpointed), expected, 1e-9)
     assert model.is_gradient_checkpointing
     assert all("forward" not in vars(module) for module in model.modules())
 
 
+@pytest.mark.parametrize("ends", ["with the response", "before it"])
+def test_last_states_of_the_whole_response_leave_the_gradient_as_it_is(ends):
+    model, batch = tiny.model().double(), ragged()
+    if ends == "before it":
+        early = batch.positions & (batch.positions.cumsum(1) <= 2)
+        batch = replace(batch, positions=early)
+    expected = gradients(model, windowed(model, batch))
+    reading = read_windowed(model, batch, (1, 2, 3), rows_of(batch), last=True)
+    exact = read(model, batch, (1, 2, 3), last=True)
+    torch.testing.assert_close(reading.last, exact.last, rtol=1e-9, atol=1e-9)
+    assert_same(reading.states, exact.states, 1e-9)
+    assert_same(gradients(model, reading.states), expected, 1e-9)
+
+
+def test_last_states_have_a_gradient_in_the_window():
+    model, batch = tiny.model().double(), ragged()
+    response = batch.predicting(batch.response)
+    last = read_windowed(model, batch, (), response, last=True).last
+    same = replace(batch, positions=batch.response)
+    assert_same(gradients(model, {3: last}), gradients(model, windowed(model, same, (3,))), 1e-9)
+
+
+def test_a_batch_with_pictures_is_refused():
+    batch = replace(ragged(), extra={"pixel_values": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"pixel_values.*prefix_gradients=True"):
+        windowed(tiny.model(), batch)
+
+
 def test_dropout_falls_on_prefix_and_window():
     model = tiny.model("gpt2", resid_pdrop=0.5).train()
-    ids, mask, rows = ragged()
 
     def states(seed):
         torch.manual_seed(seed)
-        return windowed(model, ids, mask, rows)
+        return windowed(model, ragged())
 
     assert_same(states(0), states(0))
     assert not torch.allclose(states(0)[1], states(1)[1])
@@ -158,7 +181,7 @@ def test_dropout_falls_on_prefix_and_window():
 def test_autocast_leaves_no_weight_without_gradient():
     model = tiny.model()
     with torch.autocast("cpu", torch.bfloat16):
-        states = windowed(model, *ragged())
+        states = windowed(model, ragged())
     names = [name for name, _ in model.named_parameters() if "lm_head" not in name]
     found = gradients(model, states)
     assert sorted(found) == sorted(names)
@@ -169,7 +192,7 @@ def test_autocast_leaves_no_weight_without_gradient():
 def test_half_precision_states_are_close(dtype):
     model = tiny.model().to(dtype)
     batch = ragged()
-    assert_same(windowed(model, *batch), whole(model, *batch), 0.05)
+    assert_same(windowed(model, batch), whole(model, batch), 0.05)
 
 
 def test_an_adapter_learns_and_its_base_does_not():
@@ -178,8 +201,8 @@ def test_an_adapter_learns_and_its_base_does_not():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     batch = ragged()
-    states = windowed(model, *batch)
-    assert_same(states, whole(model, *batch))
+    states = windowed(model, batch)
+    assert_same(states, whole(model, batch))
     found = gradients(model, states)
     assert found and all("lora_" in name and grad.any() for name, grad in found.items())
 
@@ -188,8 +211,8 @@ def test_an_adapter_learns_and_its_base_does_not():
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_no_window_at_all_gives_no_rows_and_a_graph_of_zeros(architecture, attention):
     model = tiny.model(architecture, attn_implementation=attention).train()
-    ids, mask, rows = ragged()
-    states = windowed(model, ids, mask, torch.zeros_like(rows))
+    batch = ragged()
+    states = windowed(model, replace(batch, positions=torch.zeros_like(batch.positions)))
     assert all(state.shape == (0, 32) for state in states.values())
     found = gradients(model, states)
     assert found and not any(gradient.any() for gradient in found.values())
@@ -197,9 +220,9 @@ def test_no_window_at_all_gives_no_rows_and_a_graph_of_zeros(architecture, atten
 
 def test_only_the_layers_asked_for_are_captured_and_transformed():
     model, batch = tiny.model(), ragged()
-    windows = align_windows(*batch)
-    sums = capture_window(model, (1, 3), windows, lambda layer, rows: layer * rows.sum())
-    expected = whole(model, *batch)
+    scaled = {"transform": lambda layer, rows: layer * rows.sum()}
+    sums = read_windowed(model, batch, (1, 3), rows_of(batch), **scaled).states
+    expected = whole(model, batch)
     assert sorted(sums) == [1, 3]
     for layer, total in sums.items():
         torch.testing.assert_close(total, layer * expected[layer].sum(), rtol=1e-4, atol=1e-4)
@@ -233,18 +256,18 @@ def test_a_model_that_ignores_its_cache_is_refused_before_and_while_it_trains():
     with pytest.raises(ValueError, match="0 of 3 blocks wrote to the cache"):
         check_windows(model)
     with pytest.raises(ValueError, match="0 of 3 blocks wrote to the cache"):
-        windowed(model, *ragged())
+        windowed(model, ragged())
 
 
 def test_a_block_that_does_not_read_the_cache_is_named():
-    model, (ids, mask, rows) = tiny.model(), ragged()
+    model = tiny.model()
     attention = model.model.layers[1].self_attn
     original = attention.forward
     attention.forward = lambda *args, **kwargs: (
         original if not torch.is_grad_enabled() else partial(ignore_cache, original)
     )(*args, **{**kwargs, "attention_mask": None} if torch.is_grad_enabled() else kwargs)
     with pytest.raises(ValueError, match=r"blocks \[1\] did not read the cache"):
-        windowed(model, ids, mask, rows)
+        windowed(model, ragged())
 
 
 def test_a_model_whose_states_depend_on_the_split_is_refused():

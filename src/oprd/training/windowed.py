@@ -4,104 +4,82 @@ What a sequence reads before its window goes into a KV cache without gradient. T
 window are those of a whole forward pass; their gradient lacks what flows back through the keys and
 values of the prefix, and is therefore biased.
 
-Each sequence's window starts where its own first supervised row stands. The sequences are shifted
-so that all windows start in one column, and no token is read that no supervised row depends on.
+Each sequence has its own window, see `windows`.
 
-Letters: B sequences, T tokens, P columns of prefixes, W columns of windows.
+Letters: B sequences, T tokens.
 """
 
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from oprd.core.capture import Transform, blocks, capture_states, decoder
+from oprd.core.capture import Transform, blocks, capture_states, decoder, num_layers
+from oprd.training.batch import MicroBatch
 from oprd.training.forward import base_forward
+from oprd.training.reading import Reading, read
+from oprd.training.windows import Windows, join_rows
 
 # Rotary embeddings whose angles for a token depend on the tokens after it.
 LENGTH_DEPENDENT_ROPES = {"dynamic", "longrope"}
 
 
-class Windows(NamedTuple):
-    """A batch whose windows start in one column.
-
-    Attributes:
-        input_ids: [B, P + W].
-        attention_mask: [B, P + W], 1 at tokens that a supervised row depends on.
-        rows: [B, W] bool, the supervised rows.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    rows: Tensor
-
-    @property
-    def prefix(self) -> int:
-        """P, at least 1."""
-        return self.input_ids.shape[1] - self.rows.shape[1]
-
-
-def align_windows(input_ids: Tensor, attention_mask: Tensor, rows: Tensor) -> Windows:
-    """Shift sequences so that their windows start in one column.
-
-    A window reaches from a sequence's first supervised row to its last. Prefix and windows are at
-    least one column wide, of padding if need be, so that every process of a sharded model runs the
-    same forward passes.
-
-    Args:
-        input_ids: [B, T].
-        attention_mask: [B, T], 1 at real tokens.
-        rows: [B, T] bool, the supervised rows; a sequence may have none.
-    """
-    length = input_ids.shape[1]
-    columns = torch.arange(length, device=input_ids.device)
-    start = rows.int().argmax(dim=1)
-    end = (rows * (columns + 1)).amax(dim=1)
-    first = attention_mask.int().argmax(dim=1)
-    widest = torch.stack([(start - first).max(), (end - start).max()]).clamp(min=1)
-    prefix, width = widest.tolist()
-    source = torch.arange(-prefix, width, device=input_ids.device) + start[:, None]
-    inside = (source >= 0) & (source < end[:, None])
-    source = source.clamp(0, length - 1)
-    return Windows(
-        input_ids.gather(1, source),
-        attention_mask.gather(1, source) * inside,
-        (rows.gather(1, source) & inside)[:, prefix:],
-    )
-
-
-def capture_window(
+def read_windowed(
     model: nn.Module,
-    layers: str | Sequence[int],
-    windows: Windows,
+    batch: MicroBatch,
+    layers: Sequence[int],
+    window: Tensor,
+    *,
+    last: bool = False,
     transform: Transform | None = None,
-) -> MutableMapping[int, Tensor]:
-    """Capture the supervised rows of chosen layers, with a graph through the windows alone.
+) -> Reading:
+    """What `oprd.training.reading.read` keeps, with a graph through the windows alone.
 
-    The states are those of `capture_states` around `base_forward` on the whole batch. Dropout, in
-    training mode, falls on prefix and windows alike.
+    Dropout, in training mode, falls on prefixes and windows alike.
 
     Args:
-        model: the student, as for `base_forward`.
-        layers: as for `capture_states`.
-        windows: the batch.
-        transform: as for `capture_states`.
+        model: the student, not wrapped for distribution.
+        batch: what it reads.
+        layers: see `read`.
+        window: [B, T] bool. Its first row in a sequence is where the window starts: at or before
+            the sequence's first supervised row.
+        last: see `read`; these rows may stand before the window.
+        transform: see `read`.
 
     Raises:
-        ValueError: the model does not keep the prefix's keys and values in a cache, or does not
-            read them from it.
+        ValueError: the batch is not of text alone, or the model does not keep the prefix's keys and
+            values in a cache, or does not read them from it.
     """
-    prefix = _read_prefix(model, windows)
-    with capture_states(model, layers, windows.rows, transform) as states, _checkpointing(model):
-        ids = windows.input_ids[:, windows.prefix :]
-        base_forward(model, ids, windows.attention_mask, cache=Cache(layers=[*prefix]))
-    if unread := [block for block, held in enumerate(prefix) if not held.was_read]:
-        raise ValueError(_refusal(model, f"blocks {unread} did not read the cache"))
-    return states
+    if batch.extra:
+        raise ValueError(
+            f"a batch has {', '.join(batch.extra)}, and prefix_gradients=False is for text alone: "
+            "set prefix_gradients=True."
+        )
+    compared, response = batch.predicting(batch.positions), batch.predicting(batch.response)
+    kept = response if last else compared
+    windows = Windows.of(batch.input_ids, batch.attention_mask, window, kept)
+    parts = windows.split(response)
+    states: MutableMapping[int, Tensor] = {}
+    before: MutableMapping[int, Tensor] = {}
+    after: MutableMapping[int, Tensor] = {}
+    with ExitStack() as captures:
+        if last:
+            before = captures.enter_context(capture_states(model, "last", parts[0]))
+        prefix = _read_prefix(model, windows)
+    # Closed before backward: gradient checkpointing runs the forward pass again.
+    with ExitStack() as captures:
+        if layers:
+            rows = windows.split(compared)[1]
+            states = captures.enter_context(capture_states(model, layers, rows, transform))
+        if last:
+            after = captures.enter_context(capture_states(model, "last", parts[1]))
+        _read_windows(model, windows, prefix)
+    both = zip(before.values(), after.values(), strict=True)
+    return Reading(states, *(join_rows(parts, pair) for pair in both))
 
 
 class _PrefixLayer(DynamicLayer):
@@ -124,16 +102,14 @@ class _PrefixLayer(DynamicLayer):
         return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
-def _read_prefix(model: nn.Module, windows: Windows) -> list["_PrefixLayer"]:
+def _read_prefix(model: nn.Module, windows: Windows) -> list[_PrefixLayer]:
     """Each block's keys and values of the prefix."""
     # Made without the model's configuration, it keeps every column of sliding layers too, and their
     # mask chooses.
     cache = DynamicCache()
-    prefix = slice(windows.prefix)
+    ids = windows.input_ids[:, : windows.prefix]
     with torch.no_grad(), _flags_off(model):
-        base_forward(
-            model, windows.input_ids[:, prefix], windows.attention_mask[:, prefix], cache=cache
-        )
+        base_forward(model, ids, windows.attention_mask[:, : windows.prefix], cache=cache)
     # Autocast keeps the weights it cast, and these were cast without a graph.
     torch.clear_autocast_cache()
     written = [held for held in cache.layers if isinstance(held, DynamicLayer)]
@@ -142,6 +118,14 @@ def _read_prefix(model: nn.Module, windows: Windows) -> list["_PrefixLayer"]:
             _refusal(model, f"only {len(written)} of {expected} blocks wrote to the cache")
         )
     return [_PrefixLayer(cast(Tensor, held.keys), cast(Tensor, held.values)) for held in written]
+
+
+def _read_windows(model: nn.Module, windows: Windows, prefix: list[_PrefixLayer]) -> None:
+    ids = windows.input_ids[:, windows.prefix :]
+    with _checkpointing(model):
+        base_forward(model, ids, windows.attention_mask, cache=Cache(layers=[*prefix]))
+    if unread := [block for block, held in enumerate(prefix) if not held.was_read]:
+        raise ValueError(_refusal(model, f"blocks {unread} did not read the cache"))
 
 
 @contextmanager
@@ -203,16 +187,18 @@ def check_windows(model: Any) -> None:
     if any(parameter.is_meta or parameter.numel() == 0 for parameter in model.parameters()):
         return
     ids = torch.arange(24, device=model.device).view(2, 12) % text.vocab_size
-    attention_mask, rows = torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    attention_mask, positions = torch.ones_like(ids), torch.zeros_like(ids[:, 1:]).bool()
     attention_mask[0, :3] = 0
-    rows[0, 5:8] = rows[1, 9] = True
+    positions[0, 5:8] = positions[1, 9] = True
+    none = torch.zeros(())
+    batch = MicroBatch(ids, attention_mask, ids[:, 1:], positions, positions, none, none)
+    layers, window = range(1, num_layers(model) + 1), batch.predicting(positions)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            with capture_states(model, "all", rows) as whole:
-                base_forward(model, ids, attention_mask)
-            states = capture_window(model, "all", align_windows(ids, attention_mask, rows))
+            whole = read(model, batch, layers).states
+            states = read_windowed(model, batch, layers, window).states
     except Exception as error:  # whatever a model does that has no such cache
         raise ValueError(_refusal(model, str(error) or type(error).__name__)) from error
     finally:
