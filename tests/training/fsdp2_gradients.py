@@ -1,8 +1,13 @@
 """Gradients under FSDP2 against those of one process; run in two processes by test_distributed.
 
 Accelerate sets up FSDP on accelerators alone, so that torch's own sharding stands in for it here.
-The forward goes through the sharded root as the trainer's does.
+The forward goes through the sharded root as the trainer's does, with gradient checkpointing. The
+argument holds settings, as JSON.
 """
+
+import json
+import sys
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,11 +30,20 @@ from tests import tiny
 PROMPT = 4
 
 
-def backward(student: nn.Module, teacher: nn.Module, rows: slice, processes: int) -> None:
+def backward(
+    student: nn.Module,
+    teacher: nn.Module,
+    rows: slice,
+    processes: int,
+    options: dict[str, Any],
+) -> None:
     """One update's gradients on some of the sequences, each term divided by the count of all."""
+    args = OPRDConfig("unused", **options, position_k=3, use_cpu=True, report_to=[])
+    # The last process has short responses, the very last of them none.
     ids, mask = tiny.batch((12, 9, 7, 5))
+    mask[3, PROMPT:] = 0
     response = mask[:, PROMPT:].bool()
-    positions = select_positions(response, "last_k", 3)
+    positions = select_positions(response, "last_k", args.position_k)
     batch = MicroBatch(
         ids[rows],
         mask[rows],
@@ -46,7 +60,6 @@ def backward(student: nn.Module, teacher: nn.Module, rows: slice, processes: int
     with torch.no_grad():
         reading = reader.read(student, batch, range(1, depth + 1), last=True)
         head = reader.head(student)
-    args = OPRDConfig("unused", output_loss="reverse_kl", use_cpu=True, report_to=[])
     update = Update(args, pairs, comparable=True, vocab_size=tiny.VOCAB)
 
     def loss(model: nn.Module) -> torch.Tensor:
@@ -55,14 +68,14 @@ def backward(student: nn.Module, teacher: nn.Module, rows: slice, processes: int
     redirect(student, student, loss, student).backward()
 
 
-def main() -> None:
+def main(options: dict[str, Any]) -> None:
     dist.init_process_group("gloo")
     rank, processes = dist.get_rank(), dist.get_world_size()
     student, teacher = (
         tiny.model(seed=1, tie_word_embeddings=True).double().train(),
         tiny.model(seed=2).double(),
     )
-    backward(student, teacher, slice(0, 4), 1)
+    backward(student, teacher, slice(0, 4), 1, options)
     expected = {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
 
     mesh = init_device_mesh("cpu", (processes,))
@@ -75,8 +88,10 @@ def main() -> None:
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
         assert isinstance(model, FSDPModule)
+    sharded.gradient_checkpointing_enable()
     share = 4 // processes
-    backward(sharded, sharded_teacher, slice(rank * share, (rank + 1) * share), processes)
+    rows = slice(rank * share, (rank + 1) * share)
+    backward(sharded, sharded_teacher, rows, processes, options)
     gradients = {
         name: p.grad.full_tensor() for name, p in sharded.named_parameters() if p.grad is not None
     }
@@ -90,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(json.loads(sys.argv[1]))

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def step(folder, processes, batch_size, options=""):
             id="two terms, and no response in one process",
         ),
         pytest.param("output_loss=sampled,representation_weight=0", id="output loss alone"),
+        pytest.param("prefix_gradients=false,empty=1", id="constant prefix"),
     ],
 )
 def test_two_processes_take_the_step_of_one(tmp_path, options):
@@ -72,6 +74,7 @@ def test_a_broken_gradient_in_one_process_stops_both(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_under_fsdp2_have_the_gradients_of_one():
-    done = launch(2, "fsdp2_gradients")
+@pytest.mark.parametrize("options", [{"output_loss": "reverse_kl"}, {"prefix_gradients": False}])
+def test_two_processes_under_fsdp2_have_the_gradients_of_one(options):
+    done = launch(2, "fsdp2_gradients", json.dumps(options))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -45,9 +45,30 @@ def decoder(model: nn.Module) -> nn.Module:
     return model
 
 
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The blocks of a model, in their order.
+
+    Raises:
+        ValueError: they cannot be found.
+    """
+    stack = decoder(model)
+    expected = _text_config(stack).num_hidden_layers
+    found = [
+        child
+        for child in stack.children()
+        if isinstance(child, nn.ModuleList) and len(child) == expected
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"cannot find the blocks of {type(stack).__name__}: expected one list of {expected} "
+            f"modules, found {len(found)}."
+        )
+    return found[0]
+
+
 def num_layers(model: nn.Module) -> int:
     """The number of blocks L of a model."""
-    return len(_blocks(decoder(model)))
+    return len(blocks(model))
 
 
 def hidden_size(model: nn.Module) -> int:
@@ -82,17 +103,17 @@ def capture_states(
         ValueError: a layer does not exist, the mask is not [B, T] bool, or the model's blocks
             cannot be found.
     """
-    stack = decoder(model)
-    blocks = _blocks(stack)
-    selected = select_layers(layers, len(blocks))
+    stack, layer_blocks = decoder(model), blocks(model)
+    last = len(layer_blocks)
+    selected = select_layers(layers, last)
     keep = _row_selector(rows)
     states = States()
     with ExitStack() as hooks:
         for layer in selected:
             handle = (
                 stack.register_forward_hook(_keep_output(states, layer, keep, transform))
-                if layer == len(blocks)
-                else blocks[layer].register_forward_pre_hook(
+                if layer == last
+                else layer_blocks[layer].register_forward_pre_hook(
                     _keep_input(states, layer, keep, transform), with_kwargs=True
                 )
             )
@@ -146,21 +167,6 @@ def _row_selector(rows: slice | Tensor | None) -> Keep:
         return gather_rows(states, index)
 
     return keep
-
-
-def _blocks(stack: nn.Module) -> nn.ModuleList:
-    expected = _text_config(stack).num_hidden_layers
-    found = [
-        child
-        for child in stack.children()
-        if isinstance(child, nn.ModuleList) and len(child) == expected
-    ]
-    if len(found) != 1:
-        raise ValueError(
-            f"cannot find the blocks of {type(stack).__name__}: expected one list of {expected} "
-            f"modules, found {len(found)}."
-        )
-    return found[0]
 
 
 def _text_config(stack: nn.Module) -> Any:

@@ -111,6 +111,19 @@ def supervise(output: dict[str, Any], args: OPRDConfig) -> Tensor:
     return torch.stack(counts)
 
 
+def supervised_window(batch: MicroBatch, args: OPRDConfig) -> Tensor:
+    """[B, T] bool: the rows that a term supervises, with the prompt of a response shorter than k.
+
+    Such a response is read whole, with an exact gradient. Where all tokens are supervised, the
+    prompt is what comes before the window.
+    """
+    if args.output is not None or args.positions not in ("first_k", "last_k"):
+        return batch.predicting(batch.response if args.output is not None else batch.positions)
+    length = batch.response.sum(dim=1, keepdim=True)
+    shorter = (length > 0) & (length < args.position_k)
+    return batch.predicting(batch.positions) | (shorter & batch.attention_mask.bool())
+
+
 def _written(output: dict[str, Any]) -> Tensor:
     """[B, K] bool: what the student wrote, without padding and without what tools returned."""
     written = output["completion_mask"].bool()

@@ -62,6 +62,11 @@ class OPRDConfig(TaskEvaluationConfig):
             policy-gradient loss and the last states' cosine over all response tokens, and the
             cosine of the chosen layers even where no term compares them. 0 never does; a step with
             diagnostics forms both models' logits, a chunk of rows at a time.
+        prefix_gradients: let the gradient flow back through what stands before the supervised
+            window. Without, those tokens are read into a KV cache and their keys and values are
+            constants: the same loss, less time and memory, and a biased gradient. The window is
+            each response's supervised stretch, with an `output_loss` all of the response; a
+            response shorter than `position_k` keeps the exact gradient.
         rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
         updates_per_rollout: optimizer steps on the same rollouts. A regression on states needs no
             importance ratio; how far the student has moved from the one that wrote is logged as
@@ -135,6 +140,13 @@ class OPRDConfig(TaskEvaluationConfig):
     diagnostics_steps: int = field(
         default=0,
         metadata={"help": "Measure the paper's diagnostics every so many steps; 0 never does."},
+    )
+    prefix_gradients: bool = field(
+        default=True,
+        metadata={
+            "help": "Let the gradient flow back through what stands before the supervised window; "
+            "without, an update takes less time and memory, and its gradient is biased."
+        },
     )
     rollouts_per_prompt: int = field(
         default=1, metadata={"help": "Rollouts that the student writes for each prompt."}

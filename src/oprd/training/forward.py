@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput
 
 
@@ -19,21 +20,31 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 
 
 def base_forward(
-    model: nn.Module, input_ids: Tensor, attention_mask: Tensor, **inputs: Any
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    cache: Cache | None = None,
+    **inputs: Any,
 ) -> BaseModelOutput:
     """Run the base model: the LM head is not called and no logits exist.
 
     Args:
         model: a causal language model, with or without PEFT, not wrapped for distribution.
-        input_ids: [B, T].
+        input_ids: [B, T], or the last columns of it where the cache holds those before.
         attention_mask: [B, T], 1 at real tokens.
+        cache: keys and values, which the model reads and adds to.
         inputs: further inputs of the base model, such as a picture's.
     """
     base = _base(model)
     # Models that read pictures work out positions of more dimensions from them.
     if not inputs and "position_ids" in inspect.signature(base.forward).parameters:
-        inputs["position_ids"] = position_ids(attention_mask)
-    return base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **inputs)
+        inputs["position_ids"] = position_ids(attention_mask)[:, -input_ids.shape[1] :]
+    if cache is not None:
+        inputs["past_key_values"] = cache
+    return base(
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=cache is not None, **inputs
+    )
 
 
 def predicting_rows(positions: Tensor, prompt_length: int) -> Tensor:

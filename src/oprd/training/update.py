@@ -19,12 +19,13 @@ from oprd.core.layers import LayerPair
 from oprd.core.objective import Term, objective
 from oprd.core.reduction import Reduction
 from oprd.core.representation import LayerComparison, LayersLoss
-from oprd.training.batch import MicroBatch
+from oprd.training.batch import MicroBatch, supervised_window
 from oprd.training.checks import check_heads_stand_whole
 from oprd.training.config import OPRDConfig
 from oprd.training.heads import lm_head, whole
 from oprd.training.matching import check_widths, common_vocabulary, same_width
 from oprd.training.reading import Reading, read
+from oprd.training.windowed import check_windows, read_windowed
 
 # The paper's diagnostic compares the sixteen likeliest tokens.
 OVERLAP = 16
@@ -106,9 +107,11 @@ class Update:
             same_meaning: whether their token ids are known to mean the same.
 
         Raises:
-            ValueError: they do not; see `check_widths` and `common_vocabulary`.
+            ValueError: they do not; see `check_widths`, `common_vocabulary` and `check_windows`.
         """
         vocab_size = 0
+        if not args.prefix_gradients:
+            check_windows(student)
         if args.representation_weight > 0:
             check_widths(student, teacher)
         if args.reads_heads or args.updates_per_rollout > 1:
@@ -149,7 +152,13 @@ class Update:
         layers = [pair.student for pair in self._pairs] if needs.states else []
         compared = self._comparing(comparison) if comparison is not None else None
         last = needs.last or needs.drift
-        student_read = read(student, batch, layers, last=last, transform=compared)
+        if self._args.prefix_gradients or not torch.is_grad_enabled():
+            student_read = read(student, batch, layers, last=last, transform=compared)
+        else:
+            window = supervised_window(batch, self._args)
+            student_read = read_windowed(
+                student, batch, layers, window, last=last, transform=compared
+            )
         terms: list[Term] = []
         sums = {"positions": batch.positions.sum(), "supervised": batch.positions.sum()}
         if comparison is not None:
