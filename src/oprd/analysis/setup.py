@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from oprd.analysis.shapes import SHAPES, random_model
@@ -117,6 +116,7 @@ class Scene:
         input_ids: [B, T] random tokens.
         attention_mask: [B, T] of ones: no rollout is shorter than another.
         response_ids: [B, K].
+        predicting: the columns whose states predict them.
     """
 
     def __init__(self, setup: Setup, models: Models) -> None:
@@ -132,13 +132,7 @@ class Scene:
         self.input_ids = ids.to(self.student.device)
         self.attention_mask = torch.ones_like(self.input_ids)
         self.response_ids = self.input_ids[:, setup.prompt_length :]
-
-    def positions(self, window: int | None = None) -> Tensor:
-        """[B, K], true at the last `window` response tokens, or at all."""
-        positions = torch.ones_like(self.response_ids, dtype=torch.bool)
-        if window is not None:
-            positions[:, :-window] = False
-        return positions
+        self.predicting = slice(setup.prompt_length - 1, -1)
 
 
 def _model(setup: Setup, path: str | None, seed: int) -> PreTrainedModel:

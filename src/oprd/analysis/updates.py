@@ -111,16 +111,12 @@ def _output(**options: Any) -> Callable[[Scene], Run]:
 
 
 def _naive(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Scene], Run]:
-    """An objective as it is often written: full logits of all response tokens on both sides."""
+    """An objective as the paper runs it: each model's forward forms the logits of all tokens."""
 
     def log_probabilities(model: nn.Module, scene: Scene) -> Tensor:
-        output = model(
-            input_ids=scene.input_ids,
-            attention_mask=scene.attention_mask,
-            use_cache=False,
-            logits_to_keep=scene.setup.response_length + 1,
-        )
-        return output.logits[:, :-1].float().log_softmax(dim=-1)
+        ids, mask = scene.input_ids, scene.attention_mask
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return logits[:, scene.predicting].float().log_softmax(dim=-1)
 
     def prepare(scene: Scene) -> Run:
         def value() -> Tensor:
@@ -154,7 +150,6 @@ def _trl(scene: Scene) -> Run:
     # Imported here: it takes longer than measuring another objective in a process of its own.
     from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
-    predicting = slice(scene.setup.prompt_length - 1, -1)
     mask = torch.ones_like(scene.response_ids)
     student, teacher = lm_head(scene.student), lm_head(scene.teacher)
 
@@ -163,8 +158,8 @@ def _trl(scene: Scene) -> Run:
             frozen = base_forward(scene.teacher, scene.input_ids, scene.attention_mask)
         states = base_forward(scene.student, scene.input_ids, scene.attention_mask)
         loss, *_ = _chunked_divergence_loss(
-            cast(Tensor, states.last_hidden_state)[:, predicting],
-            cast(Tensor, frozen.last_hidden_state)[:, predicting],
+            cast(Tensor, states.last_hidden_state)[:, scene.predicting],
+            cast(Tensor, frozen.last_hidden_state)[:, scene.predicting],
             student.weight,
             teacher.weight,
             mask,
