@@ -39,7 +39,7 @@ format: setup ## put style right where that can be done mechanically
 	$(BIN)/ruff format .
 
 bench: setup ## what an update costs beside its floor
-	$(BIN)/oprd bench --objectives oprd,oprd_window
+	$(BIN)/oprd bench --objectives oprd,oprd_window,oprd_prefix
 
 clean: ## remove the environment and caches, not runs
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis

@@ -4,8 +4,8 @@
 
 On the demo's pair and the student's own rollouts: the cosine of the two gradients and the ratio of
 their norms, over all weights and by group of layers, with the last part of each response supervised
-or all of it. The losses are compared too: they are equal. What it costs is `floor.py`'s to measure,
-and what it does to a run `accuracy.py`'s.
+or all of it. The losses are compared too: they are equal. `oprd bench` measures what it costs,
+and `accuracy.py` what it does to a run.
 """
 
 import argparse

@@ -189,7 +189,7 @@ OBJECTIVES: Mapping[str, Objective] = {
         "OPRD, layers {layers}", "representation", _trained(lambda setup: {"layers": setup.layers})
     ),
     "oprd_window": Objective("OPRD, last {window}", "representation", _trained(_window)),
-    "oprd_window_constant_prefix": Objective(
+    "oprd_prefix": Objective(
         "OPRD, last {window}, constant prefix",
         "representation",
         _trained(lambda setup: {**_window(setup), "prefix_gradients": False}),
