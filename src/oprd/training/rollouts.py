@@ -84,6 +84,15 @@ class RolloutTrainer(DistillationTrainer):
         """Which update on the same rollouts this is, from 0."""
         return self._step // self.args.gradient_accumulation_steps % self.args.updates_per_rollout
 
+    @property
+    def _last_use(self) -> bool:
+        return self._use == self.args.updates_per_rollout - 1
+
+    def _measures_drift(self) -> bool:
+        """Whether this is the first or the last of several updates on the same rollouts."""
+        several = self.args.updates_per_rollout > 1 and self.student.training
+        return several and (self._use == 0 or self._last_use)
+
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """TRL's: rollouts, or the micro-batch of those at hand whose turn it is."""
         if self.student.training and self._use > 0 and self._buffered_inputs is not None:

@@ -3,7 +3,7 @@
 Letters: B sequences, K response tokens, L layers, N supervised rows, M response rows, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -12,23 +12,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from oprd.core.capture import Transform
-from oprd.core.diagnostics import output_diagnostics
-from oprd.core.drift import drift, token_log_probs
+from oprd.core.drift import token_log_probs
 from oprd.core.head import LMHead
 from oprd.core.layers import LayerPair
 from oprd.core.objective import Term, objective
 from oprd.core.reduction import Reduction
-from oprd.core.representation import LayerComparison, LayersLoss
+from oprd.core.representation import LayerComparison
 from oprd.training.batch import MicroBatch, supervised_window
+from oprd.training.bridge.space import BridgeSpace
 from oprd.training.checks import check_heads_stand_whole
 from oprd.training.config import OPRDConfig
 from oprd.training.heads import lm_head, whole
 from oprd.training.matching import check_widths, common_vocabulary, same_width
 from oprd.training.reading import Reading, read
+from oprd.training.sums import OutputPair, diagnostic_sums, last_sums, layer_sums
 from oprd.training.windowed import check_windows, read_windowed
-
-# The paper's diagnostic compares the sixteen likeliest tokens.
-OVERLAP = 16
 
 
 class Needs(NamedTuple):
@@ -84,6 +82,7 @@ class Update:
         self._comparable = comparable
         self._vocab_size = vocab_size
         self._output = args.output
+        self._space: BridgeSpace | None = None
 
     @classmethod
     def bind(
@@ -112,7 +111,8 @@ class Update:
         vocab_size = 0
         if not args.prefix_gradients:
             check_windows(student)
-        if args.representation_weight > 0:
+        bridged = args.bridge is not None
+        if args.representation_weight > 0 and not bridged:
             check_widths(student, teacher)
         if args.reads_heads or args.updates_per_rollout > 1:
             check_heads_stand_whole(accelerator)
@@ -120,7 +120,17 @@ class Update:
         if args.reads_heads:
             top_k = args.loss_top_k if args.output_loss == "topk" else 1
             vocab_size = common_vocabulary(student, teacher, same_meaning=same_meaning, top_k=top_k)
-        return cls(args, pairs, comparable=same_width(student, teacher), vocab_size=vocab_size)
+        comparable = bridged or same_width(student, teacher)
+        return cls(args, pairs, comparable=comparable, vocab_size=vocab_size)
+
+    def enter(self, spaces: Mapping[str, BridgeSpace]) -> None:
+        """Compare states in the space of the settings' bridge, if they name one."""
+        self._space = spaces[self._args.bridge] if self._args.bridge is not None else None
+
+    @property
+    def teacher_transform(self) -> Transform | None:
+        """What becomes of the teacher's rows as it reaches its layers."""
+        return None if self._space is None else self._space.teacher
 
     def needs(self, diagnose: bool = False, *, drift: bool = False) -> Needs:
         """What a step has to bring, with or without diagnostics and a measurement of drift."""
@@ -163,30 +173,33 @@ class Update:
         sums = {"positions": batch.positions.sum(), "supervised": batch.positions.sum()}
         if comparison is not None:
             result = comparison.result()
-            sums |= _layer_sums(result)
+            sums |= layer_sums(result)
             if (weight := self._args.representation_weight) > 0:
                 loss = result.loss._replace(count=batch.position_count)
                 terms.append(Term("representation", weight, loss))
         if needs.last:
             assert teacher_head is not None
             pair = self._output_pair(student, student_read, teacher, teacher_head, batch)
-            sums |= _last_sums(pair)
+            sums |= last_sums(pair)
             if self._output is not None:
                 sums["supervised"] = batch.response.sum()
                 loss = self._output(*pair)._replace(count=batch.response_count)
                 terms.append(Term("output", self._args.output_weight, loss))
             if needs.diagnose:
-                sums |= _diagnostic_sums(pair, self._args.temperature)
+                sums |= diagnostic_sums(pair, self._args.temperature)
         sums |= {f"loss/{term.name}": term.mean.detach() for term in terms}
         log_probs = self._log_probs(student, student_read, batch) if needs.drift else None
         return Result(objective(terms), sums, log_probs)
 
     def _comparison(self, teacher: Reading, batch: MicroBatch) -> LayerComparison:
+        states, pairs = teacher.states, self._pairs
+        if self._space is not None:
+            states, pairs = self._space.by_student_layer(states), self._space.pairs
         return LayerComparison(
-            teacher.states,
-            self._pairs,
+            states,
+            pairs,
             batch.positions,
-            normalize=self._args.normalize,
+            normalize=bool(self._args.normalize),
             reduction=cast(Reduction, self._args.reduction),
         )
 
@@ -197,6 +210,8 @@ class Update:
             with torch.set_grad_enabled(
                 torch.is_grad_enabled() and self._args.representation_weight > 0
             ):
+                if self._space is not None:
+                    rows = self._space.student(layer, rows)
                 return comparison(layer, rows)
 
         return compare
@@ -220,7 +235,7 @@ class Update:
         teacher: Reading,
         teacher_head: LMHead,
         batch: MicroBatch,
-    ) -> "OutputPair":
+    ) -> OutputPair:
         """Both models' last states and heads over the tokens that both have, on one device."""
         assert student_read.last is not None and teacher.last is not None
         head = lm_head(student).cut(self._vocab_size)
@@ -233,56 +248,3 @@ class Update:
             batch.response.to(device),
             batch.response_ids.to(device),
         )
-
-
-def drift_sums(written: Tensor, now: Tensor) -> dict[str, Tensor]:
-    """What `StepStatistics` adds up, from the log-probabilities [M] at two times."""
-    total, count = drift(written, now)
-    return {"drift/total": total, "drift/count": count}
-
-
-class OutputPair(NamedTuple):
-    """What all output-space losses and the diagnostics are called with.
-
-    Attributes:
-        student: [M, D_student], the rows that predict response tokens.
-        teacher: [M, D_teacher].
-        student_head: see `oprd.core.head.LMHead`.
-        teacher_head: over the same vocabulary.
-        mask: [B, K] bool, the M response tokens.
-        token_ids: [B, K].
-    """
-
-    student: Tensor
-    teacher: Tensor
-    student_head: LMHead
-    teacher_head: LMHead
-    mask: Tensor
-    token_ids: Tensor
-
-
-def _layer_sums(result: LayersLoss) -> dict[str, Tensor]:
-    return {
-        "cosine": result.cosine,
-        "student_norm": result.student_norm,
-        "teacher_norm": result.teacher_norm,
-    }
-
-
-@torch.no_grad()
-def _last_sums(pair: OutputPair) -> dict[str, Tensor]:
-    """Norms that are not finite where a state is not."""
-    norms = [torch.linalg.vector_norm(rows.float()) for rows in (pair.student, pair.teacher)]
-    return {"last_norm": torch.stack(norms)}
-
-
-@torch.no_grad()
-def _diagnostic_sums(pair: OutputPair, temperature: float) -> dict[str, Tensor]:
-    overlap = min(OVERLAP, pair.student_head.vocab_size)
-    sums = output_diagnostics(*pair, k=overlap, temperature=temperature)
-    found = {f"diagnostics/{name}": value for name, value in sums._asdict().items()}
-    found["diagnostics/top16_overlap"] = found.pop("diagnostics/topk_overlap")
-    if pair.student.shape == pair.teacher.shape:
-        cosines = torch.cosine_similarity(pair.student.float(), pair.teacher.float())
-        found["diagnostics/rep_cosine"] = cosines.sum()
-    return found
