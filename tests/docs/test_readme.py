@@ -40,14 +40,16 @@ def test_the_python_example_trains(places, monkeypatch):  # noqa: F811 # the fix
 
 
 def test_every_command_is_known_to_these_tests():
-    assert [command[1] for command in commands("oprd")] == ["doctor", "train", "eval"]
+    assert [command[1] for command in commands("oprd")] == ["eval", "doctor", "train", "eval"]
     assert {command[1] for command in commands("make")} == {"demo", "test"}
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{command[1]}:" in makefile for command in commands("make"))
 
 
 def test_the_train_and_eval_commands_run(places, monkeypatch):  # noqa: F811 # the fixture
-    train, evaluate = (commands(f"oprd {name}")[0][1:] for name in ("train", "eval"))
+    train = commands("oprd train")[0][1:]
+    evaluations = [command[1:] for command in commands("oprd eval")]
+    assert len(evaluations) == 2
     recipe = train[train.index("--config") + 1]
     train[train.index("--config") + 1] = str(ROOT / recipe)
     monkeypatch.chdir(places)
@@ -56,14 +58,16 @@ def test_the_train_and_eval_commands_run(places, monkeypatch):  # noqa: F811 # t
         "model_name_or_path": "student",
         "teacher_model_name_or_path": "teacher",
         "dataset_name": "prompts.jsonl",
-        "output_dir": evaluate[evaluate.index("--model") + 1],
+        "output_dir": "run",
     }
     extra = [part for name, value in overrides.items() for part in (f"--{name}", value)]
     trained = CliRunner().invoke(app, [*train, *extra])
     assert trained.exit_code == 0, trained.output
-    shown = CliRunner().invoke(app, [*evaluate, "--limit", "3", "--max_new_tokens", "8"])
-    assert shown.exit_code == 0, shown.output
-    assert "arithmetic" in shown.output
+    for evaluate in evaluations:
+        evaluate[evaluate.index("--run") + 1] = "run"
+        shown = CliRunner().invoke(app, [*evaluate, "--limit", "3", "--max_new_tokens", "8"])
+        assert shown.exit_code == 0, shown.output
+        assert "student after − student before" in shown.output
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)]+)\)", README))

@@ -148,7 +148,7 @@ class TaskEvaluation(TrainerCallback):
                 self._sampling,
                 {"model": name, "revision": None, "weights": None},
                 output if accelerator.is_main_process else None,
-                progress=False,
+                progress=accelerator.is_main_process and not trainer.args.disable_tqdm,
             )
         # The main process alone has graded, so that a grader's time limit cannot divide them.
         shared = [evaluation.figures() if accelerator.is_main_process else {}]
