@@ -13,6 +13,7 @@ import yaml
 from trl import DistillationConfig, ModelConfig, TrlParser
 
 from oprd.training.config import OPRDConfig
+from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
 
 WORDS = {
@@ -83,7 +84,8 @@ class TrainParser(TrlParser):
         formatter.add_text("The command line wins over the file. Fields in a file have no dashes.")
         left = list(self._actions)
         for title, owner in (
-            ("Representation distillation", OPRDConfig),
+            ("Objective", ObjectiveConfig),
+            ("Rollouts and positions", OPRDConfig),
             ("Evaluation on tasks while training", TaskEvaluationConfig),
             ("Data", DataArguments),
             ("Models", ModelConfig),

@@ -133,15 +133,11 @@ def fit(
 
 def _save(fitted: "BridgeFit", folder: Path) -> None:
     """Write the bridge and its report, and print what was written."""
-    import json
-
     from rich.console import Console
 
     from oprd.reports.bridge import plot_bridge, print_bridge
 
-    path = folder / "bridge.safetensors"
-    fitted.bridge.save(path)
-    (folder / "report.json").write_text(json.dumps(fitted.report) + "\n")
+    path = fitted.save(folder)
     print_bridge(fitted.report, Console())
     with (folder / "report.txt").open("w", encoding="utf-8") as file:
         print_bridge(fitted.report, Console(file=file, width=120))

@@ -55,6 +55,8 @@ class RunRecorder(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         settings = without_secrets(args.to_dict())
         record = {**self._facts, "versions": versions(), "settings": settings}
+        if state.global_step > 0:
+            _check_same_run(folder / "run.json", record)
         _replace(folder / "run.json", json.dumps(record, indent=2, default=str) + "\n")
         metrics = folder / "metrics.jsonl"
         kept = []
@@ -79,6 +81,22 @@ class RunRecorder(TrainerCallback):
     def _output_dir(args: TrainingArguments) -> str:
         assert args.output_dir is not None
         return args.output_dir
+
+
+def _check_same_run(file: Path, record: dict[str, Any]) -> None:
+    """Refuse, with a ValueError, to go on towards something else than a run began with."""
+    if not file.is_file():
+        return
+    begun = json.loads(file.read_text())
+    parts = [(begun, record, name) for name in ("teacher", "layer_pairs", "bridge_hashes")]
+    settings = begun.get("settings", {}), record["settings"]
+    parts += [(*settings, name) for name in ("positions", "position_k")]
+    for before, now, name in parts:
+        if name in before and before[name] != now.get(name):
+            raise ValueError(
+                f"the run in {str(file.parent)!r} began with {name}={before[name]!r}, and is to go "
+                f"on with {now.get(name)!r}: choose another output_dir, or the same {name}."
+            )
 
 
 def versions() -> dict[str, str]:

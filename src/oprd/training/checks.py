@@ -3,10 +3,17 @@
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 
 from oprd.training.config import OPRDConfig
+
+# States of models of one origin agree far better, those of others hardly at all (the paper's pairs
+# stand at 0.075 or less).
+RELATED_COSINE = 0.25
+
+logger = get_logger(__name__)
 
 
 def check_streaming(dataset: Any, args: OPRDConfig) -> None:
@@ -68,6 +75,21 @@ def check_heads_stand_whole(accelerator: Accelerator) -> None:
             "output_loss, diagnostics_steps and updates_per_rollout read LM heads' weights, which "
             f"{'DeepSpeed ZeRO-3' if zero3 else 'FSDP 1'} keeps in pieces: use FSDP2 or DeepSpeed "
             "ZeRO-2, or leave them out."
+        )
+
+
+def warn_if_unrelated(cosine: float | None) -> None:
+    """Point to a bridge where the states of the first batch have little in common.
+
+    Args:
+        cosine: mean over layers and positions; None where it was not measured.
+    """
+    if cosine is not None and cosine < RELATED_COSINE:
+        logger.warning(
+            f"The models' states have a cosine of {cosine:.3f} on the first batch: they seem to be "
+            "of different origin, and pulling one to the other needs a bridge. Fit one with "
+            "`oprd bridge fit --student … --teacher … --prompts …` and set bridge to its file, or "
+            "set bridge='fit'."
         )
 
 

@@ -1,27 +1,23 @@
 """Settings of a run: TRL's distillation settings, and what representation distillation adds."""
 
 from dataclasses import dataclass, field
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from trl.trainer.distillation_config import DistillationConfig
 
-from oprd.core.divergence import Support
 from oprd.core.layers import select_layers
-from oprd.core.objective import OutputKind, OutputLoss
 from oprd.core.positions import PositionSpec
-from oprd.core.reduction import Reduction
+from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
 from oprd.training.values import (
     check_at_least,
     check_choice,
-    check_number,
     check_positive,
     parse_layers,
 )
 
 LongPrompts = Literal["error", "drop"]
-OUTPUT_LOSSES = ("none", *get_args(OutputKind))
 # Settings of TRL's own divergence loss, which this trainer does not compute.
 _UNUSED = {"beta": 1.0}
 # Deep enough to check a specification before the model is known.
@@ -29,8 +25,8 @@ _ANY_DEPTH = 10_000
 
 
 @dataclass
-class OPRDConfig(TaskEvaluationConfig):
-    """Settings of `OPRDTrainer`: those of TRL, of `TaskEvaluationConfig`, and these.
+class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
+    """Settings of `OPRDTrainer`: TRL's, the objective's, the evaluation's on tasks, and these.
 
     The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,
     training is in float32 (TRL's default is bfloat16, which most CPUs emulate).
@@ -40,33 +36,6 @@ class OPRDConfig(TaskEvaluationConfig):
             layer numbers from 1, on the command line as "1,2,3".
         positions: which response tokens are supervised: "all", "last", "first_k" or "last_k".
         position_k: how many, for "first_k" and "last_k".
-        normalize: scale states to unit length before they are compared.
-        reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
-        representation_weight: the factor µ of the representation loss (Eq. 7); 0 leaves it out,
-            which needs an `output_loss`.
-        output_loss: the output-space loss beside it, on all response tokens: "none", "sampled"
-            (Eq. 3), "topk" (Eq. 5), "reverse_kl" (Eq. 4), "forward_kl" or "jsd". It reads both LM
-            heads' weights over the tokens that both models have. TRL's `temperature` divides its
-            logits, as it does the sampler's. "sampled" is an unbiased estimate of the reverse KL
-            where nothing else alters the sampler (`top_p`, `top_k`, `repetition_penalty`, …).
-        output_weight: the factor of the output-space loss.
-        loss_top_k: how many tokens "topk" compares. (TRL's `top_k` is the sampler's.)
-        loss_top_k_support: whose most likely tokens those are: "student", "teacher" or "union".
-        loss_top_k_renormalize: condition both distributions on those tokens, as Eq. 5 does. The
-            paper's experiments do not: their truncated sum also falls when the student moves
-            probability out of the support, and can lead away from the teacher where the support
-            holds little of the student's probability.
-        jsd_beta: the teacher's share in the mixture of "jsd", 0 (forward KL) to 1 (reverse KL).
-        diagnostics_steps: every so many steps, and in evaluation, measure how far apart the two
-            next-token distributions are: overlap of the 16 likeliest tokens, entropies, KL(p‖q),
-            policy-gradient loss and the last states' cosine over all response tokens, and the
-            cosine of the chosen layers even where no term compares them. 0 never does; a step with
-            diagnostics forms both models' logits, a chunk of rows at a time.
-        prefix_gradients: let the gradient flow back through what stands before the supervised
-            window. Without, those tokens are read into a KV cache and their keys and values are
-            constants: the same loss, less time and memory, and a biased gradient. The window is
-            each response's supervised stretch, with an `output_loss` all of the response; a
-            response shorter than `position_k` keeps the exact gradient.
         rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
         updates_per_rollout: optimizer steps on the same rollouts. A regression on states needs no
             importance ratio; how far the student has moved from the one that wrote is logged as
@@ -103,51 +72,6 @@ class OPRDConfig(TaskEvaluationConfig):
     position_k: int = field(
         default=2000, metadata={"help": 'How many positions "first_k" and "last_k" select.'}
     )
-    normalize: bool = field(
-        default=False, metadata={"help": "Scale states to unit length before comparing them."}
-    )
-    reduction: str = field(
-        default="sequence",
-        metadata={"help": '"sequence" averages over a response first (Eq. 6); "token" does not.'},
-    )
-    representation_weight: float = field(
-        default=1.0,
-        metadata={"help": "Factor of the representation loss (µ in Eq. 7); 0 leaves it out."},
-    )
-    output_loss: str = field(
-        default="none",
-        metadata={
-            "help": 'Output-space loss beside it: "none", "sampled", "topk", "reverse_kl", '
-            '"forward_kl" or "jsd".'
-        },
-    )
-    output_weight: float = field(default=1.0, metadata={"help": "Factor of the output-space loss."})
-    loss_top_k: int = field(
-        default=16, metadata={"help": 'How many tokens output_loss="topk" compares.'}
-    )
-    loss_top_k_support: str = field(
-        default="student",
-        metadata={"help": 'Whose likely tokens they are: "student", "teacher" or "union".'},
-    )
-    loss_top_k_renormalize: bool = field(
-        default=True,
-        metadata={"help": "Condition both distributions on them (Eq. 5); a truncated sum if not."},
-    )
-    jsd_beta: float = field(
-        default=0.5,
-        metadata={"help": 'The teacher\'s share in the mixture of output_loss="jsd".'},
-    )
-    diagnostics_steps: int = field(
-        default=0,
-        metadata={"help": "Measure the paper's diagnostics every so many steps; 0 never does."},
-    )
-    prefix_gradients: bool = field(
-        default=True,
-        metadata={
-            "help": "Let the gradient flow back through what stands before the supervised window; "
-            "without, an update takes less time and memory, and its gradient is biased."
-        },
-    )
     rollouts_per_prompt: int = field(
         default=1, metadata={"help": "Rollouts that the student writes for each prompt."}
     )
@@ -174,16 +98,13 @@ class OPRDConfig(TaskEvaluationConfig):
         # An "even" of one layer is refused when the model is known: here the form is checked.
         select_layers(self.layer_spec, _ANY_DEPTH)
         check_choice("positions", self.positions, get_args(PositionSpec))
-        check_choice("reduction", self.reduction, get_args(Reduction))
         check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
         check_at_least("position_k", self.position_k, 1)
         check_at_least("rollouts_per_prompt", self.rollouts_per_prompt, 1)
         check_at_least("updates_per_rollout", self.updates_per_rollout, 1)
         if self.max_completion_length is not None:
             check_at_least("max_completion_length", self.max_completion_length, 1)
-        self._check_terms()
         check_positive("temperature", self.temperature)
-        check_positive("learning_rate", self.learning_rate, below=100.0)
         _check_steps(self.max_steps, self.num_train_epochs)
         _check_unused(self)
         accelerated = torch.accelerator.is_available() and not self.use_cpu
@@ -201,52 +122,25 @@ class OPRDConfig(TaskEvaluationConfig):
         return parse_layers(self.layers)
 
     @property
-    def output(self) -> OutputLoss | None:
-        """The output-space loss, None where there is none."""
-        if self.output_loss == "none":
-            return None
-        return OutputLoss(
-            cast(OutputKind, self.output_loss),
-            k=self.loss_top_k,
-            support=cast(Support, self.loss_top_k_support),
-            renormalize=self.loss_top_k_renormalize,
-            beta=self.jsd_beta,
-            temperature=self.temperature,
-            reduction=cast(Reduction, self.reduction),
-        )
-
-    @property
-    def reads_heads(self) -> bool:
-        """Whether the LM heads' weights are read, in some steps or in all."""
-        return self.output_loss != "none" or self.diagnostics_steps > 0
-
-    @property
     def rollouts_per_step(self) -> int:
         """Rollouts of one optimizer step, over all processes."""
         per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
         return per_device * self.world_size
 
-    def _check_terms(self) -> None:
-        """At least one term, each with what it needs."""
-        check_choice("output_loss", self.output_loss, OUTPUT_LOSSES)
-        check_positive("output_weight", self.output_weight)
-        check_choice("loss_top_k_support", self.loss_top_k_support, get_args(Support))
-        check_at_least("loss_top_k", self.loss_top_k, 1)
-        check_at_least("diagnostics_steps", self.diagnostics_steps, 0)
-        check_number("jsd_beta", self.jsd_beta)
-        if not 0 <= self.jsd_beta <= 1:
-            raise ValueError(f"jsd_beta must be between 0 and 1, got {self.jsd_beta}.")
-        if self.output_loss == "none" or self.representation_weight != 0:
-            check_positive("representation_weight", self.representation_weight)
-
     def _check_batches(self) -> None:
         """A generation batch holds whole groups of rollouts, and a checkpoint falls after one."""
         updates = self.updates_per_rollout
-        if updates > 1 and self.output_loss == "sampled":
+        if updates > 1 and any(stage.output_loss == "sampled" for stage in self.objectives()):
             raise ValueError(
                 f"output_loss='sampled' is the gradient of the student that wrote the rollouts: "
                 f"with updates_per_rollout={updates} take another output loss."
             )
+        for number, steps in enumerate(self.schedule.steps, 1):
+            if steps % updates:
+                raise ValueError(
+                    f"stage {number} has {steps} steps, which must be a multiple of "
+                    f"updates_per_rollout={updates}."
+                )
         if updates > 1 and self.save_strategy == "steps" and self.save_steps % updates:
             raise ValueError(
                 f"save_steps={self.save_steps:g} must be a multiple of updates_per_rollout="

@@ -35,8 +35,9 @@ def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     if not same_width(student, teacher):
         raise ValueError(
             f"the student's states are {hidden_size(student)} wide and the teacher's "
-            f"{hidden_size(teacher)}: states of different widths cannot be compared. Use a teacher "
-            "of the student's width, or an output_loss with representation_weight=0."
+            f"{hidden_size(teacher)}: states of different widths can only be compared through a "
+            "bridge. Fit one with `oprd bridge fit` and set bridge to its file, or set "
+            "bridge='fit'; or use an output_loss with representation_weight=0."
         )
 
 

@@ -81,7 +81,13 @@ class TeacherReader:
         self._redirect = redirect
 
     def read(
-        self, student: nn.Module, batch: MicroBatch, layers: Sequence[int], *, last: bool = False
+        self,
+        student: nn.Module,
+        batch: MicroBatch,
+        layers: Sequence[int],
+        *,
+        last: bool = False,
+        transform: Transform | None = None,
     ) -> Reading:
         """The teacher's rows of a micro-batch; the caller turns gradients off.
 
@@ -90,12 +96,15 @@ class TeacherReader:
             batch: what it reads.
             layers: teacher layers, see `read`.
             last: see `read`.
+            transform: see `read`.
         """
         if self._wrapper is None or self._model is None:
             with teacher_adapter_active(student):
-                return read(student, batch, layers, last=last)
+                return read(student, batch, layers, last=last, transform=transform)
         self._wrapper.eval()
-        return read(self._model, batch, layers, last=last, forward=self._forward)
+        return read(
+            self._model, batch, layers, last=last, transform=transform, forward=self._forward
+        )
 
     def head(self, student: nn.Module) -> LMHead:
         """The teacher's LM head, without a graph."""

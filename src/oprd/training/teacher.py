@@ -87,7 +87,8 @@ def obtain_teacher(
     if source.given is not None:
         check_own_weights(student, source.given)
         return source.given.eval()
-    if shares_base(student, source, args.teacher_model_revision):
+    # A bridge is fitted between two models that are there.
+    if not args.bridged and shares_base(student, source, args.teacher_model_revision):
         add_teacher_adapter(student, source, args.teacher_model_revision)
         return student
     return load_teacher(source, args)

@@ -27,13 +27,13 @@ from trl.trainer.utils import get_config_model_id
 
 from oprd.core.capture import num_layers
 from oprd.training.batch import MicroBatch
+from oprd.training.bridge.obtain import load_bridges
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.checks import check_streaming
 from oprd.training.config import OPRDConfig
-from oprd.training.matching import gradient_reaches_all, pair_models
 from oprd.training.metrics import StepStatistics, cost_metrics
 from oprd.training.reading import Reading, TeacherReader
-from oprd.training.rollouts import RolloutTrainer
+from oprd.training.staged import StagedTrainer
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teacher import (
     TeacherSource,
@@ -42,10 +42,10 @@ from oprd.training.teacher import (
     without_teacher_adapter,
 )
 from oprd.training.tokenizers import check_tokenizers
-from oprd.training.update import Needs, Update, drift_sums
+from oprd.training.update import Needs, drift_sums
 
 
-class OPRDTrainer(RolloutTrainer):
+class OPRDTrainer(StagedTrainer):
     """Trains a student by on-policy representation distillation (Eqs. 6 and 7).
 
     The student writes rollouts, the frozen teacher reads them, and the student's hidden states are
@@ -113,6 +113,7 @@ class OPRDTrainer(RolloutTrainer):
             raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
         check_streaming(train_dataset, args)
         source = TeacherSource.resolve(teacher_model, args)
+        bridges = load_bridges(args)
         # TRL compares the sizes of the vocabularies of a teacher that it is given. What must agree
         # here is the meaning of the ids, so the teacher is prepared below.
         super().__init__(
@@ -136,10 +137,7 @@ class OPRDTrainer(RolloutTrainer):
             same_meaning = check_tokenizers(
                 self._tokenizer, teacher_processing_class, teacher, source.model, args
             )
-        self.pairs = pair_models(self.student, teacher, args.layer_spec)
-        self._update = Update.bind(
-            args, self.pairs, self.student, teacher, self.accelerator, same_meaning=same_meaning
-        )
+        self._bind_objectives(teacher, same_meaning=same_meaning)
         self._expect_rollouts(teacher)
         self._statistics = StepStatistics(
             self.pairs, (num_layers(self.student), num_layers(teacher))
@@ -150,13 +148,9 @@ class OPRDTrainer(RolloutTrainer):
         self._teacher = TeacherReader(
             self.teacher_model, self.accelerator, self._forward_redirection
         )
-        if args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = not gradient_reaches_all(
-                self.student, self.pairs, output=args.output is not None
-            )
-        self._set_callbacks(source)
+        self._set_callbacks(source, self._enter_bridges(bridges, teacher, teacher_processing_class))
 
-    def _set_callbacks(self, source: TeacherSource) -> None:
+    def _set_callbacks(self, source: TeacherSource, bridges: dict[str, Any]) -> None:
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress)
@@ -166,6 +160,7 @@ class OPRDTrainer(RolloutTrainer):
             "teacher_base": source.model if source.adapter else None,
             "one_base_serves_both": self.shares_base,
             "layer_pairs": [list(pair) for pair in self.pairs],
+            **bridges,
         }
         self.add_callback(RunRecorder(facts))
         if self.args.eval_task_names:
@@ -227,7 +222,11 @@ class OPRDTrainer(RolloutTrainer):
         kept: tuple[Needs, Reading] | None = inputs.get("teacher_reading")
         if kept is None or not needs.covered_by(kept[0]):
             layers = sorted({pair.teacher for pair in self.pairs}) if needs.states else []
-            kept = needs, self._teacher.read(student, batch, layers, last=needs.last)
+            projected = self._update.teacher_transform
+            kept = (
+                needs,
+                self._teacher.read(student, batch, layers, last=needs.last, transform=projected),
+            )
         if self.student.training and self.args.keep_teacher_states and not self._last_use:
             inputs["teacher_reading"] = kept
         reading = kept[1]
@@ -272,7 +271,12 @@ class OPRDTrainer(RolloutTrainer):
         where = "in evaluation after" if mode == "eval" else "before the update of"
         step = self.state.global_step + (mode == "train")
         self._statistics.check(sums, f"{where} step {step}")
-        self._append_metrics(mode, self._statistics.metrics(sums))
+        metrics = self._statistics.metrics(sums)
+        if self.args.stages:
+            metrics["stage"] = self._stage + 1
+        self._append_metrics(mode, metrics)
+        if mode == "train":
+            self._look_at_first_batch(metrics)
 
     def _append_metrics(self, mode: str, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():

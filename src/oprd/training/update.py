@@ -3,7 +3,7 @@
 Letters: B sequences, K response tokens, L layers, N supervised rows, M response rows, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -20,6 +20,7 @@ from oprd.core.objective import Term, objective
 from oprd.core.reduction import Reduction
 from oprd.core.representation import LayerComparison, LayersLoss
 from oprd.training.batch import MicroBatch, supervised_window
+from oprd.training.bridge.space import BridgeSpace
 from oprd.training.checks import check_heads_stand_whole
 from oprd.training.config import OPRDConfig
 from oprd.training.heads import lm_head, whole
@@ -84,6 +85,7 @@ class Update:
         self._comparable = comparable
         self._vocab_size = vocab_size
         self._output = args.output
+        self._space: BridgeSpace | None = None
 
     @classmethod
     def bind(
@@ -112,7 +114,8 @@ class Update:
         vocab_size = 0
         if not args.prefix_gradients:
             check_windows(student)
-        if args.representation_weight > 0:
+        bridged = args.bridge is not None
+        if args.representation_weight > 0 and not bridged:
             check_widths(student, teacher)
         if args.reads_heads or args.updates_per_rollout > 1:
             check_heads_stand_whole(accelerator)
@@ -120,7 +123,17 @@ class Update:
         if args.reads_heads:
             top_k = args.loss_top_k if args.output_loss == "topk" else 1
             vocab_size = common_vocabulary(student, teacher, same_meaning=same_meaning, top_k=top_k)
-        return cls(args, pairs, comparable=same_width(student, teacher), vocab_size=vocab_size)
+        comparable = bridged or same_width(student, teacher)
+        return cls(args, pairs, comparable=comparable, vocab_size=vocab_size)
+
+    def enter(self, spaces: Mapping[str, BridgeSpace]) -> None:
+        """Compare states in the space of the settings' bridge, if they name one."""
+        self._space = spaces[self._args.bridge] if self._args.bridge is not None else None
+
+    @property
+    def teacher_transform(self) -> Transform | None:
+        """What becomes of the teacher's rows as it reaches its layers."""
+        return None if self._space is None else self._space.teacher
 
     def needs(self, diagnose: bool = False, *, drift: bool = False) -> Needs:
         """What a step has to bring, with or without diagnostics and a measurement of drift."""
@@ -182,11 +195,14 @@ class Update:
         return Result(objective(terms), sums, log_probs)
 
     def _comparison(self, teacher: Reading, batch: MicroBatch) -> LayerComparison:
+        states, pairs = teacher.states, self._pairs
+        if self._space is not None:
+            states, pairs = self._space.by_student_layer(states), self._space.pairs
         return LayerComparison(
-            teacher.states,
-            self._pairs,
+            states,
+            pairs,
             batch.positions,
-            normalize=self._args.normalize,
+            normalize=bool(self._args.normalize),
             reduction=cast(Reduction, self._args.reduction),
         )
 
@@ -197,6 +213,8 @@ class Update:
             with torch.set_grad_enabled(
                 torch.is_grad_enabled() and self._args.representation_weight > 0
             ):
+                if self._space is not None:
+                    rows = self._space.student(layer, rows)
                 return comparison(layer, rows)
 
         return compare

@@ -1,7 +1,6 @@
 """Fitting on rollouts equals a fit on states that were read one rollout at a time."""
 
 import json
-import logging
 
 import pytest
 import torch
@@ -160,7 +159,6 @@ def test_statistics_of_other_settings_are_not_gone_on_with(tmp_path, monkeypatch
     monkeypatch.setattr(stream, "SAVE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(stream.StatisticsFile, "remove", lambda self: None)
     fitted(folder=tmp_path)
-    logging.getLogger("oprd").addHandler(caplog.handler)
     other = fitted(folder=tmp_path, positions="last_k", position_k=2).bridge
     assert "is of other settings: all rows are read anew" in caplog.text
     assert other.rows == fitted(positions="last_k", position_k=2).bridge.rows

@@ -3,12 +3,17 @@ import torch
 
 from oprd.core.bridge import BridgeFitter
 from oprd.core.layers import LayerPair
-from oprd.training.bridge.provenance import check_bridge, model_identity, tokenizer_hash
+from oprd.training.bridge.provenance import (
+    check_bridge,
+    model_identity,
+    supervised_positions,
+    tokenizer_hash,
+)
 from tests import tiny
 from tests.training.bridge.pairs import student, teacher
 
 PAIRS = (LayerPair(1, 1), LayerPair(2, 2))
-POSITIONS = {"positions": "last_k", "position_k": 2000}
+POSITIONS = supervised_positions("last_k", 2000)
 
 
 def identity(model):
@@ -28,13 +33,9 @@ def bridge(provenance=None):
 
 
 def check(checked, **options):
-    run = {
-        "widths": (32, 48),
-        "pairs": PAIRS,
-        "student": identity(student()),
-        "teacher": identity(teacher()),
-        "positions": POSITIONS,
-    }
+    models = {"student": identity(student()), "teacher": identity(teacher())}
+    models |= {role: options.pop(role) for role in list(models) if role in options}
+    run = {"widths": (32, 48), "pairs": PAIRS, "models": models, "positions": POSITIONS}
     return check_bridge(checked, **{**run, **options})
 
 
@@ -74,9 +75,10 @@ def test_the_same_commit_is_the_same_model_however_it_was_loaded():
 
 
 def test_other_positions_are_reported():
-    (report,) = check(bridge(), positions={"positions": "all", "position_k": None})
-    assert "fitted on the positions {'positions': 'last_k'" in report
-    assert "supervises {'positions': 'all'" in report
+    (report,) = check(bridge(), positions=supervised_positions("all", 2000))
+    assert report == (
+        "the bridge was fitted on positions=last_k of 2000, the run supervises positions=all."
+    )
 
 
 def test_a_bridge_made_by_hand_is_checked_by_what_it_holds():
@@ -94,3 +96,8 @@ def test_a_tokenizers_hash_is_that_of_its_meanings():
 
     assert tokenizer_hash(tiny.tokenizer()) == tokenizer_hash(tiny.tokenizer())
     assert tokenizer_hash(tiny.tokenizer()) != tokenizer_hash(Other())
+
+
+def test_how_many_positions_counts_only_where_it_selects():
+    assert supervised_positions("all", 5) == supervised_positions("all", 7)
+    assert supervised_positions("first_k", 5) != supervised_positions("first_k", 7)

@@ -19,10 +19,11 @@ from oprd.core.bridge import Bridge, BridgeFitter
 from oprd.core.bridge.check import checked_rank
 from oprd.core.bridge.ridge import choose_ridge
 from oprd.core.bridge.solve import BASES, Basis
-from oprd.core.capture import hidden_size, num_layers
-from oprd.core.layers import LayerPair, pair_layers, select_layers
+from oprd.core.capture import hidden_size
+from oprd.core.layers import LayerPair
 from oprd.core.positions import PositionSpec
 from oprd.evaluation.progress import progress_bar
+from oprd.training.bridge.provenance import supervised_positions
 from oprd.training.bridge.report import bridge_report
 from oprd.training.bridge.rollouts import Rollout
 from oprd.training.bridge.rows import RowReader
@@ -30,6 +31,9 @@ from oprd.training.bridge.scores import score_held_out
 from oprd.training.bridge.selection import Selection, batches, hold_out, select_rows
 from oprd.training.bridge.stream import StatisticsFile, stream
 from oprd.training.heads import lm_head
+from oprd.training.matching import pair_models
+
+BRIDGE_FILE = "bridge.safetensors"
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,6 @@ class FitSettings:
         if self.ridge is not None and not (math.isfinite(self.ridge) and self.ridge >= 0):
             raise ValueError(f"ridge must be 0 or more and finite, got {self.ridge}.")
 
-    @property
-    def read_positions(self) -> dict[str, Any]:
-        """Which positions are read, as a bridge's provenance names them."""
-        counted = self.positions in ("first_k", "last_k")
-        return {"positions": self.positions, "position_k": self.position_k if counted else None}
-
 
 @dataclass(frozen=True)
 class BridgeFit:
@@ -90,6 +88,13 @@ class BridgeFit:
 
     bridge: Bridge
     report: dict[str, Any]
+
+    def save(self, folder: Path) -> Path:
+        """Write `bridge.safetensors`, whose path is returned, and `report.json`."""
+        path = folder / BRIDGE_FILE
+        self.bridge.save(path)
+        (folder / "report.json").write_text(json.dumps(self.report) + "\n")
+        return path
 
 
 def check_fit(student: Any, teacher: Any, settings: FitSettings) -> tuple[LayerPair, ...]:
@@ -102,8 +107,7 @@ def check_fit(student: Any, teacher: Any, settings: FitSettings) -> tuple[LayerP
     checked_rank(settings.rank, hidden_size(student), hidden_size(teacher))
     if settings.basis == "fisher":
         lm_head(teacher)
-    depth = num_layers(student)
-    return pair_layers(select_layers(settings.layers, depth), depth, num_layers(teacher))
+    return pair_models(student, teacher, settings.layers)
 
 
 def fit_bridge(
@@ -139,7 +143,8 @@ def fit_bridge(
     selections = select_rows(rollouts, settings.positions, settings.position_k, settings.max_rows)
     fit, held_out = hold_out(selections)
     _check_rows(fit, settings.rank)
-    provenance = {**(provenance or {}), "positions": settings.read_positions}
+    positions = supervised_positions(settings.positions, settings.position_k)
+    provenance = {**(provenance or {}), "positions": positions}
     state = PartialState()
     reader = RowReader(
         student, teacher, pairs, settings.seed if settings.basis == "fisher" else None

@@ -26,12 +26,17 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
 
 
+def supervised_positions(positions: str, position_k: int) -> dict[str, Any]:
+    """Which response tokens are supervised, as a bridge's provenance names them."""
+    counted = positions in ("first_k", "last_k")
+    return {"positions": positions, "position_k": position_k if counted else None}
+
+
 def check_bridge(
     bridge: Bridge,
     widths: tuple[int, int],
     pairs: Sequence[LayerPair],
-    student: Mapping[str, Any],
-    teacher: Mapping[str, Any],
+    models: Mapping[str, Mapping[str, Any]],
     positions: Mapping[str, Any],
 ) -> list[str]:
     """Refuse a bridge that does not belong to a run.
@@ -40,9 +45,8 @@ def check_bridge(
         bridge: the bridge.
         widths: of the student's and the teacher's states.
         pairs: the layer pairs that the run compares.
-        student: of `model_identity`.
-        teacher: likewise.
-        positions: which response tokens the run supervises, as the provenance names them.
+        models: `model_identity` of the run's `student` and `teacher`.
+        positions: of `supervised_positions`.
 
     Returns:
         What differs without making the bridge useless, as sentences for a person.
@@ -65,7 +69,7 @@ def check_bridge(
     if bridge.provenance is None:
         # Loading it has warned.
         return []
-    for name, found in (("student", student), ("teacher", teacher)):
+    for name, found in models.items():
         fitted = bridge.provenance.get(name)
         if isinstance(fitted, Mapping) and not _same_model(fitted, found):
             raise ValueError(
@@ -75,7 +79,10 @@ def check_bridge(
     fitted = bridge.provenance.get("positions")
     if fitted is None or fitted == positions:
         return []
-    return [f"the bridge was fitted on the positions {fitted}, the run supervises {positions}."]
+    return [
+        f"the bridge was fitted on {_positions_label(fitted)}, the run supervises "
+        f"{_positions_label(positions)}."
+    ]
 
 
 def _same_model(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -89,3 +96,10 @@ def _same_model(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 def _label(model: Mapping[str, Any]) -> str:
     return f"{model.get('model')!r} (weights {model.get('weights')})"
+
+
+def _positions_label(positions: Any) -> str:
+    if not isinstance(positions, Mapping):
+        return repr(positions)
+    count = positions.get("position_k")
+    return f"positions={positions.get('positions')}" + (f" of {count}" if count else "")

@@ -1,0 +1,190 @@
+"""The bridges of a run: read from their files, or fitted before its first step."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.logging import get_logger
+from datasets import Dataset
+
+from oprd.core.bridge import Bridge
+from oprd.core.capture import hidden_size
+from oprd.core.layers import LayerPair
+from oprd.evaluation.sampling import Sampling
+from oprd.training.bridge.fit import BRIDGE_FILE, FitSettings, fit_bridge
+from oprd.training.bridge.models import FitModels
+from oprd.training.bridge.provenance import check_bridge, supervised_positions
+from oprd.training.bridge.space import BridgeSpace
+from oprd.training.config import OPRDConfig
+
+FIT = "fit"
+FOLDER = "bridge"
+
+logger = get_logger(__name__)
+
+
+def load_bridges(args: OPRDConfig) -> dict[str, Bridge | None]:
+    """The bridges that a run names, by name; None where one is to be fitted.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file is not a whole bridge.
+    """
+    names = [settings.bridge for settings in args.objectives()]
+    return {
+        name: None if name == FIT else Bridge.load(name) for name in dict.fromkeys(names) if name
+    }
+
+
+def check_can_fit(loaded: Mapping[str, Bridge | None], accelerator: Accelerator) -> None:
+    """Refuse, with a ValueError, to fit where the models' weights are not there to be read."""
+    plugins = ("fsdp_plugin", "deepspeed_plugin")
+    sharded = any(getattr(accelerator.state, plugin, None) is not None for plugin in plugins)
+    if sharded and None in loaded.values():
+        raise ValueError(
+            "bridge='fit' reads whole models, which FSDP and DeepSpeed keep in pieces: fit one "
+            "first with `oprd bridge fit`, and set bridge to its file."
+        )
+
+
+def obtain_spaces(
+    loaded: Mapping[str, Bridge | None],
+    models: FitModels,
+    pairs: Sequence[LayerPair],
+    args: OPRDConfig,
+    prompts: Any,
+) -> dict[str, BridgeSpace]:
+    """The spaces in which a run compares states, by the name of their bridge.
+
+    Args:
+        loaded: of `load_bridges`.
+        models: the run's.
+        pairs: the layers that the run compares.
+        args: its settings.
+        prompts: its training prompts.
+
+    Raises:
+        ValueError: see `obtain_bridge`.
+    """
+    student = models.student
+    return {
+        name: BridgeSpace(
+            obtain_bridge(name, bridge, models, pairs, args, prompts),
+            pairs,
+            student.device,
+            student.dtype,
+        )
+        for name, bridge in loaded.items()
+    }
+
+
+def bridge_facts(spaces: Mapping[str, BridgeSpace]) -> dict[str, Any]:
+    """What a run's record says of its bridges: what they are, and hashes of their numbers."""
+    bridges = {name: space.bridge for name, space in spaces.items()}
+    described = {
+        name: {
+            "rank": bridge.rank,
+            "basis": bridge.basis,
+            "rows": bridge.rows,
+            "cosine": [fit.cosine for fit in bridge.statistics.values()],
+            "provenance": bridge.provenance,
+        }
+        for name, bridge in bridges.items()
+    }
+    return {"bridges": described, "bridge_hashes": [_hash(b) for b in bridges.values()]}
+
+
+def obtain_bridge(
+    name: str,
+    loaded: Bridge | None,
+    models: FitModels,
+    pairs: Sequence[LayerPair],
+    args: OPRDConfig,
+    prompts: Any,
+) -> Bridge:
+    """A bridge that belongs to a run; one that is to be fitted is fitted once and kept.
+
+    Args:
+        name: its path, or "fit".
+        loaded: of `load_bridges`.
+        models: the run's.
+        pairs: the layers that the run compares.
+        args: its settings.
+        prompts: its training prompts.
+
+    Raises:
+        ValueError: the bridge is of other models, layers or rank, or cannot be fitted here.
+    """
+    file = Path(str(args.output_dir)) / FOLDER / BRIDGE_FILE
+    if loaded is None and file.is_file():
+        name, loaded = str(file), Bridge.load(file)
+        if (loaded.rank, loaded.basis) != (args.bridge_rank, args.bridge_basis):
+            raise ValueError(
+                f"{name} is of rank {loaded.rank} and basis {loaded.basis!r}, and the run asks for "
+                f"{args.bridge_rank} and {args.bridge_basis!r}: choose another output_dir, or "
+                "delete it to have it fitted anew."
+            )
+    if loaded is None:
+        return _fit(models, args, prompts, file)
+    positions = supervised_positions(args.positions, args.position_k)
+    widths = hidden_size(models.student), hidden_size(models.teacher)
+    try:
+        differences = check_bridge(loaded, widths, pairs, models.provenance, positions)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    for difference in differences:
+        logger.warning(f"{name}: {difference}")
+    return loaded
+
+
+def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridge:
+    if not isinstance(prompts, Dataset):
+        raise ValueError(
+            "bridge='fit' needs training prompts with a length, and these are streamed: fit one "
+            "with `oprd bridge fit`, and set its path."
+        )
+    if args.max_completion_length is None:
+        raise ValueError("bridge='fit' needs max_completion_length, the limit of its rollouts.")
+    folder = file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    rollouts = models.write_rollouts(
+        prompts.select(range(min(args.bridge_prompts, len(prompts)))),
+        Sampling(1, args.temperature, args.top_p, args.max_completion_length, args.seed),
+        folder,
+        batch_size=args.per_device_train_batch_size,
+        progress=not args.disable_tqdm,
+    )
+    settings = FitSettings(
+        rank=args.bridge_rank,
+        basis=args.bridge_basis,  # pyright: ignore[reportArgumentType] # checked by both
+        layers=args.layer_spec,
+        positions=args.positions,  # pyright: ignore[reportArgumentType] # likewise
+        position_k=args.position_k,
+        batch_size=args.per_device_train_batch_size,
+        seed=args.seed,
+    )
+    fitted = fit_bridge(
+        models.student,
+        models.teacher,
+        rollouts,
+        settings,
+        provenance=models.provenance,
+        folder=folder,
+        progress=not args.disable_tqdm,
+    )
+    state = PartialState()
+    if state.is_main_process:
+        fitted.save(folder)
+    state.wait_for_everyone()
+    # Every process trains through the very same numbers.
+    return Bridge.load(file)
+
+
+def _hash(bridge: Bridge) -> str:
+    digest = hashlib.sha256()
+    for _, buffer in sorted(bridge.named_buffers()):
+        digest.update(buffer.to("cpu", torch.float32).numpy().tobytes())
+    return digest.hexdigest()[:16]

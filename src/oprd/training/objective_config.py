@@ -1,0 +1,227 @@
+"""Settings of what a student is trained towards, in a whole run or in each of its stages."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any, Self, cast, get_args
+
+from trl.trainer.distillation_config import DistillationConfig
+
+from oprd.core.bridge.solve import BASES
+from oprd.core.divergence import Support
+from oprd.core.objective import OutputKind, OutputLoss
+from oprd.core.reduction import Reduction
+from oprd.training.stages import Schedule, parse_stages
+from oprd.training.values import check_at_least, check_choice, check_number, check_positive
+
+OUTPUT_LOSSES = ("none", *get_args(OutputKind))
+
+
+@dataclass
+class ObjectiveConfig(DistillationConfig):
+    """The terms of the objective (Eq. 7), the space in which states are compared, and stages.
+
+    Args:
+        normalize: scale states to unit length before they are compared; by default through a
+            bridge, as the paper does.
+        reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
+        representation_weight: the factor µ of the representation loss (Eq. 7); 0 leaves it out,
+            which needs an `output_loss`.
+        output_loss: the output-space loss beside it, on all response tokens: "none", "sampled"
+            (Eq. 3), "topk" (Eq. 5), "reverse_kl" (Eq. 4), "forward_kl" or "jsd". It reads both LM
+            heads' weights over the tokens that both models have. TRL's `temperature` divides its
+            logits, as it does the sampler's. "sampled" is an unbiased estimate of the reverse KL
+            where nothing else alters the sampler (`top_p`, `top_k`, `repetition_penalty`, …).
+        output_weight: the factor of the output-space loss.
+        loss_top_k: how many tokens "topk" compares. (TRL's `top_k` is the sampler's.)
+        loss_top_k_support: whose most likely tokens those are: "student", "teacher" or "union".
+        loss_top_k_renormalize: condition both distributions on those tokens, as Eq. 5 does. The
+            paper's experiments do not: their truncated sum also falls when the student moves
+            probability out of the support, and can lead away from the teacher where the support
+            holds little of the student's probability.
+        jsd_beta: the teacher's share in the mixture of "jsd", 0 (forward KL) to 1 (reverse KL).
+        diagnostics_steps: every so many steps, and in evaluation, measure how far apart the two
+            next-token distributions are: overlap of the 16 likeliest tokens, entropies, KL(p‖q),
+            policy-gradient loss and the last states' cosine over all response tokens, and the
+            cosine of the chosen layers even where no term compares them. 0 never does; a step with
+            diagnostics forms both models' logits, a chunk of rows at a time.
+        prefix_gradients: let the gradient flow back through what stands before the supervised
+            window. Without, those tokens are read into a KV cache and their keys and values are
+            constants: the same loss, less time and memory, and a biased gradient. The window is
+            each response's supervised stretch, with an `output_loss` all of the response; a
+            response shorter than `position_k` keeps the exact gradient.
+        bridge: compare states in the space of a bridge: the path of its file, or "fit" to fit one
+            on the first prompts and keep it in the output directory. Models of different width need
+            one, and so do unrelated models of equal width.
+        bridge_rank: dimensions of the bridge that "fit" fits.
+        bridge_basis: how "fit" chooses the teacher's directions: "pca", "rrr" or "fisher".
+        bridge_prompts: prompts whose rollouts "fit" reads (the paper's 2,000).
+        stages: parts of the run, each with an objective of its own, in their order. Each is a
+            mapping with its number of `steps` and any of the settings in
+            `oprd.training.stages.STAGE_SETTINGS`; what it leaves out is the run's. The learning
+            rate's warm-up and schedule run once in each. On the command line as JSON.
+
+    Raises:
+        ValueError: a value is illegal; the message names it.
+    """
+
+    normalize: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Scale states to unit length before comparing them; default: with a bridge."
+        },
+    )
+    reduction: str = field(
+        default="sequence",
+        metadata={"help": '"sequence" averages over a response first (Eq. 6); "token" does not.'},
+    )
+    representation_weight: float = field(
+        default=1.0,
+        metadata={"help": "Factor of the representation loss (µ in Eq. 7); 0 leaves it out."},
+    )
+    output_loss: str = field(
+        default="none",
+        metadata={
+            "help": 'Output-space loss beside it: "none", "sampled", "topk", "reverse_kl", '
+            '"forward_kl" or "jsd".'
+        },
+    )
+    output_weight: float = field(default=1.0, metadata={"help": "Factor of the output-space loss."})
+    loss_top_k: int = field(
+        default=16, metadata={"help": 'How many tokens output_loss="topk" compares.'}
+    )
+    loss_top_k_support: str = field(
+        default="student",
+        metadata={"help": 'Whose likely tokens they are: "student", "teacher" or "union".'},
+    )
+    loss_top_k_renormalize: bool = field(
+        default=True,
+        metadata={"help": "Condition both distributions on them (Eq. 5); a truncated sum if not."},
+    )
+    jsd_beta: float = field(
+        default=0.5,
+        metadata={"help": 'The teacher\'s share in the mixture of output_loss="jsd".'},
+    )
+    diagnostics_steps: int = field(
+        default=0,
+        metadata={"help": "Measure the paper's diagnostics every so many steps; 0 never does."},
+    )
+    prefix_gradients: bool = field(
+        default=True,
+        metadata={
+            "help": "Let the gradient flow back through what stands before the supervised window; "
+            "without, an update takes less time and memory, and its gradient is biased."
+        },
+    )
+    bridge: str | None = field(
+        default=None,
+        metadata={"help": 'Compare states through a bridge: its file, or "fit" to fit one first.'},
+    )
+    bridge_rank: int = field(default=8, metadata={"help": 'Rank of the bridge that "fit" fits.'})
+    bridge_basis: str = field(
+        default="pca",
+        metadata={"help": 'The teacher\'s directions in it: "pca", "rrr" or "fisher".'},
+    )
+    bridge_prompts: int = field(
+        default=2000, metadata={"help": 'Prompts whose rollouts "fit" reads (the paper\'s).'}
+    )
+    stages: list[dict[str, Any]] | str | None = field(
+        default=None,
+        metadata={"help": "Parts of the run, each with its steps and an objective of its own."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value, of the run and of each stage."""
+        check_choice("reduction", self.reduction, get_args(Reduction))
+        check_choice("bridge_basis", self.bridge_basis, BASES)
+        check_at_least("bridge_rank", self.bridge_rank, 1)
+        check_at_least("bridge_prompts", self.bridge_prompts, 2)
+        self.stages = parse_stages(self.stages)
+        self._normalizes_by_bridge = self.normalize is None
+        self._resolve()
+        self.max_steps = self._total_steps()
+        self.objectives()
+        super().__post_init__()
+
+    @property
+    def output(self) -> OutputLoss | None:
+        """The output-space loss, None where there is none."""
+        if self.output_loss == "none":
+            return None
+        return OutputLoss(
+            cast(OutputKind, self.output_loss),
+            k=self.loss_top_k,
+            support=cast(Support, self.loss_top_k_support),
+            renormalize=self.loss_top_k_renormalize,
+            beta=self.jsd_beta,
+            temperature=self.temperature,
+            reduction=cast(Reduction, self.reduction),
+        )
+
+    @property
+    def schedule(self) -> Schedule:
+        """Which steps belong to which stage."""
+        return Schedule([stage["steps"] for stage in self._stages])
+
+    @property
+    def _stages(self) -> list[dict[str, Any]]:
+        return cast(list[dict[str, Any]], self.stages or [])
+
+    def objectives(self) -> list[Self]:
+        """The settings of each stage in their order; of the run where it has no stages."""
+        found = []
+        for number, stage in enumerate(self._stages, 1):
+            settings = copy.copy(self)
+            for name, value in stage.items():
+                if name != "steps":
+                    setattr(settings, name, value)
+            settings._normalizes_by_bridge &= "normalize" not in stage
+            try:
+                settings._resolve()
+            except ValueError as error:
+                raise ValueError(f"stage {number}: {error}") from error
+            found.append(settings)
+        return found or [self]
+
+    @property
+    def bridged(self) -> bool:
+        """Whether any stage compares states through a bridge."""
+        return any(settings.bridge is not None for settings in self.objectives())
+
+    @property
+    def reads_heads(self) -> bool:
+        """Whether the LM heads' weights are read, in some steps or in all."""
+        return self.output_loss != "none" or self.diagnostics_steps > 0
+
+    def _total_steps(self) -> int:
+        """`max_steps`, which stages give where it is not set, and which may end them sooner."""
+        if not self.stages:
+            return self.max_steps
+        total = sum(self.schedule.steps)
+        if self.max_steps > total:
+            raise ValueError(
+                f"max_steps={self.max_steps} is more than the {total} steps of the stages: "
+                "leave it out."
+            )
+        return total if self.max_steps == -1 else self.max_steps
+
+    def _resolve(self) -> None:
+        """Check what a stage may set, and settle `normalize`."""
+        self._check_terms()
+        check_positive("learning_rate", self.learning_rate, below=100.0)
+        if self.bridge is not None and not isinstance(self.bridge, str):
+            raise ValueError(f'bridge must be a path or "fit", got {self.bridge!r}.')
+        if self._normalizes_by_bridge:
+            self.normalize = self.bridge is not None
+
+    def _check_terms(self) -> None:
+        """At least one term, each with what it needs."""
+        check_choice("output_loss", self.output_loss, OUTPUT_LOSSES)
+        check_positive("output_weight", self.output_weight)
+        check_choice("loss_top_k_support", self.loss_top_k_support, get_args(Support))
+        check_at_least("loss_top_k", self.loss_top_k, 1)
+        check_at_least("diagnostics_steps", self.diagnostics_steps, 0)
+        check_number("jsd_beta", self.jsd_beta)
+        if not 0 <= self.jsd_beta <= 1:
+            raise ValueError(f"jsd_beta must be between 0 and 1, got {self.jsd_beta}.")
+        if self.output_loss == "none" or self.representation_weight != 0:
+            check_positive("representation_weight", self.representation_weight)
