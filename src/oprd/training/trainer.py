@@ -139,9 +139,8 @@ class OPRDTrainer(StagedTrainer):
             )
         self._bind_objectives(teacher, same_meaning=same_meaning)
         self._expect_rollouts(teacher)
-        self._statistics = StepStatistics(
-            self.pairs, (num_layers(self.student), num_layers(teacher))
-        )
+        depths = num_layers(self.student), num_layers(teacher)
+        self._statistics = StepStatistics(self.pairs, depths)
         self.teacher_model = (
             None if self.shares_base else prepare_teacher(teacher, self.accelerator)
         )
