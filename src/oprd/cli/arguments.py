@@ -84,8 +84,8 @@ class TrainParser(TrlParser):
         formatter.add_text("The command line wins over the file. Fields in a file have no dashes.")
         left = list(self._actions)
         for title, owner in (
-            ("Objective", ObjectiveConfig),
-            ("Rollouts and positions", OPRDConfig),
+            ("Representation distillation", OPRDConfig),
+            ("Objective, bridge and stages", ObjectiveConfig),
             ("Evaluation on tasks while training", TaskEvaluationConfig),
             ("Data", DataArguments),
             ("Models", ModelConfig),

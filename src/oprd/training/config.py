@@ -36,11 +36,6 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
             layer numbers from 1, on the command line as "1,2,3".
         positions: which response tokens are supervised: "all", "last", "first_k" or "last_k".
         position_k: how many, for "first_k" and "last_k".
-        prefix_gradients: let the gradient flow back through what stands before the supervised
-            window. Without, those tokens are read into a KV cache and their keys and values are
-            constants: the same loss, less time and memory, and a biased gradient. The window is
-            each response's supervised stretch, with an `output_loss` all of the response; a
-            response shorter than `position_k` keeps the exact gradient.
         rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
         updates_per_rollout: optimizer steps on the same rollouts. A regression on states needs no
             importance ratio; how far the student has moved from the one that wrote is logged as
@@ -76,13 +71,6 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     )
     position_k: int = field(
         default=2000, metadata={"help": 'How many positions "first_k" and "last_k" select.'}
-    )
-    prefix_gradients: bool = field(
-        default=True,
-        metadata={
-            "help": "Let the gradient flow back through what stands before the supervised window; "
-            "without, an update takes less time and memory, and its gradient is biased."
-        },
     )
     rollouts_per_prompt: int = field(
         default=1, metadata={"help": "Rollouts that the student writes for each prompt."}

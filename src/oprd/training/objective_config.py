@@ -44,6 +44,11 @@ class ObjectiveConfig(DistillationConfig):
             policy-gradient loss and the last states' cosine over all response tokens, and the
             cosine of the chosen layers even where no term compares them. 0 never does; a step with
             diagnostics forms both models' logits, a chunk of rows at a time.
+        prefix_gradients: let the gradient flow back through what stands before the supervised
+            window. Without, those tokens are read into a KV cache and their keys and values are
+            constants: the same loss, less time and memory, and a biased gradient. The window is
+            each response's supervised stretch, with an `output_loss` all of the response; a
+            response shorter than `position_k` keeps the exact gradient.
         bridge: compare states in the space of a bridge: the path of its file, or "fit" to fit one
             on the first prompts and keep it in the output directory. Models of different width need
             one, and so do unrelated models of equal width.
@@ -99,6 +104,13 @@ class ObjectiveConfig(DistillationConfig):
     diagnostics_steps: int = field(
         default=0,
         metadata={"help": "Measure the paper's diagnostics every so many steps; 0 never does."},
+    )
+    prefix_gradients: bool = field(
+        default=True,
+        metadata={
+            "help": "Let the gradient flow back through what stands before the supervised window; "
+            "without, an update takes less time and memory, and its gradient is biased."
+        },
     )
     bridge: str | None = field(
         default=None,
