@@ -77,6 +77,8 @@ def test_a_command_line_gives_them_as_json():
         ([{"steps": 1, "representation_weight": 0}], "stage 1: representation_weight must be"),
         ([{"steps": 1, "learning_rate": -1}], "stage 1: learning_rate must be above 0"),
         ([{"steps": 1, "bridge": 8}], "stage 1: bridge must be a path"),
+        ([{"steps": 1, "bridge": ""}], "stage 1: bridge must be a path"),
+        ([{"steps": 1, "normalize": "false"}], "stage 1: normalize must be true or false"),
     ],
 )
 def test_stages_that_cannot_be_are_refused_at_construction(stages, message):
@@ -125,6 +127,17 @@ def test_the_learning_rate_runs_through_its_schedule_once_in_each_stage(tmp_path
     cosine = [0.1 * (1 + math.cos(math.pi * k / 3)) / 2 for k in range(3)]
     expected = [0.0, *cosine, 0.0, 0.01]
     assert logged(tmp_path, "learning_rate") == pytest.approx(expected)
+
+
+def test_an_absolute_floor_of_the_learning_rate_holds_in_each_stage(tmp_path):
+    trainer(
+        tmp_path,
+        max_steps=-1,
+        stages=[{"steps": 4}, {"steps": 4, "learning_rate": 0.01}],
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr": 0.002},
+    ).train()
+    assert min(logged(tmp_path, "learning_rate")) >= 0.002
 
 
 def test_a_schedule_that_watches_the_loss_is_refused(tmp_path):

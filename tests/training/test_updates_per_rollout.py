@@ -1,5 +1,6 @@
 """Several optimizer steps on the same rollouts."""
 
+import copy
 import json
 
 import pytest
@@ -129,16 +130,36 @@ def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_what_is_kept_with_a_micro_batch_gets_past_a_wrapper_that_copies_its_arguments(tmp_path):
+    made = trainer(tmp_path, max_steps=2, updates_per_rollout=2)
+    redirect = made._forward_redirection
+    arguments = []
+
+    def copying(wrapper, original, method, *args, **kwargs):
+        arguments.extend([*args, *kwargs.values()])
+        return redirect(wrapper, original, method, *copy.copy(args), **kwargs)
+
+    made._forward_redirection = copying
+    calls = counted(made)
+    made.train()
+    assert calls["readings"] == 1
+    assert not [argument for argument in arguments if isinstance(argument, dict)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"updates_per_rollout": 0}, "updates_per_rollout must be a whole number of at least 1"),
         (
-            {"updates_per_rollout": 2, "save_strategy": "steps", "save_steps": 3},
+            {"updates_per_rollout": 2, "save_strategy": "steps", "save_steps": 3, "max_steps": 4},
             "save_steps=3 must be a multiple of updates_per_rollout=2",
         ),
         (
-            {"updates_per_rollout": 2, "output_loss": "sampled"},
+            {"updates_per_rollout": 2, "max_steps": 5},
+            "max_steps=5 must be a multiple of updates_per_rollout=2",
+        ),
+        (
+            {"updates_per_rollout": 2, "output_loss": "sampled", "max_steps": 4},
             "with updates_per_rollout=2 take another output loss",
         ),
     ],

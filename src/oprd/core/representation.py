@@ -2,6 +2,8 @@
 
     L = 1/|Layers| Σ_l 1/B Σ_b 1/Σ_t m_bt Σ_t m_bt · 1/D ‖h_student − sg(h_teacher)‖²
 
+Through a bridge D is its rank. The paper's Eq. 14 has no such factor: its µ is ours over the rank.
+
 Letters: B sequences, K response tokens, N selected rows, L layers, D width.
 """
 

@@ -90,7 +90,7 @@ def _check_same_run(file: Path, record: dict[str, Any]) -> None:
     begun = json.loads(file.read_text())
     parts = [(begun, record, name) for name in ("teacher", "layer_pairs", "bridge_hashes")]
     settings = begun.get("settings", {}), record["settings"]
-    parts += [(*settings, name) for name in ("positions", "position_k")]
+    parts += [(*settings, name) for name in ("positions", "position_k", "updates_per_rollout")]
     for before, now, name in parts:
         if name in before and before[name] != now.get(name):
             raise ValueError(

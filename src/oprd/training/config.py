@@ -141,11 +141,16 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
                     f"stage {number} has {steps} steps, which must be a multiple of "
                     f"updates_per_rollout={updates}."
                 )
-        if updates > 1 and self.save_strategy == "steps" and self.save_steps % updates:
-            raise ValueError(
-                f"save_steps={self.save_steps:g} must be a multiple of updates_per_rollout="
-                f"{updates}: a run can be resumed between rollouts only."
-            )
+        saved_at = {"max_steps": max(self.max_steps, 0)}
+        if self.save_strategy in ("steps", "best"):
+            name = "save_steps" if self.save_strategy == "steps" else "eval_steps"
+            saved_at[name] = getattr(self, name) or 0
+        for name, steps in saved_at.items():
+            if updates > 1 and steps % updates:
+                raise ValueError(
+                    f"{name}={steps:g} must be a multiple of updates_per_rollout={updates}: a run "
+                    "can be resumed between rollouts only."
+                )
         if self.rollouts_per_step % self.rollouts_per_prompt:
             raise ValueError(
                 f"a step holds {self.rollouts_per_step} rollouts (per_device_train_batch_size × "

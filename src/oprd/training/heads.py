@@ -98,8 +98,8 @@ def _has_peft(module: nn.Module) -> bool:
 
 def _unreadable(base: nn.Module, why: str) -> ValueError:
     return ValueError(
-        f"the LM head of {type(base).__name__} cannot be read for an output-space loss: {why}. "
-        "output_loss='none' needs no head."
+        f"the LM head of {type(base).__name__} cannot be read: {why}. output_loss='none', "
+        "diagnostics_steps=0 and updates_per_rollout=1 need no head."
     )
 
 

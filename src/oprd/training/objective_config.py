@@ -208,7 +208,10 @@ class ObjectiveConfig(DistillationConfig):
         """Check what a stage may set, and settle `normalize`."""
         self._check_terms()
         check_positive("learning_rate", self.learning_rate, below=100.0)
-        if self.bridge is not None and not isinstance(self.bridge, str):
+        for name in ("normalize", "loss_top_k_renormalize"):
+            if getattr(self, name) not in (True, False, None):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
+        if self.bridge is not None and not (isinstance(self.bridge, str) and self.bridge):
             raise ValueError(f'bridge must be a path or "fit", got {self.bridge!r}.')
         if self._normalizes_by_bridge:
             self.normalize = self.bridge is not None

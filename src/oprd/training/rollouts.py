@@ -93,6 +93,11 @@ class RolloutTrainer(DistillationTrainer):
         several = self.args.updates_per_rollout > 1 and self.student.training
         return several and (self._use == 0 or self._last_use)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, beginning with rollouts of its own."""
+        self._step, self._buffered_inputs = 0, None
+        return super().train(*args, **kwargs)
+
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """TRL's: rollouts, or the micro-batch of those at hand whose turn it is."""
         if self.student.training and self._use > 0 and self._buffered_inputs is not None:
@@ -142,7 +147,9 @@ class RolloutTrainer(DistillationTrainer):
         local = supervise(output, self.args)
         counts = BatchCounts(*cast(Tensor, self.accelerator.reduce(local, "sum")).unbind())
         output["supervised_count"], output["response_count"] = counts.positions, counts.responses
-        _, _, supervised, empty, self._step_tokens, sequences = torch.stack(counts).tolist()
+        _, _, supervised, empty, tokens, sequences = torch.stack(counts).tolist()
+        if mode == "train":
+            self._step_tokens = tokens
         self._metrics[mode]["completions/empty_ratio"].append(empty / sequences)
         self._metrics[mode]["completions/unsupervised_ratio"].append(1 - supervised / sequences)
         if not supervised:

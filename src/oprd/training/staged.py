@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from torch.optim import Optimizer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from oprd.core.bridge import Bridge
 from oprd.core.layers import LayerPair
@@ -49,23 +49,22 @@ class StagedTrainer(RolloutTrainer):
             )
 
     def _enter_bridges(
-        self,
-        bridges: Mapping[str, Bridge | None],
-        teacher: PreTrainedModel,
-        teacher_tokenizer: PreTrainedTokenizerBase | None,
+        self, bridges: Mapping[str, Bridge | None], models: FitModels
     ) -> dict[str, Any]:
         """Check the bridges of all stages, or fit them; returns what the run's record says."""
         check_can_fit(bridges, self.accelerator)
-        models = FitModels(self.student, teacher, self._tokenizer, teacher_tokenizer)
-        spaces = obtain_spaces(bridges, models, self.pairs, self.args, self.train_dataset)
+        spaces = obtain_spaces(
+            bridges, models, self.pairs, self.args, self.train_dataset, self.accelerator.device
+        )
         for update in self._updates:
             update.enter(spaces)
         return bridge_facts(spaces)
 
     @property
     def _stage(self) -> int:
-        """The index of the stage that the next update belongs to."""
-        return self._schedule.at(self.state.global_step)
+        """The index of the stage of the next update, or in evaluation of the last one."""
+        step = self.state.global_step
+        return self._schedule.at(step if self.student.training else max(step - 1, 0))
 
     @property
     def _update(self) -> Update:

@@ -84,8 +84,9 @@ def stage_scheduler(optimizer: Optimizer, args: "OPRDConfig") -> LambdaLR:
         ValueError: the kind of schedule depends on more than the step.
     """
     schedule = args.schedule
-    shares = [stage.learning_rate / args.learning_rate for stage in args.objectives()]
-    factors = [_factor(steps, args) for steps in schedule.steps]
+    stages = args.objectives()
+    shares = [stage.learning_rate / args.learning_rate for stage in stages]
+    factors = [_factor(*pair) for pair in zip(schedule.steps, stages, strict=True)]
 
     def factor(step: int) -> float:
         stage = schedule.at(step)
@@ -95,10 +96,11 @@ def stage_scheduler(optimizer: Optimizer, args: "OPRDConfig") -> LambdaLR:
 
 
 def _factor(steps: int, args: "OPRDConfig") -> Callable[[int], float]:
-    """The schedule of a run of so many steps, as a factor by step."""
+    """The schedule of a stage of so many steps, as a factor by step."""
     scheduler = get_scheduler(
         args.lr_scheduler_type,
-        torch.optim.SGD([torch.zeros(1)], lr=1.0),
+        # Schedules with a floor in absolute terms divide by the optimizer's rate.
+        torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate),
         args.get_warmup_steps(steps),
         steps,
         scheduler_specific_kwargs=cast(dict[str, Any] | None, args.lr_scheduler_kwargs),

@@ -27,6 +27,7 @@ from trl.trainer.utils import get_config_model_id
 
 from oprd.core.capture import num_layers
 from oprd.training.batch import MicroBatch
+from oprd.training.bridge.models import FitModels
 from oprd.training.bridge.obtain import load_bridges
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.checks import check_streaming
@@ -140,6 +141,9 @@ class OPRDTrainer(StagedTrainer):
             )
         self._bind_objectives(teacher, same_meaning=same_meaning)
         self._expect_rollouts(teacher)
+        models = FitModels(self.student, teacher, self._tokenizer, teacher_processing_class)
+        if bridges:
+            models.identify()
         self._statistics = StepStatistics(
             self.pairs, (num_layers(self.student), num_layers(teacher))
         )
@@ -149,7 +153,7 @@ class OPRDTrainer(StagedTrainer):
         self._teacher = TeacherReader(
             self.teacher_model, self.accelerator, self._forward_redirection
         )
-        self._set_callbacks(source, self._enter_bridges(bridges, teacher, teacher_processing_class))
+        self._set_callbacks(source, self._enter_bridges(bridges, models))
 
     def _set_callbacks(self, source: TeacherSource, bridges: dict[str, Any]) -> None:
         if not self.args.disable_tqdm:
@@ -181,9 +185,9 @@ class OPRDTrainer(StagedTrainer):
         Gradients are averaged over processes by DDP and FSDP, hence the factor.
         """
         student = self.accelerator.unwrap_model(model)
-        share: Tensor = self._forward_redirection(
-            model, student, self._compute_loss, student, inputs, num_items_in_batch
-        )
+        # Bound, because wrappers copy the mappings among their arguments and cast what is in them.
+        loss_of = partial(self._compute_loss, student, inputs, num_items_in_batch)
+        share: Tensor = self._forward_redirection(model, student, loss_of)
         if not self.student.training:
             self._log_statistics("eval")
         elif self.accelerator.sync_gradients:
@@ -220,7 +224,7 @@ class OPRDTrainer(StagedTrainer):
         self, student: nn.Module, batch: MicroBatch, needs: Needs, inputs: dict[str, Any]
     ) -> Reading:
         """What the teacher reads, kept with the micro-batch where that will come again."""
-        kept: tuple[Needs, Reading] | None = inputs.get("teacher_reading")
+        kept: tuple[Needs, Reading] | None = inputs.pop("teacher_reading", None)
         if kept is None or not needs.covered_by(kept[0]):
             layers = sorted({pair.teacher for pair in self.pairs}) if needs.states else []
             projected = self._update.teacher_transform

@@ -68,6 +68,10 @@ class FitModels:
             "teacher": model_identity(self.teacher, self.teacher_tokenizer),
         }
 
+    def identify(self) -> None:
+        """Read the provenance now: later the weights may be in pieces on several devices."""
+        _ = self.provenance
+
     @property
     def vocabularies(self) -> dict[str, int]:
         """Rows of each model's embedding."""

@@ -14,7 +14,7 @@ from oprd.core.bridge import Bridge
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.evaluation.sampling import Sampling
-from oprd.training.bridge.fit import BRIDGE_FILE, FitSettings, fit_bridge
+from oprd.training.bridge.fit import BRIDGE_FILE, FitSettings, check_fit, fit_bridge
 from oprd.training.bridge.models import FitModels
 from oprd.training.bridge.provenance import check_bridge, supervised_positions
 from oprd.training.bridge.space import BridgeSpace
@@ -56,6 +56,7 @@ def obtain_spaces(
     pairs: Sequence[LayerPair],
     args: OPRDConfig,
     prompts: Any,
+    device: torch.device,
 ) -> dict[str, BridgeSpace]:
     """The spaces in which a run compares states, by the name of their bridge.
 
@@ -65,17 +66,17 @@ def obtain_spaces(
         pairs: the layers that the run compares.
         args: its settings.
         prompts: its training prompts.
+        device: where states are compared.
 
     Raises:
         ValueError: see `obtain_bridge`.
     """
-    student = models.student
     return {
         name: BridgeSpace(
             obtain_bridge(name, bridge, models, pairs, args, prompts),
             pairs,
-            student.device,
-            student.dtype,
+            device,
+            models.student.dtype,
         )
         for name, bridge in loaded.items()
     }
@@ -148,15 +149,6 @@ def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridg
         )
     if args.max_completion_length is None:
         raise ValueError("bridge='fit' needs max_completion_length, the limit of its rollouts.")
-    folder = file.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    rollouts = models.write_rollouts(
-        prompts.select(range(min(args.bridge_prompts, len(prompts)))),
-        Sampling(1, args.temperature, args.top_p, args.max_completion_length, args.seed),
-        folder,
-        batch_size=args.per_device_train_batch_size,
-        progress=not args.disable_tqdm,
-    )
     settings = FitSettings(
         rank=args.bridge_rank,
         basis=args.bridge_basis,  # pyright: ignore[reportArgumentType] # checked by both
@@ -165,6 +157,16 @@ def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridg
         position_k=args.position_k,
         batch_size=args.per_device_train_batch_size,
         seed=args.seed,
+    )
+    check_fit(models.student, models.teacher, settings)
+    folder = file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    rollouts = models.write_rollouts(
+        prompts.select(range(min(args.bridge_prompts, len(prompts)))),
+        Sampling(1, args.temperature, args.top_p, args.max_completion_length, args.seed),
+        folder,
+        batch_size=args.per_device_train_batch_size,
+        progress=not args.disable_tqdm,
     )
     fitted = fit_bridge(
         models.student,
