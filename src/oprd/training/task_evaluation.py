@@ -83,10 +83,11 @@ class TaskEvaluation(TrainerCallback):
         self._accelerator.wait_for_everyone()
         if state.global_step == 0:
             self._evaluate(state, control)
-        elif (best := read_best(self._folder)) is not None:
-            # A value of another figure says nothing about this one.
-            if best["figure"] == self._trainer.args.keep_best:
-                self._best = best["value"]
+            return
+        best = read_best(self._folder)
+        # A value of another figure says nothing about this one.
+        if best is not None and best["figure"] == self._trainer.args.keep_best:
+            self._best = best["value"]
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
