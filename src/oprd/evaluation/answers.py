@@ -163,6 +163,12 @@ def has_spaced_digits(answer: str) -> bool:
     return SPACED_DIGITS.search(EMPTY_MACRO.sub(" ", answer)) is not None
 
 
+def count_primes(answer: str) -> int:
+    """How many primes stand behind names, which math-verify leaves out."""
+    formula = re.sub(r"\^\s*\{?\s*\\prime\s*\}?", "'", WORDED.sub(" ", answer))
+    return sum(len(match) for match in re.findall(r"(?<=[^\W\d_])'+", formula))
+
+
 def plain_formula(answer: str) -> str:
     """An answer as it is handed to a parser of formulas: numbers spelled out, no typesetting."""
     number = parse_number(answer)
