@@ -107,7 +107,7 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         OSError: there is no such file, or another process writes to it.
     """
-    with path.open("rb") as file:
+    with path.open("r+b") as file:
         _lock(file, path)
         yield
 
