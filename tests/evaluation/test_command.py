@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_two_models_are_compared_and_a_second_run_draws_nothing(
     assert json.loads((tmp_path / "results.json").read_text()) == results
 
 
+def test_a_missing_model_is_found_out_before_the_first_is_evaluated(
+    models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oprd.evaluation.models.open_engine", None)
+    printed = run(*settings([models[0], "./no-model"], tmp_path), code=1)
+    assert "'./no-model': there is no such folder" in printed
+
+
+def test_a_missing_scipy_is_found_out_before_the_first_is_evaluated(
+    models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oprd.evaluation.models.open_engine", None)
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    assert r"pip install 'oprd[report]'" in run(*settings(models, tmp_path), code=1)
+
+
 @pytest.mark.parametrize("adapters", [False, True])
 def test_a_run_is_its_teacher_and_its_student_before_and_after(
     models: list[str], tmp_path: Path, adapters: bool
@@ -98,6 +115,7 @@ def test_a_run_is_its_teacher_and_its_student_before_and_after(
         (["--model", "x/y", "--tasks", "arithmetic,arithmetic"], "named twice"),
         (["--model", "x/y", "--tasks", "arithmetic", "--regrade"], "no samples to grade again"),
         (["--tasks", "arithmetic"], "which model? Give --model PATH, or --run FOLDER"),
+        (["--model", "x/y", "--tasks", "additions, nope"], "task 'nope' is unknown"),
         (["--model", "x/y", "--tasks", ","], "which task? Give --tasks NAME"),
         (["--model", "x/y", "--run", ".", "--tasks", "arithmetic"], "'.' is no run folder"),
         (["--model", "x/y", "--tasks", "aime24=none.parquet"], "'none.parquet' does not exist"),

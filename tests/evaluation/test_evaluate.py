@@ -15,6 +15,7 @@ from oprd.evaluation.evaluate import (
 )
 from oprd.evaluation.generate import Request, Response, TransformersEngine
 from oprd.evaluation.grading import Grade
+from oprd.evaluation.records import RecordFile
 from oprd.evaluation.regrade import grade_all, regrade
 from oprd.evaluation.sampling import Sampling
 from oprd.evaluation.tasks import arithmetic
@@ -178,6 +179,26 @@ def test_regrading_needs_no_model_and_restores_broken_verdicts(tmp_path: Path) -
     assert regrade(path, TASK) == 0
     with pytest.raises(ValueError, match="source="):
         regrade(path, arithmetic.load(count=4))
+
+
+def test_what_is_being_written_is_not_graded_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    header = run(Scripted(), path).header
+    with RecordFile(path, header), pytest.raises(OSError, match="written by another process"):
+        regrade(path, TASK)
+    assert regrade(path, TASK) == 0
+
+
+def test_other_problems_under_the_same_source_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    first = run(Scripted(), path)
+    changed = replace(TASK.problems[0], prompt="Something else")
+    task = replace(TASK, problems=(changed, *TASK.problems[1:]))
+    with pytest.raises(ValueError, match="problems_hash="):
+        evaluate(Scripted(), task, SAMPLING, {**IDENTITY}, path, progress=False)
+    second = evaluate(Scripted(), task, SAMPLING, IDENTITY, progress=False)
+    with pytest.raises(ValueError, match="prompts or gold answers differ"):
+        compare_evaluations(first, second)
 
 
 def hanging(text: str, gold: str) -> Grade:

@@ -1,3 +1,4 @@
+import json
 import sys
 import types
 from pathlib import Path
@@ -153,3 +154,11 @@ def test_vllm_missing_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ImportError, match=r"pip install 'oprd\[vllm\]'"):
         open_engine(str(folder), engine="vllm")
+
+
+def test_code_of_a_model_repository_is_refused_without_a_question(tmp_path: Path) -> None:
+    config = {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(OSError, match=r"cannot be loaded: [\s\S]*custom code"):
+        load_model(str(tmp_path))

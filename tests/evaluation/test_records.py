@@ -80,6 +80,41 @@ def test_a_file_of_another_evaluation_is_refused_and_left_alone(path: Path, key:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "content", [b"my notes", b"my notes\n", b'{"a": 1}\n', b'{"a": 1}', b'{"format": 1, "mo\n']
+)
+def test_a_file_that_is_no_evaluation_is_refused_and_left_alone(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "notes.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"notes\.jsonl exists and was not written by this run"):
+        RecordFile(path, HEADER)
+    assert path.read_bytes() == content
+
+
+def test_a_cut_file_of_another_evaluation_is_left_alone(path: Path) -> None:
+    cut = path.read_bytes()[:-20]
+    path.write_bytes(cut)
+    with pytest.raises(ValueError, match="model="):
+        RecordFile(path, {**HEADER, "model": "other"})
+    assert path.read_bytes() == cut
+
+
+def test_samples_of_another_grader_alone_are_to_be_graded_again(path: Path) -> None:
+    with pytest.raises(ValueError, match=r"grader='g'.* with --regrade"):
+        RecordFile(path, {**HEADER, "grader": "other"})
+
+
+def test_problems_are_compared_where_the_file_names_them(path: Path) -> None:
+    new = {**HEADER, "problems_hash": "x"}
+    with RecordFile(path, new) as file:
+        assert file.records == RECORDS
+    rewrite_records(path, {**HEADER, "problems_hash": "y"}, RECORDS)
+    with pytest.raises(ValueError, match="problems_hash='y'"):
+        RecordFile(path, new)
+
+
 def test_other_versions_may_go_on(path: Path) -> None:
     with RecordFile(path, {**HEADER, "versions": {"torch": "9"}}) as file:
         assert file.records == RECORDS

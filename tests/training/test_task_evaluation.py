@@ -54,6 +54,25 @@ def test_the_student_is_evaluated_before_every_so_many_steps_and_after(tmp_path)
     assert [r.ids for r in after.records] == [r.ids for r in read_records(samples(tmp_path, 5))[1]]
 
 
+def test_evaluating_leaves_every_step_its_log(tmp_path):
+    made = trainer(tmp_path, **{**STEPS, "logging_steps": 1})
+    made.train()
+    assert [line["step"] for line in made.state.log_history if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_the_best_of_another_figure_does_not_stand(tmp_path, monkeypatch):
+    values = {"avg@2": 0.3, "best@2": 0.9}
+    monkeypatch.setattr(TaskEvaluation, "_evaluate_on", lambda *_: values)
+    options = {**STEPS, "save_strategy": "steps", "save_steps": 2}
+    trainer(tmp_path, **options, keep_best="additions/best@2").train()
+    best = tmp_path / "best" / "best.json"
+    assert json.loads(best.read_text())["value"] == 0.9
+    made = trainer(tmp_path, **options, keep_best="additions/avg@2")
+    made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert json.loads(best.read_text()) == {"figure": "additions/avg@2", "value": 0.3, "step": 4}
+    assert not list(tmp_path.glob("best.*"))
+
+
 def test_without_eval_steps_it_is_evaluated_before_and_after(tmp_path):
     trainer(tmp_path, max_steps=2, **TASKS).train()
     assert list(evaluations(tmp_path)) == [0, 2]

@@ -87,6 +87,8 @@ def evaluate(
 ) -> None:
     """Evaluate models, those of --model and of --run, and compare them problem by problem."""
     with setting_up():
+        from oprd.evaluation.extras import require
+        from oprd.evaluation.models import resolve_model
         from oprd.evaluation.records import sample_file
         from oprd.evaluation.run_folder import ModelSource
         from oprd.evaluation.sampling import Sampling
@@ -99,12 +101,16 @@ def evaluate(
         models = [ModelSource(name, name, base_model, revision, dtype) for name in model or []]
         if run is not None:
             models += _models_of_run(run, dtype)
-        names = [name for given in tasks for name in given.split(",") if name]
+        names = [name.strip() for given in tasks for name in given.split(",") if name.strip()]
         _check_names([one.name for one in models], names)
         on_bad_rows = cast(Any, bad_rows)
         loaded = [load_task(name, limit=limit, bad_rows=on_bad_rows) for name in names]
         _check_names([one.name for one in models], [task.name for task in loaded])
         folder = check_output_dir(str(output_dir or (run or Path()) / "evaluations"))
+        require("scipy.stats", "report", "oprd eval")
+        # The last model's absence is not to be found out after hours of the first.
+        for one in [] if regrade else models:
+            resolve_model(one.source)
         if self_test:
             _self_test(loaded)
     found = []

@@ -11,18 +11,26 @@ from typing import NamedTuple
 # Longer answers are babble, unless they are integers.
 LONGEST = 2_000
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-MACROS = r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname|hbox)\s*"
+MACROS = (
+    r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname|hbox)"
+    r"(?![a-zA-Z])\s*"
+)
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
 WORDED = re.compile(MACROS + r"\{([^{}]*)\}(\s*\^\s*\{?[0-9]\}?)?")
 WORD = r"[^\W\d_]+"
 WORDS = re.compile(rf"{WORD}(?:[\s.,;:!?'()\-]+{WORD})*")
+# Without a text macro: beside a single letter every other sign is one of a formula.
+SPACED_WORDS = re.compile(rf"(\()?\s*{WORD}(?:\s+{WORD})*\s*(?(1)\))\s*[.,;:?]?")
+LONG_WORD = r"[^\W\d_]{3,}"
+JOINED_WORDS = re.compile(rf"{LONG_WORD}(?:[\s.,;:!?'\-]+{LONG_WORD})*[.,;:!?]?")
 COMMA = re.compile(r",\s*\\!\s*|\{,\}")
 THOUSANDS = re.compile(r"(?<![\d.])(\d{1,3})((?:(?:\\,|,)\d{3})+)(?!\d)")
 SPACE = r"(?:\s|~|\\[ ,;:!]|\\q?quad(?![a-zA-Z]))"
 # `\frac 5 9` and `137 1/2` are numbers.
+EMPTY_MACRO = re.compile(MACROS + r"\{\s*\}")
 SPACED_DIGITS = re.compile(rf"(?<!frac)(?<!frac )\d{SPACE}+\d+(?!\d)(?!\s*/)")
-DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°")
+DEGREES = re.compile(r"(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|°)(?:\s*[CF](?![a-zA-Z]))?")
 POWER_OF_TEN = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 # Single letters are variables unless a text macro says otherwise.
 UNITS = (
@@ -69,7 +77,7 @@ def last_box(text: str) -> Box:
         end = closing.get(match.end() - 1)
         if end is None:
             return Box(None, unterminated=True)
-        content = text[match.end() : end].strip()
+        content = _stripped(text[match.end() : end])
         if len(content) > LONGEST or not is_blank(content):
             return Box(content)
     return Box(None)
@@ -77,7 +85,7 @@ def last_box(text: str) -> Box:
 
 def is_blank(content: str) -> bool:
     """Whether a box holds nothing that shows."""
-    return re.sub(rf"{SPACE}|[${{}}]|\\boxed|\\fbox", "", content) == ""
+    return re.sub(rf"{SPACE}|[${{}}]|\\boxed|\\fbox|{MACROS}", "", content) == ""
 
 
 def is_babble(answer: str) -> bool:
@@ -91,7 +99,7 @@ def strip_outer(answer: str) -> str:
         answer.replace("−", "-").replace("–", "-").replace(r"\displaystyle", "").replace(r"\!", "")
     )
     while True:
-        bare = answer.replace(r"\$", "").strip().strip("$").strip()
+        bare = _stripped(_stripped(answer.replace(r"\$", "")).strip("$"))
         for left, right in ((r"\(", r"\)"), (r"\[", r"\]"), ("{", "}")):
             inner = bare[len(left) : -len(right)]
             if bare.startswith(left) and bare.endswith(right) and _is_balanced(inner):
@@ -126,8 +134,12 @@ def parse_words(answer: str) -> str | None:
     r"""The words of an answer that is words alone, in lower case, or None.
 
     `\text{(C)}`, `C` and `\text{C}.` are the same. Taken as products of letters, as a parser of
-    formulas would, `east` and `seat` would be equal.
+    formulas would, `east` and `seat` would be equal. `n!`, `f'` and `p - q` are formulas.
     """
+    bare = WORDED.sub(" ", strip_outer(answer)).replace("~", " ").strip()
+    plain = SPACED_WORDS.fullmatch(bare) or JOINED_WORDS.fullmatch(bare)
+    if plain is None and re.search(WORD, bare):
+        return None
     words = WORDED.sub(r" \1 ", strip_outer(answer)).replace("~", " ")
     if WORDS.fullmatch(words.strip(" .,;:!?()'")) is None:
         return None
@@ -148,14 +160,20 @@ def parse_base(answer: str) -> tuple[str, str | None]:
 
 def has_spaced_digits(answer: str) -> bool:
     """Whether digits are parted by spaces alone, which a parser of formulas reads as a sum."""
-    return SPACED_DIGITS.search(answer) is not None
+    return SPACED_DIGITS.search(EMPTY_MACRO.sub(" ", answer)) is not None
+
+
+def count_primes(answer: str) -> int:
+    """How many primes stand behind names, which math-verify leaves out."""
+    formula = re.sub(r"\^\s*\{?\s*\\prime\s*\}?", "'", WORDED.sub(" ", answer))
+    return sum(len(match) for match in re.findall(r"(?<=[^\W\d_])'+", formula))
 
 
 def plain_formula(answer: str) -> str:
     """An answer as it is handed to a parser of formulas: numbers spelled out, no typesetting."""
     number = parse_number(answer)
     if number is not None:
-        return f"{number:f}"
+        return f"{number:f}\\%" if "%" in answer else f"{number:f}"
     return re.sub(r"(?<!\d)(\d+) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", strip_outer(answer))
 
 
@@ -172,6 +190,11 @@ def comparable(answer: str | None) -> str | None:
         return words
     formula = re.sub(r"\\[dt]frac", r"\\frac", strip_outer(answer))
     return re.sub(r"\\left|\\right|\\[,;:! ]|\s", "", formula)
+
+
+def _stripped(text: str) -> str:
+    """A text without the spaces around it, a last control space included."""
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\$", r"\1", text.strip()).strip()
 
 
 def _closing_braces(text: str) -> dict[int, int]:

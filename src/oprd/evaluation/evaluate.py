@@ -26,7 +26,7 @@ from oprd.evaluation.records import Record, RecordFile, final_grade, read_record
 from oprd.evaluation.regrade import grade_all
 from oprd.evaluation.sampling import Sampling
 from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
-from oprd.evaluation.tasks.base import Task
+from oprd.evaluation.tasks.base import Task, problems_hash
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,9 @@ def compare_evaluations(first: Evaluation, second: Evaluation, seed: int = 0) ->
     names = [[group[0].problem for group in side] for side in groups]
     if names[0] != names[1]:
         raise ValueError("only the same problems can be compared: use the same --limit.")
+    hashes = {side.header.get("problems_hash") for side in (first, second)} - {None}
+    if len(hashes) > 1:
+        raise ValueError("only the same problems can be compared: prompts or gold answers differ.")
     values = [average_at_n(correct_matrix(side)) for side in groups]
     return compare(values[0], values[1], seed)
 
@@ -255,6 +258,7 @@ def _task_header(task: Task, example: str) -> dict[str, Any]:
         "template_hash": task.template.hash,
         "grader": task.grader,
         "prompt": example,
+        "problems_hash": problems_hash(task.problems),
     }
 
 

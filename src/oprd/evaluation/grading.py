@@ -14,7 +14,7 @@ Status = Literal[
     "correct", "wrong", "no_box", "unterminated", "parse_error", "timeout", "empty", "truncated"
 ]
 # Raised with every change of a verdict.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,20 @@ def compare_answers(answer: str, gold: str) -> Status:
     if answers.is_babble(answer):
         return "parse_error"
     number, expected = answers.parse_number(answer), answers.parse_number(gold)
-    if number is not None and expected is not None and answers.is_integer(expected):
-        return "correct" if number == expected else "wrong"
+    if number is not None and expected is not None:
+        # With and without a percent sign: as a fraction of one it is math-verify's.
+        if number == expected:
+            return "correct"
+        if answers.is_integer(expected):
+            return "wrong"
     words = answers.parse_words(gold)
     if words is not None and words == answers.parse_words(answer):
         return "correct"
     if answers.is_worded(gold):
         return "wrong"
     if answers.has_spaced_digits(answer):
+        return "wrong"
+    if answers.count_primes(answer) != answers.count_primes(gold):
         return "wrong"
     (digits, base), (gold_digits, gold_base) = answers.parse_base(answer), answers.parse_base(gold)
     if base is not None and gold_base is not None:

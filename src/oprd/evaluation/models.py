@@ -69,11 +69,13 @@ def load_model(
         place = base_model or json.loads(adapter.read_text())["base_model_name_or_path"]
     has_tokenizer = peft is None or (Path(source) / "tokenizer_config.json").is_file()
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(place, revision=revision, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            place, revision=revision, dtype=dtype, trust_remote_code=False
+        )
         if peft is not None:
             model = peft.PeftModel.from_pretrained(model, source)
         tokenizer = AutoTokenizer.from_pretrained(
-            source if has_tokenizer else place, revision=revision
+            source if has_tokenizer else place, revision=revision, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         base = f" on its base {place!r}" if place != source else ""

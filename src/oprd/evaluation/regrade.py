@@ -8,7 +8,8 @@ from pathlib import Path
 
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.records import final_grade, read_records, rewrite_records
-from oprd.evaluation.tasks.base import Problem, Task
+from oprd.evaluation.rowfile import locked
+from oprd.evaluation.tasks.base import Problem, Task, problems_hash
 
 THREADS = 4
 # Wall time for any grader. math-verify has its own, shorter limit and is killed at it; a Python
@@ -46,7 +47,13 @@ def regrade(path: Path, task: Task) -> int:
 
     Raises:
         ValueError: the file is broken or belongs to another task.
+        OSError: another process writes to it.
     """
+    with locked(path):
+        return _regrade(path, task)
+
+
+def _regrade(path: Path, task: Task) -> int:
     header, records = read_records(path)
     for key, value in (("task", task.name), ("source", task.source)):
         if header.get(key) != value:
@@ -67,7 +74,10 @@ def regrade(path: Path, task: Task) -> int:
                 correct=grade.correct,
             )
         )
-    rewrite_records(path, {**header, "grader": task.grader}, regraded)
+    header |= {"grader": task.grader}
+    if "problems_hash" in header and problems.keys() == {record.problem for record in records}:
+        header["problems_hash"] = problems_hash(task.problems)
+    rewrite_records(path, header, regraded)
     return sum(new.correct != old.correct for new, old in zip(regraded, records, strict=True))
 
 

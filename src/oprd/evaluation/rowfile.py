@@ -7,15 +7,18 @@ that are missing.
 import fcntl
 import json
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import IO, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 FORMAT = 1
 # What may differ between the runs that fill one file.
 FREE_KEYS = frozenset({"path", "versions", "batch_size", "device"})
+# What files of earlier versions do not say.
+LATER_KEYS = frozenset({"problems_hash"})
 
 
 class Row(Protocol):
@@ -49,7 +52,8 @@ class RowFile(Generic[R]):
         records: what the file holds.
 
     Raises:
-        ValueError: the file was written under another header, or is broken before its last line.
+        ValueError: the file was written under another header, is broken before its last line, or
+            holds something else. It is left as it was.
         OSError: another process writes to it.
     """
 
@@ -58,13 +62,18 @@ class RowFile(Generic[R]):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")
         try:
-            self._lock()
+            _lock(self._file, path)
             found, self.records, complete = parse_rows(path, kind)
+            if found is not None:
+                check_header(path, found, header)
+            elif not _line(_header_row(header)).startswith(path.read_bytes()):
+                raise ValueError(
+                    f"{path} exists and was not written by this run: choose another output or "
+                    "delete the file."
+                )
             self._file.truncate(complete)
             if found is None:
                 self._write([_header_row(header)])
-            else:
-                check_header(path, found, header)
         except BaseException:
             self._file.close()
             raise
@@ -86,15 +95,21 @@ class RowFile(Generic[R]):
     ) -> None:
         self._file.close()
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OSError(f"{self.path} is being written by another process.") from error
-
     def _write(self, rows: Iterable[dict[str, Any]]) -> None:
         self._file.write(b"".join(_line(row) for row in rows))
         self._file.flush()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep writers away from an existing file.
+
+    Raises:
+        OSError: there is no such file, or another process writes to it.
+    """
+    with path.open("r+b") as file:
+        _lock(file, path)
+        yield
 
 
 def rewrite_rows(path: Path, header: dict[str, Any], records: Iterable[Row]) -> None:
@@ -142,13 +157,25 @@ def check_header(path: Path, found: dict[str, Any], header: dict[str, Any]) -> N
     Raises:
         ValueError: an entry differs; the message names it.
     """
-    keys = (header.keys() | found.keys()) - FREE_KEYS
-    for key in sorted(keys):
-        if found.get(key) != header.get(key):
-            raise ValueError(
-                f"{path} was written with {key}={found.get(key)!r}, this run has "
-                f"{header.get(key)!r}: choose another output or delete the file."
-            )
+    keys = (header.keys() | found.keys()) - FREE_KEYS - (LATER_KEYS - found.keys())
+    different = [key for key in sorted(keys) if found.get(key) != header.get(key)]
+    if not different:
+        return
+    key = different[0]
+    way_out = "choose another output or delete the file"
+    if different == ["grader"]:
+        way_out = "grade its samples again with --regrade"
+    raise ValueError(
+        f"{path} was written with {key}={found.get(key)!r}, this run has {header.get(key)!r}: "
+        f"{way_out}."
+    )
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise OSError(f"{path} is being written by another process.") from error
 
 
 def _header_row(header: dict[str, Any]) -> dict[str, Any]:

@@ -82,8 +82,11 @@ class TaskEvaluation(TrainerCallback):
                     shutil.rmtree(folder)
         self._accelerator.wait_for_everyone()
         if state.global_step == 0:
-            self._evaluate(state)
-        elif (best := read_best(self._folder)) is not None:
+            self._evaluate(state, control)
+            return
+        best = read_best(self._folder)
+        # A value of another figure says nothing about this one.
+        if best is not None and best["figure"] == self._trainer.args.keep_best:
             self._best = best["value"]
 
     def on_step_end(
@@ -92,14 +95,14 @@ class TaskEvaluation(TrainerCallback):
         """Evaluate where it is due, the last step included, before a checkpoint is saved."""
         due = args.eval_steps and state.global_step % state.eval_steps == 0
         if due or state.global_step >= state.max_steps:
-            self._evaluate(state)
+            self._evaluate(state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Evaluate the student of a run that another callback stopped."""
         if self._last_step not in (None, state.global_step):
-            self._evaluate(state)
+            self._evaluate(state, control)
 
     @property
     def _accelerator(self) -> Accelerator:
@@ -109,14 +112,17 @@ class TaskEvaluation(TrainerCallback):
     def _folder(self) -> Path:
         return Path(cast(str, self._trainer.args.output_dir))
 
-    def _evaluate(self, state: TrainerState) -> None:
+    def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:
         figures: dict[str, float] = {}
         for task in self._tasks:
             found = self._evaluate_on(task, state.global_step)
             figures |= {f"{task.name}/{name}": value for name, value in found.items()}
         self._last_step = state.global_step
         # Not TRL's own `log`, which averages the training metrics collected so far.
+        # Logging clears the shared flag, on which the step's own metrics wait.
+        should_log = control.should_log
         Trainer.log(self._trainer, {f"eval/{name}": value for name, value in figures.items()})
+        self._trainer.control.should_log = control.should_log = should_log
         wanted = self._trainer.args.keep_best
         if wanted is not None and figures[wanted] > self._best:
             self._best = figures[wanted]
@@ -156,13 +162,16 @@ class TaskEvaluation(TrainerCallback):
         return shared[0]
 
     def _save_best(self, record: dict[str, Any]) -> None:
-        """Replace the best student in one step: the old one stays until the new one is whole."""
-        best, partial = self._folder / BEST, self._folder / f"{BEST}.partial"
+        """Replace the best student: the old one is deleted when the new one is in its place."""
+        best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
         self._trainer.save_model(str(partial), _internal_call=True)
         if self._accelerator.is_main_process:
             (partial / RECORD).write_text(json.dumps(record) + "\n")
-            shutil.rmtree(best, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            if best.exists():
+                best.rename(old)
             partial.rename(best)
+            shutil.rmtree(old, ignore_errors=True)
         self._accelerator.wait_for_everyone()
 
     def _warn_of_shared_prompts(self) -> None:

@@ -274,3 +274,11 @@ def test_a_benchmark_loads_whole_and_grades_its_own_answers(name: str, count: in
     rendered = [problem.prompt[-1]["content"].split() for problem in task.problems]
     if name != "amc23":  # whose copy comes without the instruction
         assert rendered == [row["prompt"][-1]["content"].split() for row in rows]
+
+
+def test_mathematics_needs_math_verify_before_the_first_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(ImportError, match=r"task 'own' needs math_verify.*oprd\[math\]"):
+        mathematics.make_task("own", [], "here")

@@ -1,7 +1,8 @@
 """What a task is: problems with gold answers, a template, and a grader."""
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -112,6 +113,12 @@ class Task:
     def rows(self) -> list[dict[str, Any]]:
         """Rows for `datasets.Dataset.from_list`: `prompt` in TRL's plain or chat form, `answer`."""
         return [{"prompt": p.prompt, "answer": p.gold} for p in self.problems]
+
+
+def problems_hash(problems: Sequence[Problem]) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of every id, prompt and gold answer."""
+    content = json.dumps([(p.id, p.prompt, p.gold) for p in problems])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def prompt_text(prompt: Prompt) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oprd.evaluation.extras import require
 from oprd.evaluation.grading import check_gold, grade, grader_name
 from oprd.evaluation.tasks.base import Problem, Prompt, Task, Template
 from oprd.evaluation.tasks.files import BadRows, Row, file_hash, parse_rows, read_rows
@@ -97,7 +98,10 @@ def make_task(name: str, rows: Sequence[Row], source: str) -> Task:
 
     Raises:
         ValueError: a gold answer cannot be parsed.
+        ImportError: math-verify is not installed.
     """
+    # Not at the first response that is a formula, when others are drawn already.
+    require("math_verify", "math", f"task {name!r}")
     _check_golds(rows, source)
     return Task(
         name=name,
