@@ -40,7 +40,14 @@ def test_the_python_example_trains(places, monkeypatch):  # noqa: F811 # the fix
 
 
 def test_every_command_is_known_to_these_tests():
-    assert [command[1] for command in commands("oprd")] == ["eval", "doctor", "train", "eval"]
+    assert [command[1] for command in commands("oprd")] == [
+        "eval",
+        "doctor",
+        "train",
+        "eval",
+        "bridge",
+        "train",
+    ]
     assert {command[1] for command in commands("make")} == {"demo", "test"}
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{command[1]}:" in makefile for command in commands("make"))
@@ -68,6 +75,30 @@ def test_the_train_and_eval_commands_run(places, monkeypatch):  # noqa: F811 # t
         shown = CliRunner().invoke(app, [*evaluate, "--limit", "3", "--max_new_tokens", "8"])
         assert shown.exit_code == 0, shown.output
         assert "student after − student before" in shown.output
+
+
+def test_the_bridge_commands_run(places, monkeypatch):  # noqa: F811 # the fixture
+    (fit,) = commands("oprd bridge")
+    train = commands("oprd train")[1]
+    fit[fit.index("--student") + 1] = "student"
+    fit[fit.index("--teacher") + 1] = "wider"
+    output = fit[fit.index("--output_dir") + 1]
+    assert train[train.index("--bridge") + 1] == f"{output}/bridge.safetensors"
+    train[train.index("--config") + 1] = str(ROOT / train[train.index("--config") + 1])
+    monkeypatch.chdir(places)
+    short = ["--max_prompts", "24", "--max_completion_length", "8"]
+    fitted = CliRunner().invoke(app, [*fit[1:], *short])
+    assert fitted.exit_code == 0, fitted.output
+    overrides = {
+        **OVERRIDES,
+        "model_name_or_path": "student",
+        "teacher_model_name_or_path": "wider",
+        "dataset_name": "prompts.jsonl",
+        "output_dir": "bridged",
+    }
+    extra = [part for name, value in overrides.items() for part in (f"--{name}", value)]
+    trained = CliRunner().invoke(app, [*train[1:], *extra])
+    assert trained.exit_code == 0, trained.output
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)]+)\)", README))

@@ -28,8 +28,13 @@ OVERRIDES = {
 
 @pytest.fixture
 def places(tmp_path):
-    for name, seed in (("student", 1), ("teacher", 2)):
-        tiny.model(seed=seed).save_pretrained(tmp_path / name)
+    models = {
+        "student": tiny.model(seed=1),
+        "teacher": tiny.model(seed=2),
+        "wider": tiny.model(seed=3, num_hidden_layers=4, hidden_size=48),
+    }
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
         tiny.tokenizer().save_pretrained(tmp_path / name)
     adapter = get_peft_model(tiny.model(seed=1), LoraConfig(r=2, target_modules=["q_proj"]))
     adapter.peft_config["default"].base_model_name_or_path = str(tmp_path / "student")
@@ -40,7 +45,7 @@ def places(tmp_path):
 
 
 def test_every_recipe_is_known():
-    training = {"quickstart", "lora", "paper", "opd", "mixed"}
+    training = {"quickstart", "lora", "paper", "opd", "mixed", "bridge"}
     assert {path.stem for path in CONFIGS} == {*training, "fsdp2"}
     assert {path.stem for path in TRAINING} == training
 
@@ -49,6 +54,7 @@ def test_every_recipe_is_known():
 def test_a_recipe_trains(recipe, places):
     config = yaml.safe_load(recipe.read_text())
     teacher = "adapter" if "adapter" in config["teacher_model_name_or_path"] else "teacher"
+    teacher = "wider" if "bridge" in config else teacher
     overrides = {
         **OVERRIDES,
         "model_name_or_path": str(places / "student"),
