@@ -33,7 +33,7 @@ def bench(
     ] = False,
     dtype: Annotated[str, _option("dtype", "Of both models.")] = "float32",
     objectives: Annotated[
-        str | None, _option("objectives", "Comma-separated; all by default.")
+        str | None, _option("objectives", "Such as oprd,topk,trl; all by default.")
     ] = None,
     rounds: Annotated[int, _option("rounds", "Timed rounds; 0 measures memory alone.")] = 5,
     memory: Annotated[
