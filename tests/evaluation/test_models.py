@@ -157,7 +157,7 @@ def test_vllm_missing_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_code_of_a_model_repository_is_refused_without_a_question(tmp_path: Path) -> None:
-    config = {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.Own"}}
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(OSError, match=r"cannot be loaded: [\s\S]*custom code"):
