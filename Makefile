@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: help setup demo test test-slow lint format bench lab lab-quick clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,12 @@ format: setup ## put style right where that can be done mechanically
 
 bench: setup ## what an update costs beside its floor
 	$(BIN)/oprd bench --objectives oprd,oprd_window,oprd_prefix
+
+lab: setup ## list the figures and tables of the paper that can be made here
+	$(BIN)/python -m lab list
+
+lab-quick: setup ## make them at their smallest setting
+	$(BIN)/python -m lab run --quick
 
 clean: ## remove the environment and caches, not runs
 	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis

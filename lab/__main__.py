@@ -1,0 +1,39 @@
+"""`python -m lab`: what the lab has, and its runs."""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from lab import queue
+from lab.items import accuracy, bridges
+
+ITEMS = {"accuracy": accuracy, "bridges": bridges}
+
+app = typer.Typer(add_completion=False, help="Figures and tables of the paper, made here.")
+
+
+@app.command("list")
+def list_items() -> None:
+    """What there is."""
+    for name, item in ITEMS.items():
+        typer.echo(f"{name:12}{item.TITLE}")
+
+
+@app.command()
+def run(
+    names: Annotated[list[str] | None, typer.Argument(help="Items; all, in order.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The smallest that shows it.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes, of one thread each.")] = 2,
+) -> None:
+    """Make the runs of items that are not there yet, and write and print what they found."""
+    unknown = [name for name in names or () if name not in ITEMS]
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(unknown)}: an item is one of {', '.join(ITEMS)}.")
+    for name in names or ITEMS:
+        queue.finish(partial(ITEMS[name].plan, quick), workers)
+        typer.echo("\n".join(ITEMS[name].report(quick)))
+
+
+if __name__ == "__main__":
+    app()

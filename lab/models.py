@@ -1,0 +1,141 @@
+"""Students and teachers: small models trained from scratch on a task, and their checkpoints.
+
+Models are cached by everything that made them: a changed setting makes another model.
+"""
+
+import hashlib
+import importlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from datasets import Dataset
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+CACHE = Path(__file__).parents[1] / ".cache" / "lab"
+END, PAD = "#", "_"
+EXAMPLES = 50_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made: its task, shape, budget and seed.
+
+    Attributes:
+        task: a module of the lab.
+        layers: transformer blocks.
+        width: of the hidden states, divisible by four heads.
+        steps: optimizer steps, under a cosine schedule.
+        batch: worked solutions a step.
+        learning_rate: its peak.
+        seed: of weights and data.
+        keep_every: steps between the checkpoints that stay.
+    """
+
+    task: str
+    layers: int = 4
+    width: int = 128
+    steps: int = 1500
+    batch: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 0
+    keep_every: int = 50
+
+    @property
+    def module(self) -> str:
+        """The task's module, as `oprd eval` takes it after `python:`."""
+        return f"lab.{self.task}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoints are."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return CACHE / "models" / f"{self.task}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def make_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
+    """Characters as tokens, with an end and a padding token."""
+    vocabulary = {character: index for index, character in enumerate([*alphabet, END, PAD])}
+    backend = Tokenizer(WordLevel(vocabulary, unk_token=PAD))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(""), "isolated")
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=END, pad_token=PAD, padding_side="left"
+    )
+
+
+def train(recipe: Recipe) -> Path:
+    """Train on worked solutions; the checkpoints stay, and a finished training is not repeated.
+
+    Returns:
+        the folder that holds `checkpoint-50` and so on.
+    """
+    folder = recipe.folder
+    if (folder / "finished").exists():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    task = importlib.import_module(recipe.module)
+    tokenizer = make_tokenizer(task.ALPHABET)
+    examples = task.examples("train", EXAMPLES, seed=1 + recipe.seed)
+    set_seed(recipe.seed)
+    trainer = Trainer(
+        model=_build(recipe, tokenizer),
+        args=TrainingArguments(
+            output_dir=str(folder),
+            max_steps=recipe.steps,
+            per_device_train_batch_size=recipe.batch,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=recipe.steps // 20,
+            save_steps=recipe.keep_every,
+            save_only_model=True,
+            logging_steps=recipe.keep_every,
+            use_cpu=True,
+            report_to=[],
+            seed=recipe.seed,
+        ),
+        train_dataset=Dataset.from_list([_example(tokenizer, *pair) for pair in examples]),
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    (folder / "finished").touch()
+    return folder
+
+
+def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """A Qwen3-shaped model with random weights."""
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.width,
+            intermediate_size=3 * recipe.width,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            head_dim=recipe.width // 4,
+            max_position_embeddings=64,
+            tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
+def _example(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, solution: str
+) -> dict[str, list[int]]:
+    asked, answered = (tokenizer(text)["input_ids"] for text in (prompt, solution + END))
+    return {"input_ids": asked + answered, "labels": [-100] * len(asked) + answered}

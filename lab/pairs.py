@@ -1,0 +1,55 @@
+"""Who learns from whom in the lab."""
+
+import importlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lab.models import Recipe, train
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A model at one step of its training."""
+
+    recipe: Recipe
+    step: int
+
+    def path(self) -> Path:
+        """The folder of the checkpoint; the model is trained first where it is not there."""
+        return train(self.recipe) / f"checkpoint-{self.step}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student and its teacher on one task."""
+
+    student: Moment
+    teacher: Moment
+
+    @property
+    def task(self) -> str:
+        """The module of the task that the teacher teaches."""
+        return self.teacher.recipe.module
+
+    @property
+    def task_module(self) -> ModuleType:
+        """Its problems and grader."""
+        return importlib.import_module(self.task)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Everything that decides what the models are."""
+        return asdict(self)
+
+
+SUMS, SORTING = Recipe("sums"), Recipe("sorting")
+PAIRS = {
+    "sums": Pair(Moment(SUMS, 250), Moment(SUMS, 1500)),
+    "sorting": Pair(Moment(SORTING, 300), Moment(SORTING, 1500)),
+    # Three layers of width 96 and its own initialisation: only a bridge or the output connects it.
+    "sums, other shape": Pair(
+        Moment(Recipe("sums", layers=3, width=96, steps=600, seed=1), 600), Moment(SUMS, 1500)
+    ),
+}

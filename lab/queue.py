@@ -1,0 +1,77 @@
+"""The queue: plans say which runs they need, workers make those that are not there.
+
+Any number of workers, started at any time, share the work: a run belongs to whoever locks it, and a
+lock goes with its process, however that ends.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import typer
+from filelock import FileLock, Timeout
+
+from lab.models import Recipe, train
+from lab.pairs import PAIRS
+from lab.runs import Run, execute
+
+Plan = Callable[[], Sequence[Run]]
+# Between looks at the runs that others are making.
+WAIT_SECONDS = 5
+
+
+def finish(plan: Plan, workers: int) -> None:
+    """Make all models and runs of a plan, in processes of one thread each, as suits small models.
+
+    Raises:
+        SystemExit: a worker failed.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers) as pool:
+        pool.map(train_once, recipes(plan()), chunksize=1)
+    started = [context.Process(target=work, args=(plan,)) for _ in range(workers)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    if any(process.exitcode for process in started):
+        raise SystemExit("a worker of the lab failed: see its error above.")
+
+
+def recipes(runs: Iterable[Run]) -> list[Recipe]:
+    """Of all students and teachers of some runs."""
+    pairs = [PAIRS[run.pair] for run in runs]
+    return list(dict.fromkeys(m.recipe for pair in pairs for m in (pair.teacher, pair.student)))
+
+
+def train_once(recipe: Recipe) -> None:
+    """Train a model that no other process is training; wait where one is."""
+    recipe.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{recipe.folder}.lock"):
+        train(recipe)
+
+
+def work(plan: Plan) -> None:
+    """Make what a plan lacks until it lacks nothing.
+
+    A plan is asked again after every run, because later runs may depend on what earlier ones found.
+    """
+    while lacking := [run for run in plan() if not run.finished]:
+        if not any(map(make, lacking)):
+            time.sleep(WAIT_SECONDS)
+
+
+def make(run: Run) -> bool:
+    """Make a run that no other process is making; whether this one made it."""
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{run.folder}.lock", timeout=0):
+            if run.finished:
+                return False
+            execute(run)
+    except Timeout:
+        return False
+    typer.echo(f"finished {run.folder.name}")
+    return True

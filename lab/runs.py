@@ -1,0 +1,141 @@
+"""One distillation run of the lab.
+
+A run is a value: everything that decides its numbers is in it, and its folder is named after it.
+A run that is there is not made again; one that was killed is made again from its beginning, which
+at a few minutes a run is simpler than to resume it.
+"""
+
+import hashlib
+import json
+import shutil
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.models import CACHE
+from lab.pairs import PAIRS
+from oprd.reports.curves import read_metrics
+
+EVAL_SAMPLES = 2
+
+OUTPUT_ONLY = {"representation_weight": 0.0}
+TOP_4 = {"output_loss": "topk", "loss_top_k": 4}
+BRIDGE = {"bridge": "fit", "bridge_rank": 16, "bridge_prompts": 1000}
+REVERSE_KL = {"output_loss": "reverse_kl"}
+
+# Settings of `OPRDConfig`. The lab's vocabularies have 15 and 29 tokens, of which four are to it
+# what the paper's sixteen are to 152 thousand.
+METHODS: dict[str, dict[str, Any]] = {
+    "OPRD": {},
+    "OPRD, unit length": {"normalize": True, "representation_weight": 1000.0},
+    "top-1": {**OUTPUT_ONLY, "output_loss": "sampled"},
+    "top-4 of the paper's runs": {**OUTPUT_ONLY, **TOP_4, "loss_top_k_renormalize": False},
+    "top-4 of Eq. 5": {**OUTPUT_ONLY, **TOP_4},
+    "reverse KL": {**OUTPUT_ONLY, **REVERSE_KL},
+    "forward KL": {**OUTPUT_ONLY, "output_loss": "forward_kl"},
+    "Bridge": BRIDGE,
+    "Bridge + reverse KL": {**BRIDGE, **REVERSE_KL},
+    "Bridge, then reverse KL": BRIDGE,
+}
+# Methods of two stages: the share of the steps that the first one takes, and the second's settings.
+SECOND_STAGES = {"Bridge, then reverse KL": (2 / 3, {**OUTPUT_ONLY, **REVERSE_KL})}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A distillation run.
+
+    Attributes:
+        pair: student, teacher and task: a name of `lab.pairs.PAIRS`.
+        method: a name of `METHODS`.
+        learning_rate: the peak of a cosine schedule.
+        seed: of rollouts and of the order of problems.
+        steps: optimizer steps.
+        rollouts: rollouts a step.
+        eval_every: steps between evaluations.
+        options: settings of `OPRDConfig` that win over the method's, as pairs.
+    """
+
+    pair: str
+    method: str
+    learning_rate: float
+    seed: int
+    steps: int = 300
+    rollouts: int = 64
+    eval_every: int = 25
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of `OPRDConfig` the method and the options decide, the length included."""
+        chosen = {"positions": "all", **METHODS[self.method], **dict(self.options)}
+        if self.method not in SECOND_STAGES:
+            return {**chosen, "max_steps": self.steps}
+        share, second = SECOND_STAGES[self.method]
+        first = round(share * self.steps)
+        stages = [{"steps": first}, {"steps": self.steps - first, **second}]
+        return {**chosen, "stages": stages}
+
+    @property
+    def folder(self) -> Path:
+        """Where its metrics are."""
+        made_of = {**asdict(self), "settings": self.settings, "models": PAIRS[self.pair].key}
+        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:10]
+        name = f"{self.pair} {self.method} {self.learning_rate:g} {self.seed} {digest}"
+        return CACHE / "runs" / "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its metrics are complete."""
+        return (self.folder / "finished").exists()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What it logged, one mapping a line, each with its `step`."""
+        return read_metrics(self.folder)
+
+
+def execute(run: Run) -> None:
+    """Distil, and leave metrics and student; what an earlier attempt left is dropped."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from transformers.utils import logging
+
+    from oprd import OPRDConfig, OPRDTrainer
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    shutil.rmtree(run.folder, ignore_errors=True)
+    pair = PAIRS[run.pair]
+    task = pair.task_module
+    # The student was trained on others: seeds of theirs are small.
+    problems = task.examples("train", run.steps * run.rollouts, seed=1000 + run.seed)
+    trainer = OPRDTrainer(
+        model=str(pair.student.path()),
+        teacher_model=str(pair.teacher.path()),
+        args=OPRDConfig(
+            output_dir=str(run.folder),
+            seed=run.seed,
+            per_device_train_batch_size=run.rollouts,
+            per_device_eval_batch_size=512,
+            max_completion_length=task.LONGEST_RESPONSE,
+            learning_rate=run.learning_rate,
+            gradient_checkpointing=False,
+            use_cpu=True,
+            logging_steps=1,
+            eval_tasks=f"python:{pair.task}",
+            eval_samples=EVAL_SAMPLES,
+            eval_steps=run.eval_every,
+            diagnostics_steps=run.eval_every,
+            save_strategy="no",
+            disable_tqdm=True,
+            report_to=[],
+            **run.settings,
+        ),
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    trainer.save_model()
+    (run.folder / "finished").touch()

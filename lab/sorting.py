@@ -1,0 +1,36 @@
+"""Ten letters in order: `qhzaemkcaw=` to `aacehkmqwz`."""
+
+import hashlib
+import random
+from string import ascii_lowercase
+
+from oprd.evaluation.grading import Grade
+from oprd.evaluation.tasks.arithmetic import Split
+
+ALPHABET = ascii_lowercase + "="
+LETTERS = 10
+LONGEST_RESPONSE = LETTERS + 1
+# One problem in this many is held out, by a hash of its text: whatever the seeds, none is in both.
+TEST_SHARE = 10
+
+
+def examples(split: Split, count: int, seed: int) -> list[tuple[str, str]]:
+    """Different problems of one split, as prompt and solution."""
+    rng = random.Random(f"sorting/{split}/{seed}")
+    found: dict[str, str] = {}
+    while len(found) < count:
+        letters = "".join(rng.choices(ascii_lowercase, k=LETTERS))
+        held_out = int(hashlib.sha256(letters.encode()).hexdigest(), 16) % TEST_SHARE == 0
+        if held_out == (split == "test"):
+            found[letters + "="] = "".join(sorted(letters))
+    return list(found.items())
+
+
+def prompts() -> list[dict[str, str]]:
+    """The held-out problems."""
+    return [{"prompt": p, "answer": s} for p, s in examples("test", 250, seed=0)]
+
+
+def grade(text: str, gold: str) -> Grade:
+    """Right where every letter is in its place."""
+    return Grade.of(text == gold, text) if text else Grade(False, "empty")

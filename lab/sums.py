@@ -1,0 +1,38 @@
+"""Worked sums of two or three two-digit numbers: `37+85+12=` to `37+85=122;122+12=134`."""
+
+from oprd.evaluation.grading import Grade
+from oprd.evaluation.tasks import arithmetic
+
+ALPHABET = "0123456789+=;"
+LONGEST_RESPONSE = 21
+
+
+def examples(split: arithmetic.Split, count: int, seed: int) -> list[tuple[str, str]]:
+    """Different problems of one split, as prompt and solution."""
+    drawn = arithmetic.problems(split, count, seed, subtraction=False)
+    return [("+".join(map(str, p.terms)) + "=", _solution(p.terms)) for p in drawn]
+
+
+def answer(solution: str) -> str:
+    """What is graded in a solution: the last sum."""
+    return solution.rpartition("=")[2]
+
+
+def prompts() -> list[dict[str, str]]:
+    """The held-out problems."""
+    return [{"prompt": p, "answer": answer(s)} for p, s in examples("test", 250, seed=0)]
+
+
+def grade(text: str, gold: str) -> Grade:
+    """Right where the last sum is; how it was reached does not count."""
+    found = answer(text)
+    return Grade.of(found == gold, found) if found else Grade(False, "no_box")
+
+
+def _solution(terms: tuple[int, ...]) -> str:
+    total, *rest = terms
+    steps = []
+    for term in rest:
+        steps.append(f"{total}+{term}={total + term}")
+        total += term
+    return ";".join(steps)

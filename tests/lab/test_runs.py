@@ -1,0 +1,79 @@
+import threading
+
+import pytest
+from filelock import FileLock
+
+from lab import queue, runs
+from lab.runs import METHODS, Run
+from oprd import OPRDConfig
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "CACHE", tmp_path)
+
+
+@pytest.fixture
+def executed(cache, monkeypatch):
+    done = []
+
+    def execute(run):
+        done.append(run)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "finished").touch()
+
+    monkeypatch.setattr(queue, "execute", execute)
+    return done
+
+
+RUNS = [Run("sums", "OPRD", 1e-3, seed) for seed in range(3)]
+
+
+def test_every_method_is_a_setting_of_a_run():
+    for method in METHODS:
+        settings = Run("sums", method, 1e-3, 0).settings
+        assert OPRDConfig(output_dir="unused", use_cpu=True, bf16=False, **settings)
+
+
+def test_whatever_decides_the_numbers_of_a_run_names_its_folder(cache):
+    changed = [
+        Run("sums", "OPRD", 1e-3, 0),
+        Run("sums", "OPRD", 2e-3, 0),
+        Run("sums", "OPRD", 1e-3, 1),
+        Run("sums", "OPRD", 1e-3, 0, steps=10),
+        Run("sums", "OPRD", 1e-3, 0, options=(("layers", "last"),)),
+        Run("sorting", "OPRD", 1e-3, 0),
+    ]
+    assert len({run.folder for run in changed}) == len(changed)
+
+
+def test_a_method_that_was_changed_makes_another_run(cache, monkeypatch):
+    before = Run("sums", "OPRD", 1e-3, 0).folder
+    monkeypatch.setitem(METHODS, "OPRD", {"layers": "last"})
+    assert Run("sums", "OPRD", 1e-3, 0).folder != before
+
+
+def test_two_stages_share_the_steps():
+    stages = Run("sums, other shape", "Bridge, then reverse KL", 1e-3, 0, steps=30).settings
+    assert [stage["steps"] for stage in stages["stages"]] == [20, 10]
+
+
+def test_a_finished_run_is_not_made_again(executed):
+    queue.work(lambda: RUNS)
+    queue.work(lambda: RUNS)
+    assert executed == RUNS
+
+
+def test_a_run_that_another_process_makes_is_waited_for(executed, monkeypatch):
+    monkeypatch.setattr(queue, "WAIT_SECONDS", 0.01)
+    RUNS[0].folder.parent.mkdir(parents=True)
+    lock = FileLock(f"{RUNS[0].folder}.lock", thread_local=False)
+    lock.acquire()
+    other = threading.Thread(target=queue.work, args=(lambda: RUNS,))
+    other.start()
+    other.join(timeout=0.5)
+    assert other.is_alive()
+    assert executed == RUNS[1:]
+    lock.release()
+    other.join(timeout=10)
+    assert executed == [*RUNS[1:], RUNS[0]]
