@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lab import queue
+from lab import page, queue
 from lab.items import accuracy, bridges
 
 ITEMS = {"accuracy": accuracy, "bridges": bridges}
@@ -33,6 +33,12 @@ def run(
     for name in names or ITEMS:
         queue.finish(partial(ITEMS[name].plan, quick), workers)
         typer.echo("\n".join(ITEMS[name].report(quick)))
+
+
+@app.command("page")
+def write_page() -> None:
+    """Put the committed results into the tables of docs/paper.md."""
+    page.PAGE.write_text(page.filled(page.PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

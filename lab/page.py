@@ -1,0 +1,28 @@
+"""The tables of docs/paper.md, which are what the committed results say.
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`; NAME is that of a file in `lab/results`.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from lab.comparison import table
+from lab.results import RESULTS
+
+PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
+_BLOCK = re.compile(r"(<!-- (?P<name>[\w, -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """The page with the tables of the results that are there now.
+
+    Raises:
+        FileNotFoundError: a table's results are not there.
+    """
+
+    def block(found: re.Match[str]) -> str:
+        results = json.loads((RESULTS / f"{found['name']}.json").read_text(encoding="utf-8"))
+        return found[1] + "\n".join(table(results)) + "\n" + found[3]
+
+    return _BLOCK.sub(block, text)
