@@ -1,6 +1,7 @@
 """Training through a bridge: Eqs. 14 and 15, and which bridges a run accepts."""
 
 import json
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -218,6 +219,17 @@ def test_a_missing_bridge_is_an_error_before_models_are_loaded(tmp_path):
         made_trainer(tmp_path, student="./nowhere", bridge=str(tmp_path / "none.safetensors"))
 
 
+@pytest.mark.parametrize("name", ["bridge.safetensors", "bridge.pt"])
+def test_a_pickle_is_refused_before_models_are_loaded_and_runs_nothing(tmp_path, name):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("unpickled",))
+
+    (tmp_path / name).write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        made_trainer(tmp_path, student="./nowhere", bridge=str(tmp_path / name))
+
+
 def test_models_of_another_width_without_a_bridge_are_told_how_to_fit_one(tmp_path):
     with pytest.raises(ValueError, match=r"32 wide and the teacher's 48.*oprd bridge fit"):
         made_trainer(tmp_path)
@@ -339,6 +351,7 @@ def test_the_kept_bridge_is_not_taken_for_another(tmp_path, changed, message):
     ("options", "message"),
     [
         ({"bridge_rank": 33}, "rank 33 is above a width"),
+        ({"bridge_rank": 30, "bridge_prompts": 4}, "rows to fit on determine at most"),
         ({"max_completion_length": None}, "needs max_completion_length"),
         ({"bridge_rank": 0}, "bridge_rank must be a whole number of at least 1"),
         ({"bridge_prompts": 1}, "bridge_prompts must be a whole number of at least 2"),
