@@ -10,6 +10,7 @@ from oprd.analysis.memory import transient_bytes
 from oprd.analysis.setup import Models, Scene, Setup
 from oprd.analysis.shapes import SHAPES, random_model
 from oprd.analysis.updates import OBJECTIVES
+from oprd.training.reading import read
 from tests import tiny
 
 SMALL = Setup(
@@ -143,6 +144,50 @@ def test_student_and_teacher_may_be_paths(tmp_path):
     assert gradients(scene, "oprd")
     with pytest.raises(ValueError, match="400 tokens do not fit into a context of 256"):
         Scene(replace(setup, response_length=397), Models(setup))
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory) -> Setup:
+    """A student and a teacher of other depth, width and vocabulary."""
+    folder = tmp_path_factory.mktemp("unequal")
+    shape = {"num_hidden_layers": 4, "hidden_size": 48, "num_attention_heads": 6, "head_dim": 16}
+    tiny.model("llama").save_pretrained(folder / "student")
+    tiny.model("qwen3", vocab_size=280, **shape).save_pretrained(folder / "teacher")
+    paths = {name: str(folder / name) for name in ("student", "teacher")}
+    return Setup(shape=None, prompt_length=3, response_length=8, device="cpu", **paths)
+
+
+def test_models_of_other_width_and_vocabulary_are_measured_by_what_needs_neither_alike(unequal):
+    said: list[str] = []
+    result = measure_cost([unequal], rounds=1, memory=False, notify=said.append)
+    measured = {e["name"] for e in result["points"][0]["objectives"]}
+    assert {"floor", "oprd_bridge", "topk", "reverse_kl"} <= measured
+    left_out = {line.split()[0]: line for line in said if "is left out" in line}
+    assert measured | left_out.keys() == OBJECTIVES.keys() and not measured & left_out.keys()
+    width = "oprd is left out: the student's width is 32 and the teacher's 48"
+    vocabulary = "trl is left out: the student's vocabulary is 260 and the teacher's 280"
+    assert (left_out["oprd"], left_out["trl"]) == (width, vocabulary)
+
+
+def test_an_objective_that_the_models_rule_out_is_refused_where_it_is_asked_for(unequal):
+    for name, what in (("oprd_window", "width is 32"), ("naive_topk", "vocabulary is 260")):
+        with pytest.raises(ValueError, match=f"{name} cannot be measured: the student's {what}"):
+            measure_cost([unequal], ["oprd_bridge", name], rounds=1, memory=False)
+
+
+def test_through_a_bridge_only_its_numbers_of_the_teachers_rows_are_kept(unequal, monkeypatch):
+    kept = []
+
+    def spy(*args, **kwargs):
+        reading = read(*args, **kwargs)
+        kept.append({layer: tuple(rows.shape) for layer, rows in reading.states.items()})
+        return reading
+
+    monkeypatch.setattr("oprd.analysis.updates.read", spy)
+    found = Scene(unequal, Models(unequal))
+    assert gradients(found, "oprd_bridge")
+    # Three student layers meet teacher layers 1, 3 and 4, on 2 × 8 rows.
+    assert kept == [dict.fromkeys((1, 3, 4), (1, 16, 8))]
 
 
 def test_gradient_checkpointing_changes_no_gradient(scene):

@@ -39,6 +39,7 @@ def test_it_sweeps(tmp_path):
         (["--values", "1,2"], "--values belongs to --sweep"),
         (["--sweep", "vocab", "--values", "1e3"], "must be whole numbers with commas, got '1e3'"),
         (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--student", "./no", "--teacher", "./no"], "student './no': there is no such file"),
         (["--student", "here"], "give a shape, or both a student and a teacher"),
     ],
 )

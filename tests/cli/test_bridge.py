@@ -86,7 +86,9 @@ def test_rollouts_of_other_settings_are_not_mixed_in(folder: Path):
         (("--rank", "33"), "rank 33 is above a width: the student has 32, the teacher 48"),
         (("--rank", "0"), "rank must be at least 1"),
         (("--layers", "4"), "layer 4 is outside 1..3"),
+        (("--layers", "2,2"), "layers repeat"),
         (("--layers", "first"), "layers must be"),
+        (("--top_k", "-1"), "top_k must be at least 1, or 0 for all tokens"),
         (("--basis", "svd"), "basis must be one of"),
         (("--temperature", "-1"), "temperature must be finite and at least 0"),
         (("--student", "./nowhere"), "student './nowhere': there is no such file or folder"),
@@ -103,6 +105,28 @@ def test_bad_input_is_one_sentence(folder: Path, options: tuple[str, ...], messa
     assert done.exit_code == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()[-1:]) == 1
+
+
+def test_the_rollouts_of_another_student_are_read_with_a_warning(folder: Path, caplog):
+    assert fit(folder).exit_code == 0
+    tiny.model("llama", seed=7).save_pretrained(folder / "other")
+    tiny.tokenizer().save_pretrained(folder / "other")
+    options = ("--student", f"{folder}/other", "--rollouts", f"{folder}/out/rollouts.jsonl")
+    done = fit(folder, *options, output="off-policy", prompts="")
+    assert done.exit_code == 0, done.output
+    assert "was not written by this student: its rows are off-policy" in caplog.text
+
+
+def test_fewer_rows_than_rank_is_one_sentence(folder: Path):
+    done = fit(folder, "--max_rows", "14", "--rank", "16", output="few")
+    assert done.exit_code == 1
+    assert "rows to fit on determine at most" in done.stderr and "lower the rank" in done.stderr
+
+
+def test_no_rollouts_to_read_is_one_sentence(folder: Path):
+    done = fit(folder, "--rollouts", f"{folder}/none.jsonl", output="none", prompts="")
+    assert done.exit_code == 1
+    assert "there is no such file" in done.stderr and done.stderr.count("oprd:") == 1
 
 
 def test_another_tokenizer_is_refused(folder: Path):

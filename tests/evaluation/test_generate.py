@@ -69,6 +69,50 @@ def test_the_sampler_never_leaves_the_nucleus() -> None:
     assert kept.tolist() == [True, False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("setting", "kept"),
+    [
+        ({"top_k": 2}, [True, False, True, False]),
+        ({"min_p": 0.5}, [True, False, True, False]),
+        ({"min_p": 0.1}, [True, True, True, True]),
+        # Token 0, which every prompt holds, falls to 0.5 ** 10.
+        ({"repetition_penalty": 10.0}, [False, True, True, True]),
+    ],
+)
+def test_the_sampler_leaves_out_what_the_settings_say(setting: dict, kept: list[bool]) -> None:
+    batch = [Request("p", i, (0,), i) for i in range(500)]
+    options = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 1}
+    sampler = SeededSampler(batch, Sampling(**options, **setting))
+    logits = torch.tensor([0.5, 0.1, 0.3, 0.1]).log().expand(500, 4)
+    drawn = sampler(torch.zeros(500, 1, dtype=torch.long), logits).isfinite().any(dim=0)
+    assert drawn.tolist() == kept
+
+
+def test_greedy_with_a_repetition_penalty_is_transformers_own() -> None:
+    greedy = Sampling(1, 0.0, max_new_tokens=6, repetition_penalty=1.5)
+    ids = torch.tensor([REQUESTS[0].prompt_ids])
+    options = {"max_new_tokens": 6, "do_sample": False, "repetition_penalty": 1.5}
+    expected = tiny.model().generate(ids, **options)[0, ids.shape[1] :]
+    assert drawn(REQUESTS[:1], 1, greedy)["p0"][0] == expected.tolist()
+
+
+def test_padding_is_no_repetition() -> None:
+    batch = [Request("p", 0, (1, 2, 3), 0), Request("q", 0, (1,), 0)]
+    greedy = Sampling(1, 0.0, max_new_tokens=2, repetition_penalty=3.0)
+    sampler = SeededSampler(batch, greedy)
+    logits = torch.tensor([5.0, 4.0, 3.0, 2.0]).expand(2, 4)
+    ids = torch.tensor([[1, 2, 3], [0, 0, 1]])
+    assert sampler(ids, logits).argmax(dim=1).tolist() == [0, 0]
+    # Now token 0 is a repetition in both, and token 2 is new to the second.
+    ids = torch.tensor([[1, 2, 3, 0], [0, 0, 1, 0]])
+    assert sampler(ids, logits).argmax(dim=1).tolist() == [0, 2]
+
+
+def test_files_name_only_settings_that_alter_something() -> None:
+    assert set(SAMPLING.facts()) == {"samples", "temperature", "top_p", "max_new_tokens", "seed"}
+    assert Sampling(top_k=20, min_p=0.1).facts().items() >= {"top_k": 20, "min_p": 0.1}.items()
+
+
 def test_temperature_zero_is_greedy() -> None:
     greedy = Sampling(samples=1, temperature=0.0, max_new_tokens=6)
     ids = torch.tensor([REQUESTS[0].prompt_ids])
@@ -107,6 +151,8 @@ def test_prompts_are_rendered_by_the_template_where_there_is_one() -> None:
     )
     tokenizer.chat_template = "{% for m in messages %}<user>{{ m.content }}{% endfor %}"
     assert render_prompt(tokenizer, chat)[0] == "<user>hi"
+    tokenizer.chat_template += "{{ '<think>' if think else '' }}"
+    assert render_prompt(tokenizer, chat, think=True)[0] == "<user>hi<think>"
 
 
 def test_a_model_without_an_end_is_refused() -> None:
@@ -128,6 +174,9 @@ def test_a_model_without_an_end_is_refused() -> None:
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.5}, "top_p"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"top_k": -1}, "top_k must be at least 1, or 0"),
+        ({"min_p": 1.5}, "min_p must be in"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be finite and above 0"),
     ],
 )
 def test_bad_settings_are_refused(setting: dict, message: str) -> None:

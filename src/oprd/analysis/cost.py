@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from oprd.analysis.choice import choose_objectives
 from oprd.analysis.machine import machine
 from oprd.analysis.memory import FRESH_PROCESS, transient_bytes
 from oprd.analysis.setup import Models, Scene, Setup
@@ -50,7 +51,7 @@ def sweep_setups(setup: Setup, sweep: str, values: Sequence[int] = ()) -> list[S
 
 def measure_cost(
     setups: Sequence[Setup],
-    objectives: Sequence[str],
+    objectives: Sequence[str] | None = None,
     *,
     sweep: str | None = None,
     rounds: int = 5,
@@ -61,11 +62,12 @@ def measure_cost(
 
     Args:
         setups: one, or the points of a sweep.
-        objectives: names in `OBJECTIVES`; the floor is always among what is measured.
+        objectives: names in `OBJECTIVES`, all that the models permit by default; the floor is
+            always among what is measured.
         sweep: what the setups vary, a name in `SWEEPS`.
         rounds: how often each update is timed, after a round of warm-up; 0 times nothing.
         memory: whether to measure memory.
-        notify: told what was just measured.
+        notify: told what was just measured, and what is left out.
 
     Returns:
         What `oprd bench` writes as JSON: machine, rounds, and for each point its setup and a list
@@ -74,12 +76,9 @@ def measure_cost(
     Raises:
         ValueError: an objective is unknown, or a model cannot be measured as asked.
     """
-    if unknown := set(objectives) - set(OBJECTIVES):
-        known = ", ".join(OBJECTIVES)
-        raise ValueError(f"objectives must be among {known}, got {', '.join(sorted(unknown))}.")
     if rounds < (0 if memory else 1):
         raise ValueError(f"rounds must be at least 1, or 0 to measure memory alone, got {rounds}.")
-    names = [name for name in OBJECTIVES if name == FLOOR or name in objectives]
+    names = choose_objectives(setups[0], objectives, notify)
     cases = [(place, name) for place in range(len(setups)) for name in names]
     peaks: dict[Case, int] = {}
     for place, name in cases if memory else ():

@@ -2,10 +2,11 @@
 
 Ours run what the trainer runs for a micro-batch, under settings of its own configuration.
 
-Letters: B sequences, K response tokens, T all tokens, V vocabulary.
+Letters: B sequences, K response tokens, T all tokens, V vocabulary; of a bridge P layer pairs,
+R rank, S student width, H teacher width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -13,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from oprd.analysis.setup import Scene, Setup
+from oprd.core.bridge import Bridge
+from oprd.core.bridge.bridge import PairFit
+from oprd.core.capture import hidden_size
+from oprd.core.layers import LayerPair
 from oprd.training.batch import BatchCounts, MicroBatch, supervise
+from oprd.training.bridge.space import BridgeSpace
 from oprd.training.config import OPRDConfig
 from oprd.training.forward import base_forward
 from oprd.training.heads import lm_head
@@ -24,6 +30,7 @@ from oprd.training.update import Update
 Family = Literal["floor", "representation", "output", "naive", "trl"]
 Run = Callable[[], None]
 TOP_K = 16
+BRIDGE, BRIDGE_RANK = "random", 8
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,13 @@ class Objective:
         family: what it belongs with in a picture.
         prepare: makes an update of a scene, one forward and backward whose gradients add up in
             the student.
+        same: what student and teacher must have alike, if anything.
     """
 
     label: str
     family: Family
     prepare: Callable[[Scene], Run]
+    same: Literal["width", "vocabulary"] | None = None
 
 
 def _floor(scene: Scene) -> Run:
@@ -68,28 +77,56 @@ def _trained(
             **{"positions": "all", **options(scene.setup)},
         )
         student, teacher = scene.student, scene.teacher
-        if args.representation_weight > 0:
+        if args.representation_weight > 0 and args.bridge is None:
             check_widths(student, teacher)
         pairs = pair_models(student, teacher, args.layer_spec)
         vocab_size = 0
         if args.reads_heads or diagnose:
             # Random tokens are as good as any: what the longer head has more of is left out.
             vocab_size = common_vocabulary(student, teacher, same_meaning=True, top_k=TOP_K)
-        comparable = same_width(student, teacher)
+        comparable = args.bridge is not None or same_width(student, teacher)
         update = Update(args, pairs, comparable=comparable, vocab_size=vocab_size)
+        if args.bridge is not None:
+            bridge = _random_bridge(pairs, hidden_size(student), hidden_size(teacher))
+            update.enter({BRIDGE: BridgeSpace(bridge, pairs, student.device, student.dtype)})
         needs = update.needs(diagnose)
         teacher_layers = sorted({pair.teacher for pair in pairs}) if needs.states else []
         batch = _micro_batch(scene, args)
 
         def run() -> None:
             with torch.no_grad():
-                reading = read(teacher, batch, teacher_layers, last=needs.last)
+                reading = read(
+                    teacher,
+                    batch,
+                    teacher_layers,
+                    last=needs.last,
+                    transform=update.teacher_transform,
+                )
                 head = lm_head(teacher).detach() if needs.last else None
             update(student, batch, reading, head, needs).objective.backward()
 
         return run
 
     return prepare
+
+
+def _random_bridge(pairs: Sequence[LayerPair], student_dim: int, teacher_dim: int) -> Bridge:
+    """A bridge [P, R, S] and [P, R, H] of random numbers: what it costs does not depend on them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(len(pairs), *shape, generator=generator)
+
+    unknown = PairFit(torch.zeros(teacher_dim), torch.zeros(teacher_dim), 0.0, 0.0, 0.0)
+    return Bridge(
+        pairs,
+        student_projection=noise(BRIDGE_RANK, student_dim),
+        student_mean=noise(student_dim),
+        teacher_projection=noise(BRIDGE_RANK, teacher_dim),
+        teacher_mean=noise(teacher_dim),
+        statistics=[unknown] * len(pairs),
+        rows=0,
+    )
 
 
 def _micro_batch(scene: Scene, args: OPRDConfig) -> MicroBatch:
@@ -184,21 +221,30 @@ FLOOR, NAIVE_TOP = "floor", "naive_topk"
 
 OBJECTIVES: Mapping[str, Objective] = {
     FLOOR: Objective("floor", "floor", _floor),
-    "oprd": Objective("OPRD", "representation", _trained(lambda setup: {})),
+    "oprd": Objective("OPRD", "representation", _trained(lambda setup: {}), "width"),
     "oprd_layers": Objective(
-        "OPRD, layers {layers}", "representation", _trained(lambda setup: {"layers": setup.layers})
+        "OPRD, layers {layers}",
+        "representation",
+        _trained(lambda setup: {"layers": setup.layers}),
+        "width",
     ),
-    "oprd_window": Objective("OPRD, last {window}", "representation", _trained(_window)),
+    "oprd_window": Objective("OPRD, last {window}", "representation", _trained(_window), "width"),
     "oprd_prefix": Objective(
         "OPRD, last {window}, constant prefix",
         "representation",
         _trained(lambda setup: {**_window(setup), "prefix_gradients": False}),
+        "width",
+    ),
+    "oprd_bridge": Objective(
+        f"OPRD through a bridge of rank {BRIDGE_RANK}",
+        "representation",
+        _trained(lambda setup: {"bridge": BRIDGE}),
     ),
     "oprd_diagnostics": Objective(
-        "OPRD + diagnostics", "representation", _trained(lambda setup: {}, diagnose=True)
+        "OPRD + diagnostics", "representation", _trained(lambda setup: {}, diagnose=True), "width"
     ),
     "oprd_topk": Objective(
-        "OPRD + top-16", "output", _trained(lambda setup: {"output_loss": "topk"})
+        "OPRD + top-16", "output", _trained(lambda setup: {"output_loss": "topk"}), "width"
     ),
     "sampled": Objective("sampled token", "output", _output(output_loss="sampled")),
     "topk": Objective("top-16", "output", _output(output_loss="topk")),
@@ -208,8 +254,12 @@ OBJECTIVES: Mapping[str, Objective] = {
     "reverse_kl": Objective("reverse KL", "output", _output(output_loss="reverse_kl")),
     "forward_kl": Objective("forward KL", "output", _output(output_loss="forward_kl")),
     "jsd": Objective("JSD", "output", _output(output_loss="jsd")),
-    "naive_sampled": Objective("naive sampled token", "naive", _naive(_naive_sampled)),
-    NAIVE_TOP: Objective("naive top-16", "naive", _naive(_naive_topk)),
-    "naive_reverse_kl": Objective("naive reverse KL", "naive", _naive(_naive_reverse_kl)),
-    "trl": Objective("TRL's reverse KL", "trl", _trl),
+    "naive_sampled": Objective(
+        "naive sampled token", "naive", _naive(_naive_sampled), "vocabulary"
+    ),
+    NAIVE_TOP: Objective("naive top-16", "naive", _naive(_naive_topk), "vocabulary"),
+    "naive_reverse_kl": Objective(
+        "naive reverse KL", "naive", _naive(_naive_reverse_kl), "vocabulary"
+    ),
+    "trl": Objective("TRL's reverse KL", "trl", _trl, "vocabulary"),
 }

@@ -33,7 +33,7 @@ def bench(
     ] = False,
     dtype: Annotated[str, _option("dtype", "Of both models.")] = "float32",
     objectives: Annotated[
-        str | None, _option("objectives", "Such as oprd,topk,trl; all by default.")
+        str | None, _option("objectives", "Such as oprd,topk,trl; by default all that fit.")
     ] = None,
     rounds: Annotated[int, _option("rounds", "Timed rounds; 0 measures memory alone.")] = 5,
     memory: Annotated[
@@ -48,6 +48,7 @@ def bench(
 ) -> None:
     """Measure what one update costs, in seconds and transient memory, for every objective."""
     from oprd.analysis.setup import Setup
+    from oprd.training.sources import locate
 
     setup = Setup(
         shape=shape or (None if student or teacher else DEFAULT_SHAPE),
@@ -63,6 +64,9 @@ def bench(
         gradient_checkpointing=gradient_checkpointing,
         dtype=dtype,
     )
+    for name, what in ((student, "student"), (teacher, "teacher")):
+        if name is not None:
+            locate(name, what)
     if values is not None and sweep is None:
         raise ValueError("--values belongs to --sweep.")
     names = objectives.split(",") if objectives is not None else None
@@ -87,7 +91,6 @@ def _run(
     from transformers.utils import logging
 
     from oprd.analysis.cost import measure_cost, sweep_setups
-    from oprd.analysis.updates import OBJECTIVES
     from oprd.reports.cost import plot_costs, print_costs
 
     logging.disable_progress_bar()
@@ -98,7 +101,7 @@ def _run(
     output_dir.mkdir(parents=True, exist_ok=True)
     result = measure_cost(
         sweep_setups(setup, sweep, values) if sweep else [setup],
-        objectives or list(OBJECTIVES),
+        objectives,
         sweep=sweep,
         rounds=rounds,
         memory=memory,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -164,7 +164,7 @@ def evaluate(
         **_task_header(task, rendered[task.problems[0].id][0]),
         "engine": engine.name,
         "dtype": engine.dtype,
-        "sampling": asdict(sampling),
+        "sampling": sampling.facts(),
         "asked": len(task.problems) * sampling.samples,
         "versions": {package: version(package) for package in ("oprd", "torch", "transformers")},
     }

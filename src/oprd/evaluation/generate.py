@@ -22,7 +22,10 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    MinPLogitsWarper,
     PreTrainedTokenizerBase,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
@@ -151,12 +154,20 @@ class SeededSampler(LogitsProcessor):
 
     Args:
         batch: the requests, in the order of the rows.
-        sampling: temperature (0 leaves the most probable token), nucleus and length limit.
+        sampling: temperature (0 leaves the most probable token), what else shapes the distribution,
+            and the length limit.
     """
 
     def __init__(self, batch: Sequence[Request], sampling: Sampling) -> None:
         self._temperature = sampling.temperature
-        self._nucleus = TopPLogitsWarper(sampling.top_p) if sampling.top_p < 1 else None
+        penalty = sampling.repetition_penalty
+        self._penalty = RepetitionPenaltyLogitsProcessor(float(penalty)) if penalty != 1 else None
+        # In the order of Transformers' own sampling.
+        warpers: list[Any] = [TopKLogitsWarper(sampling.top_k)] if sampling.top_k else []
+        warpers += [TopPLogitsWarper(sampling.top_p)] if sampling.top_p < 1 else []
+        warpers += [MinPLogitsWarper(sampling.min_p)] if sampling.min_p else []
+        self._warpers = LogitsProcessorList(warpers)
+        self._prompt_lengths = torch.tensor([[len(request.prompt_ids)] for request in batch])
         self._uniform = torch.stack(
             [
                 torch.rand(
@@ -169,12 +180,12 @@ class SeededSampler(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Keep one entry of each row of the [B, V] scores, and put −∞ elsewhere."""
+        if self._penalty is not None:
+            scores = self._penalty(self._without_padding(input_ids), scores.float())  # pyright: ignore[reportArgumentType]
         if self._temperature == 0:
             token = scores.argmax(dim=1, keepdim=True)
         else:
-            scaled = scores.float() / self._temperature
-            if self._nucleus is not None:
-                scaled = self._nucleus(input_ids, scaled)  # pyright: ignore[reportArgumentType]
+            scaled = self._warpers(input_ids, scores.float() / self._temperature)  # pyright: ignore[reportArgumentType]
             # In float64 the sum over a large vocabulary keeps its small terms.
             cumulative = scaled.softmax(dim=1).double().cumsum(dim=1)
             uniform = self._uniform[:, self._step, None].to(scores.device)
@@ -182,6 +193,13 @@ class SeededSampler(LogitsProcessor):
             token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
         self._step += 1
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+    def _without_padding(self, input_ids: Tensor) -> Tensor:
+        """The [B, T] tokens with the prompt's last in the place of padding: it is no repetition."""
+        longest = input_ids.shape[1] - self._step
+        starts = (longest - self._prompt_lengths).to(input_ids.device)
+        own = torch.arange(input_ids.shape[1], device=input_ids.device) >= starts
+        return input_ids.where(own, input_ids[:, longest - 1 : longest])
 
 
 @contextmanager
@@ -195,14 +213,19 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, list[int]]:
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, **template_options: Any
+) -> tuple[str, list[int]]:
     """A prompt as the model reads it: text and tokens.
 
     Plain text is tokenized as TRL does, special tokens included. Chat messages go through the
-    tokenizer's template; a tokenizer without one reads their contents as plain text.
+    tokenizer's template, with its options; a tokenizer without one reads their contents as plain
+    text.
     """
     if not isinstance(prompt, str) and tokenizer.chat_template is not None:
-        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(
+            prompt, tokenize=False, add_generation_prompt=True, **template_options
+        )
         return str(text), list(tokenizer(str(text), add_special_tokens=False)["input_ids"])
     if not isinstance(prompt, str):
         prompt = "\n\n".join(message["content"] for message in prompt) + "\n"

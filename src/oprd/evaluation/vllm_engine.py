@@ -53,6 +53,9 @@ class VllmEngine:
                 self._vllm.SamplingParams(
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
+                    top_k=sampling.top_k or -1,
+                    min_p=sampling.min_p,
+                    repetition_penalty=sampling.repetition_penalty,
                     max_tokens=sampling.max_new_tokens,
                     seed=request.seed,
                 )

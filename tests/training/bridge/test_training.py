@@ -1,6 +1,7 @@
 """Training through a bridge: Eqs. 14 and 15, and which bridges a run accepts."""
 
 import json
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from oprd.training.bridge import obtain
 from oprd.training.bridge.fit import FitSettings, fit_bridge
 from oprd.training.bridge.models import FitModels
 from oprd.training.bridge.obtain import check_can_fit
+from oprd.training.bridge.sampling import run_sampling
 from oprd.training.bridge.space import BridgeSpace
 from tests import tiny
 from tests.training import runs
@@ -217,6 +219,17 @@ def test_a_missing_bridge_is_an_error_before_models_are_loaded(tmp_path):
         made_trainer(tmp_path, student="./nowhere", bridge=str(tmp_path / "none.safetensors"))
 
 
+@pytest.mark.parametrize("name", ["bridge.safetensors", "bridge.pt"])
+def test_a_pickle_is_refused_before_models_are_loaded_and_runs_nothing(tmp_path, name):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("unpickled",))
+
+    (tmp_path / name).write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        made_trainer(tmp_path, student="./nowhere", bridge=str(tmp_path / name))
+
+
 def test_models_of_another_width_without_a_bridge_are_told_how_to_fit_one(tmp_path):
     with pytest.raises(ValueError, match=r"32 wide and the teacher's 48.*oprd bridge fit"):
         made_trainer(tmp_path)
@@ -268,6 +281,41 @@ def test_a_bridge_is_fitted_on_the_first_prompts_kept_and_used_again(tmp_path, m
     )
 
 
+def chat_tokenizer():
+    tokenizer = tiny.tokenizer().__class__(
+        tokenizer_object=tiny.tokenizer().backend_tokenizer, eos_token="<eos>", pad_token="<pad>"
+    )
+    tokenizer.chat_template = "{{ messages[0].content }}{{ '?' if asking else '!' }}"
+    return tokenizer
+
+
+def test_a_bridge_is_fitted_on_rollouts_drawn_as_the_run_draws_its_own(tmp_path, caplog):
+    shaping = {"temperature": 0.9, "top_p": 0.8, "top_k": 20, "min_p": 0.05}
+    made_trainer(
+        tmp_path,
+        bridge="fit",
+        bridge_rank=3,
+        prompts=[[{"role": "user", "content": text}] for text in runs.PROMPTS],
+        tokenizer=chat_tokenizer(),
+        chat_template_kwargs={"asking": True},
+        generation_kwargs={"repetition_penalty": 1.5, "no_repeat_ngram_size": 3},
+        **shaping,
+    )
+    lines = (tmp_path / "bridge" / "rollouts.jsonl").read_text().splitlines()
+    header, *found = map(json.loads, lines)
+    expected = {**shaping, "repetition_penalty": 1.5, "max_new_tokens": 12}
+    assert header["sampling"].items() >= expected.items()
+    assert [rollout["text"] for rollout in found] == [f"{text}?" for text in runs.PROMPTS]
+    assert caplog.text.count("without no_repeat_ngram_size of generation_kwargs") == 1
+
+
+def test_what_the_sampler_is_not_told_shapes_nothing():
+    args = runs.settings("unused", top_k=-1, min_p=None, generation_kwargs={"top_p": None})
+    sampling = run_sampling(args)
+    assert (sampling.temperature, sampling.top_p) == (args.temperature, 1.0)
+    assert sampling.facts().keys().isdisjoint({"top_k", "min_p", "repetition_penalty"})
+
+
 def test_fitting_leaves_the_runs_random_numbers_alone(tmp_path):
     def run(folder):
         trained = student()
@@ -303,6 +351,7 @@ def test_the_kept_bridge_is_not_taken_for_another(tmp_path, changed, message):
     ("options", "message"),
     [
         ({"bridge_rank": 33}, "rank 33 is above a width"),
+        ({"bridge_rank": 30, "bridge_prompts": 4}, "rows to fit on determine at most"),
         ({"max_completion_length": None}, "needs max_completion_length"),
         ({"bridge_rank": 0}, "bridge_rank must be a whole number of at least 1"),
         ({"bridge_prompts": 1}, "bridge_prompts must be a whole number of at least 2"),

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ class FitModels:
         drop: bool = False,
         batch_size: int = 8,
         engine: Engine | None = None,
+        template_options: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> list[Rollout]:
         """One rollout of the student a prompt, in `rollouts.jsonl`, beside those that are there.
@@ -105,27 +106,31 @@ class FitModels:
             drop: leave out prompts that do not fit the contexts, instead of refusing them.
             batch_size: rollouts drawn at once.
             engine: what draws them; by default Transformers.
+            template_options: of the chat template, see `render_prompt`.
             progress: whether to show a progress bar.
 
         Raises:
             ValueError: a prompt does not fit, or the folder holds rollouts of other settings.
         """
+
+        def render(batch: Sequence[Any]) -> list[RenderedPrompt]:
+            options = template_options or {}
+            return [RenderedPrompt(*render_prompt(self.tokenizer, p, **options)) for p in batch]
+
         kept = check_prompt_lengths(
             prompts,
-            lambda batch: [render_prompt(self.tokenizer, prompt)[1] for prompt in batch],
+            lambda batch: [prompt.ids for prompt in render(batch)],
             self.contexts,
             sampling.max_new_tokens,
             drop=drop,
             name="fitting",
         )
-        rendered = [
-            RenderedPrompt(*render_prompt(self.tokenizer, prompt)) for prompt in kept["prompt"]
-        ]
+        rendered = render(kept["prompt"])
         ids = json.dumps([prompt.ids for prompt in rendered])
         header = {
             "student": self.provenance["student"],
             "prompts": {"count": len(kept), "hash": hashlib.sha256(ids.encode()).hexdigest()[:16]},
-            "sampling": asdict(sampling),
+            "sampling": sampling.facts(),
             "versions": versions(),
         }
         engine = engine or TransformersEngine(self.student, self.tokenizer, batch_size)

@@ -13,10 +13,10 @@ from datasets import Dataset
 from oprd.core.bridge import Bridge
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
-from oprd.evaluation.sampling import Sampling
 from oprd.training.bridge.fit import BRIDGE_FILE, FitSettings, check_fit, fit_bridge
 from oprd.training.bridge.models import FitModels
 from oprd.training.bridge.provenance import check_bridge, supervised_positions
+from oprd.training.bridge.sampling import run_sampling, template_options
 from oprd.training.bridge.space import BridgeSpace
 from oprd.training.config import OPRDConfig
 
@@ -147,8 +147,7 @@ def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridg
             "bridge='fit' needs training prompts with a length, and these are streamed: fit one "
             "with `oprd bridge fit`, and set its path."
         )
-    if args.max_completion_length is None:
-        raise ValueError("bridge='fit' needs max_completion_length, the limit of its rollouts.")
+    sampling = run_sampling(args)
     settings = FitSettings(
         rank=args.bridge_rank,
         basis=args.bridge_basis,  # pyright: ignore[reportArgumentType] # checked by both
@@ -163,9 +162,10 @@ def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridg
     folder.mkdir(parents=True, exist_ok=True)
     rollouts = models.write_rollouts(
         prompts.select(range(min(args.bridge_prompts, len(prompts)))),
-        Sampling(1, args.temperature, args.top_p, args.max_completion_length, args.seed),
+        sampling,
         folder,
         batch_size=args.per_device_train_batch_size,
+        template_options=template_options(args),
         progress=not args.disable_tqdm,
     )
     fitted = fit_bridge(
