@@ -35,7 +35,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "reverse KL": {**OUTPUT_ONLY, **REVERSE_KL},
     "forward KL": {**OUTPUT_ONLY, "output_loss": "forward_kl"},
     "Bridge": BRIDGE,
-    "Bridge, fisher": {**BRIDGE, "bridge_basis": "fisher", "bridge_rank": 32, "normalize": False},
+    "Bridge, fisher": {**BRIDGE, "bridge_basis": "fisher", "bridge_rank": 14, "normalize": False},
     "Bridge + reverse KL": {**BRIDGE, **REVERSE_KL},
     "Bridge, then reverse KL": BRIDGE,
 }
