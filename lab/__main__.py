@@ -6,9 +6,15 @@ from typing import Annotated
 import typer
 
 from lab import page, queue
-from lab.items import accuracy, bridges
+from lab.items import ablations, accuracy, bridges, ranks, weights
 
-ITEMS = {"accuracy": accuracy, "bridges": bridges}
+ITEMS = {
+    "accuracy": accuracy,
+    "bridges": bridges,
+    "ranks": ranks,
+    "weights": weights,
+    "ablations": ablations,
+}
 
 app = typer.Typer(add_completion=False, help="Figures and tables of the paper, made here.")
 

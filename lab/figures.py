@@ -13,7 +13,7 @@ from lab.results import RESULTS, Curve
 # A colour per method, the same in every picture.
 COLORS = [
     "#1b5e9e", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#5f6b76", "#13a3a3", "#9c6b30",
-    "#b5338a", "#4c7d1f",
+    "#b5338a", "#4c7d1f", "#000000", "#7aa6d8", "#e79aa4",
 ]  # fmt: skip
 
 

@@ -7,7 +7,6 @@ import json
 import re
 from pathlib import Path
 
-from lab.comparison import table
 from lab.results import RESULTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
@@ -23,6 +22,6 @@ def filled(text: str) -> str:
 
     def block(found: re.Match[str]) -> str:
         results = json.loads((RESULTS / f"{found['name']}.json").read_text(encoding="utf-8"))
-        return found[1] + "\n".join(table(results)) + "\n" + found[3]
+        return found[1] + "\n".join(results["table"]) + "\n" + found[3]
 
     return _BLOCK.sub(block, text)

@@ -48,8 +48,8 @@ SUMS, SORTING = Recipe("sums"), Recipe("sorting")
 PAIRS = {
     "sums": Pair(Moment(SUMS, 250), Moment(SUMS, 1500)),
     "sorting": Pair(Moment(SORTING, 300), Moment(SORTING, 1500)),
-    # Three layers of width 96 and its own initialisation: only a bridge or the output connects it.
+    # Three layers of width 96, its own initialisation: only a bridge or the output connects it.
     "sums, other shape": Pair(
-        Moment(Recipe("sums", layers=3, width=96, steps=600, seed=1), 600), Moment(SUMS, 1500)
+        Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1), 350), Moment(SUMS, 1500)
     ),
 }

@@ -110,10 +110,10 @@ def model_accuracy(moment: Moment) -> float:
     return evaluation.summary.average.value
 
 
-def write(name: str, found: dict[str, Any]) -> Path:
-    """Write an item's findings with versions and machine."""
+def write(name: str, found: dict[str, Any], table: Sequence[str]) -> Path:
+    """Write an item's findings, and their table, with versions and machine."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    record = {"versions": versions(), "machine": machine(), **found}
+    record = {"versions": versions(), "machine": machine(), **found, "table": list(table)}
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path

@@ -43,9 +43,10 @@ def report(quick: bool) -> list[str]:
     for comparison in comparisons(quick):
         name = f"accuracy-{comparison.pair}{'-quick' if quick else ''}"
         found = comparison.findings()
-        write(name, found)
+        of_task = table(found)
+        write(name, found, of_task)
         draw(comparison, found["teacher"], name)
-        lines += [*table(found), ""]
+        lines += [*of_task, ""]
     return lines
 
 

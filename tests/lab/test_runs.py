@@ -55,7 +55,7 @@ def test_a_method_that_was_changed_makes_another_run(cache, monkeypatch):
 
 def test_two_stages_share_the_steps():
     stages = Run("sums, other shape", "Bridge, then reverse KL", 1e-3, 0, steps=30).settings
-    assert [stage["steps"] for stage in stages["stages"]] == [20, 10]
+    assert [stage["steps"] for stage in stages["stages"]] == [15, 15]
 
 
 def test_a_finished_run_is_not_made_again(executed):
