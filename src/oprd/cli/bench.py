@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from oprd.cli.errors import setting_up
+
 DEFAULT_SHAPE = "smollm2-135m"
 
 
@@ -89,21 +91,26 @@ def _run(
     from oprd.analysis.cost import measure_cost, sweep_setups
     from oprd.analysis.updates import OBJECTIVES
     from oprd.reports.cost import plot_costs, print_costs
+    from oprd.training.sources import check_output_dir, locate
 
     logging.disable_progress_bar()
     if threads is not None:
         if threads < 1:
             raise ValueError(f"--threads must be at least 1, got {threads}.")
         torch.set_num_threads(threads)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    result = measure_cost(
-        sweep_setups(setup, sweep, values) if sweep else [setup],
-        objectives or list(OBJECTIVES),
-        sweep=sweep,
-        rounds=rounds,
-        memory=memory,
-        notify=lambda text: typer.echo(text, err=True),
-    )
+    output_dir = check_output_dir(str(output_dir))
+    for name, what in ((setup.student, "student"), (setup.teacher, "teacher")):
+        if name is not None:
+            locate(name, what)
+    with setting_up():
+        result = measure_cost(
+            sweep_setups(setup, sweep, values) if sweep else [setup],
+            objectives or list(OBJECTIVES),
+            sweep=sweep,
+            rounds=rounds,
+            memory=memory,
+            notify=lambda text: typer.echo(text, err=True),
+        )
     file = output_dir / "cost.json"
     file.write_text(json.dumps(result, indent=2) + "\n")
     print_costs(result, Console())
