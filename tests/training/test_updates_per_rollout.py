@@ -65,6 +65,14 @@ def test_reading_anew_gives_the_same_student_as_keeping_what_was_read(tmp_path):
     assert all(torch.equal(kept[name], anew[name]) for name in kept)
 
 
+@pytest.mark.parametrize("updates", [1, 2])
+def test_what_the_teacher_read_is_let_go_at_its_last_use(tmp_path, updates):
+    made = trainer(tmp_path, max_steps=2, updates_per_rollout=updates)
+    made.train()
+    assert made._buffered_inputs
+    assert not any("teacher_reading" in inputs for inputs in made._buffered_inputs)
+
+
 def test_diagnostics_on_some_steps_read_what_was_not_kept(tmp_path):
     made = trainer(tmp_path, max_steps=4, updates_per_rollout=2, diagnostics_steps=2)
     calls = counted(made)
