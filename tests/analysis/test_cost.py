@@ -131,7 +131,9 @@ def test_a_peak_is_seen_though_it_is_gone_at_the_end():
 
 
 def test_a_failure_in_the_fresh_process_is_an_error_that_names_the_objective():
-    with pytest.raises(RuntimeError, match=r"memory of oprd_layers failed .*layer 7 is outside"):
+    with pytest.raises(
+        ChildProcessError, match=r"memory of oprd_layers failed .*layer 7 is outside"
+    ):
         bytes_in_fresh_process(replace(SMALL, layers="7"), "oprd_layers")
 
 

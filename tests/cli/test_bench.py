@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from oprd.cli.main import app
+from tests import tiny
 
 SMALL = ["--layers_count", "1", "--vocab_size", "300", "--prompt_length", "3"]
 SMALL += ["--response_length", "8", "--rounds", "1", "--no-memory"]
@@ -41,9 +42,34 @@ def test_it_sweeps(tmp_path):
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (["--student", "./no", "--teacher", "./no"], "student './no': there is no such file"),
         (["--student", "here"], "give a shape, or both a student and a teacher"),
+        (["--student", "./a", "--teacher", "./b"], "student './a': there is no such file"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, arguments, message):
     result = invoke(*arguments, "--output_dir", str(tmp_path / "out"))
     assert result.exit_code == 1
     assert message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_measurement_of_memory_that_fails_says_why_and_of_what(tmp_path):
+    wrong = ("--objectives", "oprd_layers", "--layers", "7")
+    result = invoke(*SMALL[:-1], *wrong, "--output_dir", str(tmp_path))
+    assert result.exit_code == 1
+    assert "memory of oprd_layers failed (ValueError: layer 7" in result.stderr.splitlines()[-1]
+
+
+def test_models_that_cannot_be_compared_are_named_before_anything_is_timed(tmp_path):
+    for name, width in (("student", 32), ("teacher", 64)):
+        tiny.model(hidden_size=width).save_pretrained(tmp_path / name)
+    models = [f"--{name}={tmp_path / name}" for name in ("student", "teacher")]
+    result = invoke(*models, "--prompt_length", "3", "--response_length", "8", "--no-memory")
+    assert result.exit_code == 1
+    assert "32 wide and the teacher's 64" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    result = invoke(*SMALL, "--output_dir", str(file))
+    assert result.exit_code == 1
+    assert "cannot be written to" in result.stderr and result.stderr.count("\n") == 1

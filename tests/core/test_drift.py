@@ -53,6 +53,12 @@ def test_the_estimate_is_never_negative_and_zero_without_a_move():
         assert drift(written, written + change).total > 0
 
 
+def test_a_small_move_is_not_lost_to_rounding():
+    for change in (-1e-4, 1e-4):
+        total, _ = drift(torch.zeros(1000), torch.full((1000,), change))
+        assert total.item() == pytest.approx(1000 * change**2 / 2, rel=1e-2)
+
+
 def test_other_tokens_than_those_written_are_refused():
     with pytest.raises(ValueError, match="2 tokens and of 3"):
         drift(torch.zeros(2), torch.zeros(3))

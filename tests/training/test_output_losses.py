@@ -394,8 +394,8 @@ def test_diagnostics_leave_the_step_as_it_is(tmp_path):
 
 
 def test_the_divergence_that_is_measured_is_the_losses(tmp_path):
-    options = {"output_loss": "reverse_kl", "reduction": "token", "diagnostics_steps": 1}
-    made = run(tmp_path, gradient_accumulation_steps=2, **options, **ALONE)
+    options = {"output_loss": "reverse_kl", "reduction": "token", "temperature": 0.5}
+    made = run(tmp_path, gradient_accumulation_steps=2, diagnostics_steps=1, **options, **ALONE)
     loss = made.state.log_history[0]["loss"]
     assert logged(tmp_path, "diagnostics/reverse_kl") == [pytest.approx(loss, rel=1e-4)]
     (overlap,) = logged(tmp_path, "diagnostics/top16_overlap")

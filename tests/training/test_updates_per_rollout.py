@@ -65,6 +65,14 @@ def test_reading_anew_gives_the_same_student_as_keeping_what_was_read(tmp_path):
     assert all(torch.equal(kept[name], anew[name]) for name in kept)
 
 
+@pytest.mark.parametrize("updates", [1, 2])
+def test_what_the_teacher_read_is_let_go_at_its_last_use(tmp_path, updates):
+    made = trainer(tmp_path, max_steps=2, updates_per_rollout=updates)
+    made.train()
+    assert made._buffered_inputs
+    assert not any("teacher_reading" in inputs for inputs in made._buffered_inputs)
+
+
 def test_diagnostics_on_some_steps_read_what_was_not_kept(tmp_path):
     made = trainer(tmp_path, max_steps=4, updates_per_rollout=2, diagnostics_steps=2)
     calls = counted(made)
@@ -82,7 +90,8 @@ def test_the_drift_is_that_of_the_student_since_it_wrote(tmp_path):
     prompts = runs.PROMPTS[:4]
     student = tiny.model(seed=1)
     states = {0: {name: t.clone() for name, t in student.state_dict().items()}}
-    made = trainer(tmp_path, student=student, prompts=prompts, max_steps=2, updates_per_rollout=2)
+    options = {"max_steps": 2, "updates_per_rollout": 2, "temperature": 0.7}
+    made = trainer(tmp_path, student=student, prompts=prompts, **options)
     made.add_callback(Keep())
     made.train()
     changes = []
@@ -95,13 +104,33 @@ def test_the_drift_is_that_of_the_student_since_it_wrote(tmp_path):
             with torch.no_grad():
                 logits = student(torch.tensor([ids + response])).logits[0, len(ids) - 1 : -1]
             target = torch.tensor(response)[:, None]
-            log_probs.append(logits.log_softmax(-1).gather(1, target)[:, 0])
+            log_probs.append((logits / 0.7).log_softmax(-1).gather(1, target)[:, 0])
         changes.append(log_probs[1] - log_probs[0])
     change = torch.cat(changes)
     expected = (change.exp() - 1 - change).mean().item()
     logged = {line["step"]: line["drift_kl"] for line in lines(tmp_path) if "drift_kl" in line}
     assert logged == {2: pytest.approx(expected, rel=1e-4)}
     assert expected > 1e-6
+
+
+def test_the_drift_is_measured_in_the_last_update_on_each_batch_of_rollouts(tmp_path):
+    trainer(tmp_path, max_steps=8, updates_per_rollout=4).train()
+    assert [line["step"] for line in lines(tmp_path) if "drift_kl" in line] == [4, 8]
+
+
+def test_a_run_after_one_that_broke_off_between_rollouts_begins_with_its_own(tmp_path):
+    class BreakOff(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            raise InterruptedError
+
+    made = trainer(tmp_path, max_steps=2, updates_per_rollout=2)
+    calls, callback = counted(made), BreakOff()
+    made.add_callback(callback)
+    with pytest.raises(InterruptedError):
+        made.train()
+    made.remove_callback(callback)
+    made.train()
+    assert calls["rollouts"] == 2
 
 
 def test_an_epoch_has_as_many_steps_more(tmp_path):

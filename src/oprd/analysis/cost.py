@@ -107,7 +107,7 @@ def bytes_in_fresh_process(setup: Setup, name: str) -> int:
     """The transient memory of an objective's update, in a process that does nothing else.
 
     Raises:
-        RuntimeError: the process failed.
+        ChildProcessError: the process failed.
     """
     order = {"setup": asdict(setup), "objective": name, "threads": torch.get_num_threads()}
     done = subprocess.run(
@@ -119,7 +119,7 @@ def bytes_in_fresh_process(setup: Setup, name: str) -> int:
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise RuntimeError(
+        raise ChildProcessError(
             f"measuring the memory of {name} failed ({reason[0]}): if memory ran out, leave it "
             "out of --objectives."
         )

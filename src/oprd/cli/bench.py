@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from oprd.cli.errors import setting_up
+
 DEFAULT_SHAPE = "smollm2-135m"
 
 
@@ -48,7 +50,6 @@ def bench(
 ) -> None:
     """Measure what one update costs, in seconds and transient memory, for every objective."""
     from oprd.analysis.setup import Setup
-    from oprd.training.sources import locate
 
     setup = Setup(
         shape=shape or (None if student or teacher else DEFAULT_SHAPE),
@@ -64,9 +65,6 @@ def bench(
         gradient_checkpointing=gradient_checkpointing,
         dtype=dtype,
     )
-    for name, what in ((student, "student"), (teacher, "teacher")):
-        if name is not None:
-            locate(name, what)
     if values is not None and sweep is None:
         raise ValueError("--values belongs to --sweep.")
     names = objectives.split(",") if objectives is not None else None
@@ -92,21 +90,26 @@ def _run(
 
     from oprd.analysis.cost import measure_cost, sweep_setups
     from oprd.reports.cost import plot_costs, print_costs
+    from oprd.training.sources import check_output_dir, locate
 
     logging.disable_progress_bar()
     if threads is not None:
         if threads < 1:
             raise ValueError(f"--threads must be at least 1, got {threads}.")
         torch.set_num_threads(threads)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    result = measure_cost(
-        sweep_setups(setup, sweep, values) if sweep else [setup],
-        objectives,
-        sweep=sweep,
-        rounds=rounds,
-        memory=memory,
-        notify=lambda text: typer.echo(text, err=True),
-    )
+    output_dir = check_output_dir(str(output_dir))
+    for name, what in ((setup.student, "student"), (setup.teacher, "teacher")):
+        if name is not None:
+            locate(name, what)
+    with setting_up():
+        result = measure_cost(
+            sweep_setups(setup, sweep, values) if sweep else [setup],
+            objectives,
+            sweep=sweep,
+            rounds=rounds,
+            memory=memory,
+            notify=lambda text: typer.echo(text, err=True),
+        )
     file = output_dir / "cost.json"
     file.write_text(json.dumps(result, indent=2) + "\n")
     print_costs(result, Console())

@@ -58,4 +58,5 @@ def drift(written: Tensor, now: Tensor) -> LossSum:
     if written.shape != now.shape:
         raise ValueError(f"log-probabilities of {len(written)} tokens and of {len(now)}.")
     change = now - written
-    return LossSum((change.exp() - 1 - change).sum(), change.new_tensor(float(len(change))))
+    # A small change's r rounds to 1, and r − 1 would be lost.
+    return LossSum((change.expm1() - change).sum(), change.new_tensor(float(len(change))))

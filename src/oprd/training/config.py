@@ -39,7 +39,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
         updates_per_rollout: optimizer steps on the same rollouts. A regression on states needs no
             importance ratio; how far the student has moved from the one that wrote is logged as
-            `drift_kl`. Checkpoints fall between rollouts.
+            `drift_kl`, with the noise of dropout in it where there is any. Checkpoints fall between
+            rollouts.
         keep_teacher_states: with `updates_per_rollout`, keep what the teacher read for all of them.
             Where memory is short, let it read again.
         long_prompts: "error" refuses a dataset with a prompt that leaves no room for the response
