@@ -8,7 +8,7 @@ import numpy as np
 
 from lab.pairs import PAIRS
 from lab.results import Estimate, accuracy, model_accuracy
-from lab.runs import Run
+from lab.runs import METHODS, Run
 
 RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 SEEDS = (0, 1, 2)
@@ -27,6 +27,9 @@ class Comparison:
         rates: the grid of learning rates.
         seeds: the first one alone decides each method's rate.
         options: settings of every run beside its method's.
+
+    Raises:
+        ValueError: a method is unknown.
     """
 
     pair: str
@@ -35,6 +38,10 @@ class Comparison:
     rates: tuple[float, ...] = RATES
     seeds: tuple[int, ...] = SEEDS
     options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.methods) - set(METHODS):
+            raise ValueError(f"the lab has no method {', '.join(sorted(unknown))}.")
 
     def run(self, method: str, rate: float, seed: int) -> Run:
         """One run of the comparison."""

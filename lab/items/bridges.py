@@ -6,13 +6,7 @@ from lab.runs import Run
 
 TITLE = "Tables 4, 5: bridge, output-space distillation, and both, at other depth and width"
 PAIR = "sums, other shape"
-METHODS = (
-    "Bridge",
-    "Bridge, fisher",
-    "reverse KL",
-    "Bridge + reverse KL",
-    "Bridge, then reverse KL",
-)
+METHODS = ("Bridge", "reverse KL", "Bridge + reverse KL", "Bridge, then reverse KL")
 FULL = {"steps": 200, "rates": (1e-3, 2e-3, 5e-4)}
 QUICK = {"steps": 100, "rates": (1e-3,), "seeds": (0,)}
 

@@ -62,9 +62,9 @@ def test_models_that_cannot_be_compared_are_named_before_anything_is_timed(tmp_p
     for name, width in (("student", 32), ("teacher", 64)):
         tiny.model(hidden_size=width).save_pretrained(tmp_path / name)
     models = [f"--{name}={tmp_path / name}" for name in ("student", "teacher")]
-    result = invoke(*models, "--prompt_length", "3", "--response_length", "8", "--no-memory")
+    result = invoke(*models, "--objectives", "oprd", "--no-memory")
     assert result.exit_code == 1
-    assert "32 wide and the teacher's 64" in result.stderr and result.stderr.count("\n") == 1
+    assert "the student's width is 32 and the teacher's 64" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from lab import runs
+from lab.__main__ import ITEMS
 from lab.comparison import Comparison, table
 
 
@@ -55,3 +56,15 @@ def test_findings_say_final_accuracy_and_the_steps_to_the_target(comparison, mon
     assert found["methods"]["OPRD"]["final"]["mean"] == 1.0
     text = "\n".join(table(json.loads(json.dumps(found))))
     assert "| top-1 | 0.001 | 80.0% [80.0, 80.0] | not reached |" in text
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="no method OPD"):
+        Comparison("sums", ("OPRD", "OPD"))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("item", ITEMS.values())
+def test_every_item_plans_runs_of_known_methods_and_the_quick_ones_are_fewer(item, quick):
+    assert item.plan(quick)
+    assert len(item.plan(True)) <= len(item.plan(False))
