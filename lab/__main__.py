@@ -6,15 +6,7 @@ from typing import Annotated
 import typer
 
 from lab import page, queue
-from lab.items import ablations, accuracy, bridges, ranks, weights
-
-ITEMS = {
-    "accuracy": accuracy,
-    "bridges": bridges,
-    "ranks": ranks,
-    "weights": weights,
-    "ablations": ablations,
-}
+from lab.items import ITEMS
 
 app = typer.Typer(add_completion=False, help="Figures and tables of the paper, made here.")
 
@@ -23,7 +15,7 @@ app = typer.Typer(add_completion=False, help="Figures and tables of the paper, m
 def list_items() -> None:
     """What there is."""
     for name, item in ITEMS.items():
-        typer.echo(f"{name:12}{item.TITLE}")
+        typer.echo(f"{name:12}{item.title}")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Methods beside one another: each at its own best rate of one grid, over several seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,10 @@ class Comparison:
     def __post_init__(self) -> None:
         if unknown := set(self.methods) - set(METHODS):
             raise ValueError(f"the lab has no method {', '.join(sorted(unknown))}.")
+
+    def at(self, quick: bool) -> "Comparison":
+        """The comparison itself, or at the smallest setting that still shows the effect."""
+        return replace(self, steps=150, rates=(1e-3,), seeds=self.seeds[:1]) if quick else self
 
     def run(self, method: str, rate: float, seed: int) -> Run:
         """One run of the comparison."""

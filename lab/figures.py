@@ -1,6 +1,6 @@
 """Pictures of the lab."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lab.results import RESULTS, Curve
 
-# A colour per method, the same in every picture.
+# One for each of the methods of a picture, in their order.
 COLORS = [
     "#1b5e9e", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#5f6b76", "#13a3a3", "#9c6b30",
     "#b5338a", "#4c7d1f", "#000000", "#7aa6d8", "#e79aa4",
@@ -26,24 +26,25 @@ def panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat)
 
 
-def draw_curves(
-    axes: Axes, curves: Mapping[str, list[Curve]], title: str, colors: Mapping[str, str]
-) -> None:
-    """The mean of each method's curves, and the span of its seeds."""
-    for name, seeds in curves.items():
+def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], title: str) -> None:
+    """The mean of each method's curves, and the span of its seeds; a method keeps its colour."""
+    for color, (name, seeds) in zip(COLORS, curves.items(), strict=False):
         values = np.array([curve.values for curve in seeds])
         steps = seeds[0].steps
-        axes.plot(steps, values.mean(axis=0), color=colors[name], linewidth=1.6, label=name)
-        axes.fill_between(
-            steps, values.min(axis=0), values.max(axis=0), color=colors[name], alpha=0.15, lw=0
-        )
+        axes.plot(steps, values.mean(axis=0), color=color, linewidth=1.6, label=name)
+        low, high = values.min(axis=0), values.max(axis=0)
+        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("step")
 
 
-def color_of(names: list[str]) -> dict[str, str]:
-    """Colours by name."""
-    return dict(zip(names, COLORS, strict=False))
+def draw_accuracy(
+    axes: Axes, curves: Mapping[str, Sequence[Curve]], pair: str, teacher: float
+) -> None:
+    """Accuracy by step with the teacher's as a line, and a legend."""
+    draw_curves(axes, curves, f"accuracy on {pair}")
+    axes.axhline(teacher, color="0.5", linestyle=":", linewidth=1)
+    axes.legend(frameon=False, fontsize=7)
 
 
 def save(figure: Figure, name: str) -> Path:

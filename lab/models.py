@@ -116,9 +116,10 @@ def train(recipe: Recipe) -> Path:
 
 def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     """A Qwen3-shaped model with random weights."""
+    vocabulary = tokenizer.get_vocab()
     return Qwen3ForCausalLM(
         Qwen3Config(
-            vocab_size=len(tokenizer),
+            vocab_size=len(vocabulary),
             hidden_size=recipe.width,
             intermediate_size=3 * recipe.width,
             num_hidden_layers=recipe.layers,
@@ -127,8 +128,8 @@ def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausal
             head_dim=recipe.width // 4,
             max_position_embeddings=64,
             tie_word_embeddings=True,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=vocabulary[END],
+            pad_token_id=vocabulary[PAD],
             bos_token_id=None,
         )
     )

@@ -89,11 +89,6 @@ def accuracy(run: Run) -> Curve:
     return Curve.of(run, f"eval/{PAIRS[run.pair].task}/avg@{EVAL_SAMPLES}")
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The mean of curves over the same steps."""
-    return Curve(curves[0].steps, np.mean([curve.values for curve in curves], axis=0))
-
-
 def model_accuracy(moment: Moment) -> float:
     """Accuracy of a student or teacher of the lab on the held-out problems."""
     task = load_task(f"python:{moment.recipe.module}")

@@ -1,5 +1,87 @@
-"""One module per figure or table of the paper.
+"""The figures and tables of the paper that the lab makes, what matters most first.
 
 An item's `plan(quick)` returns the runs that it needs next, given those that are there; its
 `report(quick)` writes JSON and a picture into `lab/results` and returns the lines to print.
 """
+
+from typing import Protocol
+
+from lab.comparison import Comparison
+from lab.items.accuracy import Accuracy
+from lab.items.ranks import Ranks
+from lab.items.single import Single
+from lab.runs import Run
+
+
+class Item(Protocol):
+    """A figure or table."""
+
+    @property
+    def name(self) -> str:
+        """Of its files in `lab/results`."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What of the paper it is."""
+        ...
+
+    def plan(self, quick: bool) -> list[Run]:
+        """The runs that it needs."""
+        ...
+
+    def report(self, quick: bool) -> list[str]:
+        """Write what they found, and return it as lines."""
+        ...
+
+
+_METHODS = (
+    "OPRD",
+    "OPRD, unit length",
+    "reverse KL",
+    "forward KL",
+    "top-4 of the paper's runs",
+    "top-4 of Eq. 5",
+    "top-1",
+)
+_BRIDGES = Comparison(
+    "sums, other shape",
+    ("Bridge", "reverse KL", "Bridge + reverse KL", "Bridge, then reverse KL"),
+    steps=200,
+    rates=(1e-3, 2e-3, 5e-4),
+)
+_ABLATIONS = (
+    "OPRD",
+    "OPRD, unit length",
+    "last layer",
+    "even layers",
+    "odd layers",
+    "first 5 tokens",
+    "last 5 tokens",
+    "last 5 tokens, constant prefix",
+    "constant prompt",
+    "last token",
+    "mean over tokens",
+    "2 updates a rollout",
+    "4 updates a rollout",
+)
+_ALL: tuple[Item, ...] = (
+    Accuracy(
+        "accuracy",
+        "Table 2, Figs. 1, 4-6, 9-11: accuracy and diagnostics by step",
+        tuple(Comparison(task, _METHODS) for task in ("sums", "sorting")),
+    ),
+    Single("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES),
+    Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", _BRIDGES),
+    Single(
+        "weights",
+        "Fig. 7: top-1 with OPRD at weights 0, 1, 10",
+        Comparison("sums", ("top-1", "top-1 + OPRD", "top-1 + 10 OPRD")),
+    ),
+    Single(
+        "ablations",
+        "Layers, positions, reduction, prefix gradients, updates a rollout",
+        Comparison("sums", _ABLATIONS, rates=(1e-3, 2e-3)),
+    ),
+)
+ITEMS = {item.name: item for item in _ALL}

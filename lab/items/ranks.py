@@ -1,38 +1,45 @@
-"""Fig. 12 and Theorem 3: what a bridge carries by its rank."""
+"""What a bridge carries by its rank."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
-from lab.items import bridges
+from lab.comparison import Comparison
 from lab.results import RESULTS, write
 from lab.runs import Run
 from oprd.reports.bridge import plot_bridge
 
-TITLE = "Fig. 12, Theorem 3: cosine, R² and E(r) of a bridge by rank"
-METHOD = "Bridge"
 
+@dataclass(frozen=True)
+class Ranks:
+    """The report of a bridge that a run fitted before its first step.
 
-def fitted(quick: bool) -> Run:
-    """A run that fits a bridge before its first step, whatever it goes on to do."""
-    comparison = bridges.comparison(quick)
-    return comparison.run(METHOD, comparison.rates[0], comparison.seeds[0])
+    Attributes:
+        name: of its files in `lab/results`.
+        title: what of the paper it is.
+        full: a comparison whose first method trains through a bridge.
+    """
 
+    name: str
+    title: str
+    full: Comparison
 
-def plan(quick: bool) -> list[Run]:
-    """The one run."""
-    return [fitted(quick)]
+    def plan(self, quick: bool) -> list[Run]:
+        """The run of the first rate and seed."""
+        comparison = self.full.at(quick)
+        return [comparison.run(comparison.methods[0], comparison.rates[0], comparison.seeds[0])]
 
-
-def report(quick: bool) -> list[str]:
-    """Write the fit's report and picture, and return the curve by rank."""
-    name = f"ranks{'-quick' if quick else ''}"
-    fit = json.loads((fitted(quick).folder / "bridge" / "report.json").read_text(encoding="utf-8"))
-    # It names where the models lie on this machine.
-    del fit["provenance"]
-    lines = table(fit)
-    write(name, fit, lines)
-    plot_bridge(fit, RESULTS / f"{name}.png")
-    return lines
+    def report(self, quick: bool) -> list[str]:
+        """Write the fit's report and picture, and return the curve by rank."""
+        (run,) = self.plan(quick)
+        name = f"{self.name}-quick" if quick else self.name
+        fit = json.loads((run.folder / "bridge" / "report.json").read_text(encoding="utf-8"))
+        # It names where the models lie on this machine.
+        del fit["provenance"]
+        lines = table(fit)
+        write(name, fit, lines)
+        plot_bridge(fit, RESULTS / f"{name}.png")
+        return lines
 
 
 def table(fit: dict[str, Any]) -> list[str]:

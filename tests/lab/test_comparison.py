@@ -3,8 +3,8 @@ import json
 import pytest
 
 from lab import runs
-from lab.__main__ import ITEMS
 from lab.comparison import Comparison, table
+from lab.items import ITEMS
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lab import page
-from lab.__main__ import ITEMS, app
+from lab.__main__ import app
+from lab.items import ITEMS
 
 
 def test_the_tables_of_the_page_are_those_of_the_results():
