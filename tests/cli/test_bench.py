@@ -64,7 +64,10 @@ def test_models_that_cannot_be_compared_are_named_before_anything_is_timed(tmp_p
     models = [f"--{name}={tmp_path / name}" for name in ("student", "teacher")]
     result = invoke(*models, "--objectives", "oprd", "--no-memory")
     assert result.exit_code == 1
-    assert "the student's width is 32 and the teacher's 64" in result.stderr and result.stderr.count("\n") == 1
+    assert (
+        "the student's width is 32 and the teacher's 64" in result.stderr
+        and result.stderr.count("\n") == 1
+    )
 
 
 def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
