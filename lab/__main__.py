@@ -13,9 +13,11 @@ app = typer.Typer(add_completion=False, help="Figures and tables of the paper, m
 
 @app.command("list")
 def list_items() -> None:
-    """What there is."""
+    """What there is, and how many of the runs known to be needed are made."""
     for name, item in ITEMS.items():
-        typer.echo(f"{name:12}{item.title}")
+        runs = item.plan(quick=False)
+        made = f"{sum(run.finished for run in runs)} of {len(runs)}"
+        typer.echo(f"{name:12}{made:>9} runs  {item.title}")
 
 
 @app.command()

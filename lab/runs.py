@@ -55,6 +55,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "2 updates a rollout": {"updates_per_rollout": 2},
     "4 updates a rollout": {"updates_per_rollout": 4},
     "Bridge": {**BRIDGE, **BRIDGE_WEIGHT},
+    "Bridge, rrr": {**BRIDGE, **BRIDGE_WEIGHT, "bridge_basis": "rrr"},
+    # The gradient at the last layer spans no more directions than this.
+    "Bridge, fisher": {**BRIDGE, **BRIDGE_WEIGHT, "bridge_basis": "fisher", "bridge_rank": 14},
+    "Bridge, rank 8": {**BRIDGE, **BRIDGE_WEIGHT, "bridge_rank": 8},
+    "Bridge, rank 32": {**BRIDGE, **BRIDGE_WEIGHT, "bridge_rank": 32},
     "Bridge + reverse KL": {**BRIDGE, **BRIDGE_WEIGHT, **REVERSE_KL},
     "Bridge, then reverse KL": {**BRIDGE, **BRIDGE_WEIGHT},
 }

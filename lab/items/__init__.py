@@ -4,6 +4,7 @@ An item's `plan(quick)` returns the runs that it needs next, given those that ar
 `report(quick)` writes JSON and a picture into `lab/results` and returns the lines to print.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 from lab.comparison import Comparison
@@ -50,6 +51,7 @@ _BRIDGES = Comparison(
     steps=200,
     rates=(1e-3, 2e-3, 5e-4),
 )
+_BASES = ("Bridge", "Bridge, rrr", "Bridge, fisher", "Bridge, rank 8", "Bridge, rank 32")
 _ABLATIONS = (
     "OPRD",
     "OPRD, unit length",
@@ -72,6 +74,11 @@ _ALL: tuple[Item, ...] = (
         tuple(Comparison(task, _METHODS) for task in ("sums", "sorting")),
     ),
     Single("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES),
+    Single(
+        "bases",
+        "Eq. 12 and other bases and ranks of a bridge",
+        replace(_BRIDGES, methods=_BASES, rates=(1e-3, 2e-3)),
+    ),
     Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", _BRIDGES),
     Single(
         "weights",
