@@ -17,7 +17,7 @@ def list_items() -> None:
     for name, item in ITEMS.items():
         runs = item.plan(quick=False)
         made = f"{sum(run.finished for run in runs)} of {len(runs)}"
-        typer.echo(f"{name:12}{made:>9} runs  {item.title}")
+        typer.echo(f"{name:14}{made:>9} runs  {item.title}")
 
 
 @app.command()

@@ -60,10 +60,14 @@ _ABLATIONS = (
     "odd layers",
     "first 5 tokens",
     "last 5 tokens",
-    "last 5 tokens, constant prefix",
-    "constant prompt",
     "last token",
     "mean over tokens",
+)
+_CHEAPER = (
+    "OPRD",
+    "constant prompt",
+    "last 5 tokens",
+    "last 5 tokens, constant prefix",
     "2 updates a rollout",
     "4 updates a rollout",
 )
@@ -74,6 +78,11 @@ _ALL: tuple[Item, ...] = (
         tuple(Comparison(task, _METHODS) for task in ("sums", "sorting")),
     ),
     Single("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES),
+    Single(
+        "bridge-alone",
+        "The bridge alone, in the paper's 500 steps",
+        replace(_BRIDGES, methods=_BRIDGES.methods[:1], steps=500, rates=(1e-3,)),
+    ),
     Single(
         "bases",
         "Eq. 12 and other bases and ranks of a bridge",
@@ -87,8 +96,13 @@ _ALL: tuple[Item, ...] = (
     ),
     Single(
         "ablations",
-        "Layers, positions, reduction, prefix gradients, updates a rollout",
+        "Ablations: layers, positions, unit length, reduction",
         Comparison("sums", _ABLATIONS, rates=(1e-3, 2e-3)),
+    ),
+    Single(
+        "cheaper",
+        "Below the floor: constant prefixes, several updates a rollout",
+        Comparison("sums", _CHEAPER, rates=(1e-3, 2e-3)),
     ),
 )
 ITEMS = {item.name: item for item in _ALL}
