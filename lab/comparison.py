@@ -55,7 +55,7 @@ class Comparison:
         """The grid on the first seed, then the other seeds where a method's rate is known."""
         grid = [self.run(m, rate, self.seeds[0]) for rate in self.rates for m in self.methods]
         known = [m for m in self.methods if self._chosen(m) is not None]
-        return grid + [run for m in known for run in self.best(m)]
+        return list(dict.fromkeys(grid + [run for m in known for run in self.best(m)]))
 
     def best(self, method: str) -> list[Run]:
         """A method's runs at its best rate, one a seed.
