@@ -4,24 +4,13 @@ import pytest
 
 from lab import runs
 from lab.comparison import Comparison, table
-from lab.items import ITEMS
+from tests.lab.fakes import finish
 
 
 @pytest.fixture
 def comparison(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path)
     return Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3, 2e-3), seeds=(0, 1))
-
-
-def finish(run, *accuracies):
-    run.folder.mkdir(parents=True)
-    steps = [0, run.steps // 2, run.steps]
-    lines = [
-        {"step": step, "eval/lab.sums/avg@2": value}
-        for step, value in zip(steps, accuracies, strict=True)
-    ]
-    (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (run.folder / "finished").touch()
 
 
 def test_the_grid_comes_first_and_then_each_method_at_its_best_rate(comparison):
@@ -61,10 +50,3 @@ def test_findings_say_final_accuracy_and_the_steps_to_the_target(comparison, mon
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="no method OPD"):
         Comparison("sums", ("OPRD", "OPD"))
-
-
-@pytest.mark.parametrize("quick", [False, True])
-@pytest.mark.parametrize("item", ITEMS.values())
-def test_every_item_plans_runs_of_known_methods_and_the_quick_ones_are_fewer(item, quick):
-    assert item.plan(quick)
-    assert len(item.plan(True)) <= len(item.plan(False))
