@@ -100,6 +100,7 @@ class Comparison:
         grid = {rate: self.run(method, rate, self.seeds[0]) for rate in self.rates}
         return {
             "learning_rate": runs[0].learning_rate,
+            "settings": runs[0].settings,
             "final": vars(Estimate.of(c.values[-1] for c in curves)),
             "area": vars(Estimate.of(c.area for c in curves)),
             "steps_to_target": [c.steps_to(target) for c in curves],

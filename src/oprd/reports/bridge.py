@@ -76,6 +76,7 @@ def _draw_layers(axes: Any, layers: Sequence[Report]) -> None:
         axes.plot(numbers, values, color=color, marker="o", markersize=3, label=f"{when} the fit")
     axes.set_title("cosine in the bridge's space", fontsize=10)
     axes.set_xlabel("student layer")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=8)
 
 
