@@ -134,7 +134,7 @@ def execute(run: Run) -> None:
     shutil.rmtree(run.folder, ignore_errors=True)
     pair = PAIRS[run.pair]
     task = pair.task_module
-    # The student was trained on others: seeds of theirs are small.
+    # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=1000 + run.seed)
     trainer = OPRDTrainer(
         model=str(pair.student.path()),
