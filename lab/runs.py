@@ -13,9 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+from transformers import PrinterCallback
+from transformers.utils import logging
+
 from lab.models import CACHE
+from lab.offpolicy import SOLUTIONS, START, TEACHER, OffPolicyTrainer, write_responses
 from lab.pairs import PAIRS
 from lab.scores import Scores, scores
+from oprd import OPRDConfig, OPRDTrainer
 from oprd.reports.curves import read_metrics
 
 EVAL_SAMPLES = 2
@@ -73,6 +79,13 @@ METHODS: dict[str, dict[str, Any]] = {
     ),
     "Bridge, then reverse KL": _bridge(RANK, 10),
 }
+# Methods that train on other responses than the student's rollouts, with who wrote them.
+OFF_POLICY = {
+    "OPRD on the teacher's responses": TEACHER,
+    "OPRD on the student's first responses": START,
+    "OPRD on worked solutions": SOLUTIONS,
+}
+METHODS |= {method: {} for method in OFF_POLICY}
 # Methods of two stages: the share of the steps that the first one takes, its rate, and the settings
 # of the second, whose rate is the run's.
 SECOND_STAGES = {
@@ -151,8 +164,6 @@ class Run:
 
 def execute(run: Run) -> None:
     """Distil and evaluate, and leave metrics, student and scores."""
-    from transformers.utils import logging
-
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -164,17 +175,13 @@ def execute(run: Run) -> None:
 
 def _distil(run: Run) -> None:
     """Train; what an earlier attempt left is dropped."""
-    from datasets import Dataset
-    from transformers import PrinterCallback
-
-    from oprd import OPRDConfig, OPRDTrainer
-
+    source = OFF_POLICY.get(run.method)
     shutil.rmtree(run.folder, ignore_errors=True)
     pair = PAIRS[run.pair]
     task = pair.task_module
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=1000 + run.seed)
-    trainer = OPRDTrainer(
+    trainer = (OPRDTrainer if source is None else OffPolicyTrainer)(
         model=str(pair.student.path()),
         teacher_model=str(pair.teacher.path()),
         args=OPRDConfig(
@@ -198,6 +205,8 @@ def _distil(run: Run) -> None:
         ),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
     )
+    if isinstance(trainer, OffPolicyTrainer):
+        trainer.responses = write_responses(source, pair, problems, run.folder, run.seed)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()

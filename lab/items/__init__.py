@@ -10,7 +10,7 @@ from typing import Protocol
 from lab.comparison import Comparison
 from lab.items.compared import DIAGNOSTICS, Compared
 from lab.items.ranks import Ranks
-from lab.runs import Run
+from lab.runs import OFF_POLICY, Run
 
 
 class Item(Protocol):
@@ -77,6 +77,7 @@ _CHEAPER = (
     "2 updates a rollout",
     "4 updates a rollout",
 )
+_OFF_POLICY = ("OPRD", *OFF_POLICY)
 _ALL: tuple[Item, ...] = (
     *(
         Compared(
@@ -109,6 +110,11 @@ _ALL: tuple[Item, ...] = (
         "ablations",
         "Ablations: layers, positions, unit length, reduction, at one rate",
         Comparison("sums", _ABLATIONS, rates=(1e-3,)),
+    ),
+    Compared(
+        "off-policy",
+        "The same loss on responses that the student did not write, at one rate",
+        Comparison("sums", _OFF_POLICY, rates=(1e-3,)),
     ),
     Compared(
         "cheaper",
