@@ -9,6 +9,7 @@ from typing import Protocol
 
 from lab.comparison import Comparison
 from lab.items.compared import DIAGNOSTICS, Compared
+from lab.items.cost import LAB_OPD, Case, Cost
 from lab.items.ranks import Ranks
 from lab.runs import OFF_POLICY, Run
 
@@ -87,6 +88,20 @@ _ALL: tuple[Item, ...] = (
             DIAGNOSTICS,
         )
         for task in ("sums", "sorting")
+    ),
+    Cost(
+        "cost",
+        "Table 3: seconds and transient memory of an update",
+        {
+            "sums": Case(
+                {"batch_size": 64, "prompt_length": 9, "response_length": 21},
+                LAB_OPD,
+                rounds=20,
+                pair="sums",
+            ),
+            "SmolLM2-135M": Case({}),
+            "Qwen2.5-0.5B, 6 layers": Case({"shape": "qwen2.5-0.5b", "layers_count": 6}),
+        },
     ),
     Compared("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES),
     Compared(

@@ -1,0 +1,135 @@
+"""What an update costs, from `oprd bench`."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import typer
+
+from lab.models import CACHE
+from lab.pairs import PAIRS
+from lab.results import write
+from lab.runs import Run
+from oprd.analysis.cost import measure_cost
+from oprd.analysis.setup import Setup
+
+MIB = 2**20
+OPD = ("sampled", "topk", "naive_sampled", "naive_topk", "trl")
+# Of a vocabulary of 15 tokens there is no top-16.
+LAB_OPD = ("sampled", "reverse_kl", "naive_sampled", "naive_reverse_kl", "trl")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Models and rollouts that are measured.
+
+    Attributes:
+        setup: settings of `oprd.analysis.setup.Setup`.
+        objectives: output-space ones, beside the floor and OPRD.
+        rounds: how often each update is timed.
+        pair: of the lab, for models in place of a shape.
+    """
+
+    setup: Mapping[str, Any]
+    objectives: tuple[str, ...] = OPD
+    rounds: int = 5
+    pair: str | None = None
+
+    def measured(self, name: str) -> dict[str, Any]:
+        """What `oprd bench` finds; time and memory apart, each measured once."""
+        return {
+            "time": self._measured(f"{name}, time", memory=False, rounds=self.rounds),
+            "memory": self._measured(f"{name}, memory", memory=True, rounds=0),
+        }
+
+    def _measured(self, name: str, **how: Any) -> dict[str, Any]:
+        file = CACHE / "cost" / f"{name}.json"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            cost = measure_cost(
+                [Setup(**self._models(), **self.setup)],
+                ("oprd", *self.objectives),
+                notify=lambda text: typer.echo(f"{name}: {text}", err=True),
+                **how,
+            )
+            file.write_text(json.dumps(cost, indent=1))
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    def _models(self) -> dict[str, Any]:
+        if self.pair is None:
+            return {}
+        pair = PAIRS[self.pair]
+        paths = {"student": str(pair.student.path()), "teacher": str(pair.teacher.path())}
+        return {"shape": None, **paths}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds and transient memory of an update, by objective.
+
+    Attributes:
+        name: of its files in `lab/results`.
+        title: what of the paper it is.
+        cases: by what they are called; the first one alone is quick.
+    """
+
+    name: str
+    title: str
+    cases: Mapping[str, Case] = field(hash=False)
+
+    def plan(self, quick: bool) -> list[Run]:
+        """No distillation run."""
+        return []
+
+    def report(self, quick: bool) -> list[str]:
+        """Measure what was not, write it and return its table."""
+        names = list(self.cases)[:1] if quick else list(self.cases)
+        found = {name: self.cases[name].measured(name) for name in names}
+        lines = table(found)
+        write(self.name, {"cases": found, "verdicts": verdicts(found)}, lines, quick)
+        return lines
+
+
+def table(found: Mapping[str, Any]) -> list[str]:
+    """Seconds and transient MiB of each objective, as lines of a Markdown table."""
+    lines = [
+        "| models | objective | seconds, median (range) | OPRD is faster by | MiB | OPRD takes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, cost in found.items():
+        times, peaks = _entries(cost["time"]), _entries(cost["memory"])
+        for objective, entry in times.items():
+            seconds, peak = entry["seconds"], peaks[objective]["transient_bytes"]
+            cells = (
+                name,
+                entry["label"],
+                f"{seconds['median']:.3g} ({seconds['min']:.3g}-{seconds['max']:.3g})",
+                f"{_faster(times['oprd'], entry):.2f}x",
+                f"{peak / MIB:.0f}",
+                f"{peaks['oprd']['transient_bytes'] / peak:.0%}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def verdicts(found: Mapping[str, Any]) -> dict[str, bool]:
+    """On which models OPRD is faster than each output-space objective."""
+    all_times = {name: _entries(cost["time"]) for name, cost in found.items()}
+    return {
+        f"{name}: OPRD faster than {entry['label']}": _faster(times["oprd"], entry) > 1
+        for name, times in all_times.items()
+        for entry in times.values()
+        if entry["family"] in ("output", "naive", "trl")
+    }
+
+
+def _entries(cost: Mapping[str, Any]) -> dict[str, Any]:
+    return {entry["name"]: entry for entry in cost["points"][0]["objectives"]}
+
+
+def _faster(oprd: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """The median over rounds of how much longer the other took in the same round."""
+    ratios = [b / a for a, b in zip(oprd["each_round"], other["each_round"], strict=True)]
+    return statistics.median(ratios)

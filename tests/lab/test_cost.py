@@ -1,0 +1,66 @@
+import pytest
+
+from lab import results
+from lab.items import cost as module
+from lab.items.cost import Case, Cost, table, verdicts
+
+
+def measured(**of_objectives):
+    """A measurement of seconds in each round and of bytes, by objective."""
+    return {
+        "points": [
+            {
+                "objectives": [
+                    {
+                        "name": name,
+                        "label": name.upper(),
+                        "family": "representation" if name == "oprd" else "output",
+                        "seconds": {"median": rounds[0], "min": min(rounds), "max": max(rounds)},
+                        "each_round": rounds,
+                        "transient_bytes": transient,
+                    }
+                    for name, (rounds, transient) in of_objectives.items()
+                ]
+            }
+        ]
+    }
+
+
+@pytest.fixture
+def found():
+    cost = measured(oprd=([1.0, 2.0, 4.0], 2**20), topk=([2.0, 8.0, 4.0], 4 * 2**20))
+    return {"small": {"time": cost, "memory": cost}}
+
+
+def test_speed_is_compared_within_rounds(found):
+    # 2, 4 and 1 times; the ratio of the medians would be 2 as well, of the means 2.
+    row = table(found)[-1]
+    assert row == "| small | TOPK | 2 (2-8) | 2.00x | 4 | 25% |"
+    assert table(found)[-2].endswith("| 1.00x | 1 | 100% |")
+
+
+def test_the_verdicts_are_about_output_space_objectives(found):
+    assert verdicts(found) == {"small: OPRD faster than TOPK": True}
+    slower = measured(oprd=([3.0], 1), topk=([2.0], 1))
+    assert verdicts({"a": {"time": slower}}) == {"a: OPRD faster than TOPK": False}
+
+
+def test_what_was_measured_is_not_measured_again_and_quick_is_the_first_case(tmp_path, monkeypatch):
+    calls = []
+
+    def measure(setups, objectives, *, notify, **how):
+        calls.append((setups[0].response_length, how))
+        return measured(oprd=([1.0], 1), topk=([2.0], 1))
+
+    monkeypatch.setattr(module, "CACHE", tmp_path)
+    monkeypatch.setattr(module, "measure_cost", measure)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    cases = {
+        "a": Case({"response_length": 8, "window": 2}, rounds=3),
+        "b": Case({"response_length": 9, "window": 2}, rounds=3),
+    }
+    item = Cost("cost", "a title", cases)
+    item.report(True)
+    assert calls == [(8, {"memory": False, "rounds": 3}), (8, {"memory": True, "rounds": 0})]
+    item.report(False)
+    assert [length for length, _ in calls] == [8, 8, 9, 9]
