@@ -243,6 +243,17 @@ def test_unrelated_models_of_one_width_are_pointed_to_a_bridge(tmp_path, caplog)
     assert "oprd bridge fit" in caplog.text
 
 
+def test_unrelated_models_are_pointed_to_a_bridge_by_the_first_stage_that_compares_them(
+    tmp_path, caplog
+):
+    output = {"representation_weight": 0, "output_loss": "reverse_kl"}
+    trainer(tmp_path, max_steps=-1, stages=[{"steps": 1, **output}, {"steps": 2}]).train()
+    cosines = logged(tmp_path, "rep_cosine")
+    assert len(cosines) == 2 and cosines[0] < 0.25
+    assert caplog.text.count("on the first batch") == 1
+    assert f"have a cosine of {cosines[0]:.3f} on the first batch" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["related", "bridged", "output"])
 def test_others_are_not(tmp_path, bridge, caplog, kind):
     options = {
@@ -314,6 +325,11 @@ def test_what_the_sampler_is_not_told_shapes_nothing():
     sampling = run_sampling(args)
     assert (sampling.temperature, sampling.top_p) == (args.temperature, 1.0)
     assert sampling.facts().keys().isdisjoint({"top_k", "min_p", "repetition_penalty"})
+
+
+def test_a_top_k_that_means_nothing_is_refused():
+    with pytest.raises(ValueError, match="top_k must be at least 1, or 0 for all tokens, got -5"):
+        run_sampling(runs.settings("unused", top_k=-5))
 
 
 def test_fitting_leaves_the_runs_random_numbers_alone(tmp_path):

@@ -33,7 +33,7 @@ def run_sampling(args: OPRDConfig) -> Sampling:
     given = {name: value for name, value in given.items() if value is not None}
     given = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, **given}
     # -1 is vLLM's way to say all tokens.
-    given["top_k"] = max(given["top_k"], 0)
+    given["top_k"] = 0 if given["top_k"] == -1 else given["top_k"]
     return Sampling(1, max_new_tokens=args.max_completion_length, seed=args.seed, **given)
 
 
