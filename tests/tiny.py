@@ -9,9 +9,11 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     AutoModelForCausalLM,
+    FalconH1Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    Lfm2Config,
     LlamaConfig,
     OPTConfig,
     Phi3Config,
@@ -20,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    Qwen3NextConfig,
 )
 
 VOCAB = 260
@@ -60,11 +63,41 @@ def config(architecture: str, **overrides: object) -> PreTrainedConfig:
                 **o,
             }
         ),
+        "lfm2": lambda **o: Lfm2Config(**{**_GATED, "full_attn_idxs": [1], **o}),
+        "falcon_h1": lambda **o: FalconH1Config(
+            **{
+                **_GATED,
+                "head_dim": 8,
+                "mamba_d_ssm": 64,
+                "mamba_n_heads": 8,
+                "mamba_d_head": 8,
+                "mamba_d_state": 8,
+                **o,
+            }
+        ),
+        "qwen3_next": lambda **o: Qwen3NextConfig(
+            **{
+                **_GATED,
+                "head_dim": 8,
+                "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+                "linear_num_value_heads": 4,
+                "linear_num_key_heads": 2,
+                "linear_key_head_dim": 8,
+                "linear_value_head_dim": 8,
+                "moe_intermediate_size": 16,
+                "shared_expert_intermediate_size": 16,
+                "num_experts": 4,
+                "num_experts_per_tok": 2,
+                **o,
+            }
+        ),
     }
     return options[architecture](**overrides)
 
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "gpt2", "gpt_neox", "opt", "phi3")
+# With blocks, or parts of blocks, that keep a recurrent state in place of keys and values.
+HYBRIDS = ("lfm2", "falcon_h1", "qwen3_next")
 
 
 def model(architecture: str = "llama", seed: int = 0, **overrides: object) -> PreTrainedModel:

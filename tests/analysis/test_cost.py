@@ -196,6 +196,15 @@ def test_through_a_bridge_only_its_numbers_of_the_teachers_rows_are_kept(unequal
     assert kept == [dict.fromkeys((1, 3, 4), (1, 16, 8))]
 
 
+def test_a_bridge_of_narrow_models_is_measured_at_the_rank_that_they_have(tmp_path):
+    for name, width in (("student", 8), ("teacher", 4)):
+        narrow = tiny.model(hidden_size=width, num_attention_heads=2)
+        narrow.save_pretrained(tmp_path / name)
+    paths = {name: str(tmp_path / name) for name in ("student", "teacher")}
+    setup = Setup(shape=None, prompt_length=3, response_length=8, device="cpu", **paths)
+    assert gradients(Scene(setup, Models(setup)), "oprd_bridge")
+
+
 def test_gradient_checkpointing_changes_no_gradient(scene):
     setup = replace(SMALL, gradient_checkpointing=True)
     other = Scene(setup, Models(setup))

@@ -2,11 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers.utils import logging
 from typer.testing import CliRunner
 
 from oprd.cli.main import app
 from oprd.core.bridge import Bridge
-from oprd.training.bridge.provenance import model_identity
+from oprd.training.bridge.provenance import drawn_rollouts, model_identity
 from tests import tiny
 from tests.training.bridge.pairs import student, teacher
 
@@ -54,6 +55,7 @@ def test_a_fit_leaves_bridge_rollouts_and_report(folder: Path):
         expected = {**model_identity(model, tiny.tokenizer()), "model": f"{folder}/{role}"}
         assert bridge.provenance[role] == expected
     assert bridge.provenance["positions"] == {"positions": "last_k", "position_k": 2000}
+    assert bridge.provenance["rollouts"] == drawn_rollouts({}, 6, {})
     report = json.loads((out / "report.json").read_text())
     assert report["rows"]["fit"] == bridge.rows
     assert "by layer, before → after the fit" in (out / "report.txt").read_text()
@@ -66,11 +68,41 @@ def test_a_second_fit_reads_the_rollouts_of_the_first(folder: Path, monkeypatch)
         lambda *_: pytest.fail("a rollout was written"),
     )
     rollouts = ("--rollouts", f"{folder}/out/rollouts.jsonl")
-    again = fit(folder, *rollouts, "--rank", "6", output="again", prompts="")
+    # How rollouts were drawn is what their file says, not what would draw others.
+    other = ("--temperature", "0.5", "--max_completion_length", "9")
+    again = fit(folder, *rollouts, *other, "--rank", "6", output="again", prompts="")
     assert again.exit_code == 0, again.output
-    assert Bridge.load(folder / "again" / "bridge.safetensors").rank == 6
+    bridge = Bridge.load(folder / "again" / "bridge.safetensors")
+    assert bridge.rank == 6 and bridge.provenance is not None
+    assert bridge.provenance["rollouts"] == drawn_rollouts({}, 6, {})
     # In its own folder the same fit goes on with what is there.
     assert fit(folder, "--rank", "5").exit_code == 0
+
+
+def test_the_chat_template_is_given_its_options(folder: Path):
+    chat = folder / "chat"
+    student().save_pretrained(chat)
+    tokenizer = tiny.tokenizer().__class__.from_pretrained(folder / "student")
+    tokenizer.chat_template = "{{ messages[0].content }}{{ '?' if asking else '!' }}"
+    tokenizer.save_pretrained(chat)
+    rows = [{"prompt": [{"role": "user", "content": f"say {n}"}]} for n in range(12)]
+    (folder / "chat.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ("--student", str(chat), "--chat_template_kwargs", '{"asking": true}')
+    done = fit(folder, *options, output="asked", prompts=f"{folder}/chat.jsonl")
+    assert done.exit_code == 0, done.output
+    lines = (folder / "asked" / "rollouts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in lines[1:]] == [f"say {n}?" for n in range(12)]
+    provenance = Bridge.load(folder / "asked" / "bridge.safetensors").provenance
+    assert provenance is not None
+    assert provenance["rollouts"]["chat_template_kwargs"] == {"asking": True}
+
+
+def test_nothing_but_oprds_own_progress_is_shown(folder: Path):
+    logging.enable_progress_bar()
+    done = fit(folder, output="quiet")
+    assert done.exit_code == 0, done.output
+    assert "rollouts" in done.stdout and "judging" in done.stdout
+    assert done.stderr == ""
 
 
 def test_rollouts_of_other_settings_are_not_mixed_in(folder: Path):
@@ -96,6 +128,7 @@ def test_rollouts_of_other_settings_are_not_mixed_in(folder: Path):
         (("--rollouts", "r.jsonl"), "give --prompts to write rollouts, or --rollouts"),
         (("--long_prompts", "cut"), "--long_prompts must be"),
         (("--bad_rows", "maybe"), "bad_rows must be"),
+        (("--chat_template_kwargs", "yes"), "chat_template_kwargs must be a JSON object such as"),
         (("--max_completion_length", "250"), "fitting prompt 0 has"),
         (("--max_prompts", "1"), "a fit needs one and another"),
     ],

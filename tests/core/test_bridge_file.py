@@ -197,6 +197,7 @@ def set_tensor(name, value):
         (set_header(rows=-1), "rows must be 0 or more, got -1"),
         (set_header(cosine=[0.5, float("inf")]), "cosine must be 2 finite numbers"),
         (set_header(cosine=["a", "b"]), "cosine must be 2 finite numbers"),
+        (set_header(cosine=[0.5, 10**400]), "cosine must be 2 finite numbers"),
         (set_header(provenance=[]), "provenance of the bridge's header cannot be"),
         (lambda header, tensors: tensors.pop("student_mean"), "should hold tensors"),
         (set_tensor("extra", lambda t: torch.zeros(1)), "should hold tensors"),

@@ -20,7 +20,7 @@ def inputs(model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, *tiny.HYBRIDS])
 def test_states_equal_those_of_output_hidden_states(architecture, dtype):
     model = tiny.model(architecture).to(dtype)
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """What the README shows is run, with tiny models in the place of its own."""
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from oprd.cli import bridge
 from oprd.cli.main import app
 from tests.docs.test_recipes import OVERRIDES, places  # noqa: F401 # a fixture
 
@@ -20,7 +22,8 @@ def blocks(language: str) -> list[str]:
 
 
 def commands(name: str) -> list[list[str]]:
-    lines = (line.split("#")[0] for block in blocks("") for line in block.splitlines())
+    whole = [block.replace("\\\n", " ") for block in blocks("")]
+    lines = (line.split("#")[0] for block in whole for line in block.splitlines())
     return [shlex.split(line) for line in lines if line.startswith(name)]
 
 
@@ -75,6 +78,20 @@ def test_the_train_and_eval_commands_run(places, monkeypatch):  # noqa: F811 # t
         shown = CliRunner().invoke(app, [*evaluate, "--limit", "3", "--max_new_tokens", "8"])
         assert shown.exit_code == 0, shown.output
         assert "student after − student before" in shown.output
+
+
+def test_the_run_through_a_bridge_is_of_what_the_bridge_was_fitted_on():
+    (fit,) = commands("oprd bridge")
+    train = commands("oprd train")[1]
+    for of_fit, of_run in (
+        ("--student", "--model_name_or_path"),
+        ("--teacher", "--teacher_model_name_or_path"),
+        ("--prompts", "--dataset_name"),
+        ("--positions", "--positions"),
+    ):
+        assert train[train.index(of_run) + 1] == fit[fit.index(of_fit) + 1]
+    limit = inspect.signature(bridge.fit).parameters["max_completion_length"].default
+    assert train[train.index("--max_completion_length") + 1] == str(limit)
 
 
 def test_the_bridge_commands_run(places, monkeypatch):  # noqa: F811 # the fixture

@@ -242,10 +242,24 @@ def test_a_rope_that_depends_on_the_whole_length_is_refused():
         check_windows(tiny.model(rope_parameters=ropes))
 
 
-def test_a_recurrent_model_is_refused():
-    config = MambaConfig(vocab_size=tiny.VOCAB, hidden_size=32, num_hidden_layers=3)
-    with pytest.raises(ValueError, match="MambaModel cannot read its prefix"):
-        check_windows(AutoModelForCausalLM.from_config(config))
+@pytest.mark.parametrize(
+    ("config", "blocks"),
+    [
+        (MambaConfig(vocab_size=tiny.VOCAB, hidden_size=32, num_hidden_layers=3), "0, 1, 2"),
+        (tiny.config("lfm2"), "0, 2"),
+        (tiny.config("falcon_h1"), "0, 1, 2"),
+        (tiny.config("qwen3_next"), "0, 2"),
+    ],
+)
+def test_a_model_with_recurrent_blocks_is_refused_by_the_blocks(config, blocks):
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ValueError) as raised:
+        check_windows(model)
+    assert str(raised.value) == (
+        f"{type(model.base_model).__name__} cannot read its prefix apart from its window: blocks "
+        f"[{blocks}] keep other than keys and values, such as a recurrent state. Set "
+        "prefix_gradients=True."
+    )
 
 
 def test_a_model_that_ignores_its_cache_is_refused_before_and_while_it_trains():

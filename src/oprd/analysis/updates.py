@@ -113,6 +113,7 @@ def _trained(
 def _random_bridge(pairs: Sequence[LayerPair], student_dim: int, teacher_dim: int) -> Bridge:
     """A bridge [P, R, S] and [P, R, H] of random numbers: what it costs does not depend on them."""
     generator = torch.Generator().manual_seed(0)
+    rank = min(BRIDGE_RANK, student_dim, teacher_dim)
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(len(pairs), *shape, generator=generator)
@@ -120,9 +121,9 @@ def _random_bridge(pairs: Sequence[LayerPair], student_dim: int, teacher_dim: in
     unknown = PairFit(torch.zeros(teacher_dim), torch.zeros(teacher_dim), 0.0, 0.0, 0.0)
     return Bridge(
         pairs,
-        student_projection=noise(BRIDGE_RANK, student_dim),
+        student_projection=noise(rank, student_dim),
         student_mean=noise(student_dim),
-        teacher_projection=noise(BRIDGE_RANK, teacher_dim),
+        teacher_projection=noise(rank, teacher_dim),
         teacher_mean=noise(teacher_dim),
         statistics=[unknown] * len(pairs),
         rows=0,

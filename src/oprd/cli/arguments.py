@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,6 +14,7 @@ from trl import DistillationConfig, ModelConfig, TrlParser
 from oprd.training.config import OPRDConfig
 from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
+from oprd.training.values import parse_mapping
 
 WORDS = {
     str: "text",
@@ -117,8 +117,9 @@ def parse(arguments: Sequence[str]) -> tuple[DataArguments, OPRDConfig, ModelCon
     for name in unknown:
         if name.startswith("--"):
             raise ValueError(unknown_field(name.split("=")[0], hints, "--"))
+    # The parser's own error would not say which one is wrong.
     for name in JSON_FIELDS:
-        _check_json(name, getattr(given, name))
+        parse_mapping(name, getattr(given, name))
     data, training, model = parser.parse_args_and_config(arguments)
     return data, training, model
 
@@ -153,18 +154,6 @@ def _split_config(arguments: Sequence[str]) -> list[str]:
     if split[-1:] == ["--config"]:
         raise ValueError("--config needs the name of a YAML file.")
     return split
-
-
-def _check_json(name: str, text: str | None) -> None:
-    """A command line gives a dictionary as JSON; its own error would not say which one is wrong."""
-    if text is None:
-        return
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} must be a JSON object such as '{{\"a\": 1}}', got {text!r}.")
 
 
 def _check_file(path: str, hints: dict[str, Any]) -> None:

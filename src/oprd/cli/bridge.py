@@ -47,6 +47,10 @@ TopP = Annotated[float, typer.Option("--top_p", help="Of the rollouts.")]
 TopK = Annotated[int, typer.Option("--top_k", help="Of the rollouts; 0 for all tokens.")]
 MinP = Annotated[float, typer.Option("--min_p", help="Of the rollouts.")]
 RepetitionPenalty = Annotated[float, typer.Option("--repetition_penalty", help="Of the rollouts.")]
+ChatTemplateKwargs = Annotated[
+    str | None,
+    typer.Option("--chat_template_kwargs", help="JSON for the chat template, as in oprd train."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of the rollouts and a task's prompts.")]
 BatchSize = Annotated[int, typer.Option("--batch_size", help="Rollouts written or read at once.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto is the checkpoints' own.")]
@@ -87,6 +91,7 @@ def fit(
     top_k: TopK = 0,
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,
+    chat_template_kwargs: ChatTemplateKwargs = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     dtype: Dtype = "auto",
@@ -99,7 +104,7 @@ def fit(
     """
     from oprd.evaluation.sampling import Sampling
     from oprd.training.bridge.fit import FitSettings
-    from oprd.training.values import parse_layers
+    from oprd.training.values import parse_layers, parse_mapping
 
     settings = FitSettings(
         rank=rank,
@@ -115,6 +120,7 @@ def fit(
     sampling = Sampling(
         1, temperature, top_p, max_completion_length, seed, top_k, min_p, repetition_penalty
     )
+    template_options = parse_mapping("chat_template_kwargs", chat_template_kwargs)
     if (prompts is None) == (rollouts is None):
         raise ValueError("give --prompts to write rollouts, or --rollouts to read those of a fit.")
     if long_prompts not in ("error", "drop"):
@@ -125,10 +131,17 @@ def fit(
         models = _load_models(student, teacher, dtype, settings)
     if dataset is not None:
         drop = long_prompts == "drop"
-        found = models.write_rollouts(dataset, sampling, folder, drop=drop, batch_size=batch_size)
+        found, drawn = models.write_rollouts(
+            dataset,
+            sampling,
+            folder,
+            drop=drop,
+            batch_size=batch_size,
+            template_options=template_options,
+        )
     else:
-        found = models.reuse_rollouts(cast(Path, rollouts))
-    _fit(models, found, settings, folder)
+        found, drawn = models.reuse_rollouts(cast(Path, rollouts))
+    _fit(models, found, drawn, settings, folder)
 
 
 def _check_names(student: str, teacher: str, output_dir: Path) -> Path:
@@ -154,10 +167,12 @@ def _load_models(student: str, teacher: str, dtype: str, settings: "FitSettings"
     """Both models, of which such a fit is possible."""
     import torch
     from accelerate import PartialState
+    from transformers.utils import logging
 
     from oprd.training.bridge.fit import check_fit
     from oprd.training.bridge.models import FitModels
 
+    logging.disable_progress_bar()
     # Before models are loaded: it decides which device each process loads them to.
     PartialState(cpu=not torch.accelerator.is_available())
     models = FitModels.load(student, teacher, dtype)
@@ -166,7 +181,11 @@ def _load_models(student: str, teacher: str, dtype: str, settings: "FitSettings"
 
 
 def _fit(
-    models: "FitModels", rollouts: "list[Rollout]", settings: "FitSettings", folder: Path
+    models: "FitModels",
+    rollouts: "list[Rollout]",
+    drawn: dict[str, Any] | None,
+    settings: "FitSettings",
+    folder: Path,
 ) -> None:
     from accelerate import PartialState
 
@@ -177,7 +196,7 @@ def _fit(
         models.teacher,
         rollouts,
         settings,
-        provenance=models.provenance,
+        provenance={**models.provenance, "rollouts": drawn},
         folder=folder,
     )
     if PartialState().is_main_process:

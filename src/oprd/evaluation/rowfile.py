@@ -18,7 +18,7 @@ FORMAT = 1
 # What may differ between the runs that fill one file.
 FREE_KEYS = frozenset({"path", "versions", "batch_size", "device"})
 # What files of earlier versions do not say.
-LATER_KEYS = frozenset({"problems_hash"})
+LATER_KEYS = frozenset({"problems_hash", "chat_template_kwargs"})
 
 
 class Row(Protocol):

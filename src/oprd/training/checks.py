@@ -86,7 +86,8 @@ def warn_if_unrelated(cosine: float | None) -> None:
     """
     if cosine is not None and cosine < RELATED_COSINE:
         logger.warning(
-            f"The models' states have a cosine of {cosine:.3f} on the first batch: they seem to be "
+            f"The models' states have a cosine of {cosine:.3f} on the first batch that compares "
+            "them: they seem to be "
             "of different origin, and pulling one to the other needs a bridge. Fit one with "
             "`oprd bridge fit --student … --teacher … --prompts …` and set bridge to its file, or "
             "set bridge='fit'."

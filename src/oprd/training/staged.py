@@ -76,7 +76,7 @@ class StagedTrainer(RolloutTrainer):
         compared = settings.bridge is None and settings.representation_weight > 0
         if compared and not self._seen_first_batch:
             warn_if_unrelated(metrics.get("rep_cosine"))
-        self._seen_first_batch = True
+            self._seen_first_batch = True
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
         """Transformers' own, once in each stage of a run that has stages."""

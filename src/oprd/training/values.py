@@ -1,6 +1,8 @@
 """Values of settings: parsed, and refused with a sentence that names the setting."""
 
+import json
 import math
+from typing import Any
 
 
 def parse_layers(layers: object) -> str | tuple[int, ...]:
@@ -18,6 +20,23 @@ def parse_layers(layers: object) -> str | tuple[int, ...]:
     else:
         raise ValueError(f"layers must be a name or layer numbers, got {layers!r}.")
     return spec
+
+
+def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
+    """A mapping as a command line gives it, in JSON; None for None.
+
+    Raises:
+        ValueError: it is not a JSON object.
+    """
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be a JSON object such as '{{\"a\": 1}}', got {text!r}.")
+    return value
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -16,7 +16,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import (
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
 from oprd.core.capture import Transform, blocks, capture_states, decoder, num_layers
 from oprd.training.batch import MicroBatch
@@ -184,6 +189,12 @@ def check_windows(model: Any) -> None:
     text = model.config.get_text_config()
     if kinds := _rope_types(getattr(text, "rope_parameters", None)) & LENGTH_DEPENDENT_ROPES:
         raise ValueError(_refusal(model, f"its rope_type {kinds.pop()!r} rotates by total length"))
+    # Exact classes: those of blocks with a recurrent state too derive from them.
+    held = [type(layer) for layer in DynamicCache(config=text).layers]
+    keys_alone = (DynamicLayer, DynamicSlidingWindowLayer)
+    if others := [block for block, kind in enumerate(held) if kind not in keys_alone]:
+        problem = f"blocks {others} keep other than keys and values, such as a recurrent state"
+        raise ValueError(_refusal(model, problem))
     if any(parameter.is_meta or parameter.numel() == 0 for parameter in model.parameters()):
         return
     ids = torch.arange(24, device=model.device).view(2, 12) % text.vocab_size

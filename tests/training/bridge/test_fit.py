@@ -10,6 +10,7 @@ from oprd.core.bridge.score import score_rows
 from oprd.core.bridge.statistics import NonFiniteRowError
 from oprd.training.bridge import stream
 from oprd.training.bridge.fit import FitSettings, fit_bridge
+from oprd.training.bridge.provenance import prompts_identity
 from oprd.training.bridge.rollouts import Rollout
 from oprd.training.bridge.rows import RowReader, naming_prompts
 from oprd.training.bridge.selection import hold_out, select_rows
@@ -118,14 +119,16 @@ def test_other_bases_are_fitted_too(basis):
 
 def test_provenance_says_what_the_rows_were():
     settings = FitSettings(**{**SETTINGS, "positions": "first_k", "position_k": 4})
-    given = {"student": {"weights": "s"}, "teacher": {"weights": "t"}}
+    given = {"student": {"weights": "s"}, "teacher": {"weights": "t"}, "rollouts": {"top_p": 0.9}}
     bridge = fit_bridge(
         student(), teacher(), rollouts(), settings, provenance=given, progress=False
     ).bridge
-    expected = {**given, "positions": {"positions": "first_k", "position_k": 4}}
-    assert bridge.provenance == expected
-    assert fitted(positions="all").bridge.provenance == {
-        "positions": {"positions": "all", "position_k": None}
+    prompts = prompts_identity([rollout.prompt_ids for rollout in rollouts()])
+    positions = {"positions": "first_k", "position_k": 4}
+    assert bridge.provenance == {**given, "positions": positions, "prompts": prompts}
+    assert fitted(positions="all").bridge.provenance["positions"] == {
+        "positions": "all",
+        "position_k": None,
     }
 
 

@@ -5,7 +5,9 @@ from oprd.core.bridge import BridgeFitter
 from oprd.core.layers import LayerPair
 from oprd.training.bridge.provenance import (
     check_bridge,
+    drawn_rollouts,
     model_identity,
+    prompts_identity,
     supervised_positions,
     tokenizer_hash,
 )
@@ -14,6 +16,7 @@ from tests.training.bridge.pairs import student, teacher
 
 PAIRS = (LayerPair(1, 1), LayerPair(2, 2))
 POSITIONS = supervised_positions("last_k", 2000)
+ROLLOUTS = drawn_rollouts({"temperature": 0.7}, 512, {"thinking": False})
 
 
 def identity(model):
@@ -28,6 +31,7 @@ def bridge(provenance=None):
         "student": identity(student()),
         "teacher": identity(teacher()),
         "positions": POSITIONS,
+        "rollouts": ROLLOUTS,
     }
     return fitter.solve(2, provenance=given if provenance is None else provenance)
 
@@ -35,7 +39,13 @@ def bridge(provenance=None):
 def check(checked, **options):
     models = {"student": identity(student()), "teacher": identity(teacher())}
     models |= {role: options.pop(role) for role in list(models) if role in options}
-    run = {"widths": (32, 48), "pairs": PAIRS, "models": models, "positions": POSITIONS}
+    run = {
+        "widths": (32, 48),
+        "pairs": PAIRS,
+        "models": models,
+        "positions": POSITIONS,
+        "rollouts": ROLLOUTS,
+    }
     return check_bridge(checked, **{**run, **options})
 
 
@@ -79,6 +89,53 @@ def test_other_positions_are_reported():
     assert report == (
         "the bridge was fitted on positions=last_k of 2000, the run supervises positions=all."
     )
+
+
+def test_rollouts_that_were_drawn_otherwise_are_reported_with_each_difference_and_the_way_out():
+    drawn = drawn_rollouts({"temperature": 0.7, "top_p": 0.9}, 4096, {"thinking": True})
+    (report,) = check(bridge(), rollouts=drawn)
+    assert report == (
+        "the bridge was fitted on rollouts drawn with top_p=1.0, max_completion_length=512, "
+        "chat_template_kwargs={'thinking': False}, the run draws its own with top_p=0.9, "
+        "max_completion_length=4096, chat_template_kwargs={'thinking': True}; where that matters, "
+        "fit one for this run with `oprd bridge fit`, or set bridge='fit'."
+    )
+
+
+@pytest.mark.parametrize("rollouts", [None, "missing", {"temperature": 0.7}, "text"])
+def test_what_a_bridge_does_not_say_of_its_rollouts_is_passed_over(rollouts):
+    provenance = dict(bridge().provenance)
+    provenance["rollouts"] = rollouts
+    if rollouts == "missing":
+        del provenance["rollouts"]
+    assert check(bridge(provenance)) == []
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_model_that_the_provenance_does_not_name_is_reported(role):
+    provenance = dict(bridge().provenance)
+    del provenance[role]
+    (report,) = check(bridge(provenance))
+    assert report.startswith(f"the bridge does not say which {role} it was fitted on")
+    assert "oprd bridge fit" in report
+
+
+def test_what_shapes_no_rollout_is_written_out():
+    assert drawn_rollouts({"temperature": 0.5, "seed": 3}, 8, None) == {
+        "temperature": 0.5,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "max_completion_length": 8,
+        "chat_template_kwargs": None,
+    }
+
+
+def test_prompts_are_told_apart_by_tokens_order_and_number():
+    known = [[[1, 2], [3]], [[1], [2, 3]], [[3], [1, 2]], [[1, 2]]]
+    assert len({prompts_identity(prompts)["hash"] for prompts in known}) == 4
+    assert prompts_identity(known[0]) == prompts_identity([(1, 2), (3,)])
 
 
 def test_a_bridge_made_by_hand_is_checked_by_what_it_holds():

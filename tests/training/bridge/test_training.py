@@ -214,6 +214,15 @@ def test_other_positions_are_reported_and_accepted(tmp_path, bridge, caplog):
     assert "fitted on positions=last_k of 3, the run supervises positions=all." in caplog.text
 
 
+def test_rollouts_drawn_otherwise_are_reported_and_accepted(tmp_path, caplog):
+    made_trainer(tmp_path / "first", bridge="fit", bridge_rank=3, temperature=0.5)
+    file = str(tmp_path / "first" / "bridge" / "bridge.safetensors")
+    made_trainer(tmp_path, bridge=file, temperature=0.5)
+    assert "rollouts drawn" not in caplog.text
+    made_trainer(tmp_path, bridge=file, temperature=0.5, generation_kwargs={"top_k": 5})
+    assert "drawn with top_k=0, the run draws its own with top_k=5; where that" in caplog.text
+
+
 def test_a_missing_bridge_is_an_error_before_models_are_loaded(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no bridge at .*none\.safetensors: fit one with"):
         made_trainer(tmp_path, student="./nowhere", bridge=str(tmp_path / "none.safetensors"))
@@ -241,6 +250,17 @@ def test_unrelated_models_of_one_width_are_pointed_to_a_bridge(tmp_path, caplog)
     assert cosine < 0.25
     assert caplog.text.count(f"have a cosine of {cosine:.3f} on the first batch") == 1
     assert "oprd bridge fit" in caplog.text
+
+
+def test_unrelated_models_are_pointed_to_a_bridge_by_the_first_stage_that_compares_them(
+    tmp_path, caplog
+):
+    output = {"representation_weight": 0, "output_loss": "reverse_kl"}
+    trainer(tmp_path, max_steps=-1, stages=[{"steps": 1, **output}, {"steps": 2}]).train()
+    cosines = logged(tmp_path, "rep_cosine")
+    assert len(cosines) == 2 and cosines[0] < 0.25
+    assert caplog.text.count("on the first batch") == 1
+    assert f"have a cosine of {cosines[0]:.3f} on the first batch" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["related", "bridged", "output"])
@@ -316,6 +336,11 @@ def test_what_the_sampler_is_not_told_shapes_nothing():
     assert sampling.facts().keys().isdisjoint({"top_k", "min_p", "repetition_penalty"})
 
 
+def test_a_top_k_that_means_nothing_is_refused():
+    with pytest.raises(ValueError, match="top_k must be at least 1, or 0 for all tokens, got -5"):
+        run_sampling(runs.settings("unused", top_k=-5))
+
+
 def test_fitting_leaves_the_runs_random_numbers_alone(tmp_path):
     def run(folder):
         trained = student()
@@ -331,8 +356,14 @@ def test_fitting_leaves_the_runs_random_numbers_alone(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"bridge_rank": 5}, r"is of rank 3 and basis 'pca', and the run asks for 5 and 'pca'"),
-        ({"bridge_basis": "rrr"}, "asks for 3 and 'rrr'"),
+        ({"bridge_rank": 5}, r"fitted with bridge_rank=3, and the run asks for bridge_rank=5: "),
+        ({"bridge_basis": "rrr"}, r"bridge_basis='pca', and the run asks for bridge_basis='rrr'"),
+        ({"prompts": runs.PROMPTS[::-1]}, "prompts={'count': 16, .* asks for prompts={'count': 16"),
+        ({"bridge_prompts": 10}, "prompts={'count': 16, .* asks for prompts={'count': 10"),
+        ({"temperature": 0.5, "top_p": 0.9}, r"asks for temperature=0\.5, top_p=0\.9: choose"),
+        ({"max_completion_length": 8}, "asks for max_completion_length=8"),
+        ({"chat_template_kwargs": {"a": 1}}, "asks for chat_template_kwargs={'a': 1}"),
+        ({"positions": "all"}, "asks for positions='all'"),
         ({"layers": "2"}, None),
         ({"teacher": tiny.model("llama", seed=9)}, "a teacher of 48, the run has 32 and 32"),
     ],
@@ -343,8 +374,26 @@ def test_the_kept_bridge_is_not_taken_for_another(tmp_path, changed, message):
     if message is None:
         made_trainer(tmp_path, **{**options, **changed})
         return
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         made_trainer(tmp_path, **{**options, **changed})
+    assert str(tmp_path / "bridge") in str(raised.value)
+
+
+def test_a_bridge_kept_by_an_earlier_version_is_used_again(tmp_path):
+    options = {"bridge": "fit", "bridge_rank": 3}
+    made_trainer(tmp_path, **options)
+    file = tmp_path / "bridge" / "bridge.safetensors"
+    kept = Bridge.load(file)
+    assert {"rollouts", "prompts"} < kept.provenance.keys()
+    kept.provenance = {name: kept.provenance[name] for name in ("student", "teacher", "positions")}
+    kept.save(file)
+    made_trainer(tmp_path, **options)
+    rollouts_file = tmp_path / "bridge" / "rollouts.jsonl"
+    header, *rows = rollouts_file.read_text().splitlines()
+    old = {k: v for k, v in json.loads(header).items() if k != "chat_template_kwargs"}
+    rollouts_file.write_text("\n".join([json.dumps(old), *rows]) + "\n")
+    file.unlink()
+    made_trainer(tmp_path, **options)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ Letters: P pairs, S student width, H teacher width, R rank.
 
 import hashlib
 import json
-import math
 import os
 import secrets
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -193,8 +193,9 @@ def _check_values(header: Mapping[str, Any]) -> None:
         raise ValueError(f"rows must be 0 or more, got {header['rows']}.")
     for name in ("cosine", "explained_variance", "ridge"):
         values = header[name]
-        numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in values)
-        if len(values) != len(pairs) or not numbers:
+        # Whole numbers in JSON have no bound, so that one may be beyond every float.
+        finite = all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in values)
+        if len(values) != len(pairs) or not finite:
             raise ValueError(f"{name} must be {len(pairs)} finite numbers, got {values!r}.")
 
 

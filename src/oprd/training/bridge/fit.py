@@ -23,7 +23,7 @@ from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.core.positions import PositionSpec
 from oprd.evaluation.progress import progress_bar
-from oprd.training.bridge.provenance import supervised_positions
+from oprd.training.bridge.provenance import prompts_identity, supervised_positions
 from oprd.training.bridge.report import bridge_report
 from oprd.training.bridge.rollouts import Rollout
 from oprd.training.bridge.rows import RowReader
@@ -130,8 +130,8 @@ def fit_bridge(
         teacher: likewise, of any depth and width, that reads the student's token ids.
         rollouts: what the student wrote.
         settings: what is fitted.
-        provenance: `student` and `teacher` of `model_identity`, and whatever else says what the
-            rollouts are.
+        provenance: `student` and `teacher` of `model_identity`, `rollouts` of `drawn_rollouts`, and
+            whatever else says what the rollouts are.
         folder: where statistics are saved now and then, to go on with after an interruption.
         progress: whether to show a progress bar.
 
@@ -143,8 +143,11 @@ def fit_bridge(
     selections = select_rows(rollouts, settings.positions, settings.position_k, settings.max_rows)
     fit, held_out = hold_out(selections)
     _check_rows(fit, settings.rank)
-    positions = supervised_positions(settings.positions, settings.position_k)
-    provenance = {**(provenance or {}), "positions": positions}
+    provenance = {
+        **(provenance or {}),
+        "positions": supervised_positions(settings.positions, settings.position_k),
+        "prompts": prompts_identity([rollout.prompt_ids for rollout in rollouts]),
+    }
     state = PartialState()
     reader = RowReader(
         student, teacher, pairs, settings.seed if settings.basis == "fisher" else None

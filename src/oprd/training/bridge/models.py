@@ -1,7 +1,5 @@
 """The two models of a fit: what must hold between them, and the rollouts they can both read."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from oprd.evaluation.generate import Engine, TransformersEngine, render_prompt
 from oprd.evaluation.models import load_model, resolve_model
 from oprd.evaluation.sampling import Sampling
-from oprd.training.bridge.provenance import model_identity
+from oprd.training.bridge.provenance import drawn_rollouts, model_identity, prompts_identity
 from oprd.training.bridge.rollouts import (
     RenderedPrompt,
     Rollout,
@@ -85,6 +83,42 @@ class FitModels:
         """The longest sequence that each model reads, where it has a limit."""
         return context_limits(self.student, self.teacher)
 
+    def render(
+        self,
+        prompts: Dataset,
+        max_completion_length: int | None,
+        template_options: Mapping[str, Any],
+        *,
+        drop: bool = False,
+    ) -> list[RenderedPrompt]:
+        """Prompts as the student reads them.
+
+        Args:
+            prompts: rows with a `prompt`.
+            max_completion_length: the limit of a response.
+            template_options: of the chat template, see `render_prompt`.
+            drop: leave out prompts that do not fit the contexts, instead of refusing them.
+
+        Raises:
+            ValueError: a prompt does not fit.
+        """
+
+        def render(batch: Sequence[Any]) -> list[RenderedPrompt]:
+            return [
+                RenderedPrompt(*render_prompt(self.tokenizer, prompt, **template_options))
+                for prompt in batch
+            ]
+
+        kept = check_prompt_lengths(
+            prompts,
+            lambda batch: [prompt.ids for prompt in render(batch)],
+            self.contexts,
+            max_completion_length,
+            drop=drop,
+            name="fitting",
+        )
+        return render(kept["prompt"])
+
     def write_rollouts(
         self,
         prompts: Dataset,
@@ -96,7 +130,7 @@ class FitModels:
         engine: Engine | None = None,
         template_options: Mapping[str, Any] | None = None,
         progress: bool = True,
-    ) -> list[Rollout]:
+    ) -> tuple[list[Rollout], dict[str, Any]]:
         """One rollout of the student a prompt, in `rollouts.jsonl`, beside those that are there.
 
         Args:
@@ -109,38 +143,29 @@ class FitModels:
             template_options: of the chat template, see `render_prompt`.
             progress: whether to show a progress bar.
 
+        Returns:
+            The rollouts, and how they were drawn, see `drawn_rollouts`.
+
         Raises:
             ValueError: a prompt does not fit, or the folder holds rollouts of other settings.
         """
-
-        def render(batch: Sequence[Any]) -> list[RenderedPrompt]:
-            options = template_options or {}
-            return [RenderedPrompt(*render_prompt(self.tokenizer, p, **options)) for p in batch]
-
-        kept = check_prompt_lengths(
-            prompts,
-            lambda batch: [prompt.ids for prompt in render(batch)],
-            self.contexts,
-            sampling.max_new_tokens,
-            drop=drop,
-            name="fitting",
-        )
-        rendered = render(kept["prompt"])
-        ids = json.dumps([prompt.ids for prompt in rendered])
+        options = dict(template_options or {})
+        rendered = self.render(prompts, sampling.max_new_tokens, options, drop=drop)
         header = {
             "student": self.provenance["student"],
-            "prompts": {"count": len(kept), "hash": hashlib.sha256(ids.encode()).hexdigest()[:16]},
+            "prompts": prompts_identity([prompt.ids for prompt in rendered]),
             "sampling": sampling.facts(),
+            "chat_template_kwargs": options,
             "versions": versions(),
         }
         engine = engine or TransformersEngine(self.student, self.tokenizer, batch_size)
         found = collect_rollouts(engine, rendered, sampling, header, folder, progress=progress)
         # An embedding padded beyond the tokenizer can give ids that the teacher does not know.
         check_rollouts(found, self.vocabularies, self.contexts)
-        return found
+        return found, drawn_rollouts(sampling.facts(), sampling.max_new_tokens, options)
 
-    def reuse_rollouts(self, path: Path) -> list[Rollout]:
-        """The rollouts of another fit.
+    def reuse_rollouts(self, path: Path) -> tuple[list[Rollout], dict[str, Any] | None]:
+        """The rollouts of another fit, and how they were drawn, None where they do not say.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -152,4 +177,8 @@ class FitModels:
         weights = self.provenance["student"]["weights"]
         if not isinstance(writer, Mapping) or writer.get("weights") != weights:
             logger.warning(f"{path} was not written by this student: its rows are off-policy.")
-        return found
+        sampling = header.get("sampling")
+        if not isinstance(sampling, Mapping):
+            return found, None
+        limit, options = sampling.get("max_new_tokens"), header.get("chat_template_kwargs")
+        return found, drawn_rollouts(sampling, limit, options)

@@ -15,8 +15,14 @@ from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.training.bridge.fit import BRIDGE_FILE, FitSettings, check_fit, fit_bridge
 from oprd.training.bridge.models import FitModels
-from oprd.training.bridge.provenance import check_bridge, supervised_positions
-from oprd.training.bridge.sampling import run_sampling, template_options
+from oprd.training.bridge.provenance import (
+    as_text,
+    check_bridge,
+    differing,
+    prompts_identity,
+    supervised_positions,
+)
+from oprd.training.bridge.sampling import run_rollouts, run_sampling, template_options
 from oprd.training.bridge.space import BridgeSpace
 from oprd.training.config import OPRDConfig
 
@@ -117,36 +123,76 @@ def obtain_bridge(
         prompts: its training prompts.
 
     Raises:
-        ValueError: the bridge is of other models, layers or rank, or cannot be fitted here.
+        ValueError: the bridge is of other models or layers, one that was kept is of other settings
+            or prompts, or none can be fitted here.
     """
     file = Path(str(args.output_dir)) / FOLDER / BRIDGE_FILE
-    if loaded is None and file.is_file():
-        name, loaded = str(file), Bridge.load(file)
-        if (loaded.rank, loaded.basis) != (args.bridge_rank, args.bridge_basis):
-            raise ValueError(
-                f"{name} is of rank {loaded.rank} and basis {loaded.basis!r}, and the run asks for "
-                f"{args.bridge_rank} and {args.bridge_basis!r}: choose another output_dir, or "
-                "delete it to have it fitted anew."
-            )
-    if loaded is None:
+    if loaded is None and not file.is_file():
         return _fit(models, args, prompts, file)
-    positions = supervised_positions(args.positions, args.position_k)
+    kept = loaded is None
+    if loaded is None:
+        name, loaded = str(file), Bridge.load(file)
     widths = hidden_size(models.student), hidden_size(models.teacher)
+    positions = supervised_positions(args.positions, args.position_k)
     try:
-        differences = check_bridge(loaded, widths, pairs, models.provenance, positions)
+        differences = check_bridge(
+            loaded, widths, pairs, models.provenance, positions, run_rollouts(args)
+        )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    if kept:
+        _check_kept(file, loaded, models, args, prompts)
     for difference in differences:
         logger.warning(f"{name}: {difference}")
     return loaded
 
 
-def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridge:
+def _check_kept(
+    file: Path, kept: Bridge, models: FitModels, args: OPRDConfig, prompts: Any
+) -> None:
+    """Refuse, with a ValueError, a bridge that this run would have fitted otherwise."""
+    rendered = models.render(
+        _first_prompts(args, prompts), args.max_completion_length, template_options(args)
+    )
+    provenance = kept.provenance or {}
+    fitted = {
+        "bridge_rank": kept.rank,
+        "bridge_basis": kept.basis,
+        **_mapping(provenance.get("positions")),
+        **_mapping(provenance.get("rollouts")),
+        "prompts": provenance.get("prompts"),
+    }
+    wanted = {
+        "bridge_rank": args.bridge_rank,
+        "bridge_basis": args.bridge_basis,
+        **supervised_positions(args.positions, args.position_k),
+        **run_rollouts(args),
+        "prompts": prompts_identity([prompt.ids for prompt in rendered]),
+    }
+    of_fit, of_run = differing(fitted, wanted)
+    if of_run:
+        raise ValueError(
+            f"{file} was fitted with {as_text(of_fit)}, and the run asks for {as_text(of_run)}: "
+            f"choose another output_dir, or delete {file.parent} to have it fitted anew."
+        )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _first_prompts(args: OPRDConfig, prompts: Any) -> Dataset:
+    """Those that a bridge is fitted on."""
     if not isinstance(prompts, Dataset):
         raise ValueError(
             "bridge='fit' needs training prompts with a length, and these are streamed: fit one "
             "with `oprd bridge fit`, and set its path."
         )
+    return prompts.select(range(min(args.bridge_prompts, len(prompts))))
+
+
+def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridge:
+    fitted_on = _first_prompts(args, prompts)
     sampling = run_sampling(args)
     settings = FitSettings(
         rank=args.bridge_rank,
@@ -160,8 +206,8 @@ def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridg
     check_fit(models.student, models.teacher, settings)
     folder = file.parent
     folder.mkdir(parents=True, exist_ok=True)
-    rollouts = models.write_rollouts(
-        prompts.select(range(min(args.bridge_prompts, len(prompts)))),
+    rollouts, drawn = models.write_rollouts(
+        fitted_on,
         sampling,
         folder,
         batch_size=args.per_device_train_batch_size,
@@ -173,7 +219,7 @@ def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridg
         models.teacher,
         rollouts,
         settings,
-        provenance=models.provenance,
+        provenance={**models.provenance, "rollouts": drawn},
         folder=folder,
         progress=not args.disable_tqdm,
     )

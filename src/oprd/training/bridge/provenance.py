@@ -12,6 +12,8 @@ from oprd.core.layers import LayerPair
 from oprd.evaluation.models import identify
 
 REFIT = "fit one for this run with `oprd bridge fit`, or set bridge='fit'"
+# What shapes the distribution that rollouts are drawn from, at the values that leave it as it is.
+UNSHAPED = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 def model_identity(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, str | None]:
@@ -32,12 +34,51 @@ def supervised_positions(positions: str, position_k: int) -> dict[str, Any]:
     return {"positions": positions, "position_k": position_k if counted else None}
 
 
+def drawn_rollouts(
+    shaping: Mapping[str, Any],
+    max_completion_length: int | None,
+    chat_template_kwargs: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """How rollouts are drawn, as a bridge's provenance names it.
+
+    Args:
+        shaping: values of `UNSHAPED` that differ from it; what else it holds is passed over.
+        max_completion_length: the limit of a response.
+        chat_template_kwargs: what the chat template is given; None where that is not known.
+    """
+    return {
+        **{name: shaping.get(name, neutral) for name, neutral in UNSHAPED.items()},
+        "max_completion_length": max_completion_length,
+        "chat_template_kwargs": chat_template_kwargs,
+    }
+
+
+def prompts_identity(prompt_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """`count` and `hash` of the prompts of a fit, as the student reads them."""
+    ids = json.dumps([list(prompt) for prompt in prompt_ids])
+    return {"count": len(prompt_ids), "hash": hashlib.sha256(ids.encode()).hexdigest()[:16]}
+
+
+def differing(
+    fitted: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is wanted otherwise than it was fitted, as both have it; of what is known of the fit."""
+    names = [name for name in wanted if fitted.get(name) not in (None, wanted[name])]
+    return {name: fitted[name] for name in names}, {name: wanted[name] for name in names}
+
+
+def as_text(settings: Mapping[str, Any]) -> str:
+    """Settings and their values, for messages."""
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+
 def check_bridge(
     bridge: Bridge,
     widths: tuple[int, int],
     pairs: Sequence[LayerPair],
     models: Mapping[str, Mapping[str, Any]],
     positions: Mapping[str, Any],
+    rollouts: Mapping[str, Any],
 ) -> list[str]:
     """Refuse a bridge that does not belong to a run.
 
@@ -47,6 +88,7 @@ def check_bridge(
         pairs: the layer pairs that the run compares.
         models: `model_identity` of the run's `student` and `teacher`.
         positions: of `supervised_positions`.
+        rollouts: of `drawn_rollouts`.
 
     Returns:
         What differs without making the bridge useless, as sentences for a person.
@@ -69,20 +111,34 @@ def check_bridge(
     if bridge.provenance is None:
         # Loading it has warned.
         return []
+    reports = []
     for name, found in models.items():
         fitted = bridge.provenance.get(name)
-        if isinstance(fitted, Mapping) and not _same_model(fitted, found):
+        if not isinstance(fitted, Mapping):
+            reports.append(
+                f"the bridge does not say which {name} it was fitted on, so that it cannot be "
+                f"checked against this one; where they may differ, {REFIT}."
+            )
+        elif not _same_model(fitted, found):
             raise ValueError(
                 f"the bridge was fitted on another {name}: {_label(fitted)}, and this one is "
                 f"{_label(found)}; {REFIT}."
             )
     fitted = bridge.provenance.get("positions")
-    if fitted is None or fitted == positions:
-        return []
-    return [
-        f"the bridge was fitted on {_positions_label(fitted)}, the run supervises "
-        f"{_positions_label(positions)}."
-    ]
+    if fitted is not None and fitted != positions:
+        reports.append(
+            f"the bridge was fitted on {_positions_label(fitted)}, the run supervises "
+            f"{_positions_label(positions)}."
+        )
+    drawn = bridge.provenance.get("rollouts")
+    if isinstance(drawn, Mapping):
+        of_fit, of_run = differing(drawn, rollouts)
+        if of_run:
+            reports.append(
+                f"the bridge was fitted on rollouts drawn with {as_text(of_fit)}, the run draws "
+                f"its own with {as_text(of_run)}; where that matters, {REFIT}."
+            )
+    return reports
 
 
 def _same_model(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

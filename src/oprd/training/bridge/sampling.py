@@ -6,9 +6,8 @@ from typing import Any, cast
 from accelerate.logging import get_logger
 
 from oprd.evaluation.sampling import Sampling
+from oprd.training.bridge.provenance import UNSHAPED, drawn_rollouts
 from oprd.training.config import OPRDConfig
-
-SHAPING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 logger = get_logger(__name__)
 
@@ -21,22 +20,36 @@ def run_sampling(args: OPRDConfig) -> Sampling:
     """
     if args.max_completion_length is None:
         raise ValueError("bridge='fit' needs max_completion_length, the limit of its rollouts.")
-    further = cast(Mapping[str, Any], args.generation_kwargs or {})
-    if ignored := sorted(set(further) - set(SHAPING)):
+    if ignored := sorted(set(_generation_kwargs(args)) - set(UNSHAPED)):
         logger.warning(
             f"bridge='fit' writes its rollouts without {', '.join(ignored)} of generation_kwargs, "
             "so that they differ from those that the run trains on: where that matters, set bridge "
             "to a file that `oprd bridge fit --rollouts` made of the run's own."
         )
-    # As TRL has it, generation_kwargs go before settings of the same name.
-    given = {name: further.get(name, getattr(args, name)) for name in SHAPING}
-    given = {name: value for name, value in given.items() if value is not None}
-    given = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, **given}
-    # -1 is vLLM's way to say all tokens.
-    given["top_k"] = max(given["top_k"], 0)
-    return Sampling(1, max_new_tokens=args.max_completion_length, seed=args.seed, **given)
+    return Sampling(
+        1, max_new_tokens=args.max_completion_length, seed=args.seed, **_run_shaping(args)
+    )
+
+
+def run_rollouts(args: OPRDConfig) -> dict[str, Any]:
+    """How the run draws its rollouts, as a bridge's provenance names it."""
+    return drawn_rollouts(_run_shaping(args), args.max_completion_length, template_options(args))
 
 
 def template_options(args: OPRDConfig) -> dict[str, Any]:
     """What the run's chat template is given."""
     return dict(cast(Mapping[str, Any], args.chat_template_kwargs or {}))
+
+
+def _run_shaping(args: OPRDConfig) -> dict[str, Any]:
+    """The run's values of `UNSHAPED`."""
+    further = _generation_kwargs(args)
+    # As TRL has it, generation_kwargs go before settings of the same name.
+    given = {name: further.get(name, getattr(args, name)) for name in UNSHAPED}
+    shaping = {**UNSHAPED, **{name: v for name, v in given.items() if v is not None}}
+    # -1 is vLLM's way to say all tokens.
+    return shaping | ({"top_k": 0} if shaping["top_k"] == -1 else {})
+
+
+def _generation_kwargs(args: OPRDConfig) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], args.generation_kwargs or {})
