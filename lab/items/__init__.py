@@ -9,8 +9,10 @@ from typing import Protocol
 
 from lab.comparison import Comparison
 from lab.items.accuracy import Accuracy
+from lab.items.gradient_noise import GradientNoise
 from lab.items.ranks import Ranks
 from lab.items.single import Single
+from lab.noise import Noise
 from lab.runs import Run
 
 
@@ -72,6 +74,7 @@ _CHEAPER = (
     "2 updates a rollout",
     "4 updates a rollout",
 )
+_SHARES = (0.3, 0.1, 0.03, 0.01)
 _ALL: tuple[Item, ...] = (
     Accuracy(
         "accuracy",
@@ -95,6 +98,14 @@ _ALL: tuple[Item, ...] = (
         replace(_BRIDGES, methods=_RANKS, rates=(1e-3,)),
     ),
     Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", _BRIDGES),
+    GradientNoise(
+        "gradient-noise",
+        "Theorems 1, 5, 6: variance and signal-to-noise ratio of gradients",
+        (
+            ("sums", Noise((250, 300, 400, 600, 900, 1200, 1400), _SHARES)),
+            ("sorting", Noise((300, 400, 600, 900, 1400), _SHARES)),
+        ),
+    ),
     Single(
         "weights",
         "Fig. 7: top-1 with OPRD at weights 0, 1, 10",

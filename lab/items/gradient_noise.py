@@ -1,0 +1,130 @@
+"""How noisy the gradients of the objectives are as the student comes closer to its teacher."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from lab import figures
+from lab.noise import METHODS_MEASURED, Noise, measure_noise
+from lab.pairs import PAIRS
+from lab.results import write
+from lab.runs import Run
+
+QUICK: dict[str, Any] = {"shares": (0.1,), "draws": 40, "batches": 4}
+SOURCES = {"rollouts": "new rollouts", "prompts": "new prompts and rollouts"}
+
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """The signal-to-noise ratio of gradients, on several tasks.
+
+    Attributes:
+        name: its files in `lab/results` begin with it.
+        title: what of the paper it is.
+        full: what is drawn, by the pair.
+    """
+
+    name: str
+    title: str
+    full: tuple[tuple[str, Noise], ...]
+
+    def plan(self, quick: bool) -> list[Run]:
+        """None: checkpoints of the teacher's own training are the students."""
+        return []
+
+    def report(self, quick: bool) -> list[str]:
+        """Write what was measured on each task, and return the tables."""
+        lines = []
+        for pair, noise in self.full[:1] if quick else self.full:
+            name = f"{self.name}-{pair}{'-quick' if quick else ''}"
+            drawn = replace(noise, steps=noise.steps[::3], **QUICK) if quick else noise
+            found = {"pair": pair, **measure_noise(PAIRS[pair], drawn)}
+            of_task = table(found)
+            write(name, found, of_task)
+            _draw(found, name)
+            lines += [*of_task, ""]
+        return lines
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """SNRs by divergence: of tokens at fixed prefixes, then of what is drawn anew as a whole."""
+    settings = found["settings"]
+    points = [*found["training"], *found["line"]]
+    exact = not any(any(p["tokens"]["variance_of_others"].values()) for p in points)
+    fits = [f"{k} {v['slope']:.2f} ± {v['error']:.2f}" for k, v in found["slopes"].items()]
+    lines = [
+        f"{found['pair']}: SNR of the gradient of {settings['rollouts']} rollouts; "
+        f"{settings['draws']} draws of tokens, {settings['batches']} of rollouts. Over tokens the "
+        f"variance of all but top-1 is {'exactly 0' if exact else 'NOT 0'}; the slope of top-1's "
+        f"log SNR against log δ is, ± standard error: {', '.join(fits)}",
+        "",
+        f"| student | δ | drawn | {' | '.join(METHODS_MEASURED)} |",
+        "|" + "---|" * (3 + len(METHODS_MEASURED)),
+    ]
+    for point in points:
+        tokens = point["tokens"]
+        where = f"step {point['step']}" if "step" in point else f"line, {point['share']:g}"
+        top_1 = f"{tokens['snr']:.2g} [{tokens['low']:.2g}, {tokens['high']:.2g}]"
+        others = ["∞" if exact else "finite"] * (len(METHODS_MEASURED) - 1)
+        lines.append(_row(where, f"{point['delta']:.1e}", "tokens", top_1, *others))
+        for source, label in SOURCES.items():
+            snrs = [point[source][method]["snr"] for method in METHODS_MEASURED]
+            lines.append(_row("", "", label, *map(_snr, snrs)))
+    return lines
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _snr(value: float) -> str:
+    """Whatever is not above zero is what noise hides."""
+    if value <= 0:
+        return "≈ 0"
+    return f"{value:.2g}" if value < 100 else f"{value:,.0f}" if value < 1e4 else f"{value:.0e}"
+
+
+def _draw(found: dict[str, Any], name: str) -> None:
+    figure, (given, *anew) = figures.panels(1, 3)
+    line = [found["training"][0], *found["line"]]
+    _draw_tokens(given, {"checkpoints": found["training"], "line to the teacher": line})
+    for axis, (source, label) in zip(anew, SOURCES.items(), strict=True):
+        for color, method in zip(figures.COLORS, METHODS_MEASURED, strict=False):
+            style = {"color": color, "markersize": 4, "linewidth": 1.2}
+            # Variants of top-4 lie on the reverse KL.
+            dashes = "--" if method == "reverse KL" else "-"
+            axis.plot(*_positive(line, source, method), f"o{dashes}", label=method, **style)
+            axis.plot(*_positive(found["training"], source, method), "x", **style)
+        axis.set_title(f"{label} (x: checkpoints)", fontsize=10)
+    for axis in (given, *anew):
+        axis.set(xscale="log", yscale="log", xlabel="δ (nats)", ylabel="SNR of the gradient")
+        axis.legend(frameon=False, fontsize=7)
+    figures.save(figure, name)
+
+
+def _draw_tokens(axis: Axes, trajectories: dict[str, Sequence[dict[str, Any]]]) -> None:
+    """Top-1's SNR with the span of its groups, and what is linear in δ from the first point on."""
+    for color, (label, points) in zip(figures.COLORS, trajectories.items(), strict=False):
+        tokens = [point["tokens"] for point in points]
+        spread = [[t["snr"] - t["low"] for t in tokens], [t["high"] - t["snr"] for t in tokens]]
+        axis.errorbar(
+            [point["delta"] for point in points], [t["snr"] for t in tokens], spread, fmt="o-",
+            color=color, label=label, markersize=4, linewidth=1.2, capsize=2,
+        )  # fmt: skip
+    everything = [point for points in trajectories.values() for point in points]
+    first, last = everything[0], min(everything, key=lambda point: point["delta"])
+    ends = [first["delta"], last["delta"]]
+    snr = first["tokens"]["snr"]
+    linear = [snr, snr * ends[1] / ends[0]]
+    axis.plot(ends, linear, color="0.5", linestyle=":", label="Theorem 6: linear in δ")
+    axis.set_title("top-1, tokens at fixed prefixes", fontsize=10)
+
+
+def _positive(
+    points: Sequence[dict[str, Any]], source: str, method: str
+) -> tuple[list[float], list[float]]:
+    """Divergences and SNRs, without the points whose noise hides the signal."""
+    kept = [point for point in points if point[source][method]["snr"] > 0]
+    return [p["delta"] for p in kept], [p[source][method]["snr"] for p in kept]
