@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lab.runs import METHODS
 from oprd.core.capture import num_layers
-from oprd.core.divergence import full_kl_loss
+from oprd.core.head import LMHead
 from oprd.core.layers import pair_layers, select_layers
-from oprd.core.objective import OutputLoss, Term, objective
+from oprd.core.objective import OutputKind, OutputLoss, Term, objective
 from oprd.core.reduction import LossSum
 from oprd.core.representation import LayerComparison
 from oprd.training.batch import MicroBatch
@@ -78,7 +78,7 @@ class GradientMoments:
 
 
 class Objectives:
-    """What methods of the lab descend on one batch of rollouts, from one forward pass of each model.
+    """What methods of the lab descend on a batch of rollouts, from one forward pass of each model.
 
     Args:
         student: a causal language model, with gradients.
@@ -122,25 +122,31 @@ class Objectives:
     @torch.no_grad()
     def divergence(self) -> float:
         """δ, the mean over positions of KL(p‖q) + KL(q‖p)."""
+        kinds: tuple[OutputKind, ...] = ("reverse_kl", "forward_kl")
         both = [
-            full_kl_loss(*self._last(), direction=direction, reduction="token")
-            for direction in ("reverse", "forward")
+            OutputLoss(kind, reduction="token")(
+                *self._last(), self._batch.response, self._batch.response_ids
+            )
+            for kind in kinds
         ]
         return float(sum(total / count for total, count in both))
 
     def _loss(self, method: str, token_ids: Tensor | None) -> LossSum:
         output = output_loss(method)
         if output is not None:
-            return output(*self._last(), self._batch.response_ids if token_ids is None else token_ids)
+            return output(
+                *self._last(), self._batch.response_ids if token_ids is None else token_ids
+            )
         pairs = pair_layers(self._layers, len(self._layers), len(self._layers))
         comparison = LayerComparison(dict(self._teacher), pairs, self._batch.positions)
         for layer, rows in self._student.items():
             comparison(layer, rows)
         return comparison.result().loss
 
-    def _last(self) -> tuple[Any, ...]:
+    def _last(self) -> tuple[Tensor, Tensor, LMHead, LMHead]:
+        """Both models' last states and heads."""
         last = self._layers[-1]
-        return self._student[last], self._teacher[last], *self._heads, self._batch.response
+        return self._student[last], self._teacher[last], *self._heads
 
 
 @cache

@@ -15,7 +15,7 @@ from lab.readings import Models, held_out_prompts, load_models, write_rollouts
 SAMPLED, EXACT = "top-1", "reverse KL"
 METHODS_MEASURED = (SAMPLED, "top-4 of the paper's runs", "top-4 of Eq. 5", EXACT, "OPRD")
 # Of a gradient that no drawn token enters, to see that it stays the same.
-REPEATS = 3
+REPEATS = 2
 GROUPS = 4
 
 
@@ -34,9 +34,9 @@ class Noise:
 
     steps: tuple[int, ...]
     shares: tuple[float, ...]
-    rollouts: int = 32
-    draws: int = 200
-    batches: int = 16
+    rollouts: int = 16
+    draws: int = 120
+    batches: int = 8
     seed: int = 0
 
 

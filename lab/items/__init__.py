@@ -10,6 +10,8 @@ from typing import Protocol
 from lab.comparison import Comparison
 from lab.items.accuracy import Accuracy
 from lab.items.gradient_noise import GradientNoise
+from lab.items.head_geometry import HeadGeometry
+from lab.items.positions import Positions
 from lab.items.ranks import Ranks
 from lab.items.single import Single
 from lab.noise import Noise
@@ -102,10 +104,12 @@ _ALL: tuple[Item, ...] = (
         "gradient-noise",
         "Theorems 1, 5, 6: variance and signal-to-noise ratio of gradients",
         (
-            ("sums", Noise((250, 300, 400, 600, 900, 1200, 1400), _SHARES)),
-            ("sorting", Noise((300, 400, 600, 900, 1400), _SHARES)),
+            ("sums", Noise((250, 400, 600, 900, 1400), _SHARES)),
+            ("sorting", Noise((300, 400, 600, 900), _SHARES)),
         ),
     ),
+    HeadGeometry("head-geometry", "Theorems 2, 7, 8: what the LM head hides"),
+    Positions("positions", "Fig. 8: cosine of the states on the first and last k tokens"),
     Single(
         "weights",
         "Fig. 7: top-1 with OPRD at weights 0, 1, 10",

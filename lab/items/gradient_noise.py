@@ -38,12 +38,12 @@ class GradientNoise:
         """Write what was measured on each task, and return the tables."""
         lines = []
         for pair, noise in self.full[:1] if quick else self.full:
-            name = f"{self.name}-{pair}{'-quick' if quick else ''}"
-            drawn = replace(noise, steps=noise.steps[::3], **QUICK) if quick else noise
+            name = f"{self.name}-{pair}"
+            drawn = replace(noise, steps=noise.steps[::2], **QUICK) if quick else noise
             found = {"pair": pair, **measure_noise(PAIRS[pair], drawn)}
             of_task = table(found)
-            write(name, found, of_task)
-            _draw(found, name)
+            write(name, found, of_task, quick)
+            _draw(found, name, quick)
             lines += [*of_task, ""]
         return lines
 
@@ -86,7 +86,7 @@ def _snr(value: float) -> str:
     return f"{value:.2g}" if value < 100 else f"{value:,.0f}" if value < 1e4 else f"{value:.0e}"
 
 
-def _draw(found: dict[str, Any], name: str) -> None:
+def _draw(found: dict[str, Any], name: str, quick: bool) -> None:
     figure, (given, *anew) = figures.panels(1, 3)
     line = [found["training"][0], *found["line"]]
     _draw_tokens(given, {"checkpoints": found["training"], "line to the teacher": line})
@@ -101,7 +101,7 @@ def _draw(found: dict[str, Any], name: str) -> None:
     for axis in (given, *anew):
         axis.set(xscale="log", yscale="log", xlabel="δ (nats)", ylabel="SNR of the gradient")
         axis.legend(frameon=False, fontsize=7)
-    figures.save(figure, name)
+    figures.save(figure, name, quick)
 
 
 def _draw_tokens(axis: Axes, trajectories: dict[str, Sequence[dict[str, Any]]]) -> None:
