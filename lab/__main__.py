@@ -7,6 +7,7 @@ import typer
 
 from lab import page, queue
 from lab.items import ITEMS
+from lab.results import differences
 
 app = typer.Typer(add_completion=False, help="Figures and tables of the paper, made here.")
 
@@ -32,7 +33,9 @@ def run(
         raise typer.BadParameter(f"{', '.join(unknown)}: an item is one of {', '.join(ITEMS)}.")
     for name in names or ITEMS:
         queue.finish(partial(ITEMS[name].plan, quick), workers)
-        typer.echo("\n".join(ITEMS[name].report(quick)))
+        typer.echo("\n".join(["", f"{name}: {ITEMS[name].title}", *ITEMS[name].report(quick)]))
+    if quick and (differing := [line for name in names or ITEMS for line in differences(name)]):
+        raise SystemExit("\n".join(["", "Other than in the committed results:", *differing]))
 
 
 @app.command("page")

@@ -1,17 +1,23 @@
 """Methods beside one another: each at its own best rate of one grid, over several seeds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from lab.pairs import PAIRS
-from lab.results import Estimate, accuracy, model_accuracy
+from lab.results import Estimate, accuracy
 from lab.runs import METHODS, Run
+from lab.scores import SAMPLES
 
+# The grid, and where it goes on if a method's best rate lies at its edge.
+LADDER = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
 RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 SEEDS = (0, 1, 2)
+# Rates whose accuracy on the tuning problems differs by less are compared over all seeds.
+NEAR = 0.01
 # The share of the gap between student and teacher after which a method counts as there.
 REACHED = 0.9
 
@@ -22,11 +28,15 @@ class Comparison:
 
     Attributes:
         pair: a name of `lab.pairs.PAIRS`.
-        methods: names of `lab.runs.METHODS`.
+        methods: names of `lab.runs.METHODS`; the others are compared to the first.
         steps: of every run.
-        rates: the grid of learning rates.
-        seeds: the first one alone decides each method's rate.
+        rates: neighbours on `LADDER`. A single one holds for all methods; of several, each method
+            has its own best one on the tuning problems, and the grid goes on where that is its end.
+        seeds: the first one decides among rates that lie further apart than `NEAR`.
         options: settings of every run beside its method's.
+        claims: pairs of methods of which the first is held to learn more, by the area under its
+            curve of accuracy.
+        chosen: methods whose rate is decided, with the rate.
 
     Raises:
         ValueError: a method is unknown.
@@ -38,24 +48,32 @@ class Comparison:
     rates: tuple[float, ...] = RATES
     seeds: tuple[int, ...] = SEEDS
     options: tuple[tuple[str, Any], ...] = ()
+    claims: tuple[tuple[str, str], ...] = ()
+    chosen: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if unknown := set(self.methods) - set(METHODS):
             raise ValueError(f"the lab has no method {', '.join(sorted(unknown))}.")
+        if unknown := {name for claim in self.claims for name in claim} - set(self.methods):
+            raise ValueError(f"claims about {', '.join(sorted(unknown))}, which is not compared.")
 
-    def at(self, quick: bool) -> "Comparison":
-        """The comparison itself, or at the smallest setting that still shows the effect."""
-        return replace(self, steps=150, rates=(1e-3,), seeds=self.seeds[:1]) if quick else self
+    def quick(self, chosen: Mapping[str, float]) -> "Comparison":
+        """The comparison at the smallest setting that still shows the effect.
+
+        Args:
+            chosen: the rates that the whole comparison found best.
+        """
+        rates = dict.fromkeys(self.methods, 1e-3) | dict(chosen)
+        return replace(self, steps=self.steps // 2, seeds=self.seeds[:1], chosen=rates)
 
     def run(self, method: str, rate: float, seed: int) -> Run:
         """One run of the comparison."""
         return Run(self.pair, method, rate, seed, steps=self.steps, options=self.options)
 
     def plan(self) -> list[Run]:
-        """The grid on the first seed, then the other seeds where a method's rate is known."""
-        grid = [self.run(m, rate, self.seeds[0]) for rate in self.rates for m in self.methods]
-        known = [m for m in self.methods if self._chosen(m) is not None]
-        return list(dict.fromkeys(grid + [run for m in known for run in self.best(m)]))
+        """The runs known to be needed, one seed of every method first."""
+        runs = [run for method in self.methods for run in self._needed(method)]
+        return sorted(dict.fromkeys(runs), key=lambda run: self.seeds.index(run.seed))
 
     def best(self, method: str) -> list[Run]:
         """A method's runs at its best rate, one a seed.
@@ -63,48 +81,81 @@ class Comparison:
         Raises:
             ValueError: its grid is not finished.
         """
-        rate = self._chosen(method)
-        if rate is None:
-            raise ValueError(f"the grid of {method!r} on {self.pair!r} is not finished.")
+        candidates = self._candidates(method)
+        runs = {rate: self._seeds(method, rate) for rate in candidates}
+        if not candidates or not all(run.finished for of in runs.values() for run in of):
+            raise ValueError(f"the runs of {method!r} on {self.pair!r} are not finished.")
+        if len(runs) == 1:
+            return runs[candidates[0]]
+        return max(runs.values(), key=lambda of: fmean(map(tuned, of)))
+
+    def grid(self, method: str) -> dict[float, Run]:
+        """The runs of the first seed by rate, as many as are known to be needed."""
+        if method in self.chosen:
+            return {self.chosen[method]: self.run(method, self.chosen[method], self.seeds[0])}
+        runs = {rate: self.run(method, rate, self.seeds[0]) for rate in self.rates}
+        while len(runs) > 1 and all(run.finished for run in runs.values()):
+            best, tried = max(runs, key=lambda rate: tuned(runs[rate])), sorted(runs)
+            step = {tried[0]: -1, tried[-1]: 1}.get(best, 0)
+            beyond = LADDER.index(best) + step
+            if step == 0 or not 0 <= beyond < len(LADDER):
+                break
+            runs[LADDER[beyond]] = self.run(method, LADDER[beyond], self.seeds[0])
+        return dict(sorted(runs.items()))
+
+    def _candidates(self, method: str) -> list[float]:
+        """The rates of a finished grid that may be the best; none where it is not finished."""
+        runs = self.grid(method)
+        if len(runs) == 1:
+            return list(runs)
+        if not all(run.finished for run in runs.values()):
+            return []
+        top = max(map(tuned, runs.values()))
+        return [rate for rate, run in runs.items() if tuned(run) > top - NEAR]
+
+    def _seeds(self, method: str, rate: float) -> list[Run]:
         return [self.run(method, rate, seed) for seed in self.seeds]
 
-    def _chosen(self, method: str) -> float | None:
-        """The rate with the highest mean accuracy over the second half of the evaluations.
-
-        The end alone is one noisy number, and the whole curve rewards speed.
-        """
-        runs = [self.run(method, rate, self.seeds[0]) for rate in self.rates]
-        if not all(run.finished for run in runs):
-            return None
-        return max(runs, key=late_accuracy).learning_rate
+    def _needed(self, method: str) -> list[Run]:
+        later = [run for rate in self._candidates(method) for run in self._seeds(method, rate)]
+        return [*self.grid(method).values(), *later]
 
     def findings(self) -> dict[str, Any]:
         """Everything that a table of the comparison says, and the curves behind it."""
         pair = PAIRS[self.pair]
-        teacher, student = model_accuracy(pair.teacher), model_accuracy(pair.student)
-        target = student + REACHED * (teacher - student)
+        teacher, student = (model.scores()["reported"] for model in (pair.teacher, pair.student))
+        target = student["accuracy"] + REACHED * (teacher["accuracy"] - student["accuracy"])
+        baseline = self.best(self.methods[0])
+        runs = [run for method in self.methods for run in self.best(method)]
+        methods = {m: self._method(m, target, baseline) for m in self.methods}
+        area = {m: row["area"]["mean"] for m, row in methods.items()}
         return {
             "pair": self.pair,
             "teacher": teacher,
             "student": student,
             "target": target,
             "steps": self.steps,
-            "rates": self.rates,
             "seeds": self.seeds,
-            "methods": {m: self._method(m, target) for m in self.methods},
+            "run_versions": _different(run.versions() for run in runs),
+            "methods": methods,
+            "verdicts": {f"{a} above {b}": area[a] > area[b] for a, b in self.claims},
         }
 
-    def _method(self, method: str, target: float) -> dict[str, Any]:
+    def _method(self, method: str, target: float, baseline: list[Run]) -> dict[str, Any]:
         runs = self.best(method)
         curves = [accuracy(run) for run in runs]
-        grid = {rate: self.run(method, rate, self.seeds[0]) for rate in self.rates}
+        final = [reported(run) for run in runs]
+        beside = [value - reported(run) for value, run in zip(final, baseline, strict=True)]
+        scores = [run.scores()["reported"] for run in runs]
         return {
             "learning_rate": runs[0].learning_rate,
             "settings": runs[0].settings,
-            "final": vars(Estimate.of(c.values[-1] for c in curves)),
-            "area": vars(Estimate.of(c.area for c in curves)),
-            "steps_to_target": [c.steps_to(target) for c in curves],
-            "grid": {f"{rate:g}": late_accuracy(run) for rate, run in grid.items()},
+            "final": vars(Estimate.of(final)),
+            "difference": vars(Estimate.of(beside)),
+            "area": vars(Estimate.of(curve.area for curve in curves)),
+            "steps_to_target": [curve.steps_to(target) for curve in curves],
+            "tuning": {f"{rate:g}": tuned(run) for rate, run in self.grid(method).items()},
+            "scores": scores,
             "curves": [
                 {"seed": run.seed, "steps": c.steps.tolist(), "accuracy": c.values.tolist()}
                 for run, c in zip(runs, curves, strict=True)
@@ -112,25 +163,75 @@ class Comparison:
         }
 
 
-def late_accuracy(run: Run) -> float:
-    """The mean accuracy over the evaluations of a run's second half."""
-    reached = accuracy(run)
-    return float(reached.values[reached.steps >= run.steps / 2].mean())
+def tuned(run: Run) -> float:
+    """A finished run's accuracy on the problems that rates are chosen on."""
+    return run.scores()["tuning"]["accuracy"]
+
+
+def reported(run: Run) -> float:
+    """A finished run's accuracy on the problems that are reported."""
+    return run.scores()["reported"]["accuracy"]
+
+
+def _different(values: Any) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 def table(found: dict[str, Any]) -> list[str]:
-    """The findings of a comparison as lines of a Markdown table."""
+    """The findings of a comparison as Markdown: the methods, and the rates behind them."""
+    first = next(iter(found["methods"]))
+    samples = SAMPLES["reported"]
+    head = [
+        "method", "rate", f"Avg@{samples}", f"minus {first}, points", f"Best@{samples}", "Dist-4",
+        "tokens", f"steps to {found['target']:.1%}", "area",
+    ]  # fmt: skip
     lines = [
-        f"{found['pair']}: teacher {found['teacher']:.1%}, student {found['student']:.1%}; "
-        f"{found['steps']} steps, seeds {', '.join(map(str, found['seeds']))}",
+        f"{found['pair']}: {found['steps']} steps, seeds {', '.join(map(str, found['seeds']))}",
         "",
-        f"| method | rate | final accuracy | steps to {found['target']:.1%} | area |",
-        "|---|---|---|---|---|",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
     ]
+    for name in ("teacher", "student"):
+        lines.append(_row(name, "", f"{found[name]['accuracy']:.1%}", "", [found[name]], "", ""))
     for name, row in found["methods"].items():
         final, area = Estimate(**row["final"]), Estimate(**row["area"])
-        cells = (name, f"{row['learning_rate']:g}", final.percent(), _steps(row), area.percent())
-        lines.append(f"| {' | '.join(cells)} |")
+        beside = "" if name == first else Estimate(**row["difference"]).points()
+        rate = f"{row['learning_rate']:g}"
+        scores = row["scores"]
+        lines.append(_row(name, rate, final.percent(), beside, scores, _steps(row), area.percent()))
+    return lines + _grid(found)
+
+
+def _row(
+    name: str,
+    rate: str,
+    final: str,
+    beside: str,
+    scores: Sequence[dict[str, float]],
+    steps: str,
+    area: str,
+) -> str:
+    best, distinct, length = (
+        fmean(s[key] for s in scores) for key in ("best", "distinct_4", "length")
+    )
+    of_samples = (f"{best:.1%}", f"{distinct:.2f}", f"{length:.1f}")
+    return f"| {' | '.join((name, rate, final, beside, *of_samples, steps, area))} |"
+
+
+def _grid(found: dict[str, Any]) -> list[str]:
+    """Accuracy on the tuning problems by rate, where there was a choice."""
+    rows = {name: row["tuning"] for name, row in found["methods"].items()}
+    rates = sorted({rate for row in rows.values() for rate in row}, key=float)
+    if all(len(row) == 1 for row in rows.values()):
+        return []
+    lines = ["", f"| tuning, by rate | {' | '.join(rates)} |", "|---" * (len(rates) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [f"{row[rate]:.1%}" if rate in row else "" for rate in rates]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 

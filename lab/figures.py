@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.results import RESULTS, Curve
+from lab.results import Curve, result_file
 
 # One for each of the methods of a picture, in their order.
 COLORS = [
@@ -47,9 +47,8 @@ def draw_accuracy(
     axes.legend(frameon=False, fontsize=7)
 
 
-def save(figure: Figure, name: str) -> Path:
+def save(figure: Figure, name: str, quick: bool) -> Path:
     """Write a picture beside the results."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.png"
+    path = result_file(f"{name}.png", quick)
     figure.savefig(path, dpi=110)
     return path

@@ -23,7 +23,9 @@ from transformers import (
     set_seed,
 )
 
-CACHE = Path(__file__).parents[1] / ".cache" / "lab"
+# To be raised where a change of the code changes what models or runs come out as.
+VERSION = 1
+CACHE = Path(__file__).parents[1] / ".cache" / "lab" / f"v{VERSION}"
 END, PAD = "#", "_"
 EXAMPLES = 50_000
 

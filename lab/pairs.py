@@ -6,7 +6,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lab.models import Recipe, train
+from lab.models import CACHE, Recipe, train
+from lab.scores import Scores, scores
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class Moment:
     def path(self) -> Path:
         """The folder of the checkpoint; the model is trained first where it is not there."""
         return train(self.recipe) / f"checkpoint-{self.step}"
+
+    def scores(self) -> Scores:
+        """Its figures on held-out problems, computed once."""
+        file = CACHE / "scores" / self.recipe.folder.name / f"{self.step}.json"
+        return scores(self.path(), self.recipe.module, file)
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Pair:
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")
 PAIRS = {
     "sums": Pair(Moment(SUMS, 250), Moment(SUMS, 1500)),
-    "sorting": Pair(Moment(SORTING, 300), Moment(SORTING, 1500)),
+    "sorting": Pair(Moment(SORTING, 200), Moment(SORTING, 1500)),
     # Three layers of width 96, its own initialisation: only a bridge or the output connects it.
     "sums, other shape": Pair(
         Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1), 350), Moment(SUMS, 1500)

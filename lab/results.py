@@ -1,6 +1,5 @@
 """What runs left, as curves and figures, and how the lab's scripts write down what they found."""
 
-import importlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,16 +9,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from lab.models import CACHE
-from lab.pairs import PAIRS, Moment
+from lab.pairs import PAIRS
 from lab.runs import EVAL_SAMPLES, Run
 from oprd.analysis.machine import machine
-from oprd.evaluation.evaluate import evaluate_model
-from oprd.evaluation.tasks.load import load_task
 from oprd.training.callbacks import versions
 
 RESULTS = Path(__file__).parent / "results"
-MODEL_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -79,9 +74,16 @@ class Estimate:
 
     def percent(self) -> str:
         """As text, for shares between 0 and 1."""
+        return f"{self.mean:.1%}{self._interval('.1f')}"
+
+    def points(self) -> str:
+        """As text, for differences of shares, with their sign."""
+        return f"{100 * self.mean:+.1f}{self._interval('+.1f')}"
+
+    def _interval(self, form: str) -> str:
         if self.low is None or self.high is None:
-            return f"{self.mean:.1%}"
-        return f"{self.mean:.1%} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+            return ""
+        return f" [{100 * self.low:{form}}, {100 * self.high:{form}}]"
 
 
 def accuracy(run: Run) -> Curve:
@@ -89,26 +91,28 @@ def accuracy(run: Run) -> Curve:
     return Curve.of(run, f"eval/{PAIRS[run.pair].task}/avg@{EVAL_SAMPLES}")
 
 
-def model_accuracy(moment: Moment) -> float:
-    """Accuracy of a student or teacher of the lab on the held-out problems."""
-    task = load_task(f"python:{moment.recipe.module}")
-    evaluation = evaluate_model(
-        str(moment.path()),
-        None,
-        task,
-        samples=MODEL_SAMPLES,
-        max_new_tokens=importlib.import_module(moment.recipe.module).LONGEST_RESPONSE,
-        output=CACHE / "evaluations" / moment.recipe.folder.name / f"{moment.step}.jsonl",
-        batch_size=512,
-        progress=False,
-    )
-    return evaluation.summary.average.value
+def result_file(name: str, quick: bool) -> Path:
+    """Where an item's results belong; quick ones are kept apart from those that are committed."""
+    folder = RESULTS / "quick" if quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
 
 
-def write(name: str, found: dict[str, Any], table: Sequence[str]) -> Path:
+def read(name: str, quick: bool) -> dict[str, Any]:
+    """An item's results, or nothing where there are none yet."""
+    path = result_file(f"{name}.json", quick)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def differences(name: str) -> list[str]:
+    """The verdicts of an item's quick results that are not those of the whole ones."""
+    quick, whole = (read(name, of).get("verdicts", {}) for of in (True, False))
+    return [f"{name}: {claim}" for claim in quick if quick[claim] != whole.get(claim, quick[claim])]
+
+
+def write(name: str, found: dict[str, Any], table: Sequence[str], quick: bool) -> Path:
     """Write an item's findings, and their table, with versions and machine."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = result_file(f"{name}.json", quick)
     record = {"versions": versions(), "machine": machine(), **found, "table": list(table)}
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path

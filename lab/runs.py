@@ -1,8 +1,8 @@
 """One distillation run of the lab.
 
 A run is a value: everything that decides its numbers is in it, and its folder is named after it.
-A run that is there is not made again; one that was killed is made again from its beginning, which
-at a few minutes a run is simpler than to resume it.
+A run that is there is not made again; one that was killed while it trained is made again from its
+beginning, which at a few minutes a run is simpler than to resume it.
 """
 
 import hashlib
@@ -13,8 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+from transformers import PrinterCallback
+from transformers.utils import logging
+
 from lab.models import CACHE
+from lab.offpolicy import SOLUTIONS, START, TEACHER, OffPolicyTrainer, write_responses
 from lab.pairs import PAIRS
+from lab.scores import Scores, scores
+from oprd import OPRDConfig, OPRDTrainer
 from oprd.reports.curves import read_metrics
 
 EVAL_SAMPLES = 2
@@ -22,10 +29,14 @@ EVAL_SAMPLES = 2
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "loss_top_k": 4}
 RANK = 16
-BRIDGE = {"bridge": "fit", "bridge_rank": RANK, "bridge_prompts": 1000}
 REVERSE_KL = {"output_loss": "reverse_kl"}
-# The largest weight that the paper tries, 10; its distances are sums over the rank, ours are means.
-BRIDGE_WEIGHT = {"representation_weight": 10.0 * RANK}
+
+
+def _bridge(rank: int, mu: float, **settings: Any) -> dict[str, Any]:
+    """A bridge at the paper's weight µ, whose distances are sums over the rank; ours are means."""
+    fit = {"bridge": "fit", "bridge_rank": rank, "bridge_prompts": 1000}
+    return {**fit, "representation_weight": float(mu * rank), **settings}
+
 
 # Settings of `OPRDConfig`. The lab's vocabularies have 15 and 29 tokens, of which four are to it
 # what the paper's sixteen are to 152 thousand.
@@ -54,17 +65,32 @@ METHODS: dict[str, dict[str, Any]] = {
     "mean over tokens": {"reduction": "token"},
     "2 updates a rollout": {"updates_per_rollout": 2},
     "4 updates a rollout": {"updates_per_rollout": 4},
-    "Bridge": {**BRIDGE, **BRIDGE_WEIGHT},
-    "Bridge, rrr": {**BRIDGE, **BRIDGE_WEIGHT, "bridge_basis": "rrr"},
-    # The gradient at the last layer spans no more directions than this.
-    "Bridge, fisher": {**BRIDGE, **BRIDGE_WEIGHT, "bridge_basis": "fisher", "bridge_rank": 14},
-    "Bridge, rank 8": {**BRIDGE, **BRIDGE_WEIGHT, "bridge_rank": 8},
-    "Bridge, rank 32": {**BRIDGE, **BRIDGE_WEIGHT, "bridge_rank": 32},
-    "Bridge + reverse KL": {**BRIDGE, **BRIDGE_WEIGHT, **REVERSE_KL},
-    "Bridge, then reverse KL": {**BRIDGE, **BRIDGE_WEIGHT},
+    "Bridge": _bridge(RANK, 10),
+    "Bridge, rank 8": _bridge(8, 10),
+    "Bridge, rank 32": _bridge(32, 10),
+    "Bridge, rrr": _bridge(RANK, 10, bridge_basis="rrr"),
+    # The gradient at the last layer spans no more directions than these.
+    "Bridge, fisher": _bridge(14, 1, bridge_basis="fisher", normalize=False),
+    "Bridge, fisher, unit length": _bridge(14, 10, bridge_basis="fisher"),
+    "Bridge + reverse KL": _bridge(RANK, 1, **REVERSE_KL),
+    "10 Bridge + reverse KL": _bridge(RANK, 10, **REVERSE_KL),
+    "Bridge, fisher + reverse KL": _bridge(
+        14, 1, bridge_basis="fisher", normalize=False, **REVERSE_KL
+    ),
+    "Bridge, then reverse KL": _bridge(RANK, 10),
 }
-# Methods of two stages: the share of the steps that the first one takes, and the second's settings.
-SECOND_STAGES = {"Bridge, then reverse KL": (1 / 2, {**OUTPUT_ONLY, **REVERSE_KL})}
+# Methods that train on other responses than the student's rollouts, with who wrote them.
+OFF_POLICY = {
+    "OPRD on the teacher's responses": TEACHER,
+    "OPRD on the student's first responses": START,
+    "OPRD on worked solutions": SOLUTIONS,
+}
+METHODS |= {method: {} for method in OFF_POLICY}
+# Methods of two stages: the share of the steps that the first one takes, its rate, and the settings
+# of the second, whose rate is the run's.
+SECOND_STAGES = {
+    "Bridge, then reverse KL": (1 / 4, 1e-3, {**OUTPUT_ONLY, **REVERSE_KL}),
+}
 
 
 @dataclass(frozen=True)
@@ -97,9 +123,12 @@ class Run:
         chosen = {"positions": "all", **METHODS[self.method], **dict(self.options)}
         if self.method not in SECOND_STAGES:
             return {**chosen, "max_steps": self.steps}
-        share, second = SECOND_STAGES[self.method]
+        share, rate, second = SECOND_STAGES[self.method]
         first = round(share * self.steps)
-        stages = [{"steps": first}, {"steps": self.steps - first, **second}]
+        stages = [
+            {"steps": first, "learning_rate": rate},
+            {"steps": self.steps - first, **second},
+        ]
         return {**chosen, "stages": stages}
 
     @property
@@ -112,31 +141,47 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its metrics are complete."""
-        return (self.folder / "finished").exists()
+        """Whether its student is trained and evaluated."""
+        return self._scores.exists()
+
+    @property
+    def _scores(self) -> Path:
+        return self.folder / "scores.json"
 
     def metrics(self) -> list[dict[str, Any]]:
         """What it logged, one mapping a line, each with its `step`."""
         return read_metrics(self.folder)
 
+    def versions(self) -> dict[str, str]:
+        """Of what it was made with."""
+        record = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        return record["versions"]
+
+    def scores(self) -> Scores:
+        """The figures of its student, which must be trained."""
+        return scores(self.folder, PAIRS[self.pair].task, self._scores)
+
 
 def execute(run: Run) -> None:
-    """Distil, and leave metrics and student; what an earlier attempt left is dropped."""
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from transformers.utils import logging
-
-    from oprd import OPRDConfig, OPRDTrainer
-
+    """Distil and evaluate, and leave metrics, student and scores."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if not (run.folder / "trained").exists():
+        _distil(run)
+        (run.folder / "trained").touch()
+    run.scores()
+
+
+def _distil(run: Run) -> None:
+    """Train; what an earlier attempt left is dropped."""
+    source = OFF_POLICY.get(run.method)
     shutil.rmtree(run.folder, ignore_errors=True)
     pair = PAIRS[run.pair]
     task = pair.task_module
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=1000 + run.seed)
-    trainer = OPRDTrainer(
+    trainer = (OPRDTrainer if source is None else OffPolicyTrainer)(
         model=str(pair.student.path()),
         teacher_model=str(pair.teacher.path()),
         args=OPRDConfig(
@@ -160,7 +205,8 @@ def execute(run: Run) -> None:
         ),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
     )
+    if isinstance(trainer, OffPolicyTrainer):
+        trainer.responses = write_responses(source, pair, problems, run.folder, run.seed)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
-    (run.folder / "finished").touch()

@@ -1,27 +1,41 @@
-"""The students that the theory items compare: untouched, and taught by each kind of loss."""
+"""The students that the theory items look at: untouched, and taught by either kind of loss."""
 
 from pathlib import Path
 
+from lab.comparison import Comparison
 from lab.pairs import PAIRS
+from lab.results import read
 from lab.runs import Run
 
+PAIR = "sums"
 UNTOUCHED = "untouched"
-METHODS_COMPARED = ("OPRD", "reverse KL")
-RATE = 1e-3
+# Its runs are among those of the accuracy on the same pair, at each method's own best rate.
+COMPARISON = Comparison(PAIR, ("OPRD", "reverse KL"))
+ACCURACY = f"accuracy-{PAIR}"
 
 
-def taught(pair: str, quick: bool) -> list[Run]:
-    """The runs whose students are compared; those of the accuracy tables at the same rate."""
-    steps, seeds = (150, (0,)) if quick else (300, (0, 1, 2))
-    return [
-        Run(pair, method, RATE, seed, steps=steps) for seed in seeds for method in METHODS_COMPARED
-    ]
+def taught(quick: bool) -> list[Run]:
+    """The runs that are needed."""
+    return _comparison(quick).plan()
 
 
-def students(pair: str, quick: bool) -> dict[str, list[Path]]:
-    """The folders of models by what made them, one a finished seed."""
-    folders = {UNTOUCHED: [PAIRS[pair].student.path()]}
-    for run in taught(pair, quick):
-        if run.finished:
-            folders.setdefault(run.method, []).append(run.folder)
-    return folders
+def students(quick: bool) -> dict[str, list[Path]]:
+    """Folders of models by what taught them, one a seed.
+
+    Raises:
+        ValueError: their runs are not finished.
+    """
+    comparison = _comparison(quick)
+    runs = {method: comparison.best(method) for method in comparison.methods}
+    return {
+        UNTOUCHED: [PAIRS[PAIR].student.path()],
+        **{method: [run.folder for run in of] for method, of in runs.items()},
+    }
+
+
+def _comparison(quick: bool) -> Comparison:
+    if not quick:
+        return COMPARISON
+    methods = read(ACCURACY, quick=False).get("methods", {})
+    known = [method for method in COMPARISON.methods if method in methods]
+    return COMPARISON.quick({method: methods[method]["learning_rate"] for method in known})

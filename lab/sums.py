@@ -18,9 +18,9 @@ def answer(solution: str) -> str:
     return solution.rpartition("=")[2]
 
 
-def prompts() -> list[dict[str, str]]:
-    """The held-out problems."""
-    return [{"prompt": p, "answer": answer(s)} for p, s in examples("test", 250, seed=0)]
+def prompts(seed: int = 0) -> list[dict[str, str]]:
+    """Held-out problems; those of two seeds may share some."""
+    return [{"prompt": p, "answer": answer(s)} for p, s in examples("test", 250, seed)]
 
 
 def grade(text: str, gold: str) -> Grade:

@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from lab.comparison import Comparison
-from lab.items.accuracy import Accuracy
+from lab.items.compared import DIAGNOSTICS, Compared
 from lab.items.gradient_noise import GradientNoise
 from lab.items.head_geometry import HeadGeometry
 from lab.items.positions import Positions
 from lab.items.ranks import Ranks
-from lab.items.single import Single
 from lab.noise import Noise
-from lab.runs import Run
+from lab.runs import OFF_POLICY, Run
 
 
 class Item(Protocol):
@@ -51,11 +50,17 @@ _METHODS = (
 )
 _BRIDGES = Comparison(
     "sums, other shape",
-    ("Bridge", "reverse KL", "Bridge + reverse KL", "Bridge, then reverse KL"),
+    (
+        "reverse KL",
+        "Bridge",
+        "Bridge + reverse KL",
+        "10 Bridge + reverse KL",
+        "Bridge, then reverse KL",
+    ),
     steps=200,
-    rates=(1e-3, 2e-3, 5e-4),
+    rates=(5e-4, 1e-3, 2e-3),
 )
-_BASES = ("Bridge", "Bridge, rrr", "Bridge, fisher")
+_BASES = ("Bridge", "Bridge, rrr", "Bridge, fisher", "Bridge, fisher, unit length")
 _RANKS = ("Bridge", "Bridge, rank 8", "Bridge, rank 32")
 _ABLATIONS = (
     "OPRD",
@@ -76,53 +81,63 @@ _CHEAPER = (
     "2 updates a rollout",
     "4 updates a rollout",
 )
-_SHARES = (0.3, 0.1, 0.03, 0.01)
+_OFF_POLICY = ("OPRD", *OFF_POLICY)
+_NOISE = {
+    task: Noise(steps, shares=(0.3, 0.1, 0.03, 0.01))
+    for task, steps in {"sums": (250, 400, 600, 900, 1400), "sorting": (200, 400, 600, 900)}.items()
+}
 _ALL: tuple[Item, ...] = (
-    Accuracy(
-        "accuracy",
-        "Table 2, Figs. 1, 4-6, 9-11: accuracy and diagnostics by step",
-        tuple(Comparison(task, _METHODS) for task in ("sums", "sorting")),
+    *(
+        Compared(
+            f"accuracy-{task}",
+            "Table 2, Figs. 1, 4-6, 9-11: accuracy and diagnostics by step",
+            Comparison(task, _METHODS),
+            DIAGNOSTICS,
+        )
+        for task in ("sums", "sorting")
     ),
-    Single("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES),
-    Single(
+    Compared("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES),
+    Compared(
         "bridge-alone",
         "The bridge alone, in the paper's 500 steps",
-        replace(_BRIDGES, methods=_BRIDGES.methods[:1], steps=500, rates=(1e-3,)),
+        replace(_BRIDGES, methods=("Bridge",), steps=500, rates=(1e-3,)),
     ),
-    Single(
-        "bases",
-        "Eq. 12 and other bases of a bridge, at the rate that is best for Eq. 12",
-        replace(_BRIDGES, methods=_BASES, rates=(1e-3,)),
-    ),
-    Single(
+    Compared("bases", "Eq. 12 and other bases of a bridge", replace(_BRIDGES, methods=_BASES)),
+    Compared(
         "bridge-ranks",
-        "Learning through a bridge by rank, likewise",
+        "Learning through a bridge by rank, at one rate",
         replace(_BRIDGES, methods=_RANKS, rates=(1e-3,)),
     ),
     Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", _BRIDGES),
-    GradientNoise(
-        "gradient-noise",
-        "Theorems 1, 5, 6: variance and signal-to-noise ratio of gradients",
-        (
-            ("sums", Noise((250, 400, 600, 900, 1400), _SHARES)),
-            ("sorting", Noise((300, 400, 600, 900), _SHARES)),
-        ),
+    *(
+        GradientNoise(
+            f"gradient-noise-{task}",
+            "Theorems 1, 5, 6: variance and signal-to-noise ratio of gradients",
+            task,
+            noise,
+        )
+        for task, noise in _NOISE.items()
     ),
     HeadGeometry("head-geometry", "Theorems 2, 7, 8: what the LM head hides"),
     Positions("positions", "Fig. 8: cosine of the states on the first and last k tokens"),
-    Single(
+    Compared(
         "weights",
         "Fig. 7: top-1 with OPRD at weights 0, 1, 10",
         Comparison("sums", ("top-1", "top-1 + OPRD", "top-1 + 10 OPRD")),
     ),
-    Single(
+    Compared(
         "ablations",
-        "Ablations: layers, positions, unit length, reduction",
-        Comparison("sums", _ABLATIONS, rates=(1e-3, 2e-3)),
+        "Ablations: layers, positions, unit length, reduction, at one rate",
+        Comparison("sums", _ABLATIONS, rates=(1e-3,)),
     ),
-    Single(
+    Compared(
+        "off-policy",
+        "The same loss on responses that the student did not write, at one rate",
+        Comparison("sums", _OFF_POLICY, rates=(1e-3,)),
+    ),
+    Compared(
         "cheaper",
-        "Below the floor: constant prefixes, several updates a rollout",
+        "Below the floor: constant prefixes, several updates a rollout, at one rate",
         Comparison("sums", _CHEAPER, rates=(1e-3,)),
     ),
 )

@@ -22,12 +22,11 @@ from lab.pretrained import load_pretrained, write_additions
 from lab.readings import held_out_prompts, load_models, read_states, write_rollouts
 from lab.results import Estimate, write
 from lab.runs import Run
-from lab.students import students, taught
+from lab.students import PAIR, students, taught
 from oprd.core.capture import decoder
 from oprd.core.objective import OutputLoss
 from oprd.training.heads import lm_head
 
-PAIR = "sums"
 # Of a state's mean norm: small enough for losses to be quadratic in it.
 SIZE = 1e-3
 LOSSES = {
@@ -72,7 +71,7 @@ class HeadGeometry:
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""
-        return taught(PAIR, quick)
+        return taught(quick)
 
     def report(self, quick: bool) -> list[str]:
         """Write what was measured and a picture, and return the tables."""
@@ -80,7 +79,7 @@ class HeadGeometry:
         heads = {f"lab, {PAIR}": _lab_head(amount), PRETRAINED: _pretrained_head(amount)}
         errors = {
             student: [_error(folder, amount.rollouts) for folder in folders]
-            for student, folders in students(PAIR, quick).items()
+            for student, folders in students(quick).items()
         }
         found = {"amount": vars(amount), "size": SIZE, "heads": heads, "errors": errors}
         lines = [*heads_table(heads), "", *errors_table(errors)]
@@ -239,7 +238,13 @@ def _draw(found: dict[str, Any], name: str, quick: bool) -> None:
         }
         labels = list(means)
         places = np.arange(len(means)) + number * width
-        errors.bar(places, list(map(float, means.values())), width, color=figures.COLORS[number], label=label)
+        errors.bar(
+            places,
+            list(map(float, means.values())),
+            width,
+            color=figures.COLORS[number],
+            label=label,
+        )
     errors.set_xticks(np.arange(len(labels)) + width, labels, rotation=30, fontsize=8)
     errors.set_ylabel("‖Δh‖² / ‖h teacher‖²")
     errors.set_title("students' error by layer, and at the last by space", fontsize=10)

@@ -12,12 +12,11 @@ from lab.pretrained import load_pretrained, write_additions
 from lab.readings import Models, held_out_prompts, load_models, read_states, write_rollouts
 from lab.results import write
 from lab.runs import Run
-from lab.students import students, taught
+from lab.students import PAIR, students, taught
 from oprd.core.positions import select_positions
 from oprd.core.representation import row_distances
 from oprd.training.batch import MicroBatch
 
-PAIR = "sums"
 PRETRAINED = "SmolLM2-135M, untouched"
 ENDS: tuple[Literal["first_k", "last_k"], ...] = ("first_k", "last_k")
 
@@ -36,7 +35,7 @@ class Positions:
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""
-        return taught(PAIR, quick)
+        return taught(quick)
 
     def report(self, quick: bool) -> list[str]:
         """Write the curves and a picture, and return a table."""
@@ -44,7 +43,7 @@ class Positions:
         # One seed each: the means are over hundreds of rollouts.
         curves = {
             f"{PAIR}, {student}": _of_lab(folders[0], rollouts)
-            for student, folders in students(PAIR, quick).items()
+            for student, folders in students(quick).items()
         }
         curves[PRETRAINED] = _of_pretrained(additions)
         found = {"rollouts": rollouts, "additions": additions, "curves": curves}
@@ -128,9 +127,7 @@ def _draw(curves: dict[str, dict[str, Any]], name: str, quick: bool) -> None:
     figures.save(figure, name, quick)
 
 
-def _draw_ends(
-    axis: Axes, curve: dict[str, Any], of: str, color: str, label: str
-) -> None:
+def _draw_ends(axis: Axes, curve: dict[str, Any], of: str, color: str, label: str) -> None:
     first, last = (curve[end][of] for end in ENDS)
     axis.plot(curve["k"], first, "-", color=color, label=label, linewidth=1.4)
     axis.plot(curve["k"], last, "--", color=color, linewidth=1.4)

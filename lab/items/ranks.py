@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.comparison import Comparison
-from lab.results import RESULTS, write
+from lab.results import result_file, write
 from lab.runs import Run
 from oprd.reports.bridge import plot_bridge
+
+# Of no consequence: the bridge is fitted before the first step.
+RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Ranks:
     Attributes:
         name: of its files in `lab/results`.
         title: what of the paper it is.
-        full: a comparison whose first method trains through a bridge.
+        full: a comparison that trains through a bridge.
     """
 
     name: str
@@ -25,20 +28,19 @@ class Ranks:
     full: Comparison
 
     def plan(self, quick: bool) -> list[Run]:
-        """The run of the first rate and seed."""
-        comparison = self.full.at(quick)
-        return [comparison.run(comparison.methods[0], comparison.rates[0], comparison.seeds[0])]
+        """A run through a bridge, of the first seed."""
+        comparison = self.full.quick({}) if quick else self.full
+        return [comparison.run("Bridge", RATE, comparison.seeds[0])]
 
     def report(self, quick: bool) -> list[str]:
         """Write the fit's report and picture, and return the curve by rank."""
         (run,) = self.plan(quick)
-        name = f"{self.name}-quick" if quick else self.name
         fit = json.loads((run.folder / "bridge" / "report.json").read_text(encoding="utf-8"))
         # It names where the models lie on this machine.
         del fit["provenance"]
         lines = table(fit)
-        write(name, fit, lines)
-        plot_bridge(fit, RESULTS / f"{name}.png")
+        write(self.name, fit, lines, quick)
+        plot_bridge(fit, result_file(f"{self.name}.png", quick))
         return lines
 
 

@@ -5,7 +5,16 @@ import json
 DIAGNOSTICS = ("policy_gradient_loss", "reverse_kl", "student_entropy", "teacher_entropy")
 
 
-def finish(run, *accuracies):
+def scores(reported, tuning=None):
+    """Figures of a model that solves so much; by default the same of both kinds of problems."""
+    shares = {"reported": reported, "tuning": reported if tuning is None else tuning}
+    return {
+        part: {"accuracy": share, "best": 1.0, "distinct_4": 0.5, "length": 9.0}
+        for part, share in shares.items()
+    }
+
+
+def finish(run, *accuracies, tuning=None):
     """Leave what a run leaves that was evaluated so at its beginning, middle and end."""
     run.folder.mkdir(parents=True)
     steps = [0, run.steps // 2, run.steps]
@@ -15,4 +24,5 @@ def finish(run, *accuracies):
         logged = {f"diagnostics/{name}": value for name in DIAGNOSTICS}
         lines.append({"step": step, "rep_cosine": value, "completions/mean_length": 9, **logged})
     (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (run.folder / "finished").touch()
+    (run.folder / "run.json").write_text(json.dumps({"versions": {"oprd": "0"}}))
+    (run.folder / "scores.json").write_text(json.dumps(scores(accuracies[-1], tuning)))

@@ -2,51 +2,120 @@ import json
 
 import pytest
 
+from lab import comparison as module
 from lab import runs
 from lab.comparison import Comparison, table
-from tests.lab.fakes import finish
+from lab.pairs import Moment
+from tests.lab.fakes import finish, scores
+
+RATES = (5e-4, 1e-3, 2e-3)
 
 
 @pytest.fixture
 def comparison(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path)
-    return Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3, 2e-3), seeds=(0, 1))
+    monkeypatch.setattr(
+        Moment, "scores", lambda self: scores(1.0 if self.step > 1000 else 0.0), raising=True
+    )
+    return Comparison("sums", ("OPRD", "top-1"), steps=20, rates=RATES, seeds=(0, 1))
+
+
+def finish_grid(comparison, method, *tuning, reported=0.5):
+    for rate, share in zip(RATES, tuning, strict=True):
+        finish(comparison.run(method, rate, 0), 0.1, 0.3, reported, tuning=share)
+
+
+def of_seed(comparison, seed):
+    return [(run.method, run.learning_rate) for run in comparison.plan() if run.seed == seed]
 
 
 def test_the_grid_comes_first_and_then_each_method_at_its_best_rate(comparison):
-    assert {run.seed for run in comparison.plan()} == {0}
-    finish(comparison.run("OPRD", 1e-3, 0), 0.1, 0.3, 0.6)
-    assert {run.seed for run in comparison.plan()} == {0}
-    finish(comparison.run("OPRD", 2e-3, 0), 0.1, 0.4, 0.7)
-    later = [run for run in comparison.plan() if run.seed == 1]
-    assert [(run.method, run.learning_rate) for run in later] == [("OPRD", 2e-3)]
+    assert len(of_seed(comparison, 0)) == 6
+    assert of_seed(comparison, 1) == []
+    finish_grid(comparison, "OPRD", 0.6, 0.8, 0.7)
+    assert of_seed(comparison, 1) == [("OPRD", 1e-3)]
+    seeds = [run.seed for run in comparison.plan()]
+    assert seeds == sorted(seeds)
 
 
-def test_the_best_rate_is_that_of_the_second_half_and_not_of_the_start(comparison):
-    finish(comparison.run("top-1", 1e-3, 0), 0.9, 0.3, 0.5)
-    finish(comparison.run("top-1", 2e-3, 0), 0.1, 0.4, 0.5)
-    assert comparison.best("top-1")[0].learning_rate == 2e-3
+def test_rates_that_nearly_tie_are_compared_over_all_seeds(comparison):
+    finish_grid(comparison, "OPRD", 0.6, 0.8, 0.795)
+    assert of_seed(comparison, 1) == [("OPRD", 1e-3), ("OPRD", 2e-3)]
+    with pytest.raises(ValueError, match="not finished"):
+        comparison.best("OPRD")
+    finish(comparison.run("OPRD", 1e-3, 1), 0.1, 0.3, 0.5, tuning=0.7)
+    finish(comparison.run("OPRD", 2e-3, 1), 0.1, 0.3, 0.5, tuning=0.8)
+    assert {run.learning_rate for run in comparison.best("OPRD")} == {2e-3}
+
+
+@pytest.mark.parametrize(("tuning", "beyond"), [((0.8, 0.7, 0.6), 2e-4), ((0.6, 0.7, 0.8), 5e-3)])
+def test_a_grid_goes_on_beyond_a_best_rate_at_its_edge_until_that_gets_worse(
+    comparison, tuning, beyond
+):
+    finish_grid(comparison, "OPRD", *tuning)
+    assert set(comparison.grid("OPRD")) == {*RATES, beyond}
+    finish(comparison.run("OPRD", beyond, 0), 0.1, 0.3, 0.5, tuning=0.5)
+    assert set(comparison.grid("OPRD")) == {*RATES, beyond}
+    assert len(of_seed(comparison, 1)) == 1
+
+
+def test_a_grid_ends_where_the_ladder_ends(comparison, monkeypatch):
+    monkeypatch.setattr(module, "LADDER", RATES)
+    finish_grid(comparison, "OPRD", 0.6, 0.7, 0.8)
+    assert of_seed(comparison, 1) == [("OPRD", 2e-3)]
+
+
+def test_the_best_rate_is_that_of_the_tuning_problems_and_not_of_the_reported_ones(comparison):
+    for rate, reported in zip(RATES, (0.5, 0.6, 0.9), strict=True):
+        tuning = {5e-4: 0.4, 1e-3: 0.8, 2e-3: 0.6}[rate]
+        for seed in (0, 1):
+            finish(comparison.run("top-1", rate, seed), 0.1, 0.3, reported, tuning=tuning)
+    assert {run.learning_rate for run in comparison.best("top-1")} == {1e-3}
+
+
+def test_a_single_rate_holds_for_all_methods(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "CACHE", tmp_path)
+    comparison = Comparison("sums", ("OPRD", "top-1"), rates=(1e-3,))
+    assert len(comparison.plan()) == 2 * 3
+
+
+def test_the_quick_form_takes_half_the_steps_of_one_seed_at_the_rates_that_were_found(comparison):
+    runs = comparison.quick({"OPRD": 2e-3}).plan()
+    assert [(run.method, run.learning_rate, run.seed, run.steps) for run in runs] == [
+        ("OPRD", 2e-3, 0, 10),
+        ("top-1", 1e-3, 0, 10),
+    ]
 
 
 def test_the_best_rate_of_an_unfinished_grid_is_refused(comparison):
-    with pytest.raises(ValueError, match="'OPRD' on 'sums' is not finished"):
+    with pytest.raises(ValueError, match="'OPRD' on 'sums' are not finished"):
         comparison.best("OPRD")
 
 
-def test_findings_say_final_accuracy_and_the_steps_to_the_target(comparison, monkeypatch):
-    monkeypatch.setattr("lab.comparison.model_accuracy", lambda m: 1.0 if m.step > 1000 else 0.0)
-    for method, top in (("OPRD", 1.0), ("top-1", 0.8)):
-        for rate in comparison.rates:
-            for seed in comparison.seeds:
-                finish(comparison.run(method, rate, seed), 0.0, 0.5, top)
+def test_findings_say_final_accuracy_paired_differences_and_the_steps_to_the_target(comparison):
+    for method, top, tuning in (("OPRD", 1.0, (0.9, 1.0, 0.9)), ("top-1", 0.8, (0.1, 0.2, 0.1))):
+        finish_grid(comparison, method, *tuning, reported=top)
+        finish(comparison.run(method, 1e-3, 1), 0.0, 0.5, top)
     found = comparison.findings()
     assert found["target"] == pytest.approx(0.9)
-    assert found["methods"]["OPRD"]["steps_to_target"] == [pytest.approx(18)] * 2
-    assert found["methods"]["OPRD"]["final"]["mean"] == 1.0
-    text = "\n".join(table(json.loads(json.dumps(found))))
-    assert "| top-1 | 0.001 | 80.0% [80.0, 80.0] | not reached |" in text
+    assert found["methods"]["OPRD"]["steps_to_target"][1] == pytest.approx(18)
+    assert found["methods"]["top-1"]["difference"]["mean"] == pytest.approx(-0.2)
+    lines = table(json.loads(json.dumps(found)))
+    row = next(line for line in lines if line.startswith("| top-1 | 0.001"))
+    assert "| 80.0% [80.0, 80.0] | -20.0 [-20.0, -20.0] | 100.0% | 0.50 | 9.0 | not reached" in row
+    assert "| top-1 | 10.0% | 20.0% | 10.0% |" in lines
 
 
-def test_an_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="no method OPD"):
-        Comparison("sums", ("OPRD", "OPD"))
+def test_a_claim_holds_where_its_first_method_has_the_larger_area(comparison):
+    claimed = module.replace(comparison, claims=(("OPRD", "top-1"), ("top-1", "OPRD")))
+    for method, end in (("OPRD", 0.9), ("top-1", 0.6)):
+        finish_grid(comparison, method, 0.1, 0.2, 0.1, reported=end)
+        finish(comparison.run(method, 1e-3, 1), 0.0, 0.5, end)
+    verdicts = claimed.findings()["verdicts"]
+    assert verdicts == {"OPRD above top-1": True, "top-1 above OPRD": False}
+
+
+@pytest.mark.parametrize("unknown", [{"methods": ("OPD",)}, {"claims": (("OPRD", "OPD"),)}])
+def test_an_unknown_method_is_refused(unknown):
+    with pytest.raises(ValueError, match="OPD"):
+        Comparison("sums", **{"methods": ("OPRD",), **unknown})

@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from lab import figures, results, runs
+from lab import results, runs
 from lab.comparison import Comparison
 from lab.items import ITEMS, ranks
-from lab.items.accuracy import Accuracy
+from lab.items.compared import DIAGNOSTICS, Compared
 from lab.items.ranks import Ranks
-from lab.items.single import Single
-from tests.lab.fakes import finish
+from lab.pairs import Moment
+from tests.lab.fakes import finish, scores
 
 COMPARISON = Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3,), seeds=(0, 1))
 
@@ -16,9 +16,8 @@ COMPARISON = Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3,), seed
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path / "cache")
-    for module in (results, figures, ranks):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
-    monkeypatch.setattr("lab.comparison.model_accuracy", lambda m: 1.0 if m.step > 1000 else 0.0)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(Moment, "scores", lambda self: scores(1.0 if self.step > 1000 else 0.0))
     return tmp_path
 
 
@@ -26,28 +25,45 @@ def folders(tmp_path, monkeypatch):
 @pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
 def test_every_item_plans_runs_once_and_no_more_of_them_where_it_is_quick(item, quick):
     planned = item.plan(quick)
-    assert 0 < len(planned) == len(set(planned))
+    assert len(planned) == len(set(planned))
     assert len(item.plan(True)) <= len(item.plan(False))
 
 
-@pytest.mark.parametrize(
-    ("item", "file"),
-    [
-        (Single("one", "a title", COMPARISON), "one"),
-        (Accuracy("all", "a title", (COMPARISON,)), "all-sums"),
-    ],
-)
-def test_a_report_leaves_a_table_with_its_findings_and_a_picture(folders, item, file):
-    while lacking := [run for run in item.plan(False) if not run.finished]:
-        for run in lacking:
-            finish(run, 0.0, 0.5, 0.9 if run.method == "OPRD" else 0.6)
+@pytest.mark.parametrize("panels", [None, DIAGNOSTICS])
+def test_a_report_leaves_a_table_with_its_findings_and_a_picture(folders, panels):
+    item = Compared("one", "a title", COMPARISON, panels)
+    for run in item.plan(False):
+        finish(run, 0.0, 0.5, 0.9 if run.method == "OPRD" else 0.6)
     lines = item.report(False)
-    found = json.loads((folders / f"{file}.json").read_text())
+    found = json.loads((folders / "one.json").read_text())
     assert found["methods"]["OPRD"]["final"]["mean"] == pytest.approx(0.9)
-    assert found["table"] == lines[: len(found["table"])]
+    assert found["table"] == lines
     assert any(line.startswith("| top-1 | 0.001 | 60.0%") for line in lines)
     assert found["machine"] and found["versions"]
-    assert (folders / f"{file}.png").stat().st_size > 10_000
+    assert (folders / "one.png").stat().st_size > 10_000
+
+
+def test_a_quick_report_takes_the_committed_rates_and_leaves_the_committed_files_alone(folders):
+    whole = {"methods": {"OPRD": {"learning_rate": 2e-3}}, "verdicts": {"a": True, "b": True}}
+    (folders / "one.json").write_text(json.dumps(whole))
+    item = Compared("one", "a title", COMPARISON)
+    assert {run.method: run.learning_rate for run in item.plan(True)} == {
+        "OPRD": 2e-3,
+        "top-1": 1e-3,
+    }
+    for run in item.plan(True):
+        finish(run, 0.0, 0.5, 0.9)
+    item.report(True)
+    assert json.loads((folders / "one.json").read_text()) == whole
+    assert (folders / "quick" / "one.png").exists()
+
+
+def test_a_verdict_other_than_the_committed_one_is_a_difference(folders):
+    whole, quick = folders / "one.json", folders / "quick" / "one.json"
+    quick.parent.mkdir()
+    whole.write_text(json.dumps({"verdicts": {"a": True, "b": True}}))
+    quick.write_text(json.dumps({"verdicts": {"a": True, "b": False, "new": False}}))
+    assert results.differences("one") == ["one: b"]
 
 
 def test_the_ranks_of_a_bridge_are_those_of_its_report_without_this_machines_folders(

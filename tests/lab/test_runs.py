@@ -4,7 +4,7 @@ import pytest
 from filelock import FileLock
 
 from lab import queue, runs
-from lab.runs import METHODS, Run
+from lab.runs import METHODS, Run, execute
 from oprd import OPRDConfig
 
 
@@ -20,7 +20,7 @@ def executed(cache, monkeypatch):
     def execute(run):
         done.append(run)
         run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / "finished").touch()
+        (run.folder / "scores.json").touch()
 
     monkeypatch.setattr(queue, "execute", execute)
     return done
@@ -53,9 +53,27 @@ def test_a_method_that_was_changed_makes_another_run(cache, monkeypatch):
     assert Run("sums", "OPRD", 1e-3, 0).folder != before
 
 
-def test_two_stages_share_the_steps():
-    stages = Run("sums, other shape", "Bridge, then reverse KL", 1e-3, 0, steps=30).settings
-    assert [stage["steps"] for stage in stages["stages"]] == [15, 15]
+def test_the_second_of_two_stages_has_the_rest_of_the_steps_and_the_rate_of_the_run():
+    settings = Run("sums, other shape", "Bridge, then reverse KL", 5e-3, 0, steps=40).settings
+    assert [stage["steps"] for stage in settings["stages"]] == [10, 30]
+    first, second = OPRDConfig(
+        output_dir="unused", use_cpu=True, bf16=False, learning_rate=5e-3, **settings
+    ).objectives()
+    assert (first.learning_rate, first.output_loss) == (1e-3, "none")
+    assert (second.learning_rate, second.output_loss) == (5e-3, "reverse_kl")
+
+
+def test_a_run_that_was_killed_before_its_evaluation_is_not_trained_again(cache, monkeypatch):
+    trained = []
+    monkeypatch.setattr(runs, "_distil", trained.append)
+    monkeypatch.setattr(runs, "scores", lambda model, task, file: file.touch())
+    RUNS[0].folder.mkdir(parents=True)
+    execute(RUNS[0])
+    (RUNS[0].folder / "scores.json").unlink()
+    assert not RUNS[0].finished
+    execute(RUNS[0])
+    assert RUNS[0].finished
+    assert trained == RUNS[:1]
 
 
 def test_a_finished_run_is_not_made_again(executed):

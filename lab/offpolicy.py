@@ -1,0 +1,74 @@
+"""OPRD on responses that the student did not write: the control of what being on-policy adds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from lab.models import END
+from lab.pairs import Pair
+from oprd import OPRDTrainer
+from oprd.evaluation.generate import TransformersEngine
+from oprd.evaluation.models import load_model
+from oprd.evaluation.sampling import Sampling
+from oprd.training.bridge.rollouts import RenderedPrompt, collect_rollouts
+
+# Whose responses a run is trained on; the student's at the start stay what they are.
+TEACHER, START, SOLUTIONS = "teacher", "start", "solutions"
+Problems = Sequence[tuple[str, str]]
+
+
+class OffPolicyTrainer(OPRDTrainer):
+    """OPRD on given responses, one for each prompt; evaluation is the student's own.
+
+    Attributes:
+        responses: token ids by the prompt's.
+    """
+
+    responses: dict[tuple[int, ...], list[int]]
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
+        if not self.student.training:
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        return [list(self.responses[tuple(ids)]) for ids in prompt_ids]
+
+
+def write_responses(
+    source: str, pair: Pair, problems: Problems, folder: Path, seed: int
+) -> dict[tuple[int, ...], list[int]]:
+    """A response to each problem.
+
+    Args:
+        source: `TEACHER` or `START` (both at temperature 1, as rollouts are), or `SOLUTIONS`.
+        pair: whose teacher or student answers.
+        problems: prompts and worked solutions.
+        folder: where sampled responses are kept.
+        seed: of the samples.
+
+    Returns:
+        token ids, the end token included, by the prompt's.
+    """
+    writer = pair.teacher if source == TEACHER else pair.student
+    model, tokenizer = load_model(str(writer.path()))
+    if source == SOLUTIONS:
+        return {_ids(tokenizer, p): list(_ids(tokenizer, s + END)) for p, s in problems}
+    rollouts = collect_rollouts(
+        TransformersEngine(model, tokenizer, batch_size=512),
+        [RenderedPrompt(prompt, list(_ids(tokenizer, prompt))) for prompt, _ in problems],
+        Sampling(
+            1,
+            temperature=1.0,
+            top_p=1.0,
+            max_new_tokens=pair.task_module.LONGEST_RESPONSE,
+            seed=seed,
+        ),
+        {"source": source, "seed": seed},
+        folder,
+        progress=False,
+    )
+    return {tuple(rollout.prompt_ids): rollout.completion_ids for rollout in rollouts}
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text)["input_ids"])

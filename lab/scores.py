@@ -1,0 +1,70 @@
+"""How good the lab's models are, on problems that none of them was trained on.
+
+Learning rates are chosen on other problems than those that are reported.
+"""
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from oprd.evaluation.evaluate import evaluate_model
+from oprd.evaluation.tasks.base import Problem, Task
+from oprd.evaluation.tasks.load import load_task
+
+# Responses a problem, by what the problems are for.
+SAMPLES = {"reported": 8, "tuning": 4}
+
+Scores = dict[str, dict[str, float]]
+
+
+def scores(model: Path, task: str, file: Path) -> Scores:
+    """The figures of a model, from the file that keeps them or else into it.
+
+    Args:
+        model: its folder.
+        task: a module of the lab, such as `lab.sums`.
+        file: JSON, complete or absent.
+
+    Returns:
+        `accuracy`, `best` (of all samples), `distinct_4` and `length` (tokens), for the `reported`
+        and for the `tuning` problems.
+    """
+    if not file.exists():
+        found = {part: _figures(model, task, part) for part in SAMPLES}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".part")
+        unfinished.write_text(json.dumps(found, indent=1))
+        unfinished.replace(file)
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def held_out(task: str, part: str) -> Task:
+    """The `reported` problems of a task, or the `tuning` ones, which are none of them."""
+    reported = load_task(f"python:{task}")
+    if part == "reported":
+        return reported
+    asked = {problem.prompt for problem in reported.problems}
+    rows = importlib.import_module(task).prompts(seed=1)
+    others = [row for row in rows if row["prompt"] not in asked]
+    problems = (Problem(str(i), row["prompt"], row["answer"]) for i, row in enumerate(others))
+    return replace(reported, name=f"{task}, {part}", problems=tuple(problems))
+
+
+def _figures(model: Path, task: str, part: str) -> dict[str, float]:
+    summary = evaluate_model(
+        str(model),
+        None,
+        held_out(task, part),
+        samples=SAMPLES[part],
+        max_new_tokens=importlib.import_module(task).LONGEST_RESPONSE,
+        batch_size=512,
+        progress=False,
+    ).summary
+    return {
+        "accuracy": summary.average.value,
+        "best": summary.best.value,
+        # Of tokens: a solution is one word.
+        "distinct_4": summary.distinct[4],
+        "length": summary.length["all"].mean,
+    }
