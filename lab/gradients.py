@@ -134,9 +134,8 @@ class Objectives:
     def _loss(self, method: str, token_ids: Tensor | None) -> LossSum:
         output = output_loss(method)
         if output is not None:
-            return output(
-                *self._last(), self._batch.response_ids if token_ids is None else token_ids
-            )
+            ids = self._batch.response_ids if token_ids is None else token_ids
+            return output(*self._last(), self._batch.response, ids)
         pairs = pair_layers(self._layers, len(self._layers), len(self._layers))
         comparison = LayerComparison(dict(self._teacher), pairs, self._batch.positions)
         for layer, rows in self._student.items():

@@ -100,8 +100,8 @@ def token_noise(at: Objectives, draws: int, generator: torch.Generator) -> dict[
 
 def rollout_noise(
     models: Models, pair: Pair, noise: Noise, *, new_prompts: bool
-) -> dict[str, dict[str, float]]:
-    """Signal, variance and SNR of each objective over new rollouts.
+) -> dict[str, dict[str, float | None]]:
+    """Signal, variance and SNR of each objective over new rollouts; None where none differed.
 
     Args:
         models: the student and its teacher.
@@ -115,7 +115,12 @@ def rollout_noise(
         for method, of_method in moments.items():
             of_method.add(at.gradient(method))
     return {
-        method: {"snr": of.snr, "signal": of.squared_mean, "variance": of.variance}
+        method: {
+            # JSON has no infinity.
+            "snr": of.snr if of.variance else None,
+            "signal": of.squared_mean,
+            "variance": of.variance,
+        }
         for method, of in moments.items()
     }
 

@@ -1,5 +1,6 @@
 """How noisy the gradients of the objectives are as the student comes closer to its teacher."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,12 +51,19 @@ class GradientNoise:
 def verdicts(found: dict[str, Any]) -> dict[str, bool]:
     """What quick and whole measurements should agree on."""
     points = [*found["training"], *found["line"]]
-    clear = all(p["prompts"]["OPRD"]["snr"] > p["prompts"]["reverse KL"]["snr"] for p in points)
+    over_prompts = [
+        [_number(point["prompts"][method]["snr"]) for method in ("OPRD", "reverse KL")]
+        for point in points
+    ]
     return {
         "over tokens only top-1 has a variance": deterministic(points),
-        "over prompts OPRD's SNR is above the reverse KL's": clear,
+        "over prompts OPRD's SNR is above the reverse KL's": all(a > b for a, b in over_prompts),
         "on the line top-1's SNR falls more slowly than δ": found["slopes"]["line"]["slope"] < 1,
     }
+
+
+def _number(snr: float | None) -> float:
+    return math.inf if snr is None else snr
 
 
 def deterministic(points: Sequence[dict[str, Any]]) -> bool:
@@ -94,8 +102,10 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _snr(value: float) -> str:
+def _snr(value: float | None) -> str:
     """Whatever is not above zero is what noise hides."""
+    if value is None:
+        return "∞"
     if value <= 0:
         return "≈ 0"
     return f"{value:.2g}" if value < 100 else f"{value:,.0f}" if value < 1e4 else f"{value:.0e}"
@@ -115,6 +125,7 @@ def _draw(found: dict[str, Any], name: str, quick: bool) -> None:
         axis.set_title(f"{label} (x: checkpoints)", fontsize=10)
     for axis in (given, *anew):
         axis.set(xscale="log", yscale="log", xlabel="δ (nats)", ylabel="SNR of the gradient")
+    for axis in (given, anew[0]):
         axis.legend(frameon=False, fontsize=7)
     figures.save(figure, name, quick)
 
@@ -140,6 +151,6 @@ def _draw_tokens(axis: Axes, trajectories: dict[str, Sequence[dict[str, Any]]]) 
 def _positive(
     points: Sequence[dict[str, Any]], source: str, method: str
 ) -> tuple[list[float], list[float]]:
-    """Divergences and SNRs, without the points whose noise hides the signal."""
-    kept = [point for point in points if point[source][method]["snr"] > 0]
+    """Divergences and SNRs, without the points where noise hides the signal or there is none."""
+    kept = [point for point in points if 0 < _number(point[source][method]["snr"]) < math.inf]
     return [p["delta"] for p in kept], [p[source][method]["snr"] for p in kept]

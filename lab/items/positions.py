@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from matplotlib.axes import Axes
 
 from lab import figures
@@ -65,7 +66,7 @@ def cosine_curves(models: Models, batch: MicroBatch) -> dict[str, Any]:
     student, teacher = read_states(models.student, batch), read_states(models.teacher, batch)
     by_layer = {layer: row_distances(student[layer], teacher[layer]).cosine for layer in student}
     last = by_layer[max(by_layer)]
-    mean = sum(by_layer.values()) / len(by_layer)
+    mean = torch.stack(list(by_layer.values())).mean(dim=0)
     longest = batch.response.shape[1]
     found: dict[str, Any] = {"k": list(range(1, longest + 1))}
     for end in ENDS:
