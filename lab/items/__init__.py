@@ -10,7 +10,11 @@ from typing import Protocol
 from lab.comparison import Comparison
 from lab.items.compared import DIAGNOSTICS, Compared
 from lab.items.cost import LAB_OPD, Case, Cost
+from lab.items.gradient_noise import GradientNoise
+from lab.items.head_geometry import HeadGeometry
+from lab.items.positions import Positions
 from lab.items.ranks import Ranks
+from lab.noise import Noise
 from lab.runs import OFF_POLICY, Run
 
 
@@ -79,6 +83,10 @@ _CHEAPER = (
     "4 updates a rollout",
 )
 _OFF_POLICY = ("OPRD", *OFF_POLICY)
+_NOISE = {
+    task: Noise(steps, shares=(0.3, 0.1, 0.03, 0.01))
+    for task, steps in {"sums": (250, 400, 600, 900, 1400), "sorting": (200, 400, 600, 900)}.items()
+}
 _ALL: tuple[Item, ...] = (
     *(
         Compared(
@@ -116,6 +124,17 @@ _ALL: tuple[Item, ...] = (
         replace(_BRIDGES, methods=_RANKS, rates=(1e-3,)),
     ),
     Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", _BRIDGES),
+    *(
+        GradientNoise(
+            f"gradient-noise-{task}",
+            "Theorems 1, 5, 6: variance and signal-to-noise ratio of gradients",
+            task,
+            noise,
+        )
+        for task, noise in _NOISE.items()
+    ),
+    HeadGeometry("head-geometry", "Theorems 2, 7, 8: what the LM head hides"),
+    Positions("positions", "Fig. 8: cosine of the states on the first and last k tokens"),
     Compared(
         "weights",
         "Fig. 7: top-1 with OPRD at weights 0, 1, 10",

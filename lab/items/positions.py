@@ -1,0 +1,134 @@
+"""How alike the states of student and teacher are by the place in the response."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from matplotlib.axes import Axes
+
+from lab import figures
+from lab.pairs import PAIRS
+from lab.pretrained import load_pretrained, write_additions
+from lab.readings import Models, held_out_prompts, load_models, read_states, write_rollouts
+from lab.results import write
+from lab.runs import Run
+from lab.students import PAIR, students, taught
+from oprd.core.positions import select_positions
+from oprd.core.representation import row_distances
+from oprd.training.batch import MicroBatch
+
+PRETRAINED = "SmolLM2-135M, untouched"
+ENDS: tuple[Literal["first_k", "last_k"], ...] = ("first_k", "last_k")
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Cosines on the first and on the last k tokens, for several students.
+
+    Attributes:
+        name: of its files in `lab/results`.
+        title: what of the paper it is.
+    """
+
+    name: str
+    title: str
+
+    def plan(self, quick: bool) -> list[Run]:
+        """The runs whose students are looked at."""
+        return taught(quick)
+
+    def report(self, quick: bool) -> list[str]:
+        """Write the curves and a picture, and return a table."""
+        rollouts, additions = (100, 2) if quick else (250, 8)
+        # One seed each: the means are over hundreds of rollouts.
+        curves = {
+            f"{PAIR}, {student}": _of_lab(folders[0], rollouts)
+            for student, folders in students(quick).items()
+        }
+        curves[PRETRAINED] = _of_pretrained(additions)
+        found = {"rollouts": rollouts, "additions": additions, "curves": curves}
+        lines = table(curves)
+        write(self.name, found, lines, quick)
+        _draw(curves, self.name, quick)
+        return lines
+
+
+def cosine_curves(models: Models, batch: MicroBatch) -> dict[str, Any]:
+    """Mean cosines on the first and last k tokens of each response, for every k.
+
+    A response shorter than k gives all that it has; each token weighs the same.
+
+    Returns:
+        the values of `k`, and under "first_k" and "last_k" those of the last layer, `last`, and of
+        the mean of all layers, `mean`.
+    """
+    student, teacher = read_states(models.student, batch), read_states(models.teacher, batch)
+    by_layer = {layer: row_distances(student[layer], teacher[layer]).cosine for layer in student}
+    last = by_layer[max(by_layer)]
+    mean = torch.stack(list(by_layer.values())).mean(dim=0)
+    longest = batch.response.shape[1]
+    found: dict[str, Any] = {"k": list(range(1, longest + 1))}
+    for end in ENDS:
+        masks = [
+            select_positions(batch.response, end, k)[batch.response] for k in range(1, longest + 1)
+        ]
+        found[end] = {
+            name: [float(values[mask].mean()) for mask in masks]
+            for name, values in (("last", last), ("mean", mean))
+        }
+    return found
+
+
+def _of_lab(folder: Path, rollouts: int) -> dict[str, Any]:
+    pair = PAIRS[PAIR]
+    models = load_models(folder, pair.teacher.path())
+    prompts = held_out_prompts(pair, rollouts)
+    limit = pair.task_module.LONGEST_RESPONSE
+    return cosine_curves(
+        models, write_rollouts(models.student, models.tokenizer, prompts, limit, seed=0)
+    )
+
+
+def _of_pretrained(additions: int) -> dict[str, Any]:
+    models = load_pretrained()
+    return cosine_curves(models, write_additions(models, additions, seed=0))
+
+
+def table(curves: dict[str, dict[str, Any]]) -> list[str]:
+    """Cosines on a quarter of the longest response at either end, and on all of it."""
+    lines = [
+        "| student | k | last layer: first k | last k | all | mean of layers: first k | last k "
+        "| all |",
+        "|" + "---|" * 8,
+    ]
+    for name, curve in curves.items():
+        place = max(0, len(curve["k"]) // 4 - 1)
+        cells = [
+            f"{100 * value:.1f}%"
+            for of in ("last", "mean")
+            for value in (
+                curve["first_k"][of][place], curve["last_k"][of][place], curve["last_k"][of][-1]
+            )
+        ]  # fmt: skip
+        lines.append(f"| {name} | {curve['k'][place]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _draw(curves: dict[str, dict[str, Any]], name: str, quick: bool) -> None:
+    figure, axes = figures.panels(1, 2)
+    for axis, (of, title) in zip(
+        axes, (("last", "last layer"), ("mean", "mean of layers")), strict=True
+    ):
+        for color, (label, curve) in zip(figures.COLORS, curves.items(), strict=False):
+            _draw_ends(axis, curve, of, color, label)
+        axis.set_title(f"{title}: first k (solid), last k (dashed)", fontsize=10)
+        axis.set(xscale="log", xlabel="k (tokens)", ylabel="cosine of the states")
+    axes[0].legend(frameon=False, fontsize=7)
+    figures.save(figure, name, quick)
+
+
+def _draw_ends(axis: Axes, curve: dict[str, Any], of: str, color: str, label: str) -> None:
+    first, last = (curve[end][of] for end in ENDS)
+    axis.plot(curve["k"], first, "-", color=color, label=label, linewidth=1.4)
+    axis.plot(curve["k"], last, "--", color=color, linewidth=1.4)

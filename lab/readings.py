@@ -1,0 +1,101 @@
+"""Rollouts of a student, and the states of both models while they read them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+from lab.pairs import Pair
+from oprd.core.capture import num_layers
+from oprd.core.layers import select_layers
+from oprd.core.reduction import supervised_count
+from oprd.evaluation.generate import (
+    Request,
+    TransformersEngine,
+    evaluation_mode,
+    left_pad,
+    render_prompt,
+)
+from oprd.evaluation.models import load_model
+from oprd.evaluation.sampling import Sampling
+from oprd.evaluation.tasks.base import Prompt
+from oprd.training.batch import MicroBatch
+from oprd.training.reading import read
+
+# The seed of a rollout is that of a sample of this "task".
+SEED_NAME = "readings"
+
+
+class Models(NamedTuple):
+    """A student and a teacher of one tokenizer, in evaluation mode."""
+
+    student: Any
+    teacher: Any
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_models(student: Path, teacher: Path) -> Models:
+    """Load two models from their folders."""
+    model, tokenizer = load_model(str(student))
+    return Models(model, load_model(str(teacher))[0], tokenizer)
+
+
+def held_out_prompts(pair: Pair, count: int) -> list[Prompt]:
+    """The first held-out problems of a pair's task."""
+    return [prompt for prompt, _ in pair.task_module.examples("test", count, seed=0)]
+
+
+def write_rollouts(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], limit: int, seed: int
+) -> MicroBatch:
+    """One rollout a prompt at temperature 1, all of its tokens supervised.
+
+    Args:
+        model: what writes.
+        tokenizer: its own.
+        prompts: B of them.
+        limit: most tokens of a response.
+        seed: of all rollouts; each prompt has random numbers of its own.
+    """
+    sampling = Sampling(samples=1, temperature=1.0, top_p=1.0, max_new_tokens=limit, seed=seed)
+    requests = [
+        Request(
+            str(number),
+            0,
+            tuple(render_prompt(tokenizer, prompt)[1]),
+            sampling.pair_seed(SEED_NAME, str(number), 0),
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+    engine = TransformersEngine(model, tokenizer, len(requests), sort_by_length=False)
+    (responses,) = engine.generate(requests, sampling)
+    return _batch([(response.request.prompt_ids, response.ids) for response in responses])
+
+
+def read_states(model: Any, batch: MicroBatch) -> dict[int, Tensor]:
+    """States [N, D] by layer, all layers, of the N positions that predict response tokens."""
+    layers = select_layers("all", num_layers(model))
+    with torch.no_grad(), evaluation_mode(model):
+        return dict(read(model, batch, layers).states)
+
+
+def _batch(rollouts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> MicroBatch:
+    """Prompts and responses as token ids, left- and right-padded."""
+    prompts = left_pad([prompt for prompt, _ in rollouts], 0)
+    responses = [torch.tensor(response) for _, response in rollouts]
+    written = pad_sequence([torch.ones_like(r, dtype=torch.bool) for r in responses], True)
+    response_ids = pad_sequence(responses, True)
+    count = supervised_count(written)
+    return MicroBatch(
+        input_ids=torch.cat([prompts["input_ids"], response_ids], dim=1),
+        attention_mask=torch.cat([prompts["attention_mask"], written.long()], dim=1),
+        response_ids=response_ids,
+        response=written,
+        positions=written,
+        response_count=count,
+        position_count=count,
+    )

@@ -1,0 +1,41 @@
+"""The students that the theory items look at: untouched, and taught by either kind of loss."""
+
+from pathlib import Path
+
+from lab.comparison import Comparison
+from lab.pairs import PAIRS
+from lab.results import read
+from lab.runs import Run
+
+PAIR = "sums"
+UNTOUCHED = "untouched"
+# Its runs are among those of the accuracy on the same pair, at each method's own best rate.
+COMPARISON = Comparison(PAIR, ("OPRD", "reverse KL"))
+ACCURACY = f"accuracy-{PAIR}"
+
+
+def taught(quick: bool) -> list[Run]:
+    """The runs that are needed."""
+    return _comparison(quick).plan()
+
+
+def students(quick: bool) -> dict[str, list[Path]]:
+    """Folders of models by what taught them, one a seed.
+
+    Raises:
+        ValueError: their runs are not finished.
+    """
+    comparison = _comparison(quick)
+    runs = {method: comparison.best(method) for method in comparison.methods}
+    return {
+        UNTOUCHED: [PAIRS[PAIR].student.path()],
+        **{method: [run.folder for run in of] for method, of in runs.items()},
+    }
+
+
+def _comparison(quick: bool) -> Comparison:
+    if not quick:
+        return COMPARISON
+    methods = read(ACCURACY, quick=False).get("methods", {})
+    known = [method for method in COMPARISON.methods if method in methods]
+    return COMPARISON.quick({method: methods[method]["learning_rate"] for method in known})

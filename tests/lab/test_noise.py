@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+
+from lab import noise
+from lab.gradients import Objectives
+from lab.noise import Noise, rollout_noise, slope, token_noise
+from tests.lab.theory import models, rollouts
+
+
+def test_the_slope_is_that_of_the_logarithms():
+    points = [{"delta": d, "tokens": {"snr": 3 * d**0.5}} for d in (1, 0.1, 0.01, 1e-5)]
+    assert slope(points)["slope"] == pytest.approx(0.5)
+    assert slope(points)["error"] == pytest.approx(0, abs=1e-6)
+
+
+def test_only_the_sampled_token_has_noise_at_fixed_prefixes():
+    pair = models()
+    at = Objectives(pair.student, pair.teacher, rollouts(pair))
+    found = token_noise(at, 16, torch.Generator().manual_seed(0))
+    assert found["variance"] > 0
+    assert set(found["variance_of_others"].values()) == {0}
+    assert found["low"] <= found["snr"] <= found["high"]
+    assert found["snr"] == pytest.approx(found["signal"] / found["variance"])
+
+
+def test_new_rollouts_make_every_objective_noisy(monkeypatch):
+    pair = models()
+    monkeypatch.setattr(noise, "_objectives", lambda *_: next(made))
+    made = (
+        Objectives(
+            pair.student,
+            pair.teacher,
+            noise.write_rollouts(pair.student, pair.tokenizer, ["a", "1+2="], 6, seed),
+        )
+        for seed in range(4)
+    )
+    found = rollout_noise(pair, None, Noise((0,), (), batches=4), new_prompts=False)
+    assert set(found) == set(noise.METHODS_MEASURED)
+    assert all(0 < of["variance"] < np.inf for of in found.values())
+
+
+def test_a_student_on_the_line_is_a_share_of_the_way_off():
+    pair, start = models(), models()
+    noise._approach(pair, 0.25)
+    for now, before, teacher in zip(
+        *(m.parameters() for m in (pair.student, start.student, pair.teacher)), strict=True
+    ):
+        torch.testing.assert_close(now, teacher + 0.25 * (before - teacher))
