@@ -4,6 +4,7 @@ from functools import partial
 from typing import Annotated
 
 import typer
+from transformers.utils import logging
 
 from lab import page, queue
 from lab.items import ITEMS
@@ -31,6 +32,7 @@ def run(
     unknown = [name for name in names or () if name not in ITEMS]
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: an item is one of {', '.join(ITEMS)}.")
+    logging.disable_progress_bar()
     for name in names or ITEMS:
         queue.finish(partial(ITEMS[name].plan, quick), workers)
         typer.echo("\n".join(["", f"{name}: {ITEMS[name].title}", *ITEMS[name].report(quick)]))

@@ -83,7 +83,8 @@ def _trained(
         vocab_size = 0
         if args.reads_heads or diagnose:
             # Random tokens are as good as any: what the longer head has more of is left out.
-            vocab_size = common_vocabulary(student, teacher, same_meaning=True, top_k=TOP_K)
+            top_k = TOP_K if diagnose or args.output_loss == "topk" else 1
+            vocab_size = common_vocabulary(student, teacher, same_meaning=True, top_k=top_k)
         comparable = args.bridge is not None or same_width(student, teacher)
         update = Update(args, pairs, comparable=comparable, vocab_size=vocab_size)
         if args.bridge is not None:
