@@ -35,6 +35,12 @@ def gradients(scene: Scene, name: str) -> dict[str, torch.Tensor]:
     return {n: p.grad for n, p in scene.student.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("name", ["sampled", "reverse_kl"])
+def test_what_has_no_top_16_is_measured_on_a_vocabulary_of_fewer_tokens(name):
+    few = replace(SMALL, vocab_size=12)
+    assert gradients(Scene(few, Models(few)), name)
+
+
 def entry(result: dict, name: str, point: int = 0) -> dict:
     return next(e for e in result["points"][point]["objectives"] if e["name"] == name)
 
