@@ -175,13 +175,12 @@ def execute(run: Run) -> None:
 
 def _distil(run: Run) -> None:
     """Train; what an earlier attempt left is dropped."""
-    source = OFF_POLICY.get(run.method)
     shutil.rmtree(run.folder, ignore_errors=True)
     pair = PAIRS[run.pair]
     task = pair.task_module
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=1000 + run.seed)
-    trainer = (OPRDTrainer if source is None else OffPolicyTrainer)(
+    trainer = (OffPolicyTrainer if run.method in OFF_POLICY else OPRDTrainer)(
         model=str(pair.student.path()),
         teacher_model=str(pair.teacher.path()),
         args=OPRDConfig(
@@ -206,6 +205,7 @@ def _distil(run: Run) -> None:
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
     )
     if isinstance(trainer, OffPolicyTrainer):
+        source = OFF_POLICY[run.method]
         trainer.responses = write_responses(source, pair, problems, run.folder, run.seed)
     trainer.remove_callback(PrinterCallback)
     trainer.train()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from oprd.evaluation.evaluate import evaluate_model
-from oprd.evaluation.tasks.base import Problem, Task
+from oprd.evaluation.tasks.base import Problem, Task, prompt_text
 from oprd.evaluation.tasks.load import load_task
 
 # Responses a problem, by what the problems are for.
@@ -44,7 +44,7 @@ def held_out(task: str, part: str) -> Task:
     reported = load_task(f"python:{task}")
     if part == "reported":
         return reported
-    asked = {problem.prompt for problem in reported.problems}
+    asked = {prompt_text(problem.prompt) for problem in reported.problems}
     rows = importlib.import_module(task).prompts(seed=1)
     others = [row for row in rows if row["prompt"] not in asked]
     problems = (Problem(str(i), row["prompt"], row["answer"]) for i, row in enumerate(others))
@@ -64,7 +64,7 @@ def _figures(model: Path, task: str, part: str) -> dict[str, float]:
     return {
         "accuracy": summary.average.value,
         "best": summary.best.value,
-        # Of tokens: a solution is one word.
-        "distinct_4": summary.distinct[4],
-        "length": summary.length["all"].mean,
+        # Of tokens: a solution is one word. Where no response has four of them there are none.
+        "distinct_4": summary.distinct[4] or 0.0,
+        "length": summary.length["all"].mean or 0.0,
     }
