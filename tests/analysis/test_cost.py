@@ -211,6 +211,24 @@ def test_a_bridge_of_narrow_models_is_measured_at_the_rank_that_they_have(tmp_pa
     assert gradients(Scene(setup, Models(setup)), "oprd_bridge")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_through_a_bridge_an_update_holds_no_more_than_its_floor():
+    # With gradient checkpointing little else is held, so that whole rows of the teacher show.
+    setup = Setup(
+        layers_count=10,
+        vocab_size=300,
+        prompt_length=16,
+        response_length=240,
+        gradient_checkpointing=True,
+        device="cpu",
+    )
+    names = ("floor", "oprd_bridge", "oprd")
+    floor, bridged, whole_rows = (bytes_in_fresh_process(setup, name) for name in names)
+    assert bridged <= 1.02 * floor
+    assert whole_rows > 1.1 * floor
+
+
 def test_gradient_checkpointing_changes_no_gradient(scene):
     setup = replace(SMALL, gradient_checkpointing=True)
     other = Scene(setup, Models(setup))
