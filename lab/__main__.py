@@ -16,10 +16,11 @@ app = typer.Typer(add_completion=False, help="Figures and tables of the paper, m
 @app.command("list")
 def list_items() -> None:
     """What there is, and how many of the runs known to be needed are made."""
+    width = max(map(len, ITEMS))
     for name, item in ITEMS.items():
         runs = item.plan(quick=False)
         made = f"{sum(run.finished for run in runs)} of {len(runs)}"
-        typer.echo(f"{name:14}{made:>9} runs  {item.title}")
+        typer.echo(f"{name:{width}}{made:>9} runs  {item.title}")
 
 
 @app.command()

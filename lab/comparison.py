@@ -63,7 +63,7 @@ class Comparison:
         Args:
             chosen: the rates that the whole comparison found best.
         """
-        rates = dict.fromkeys(self.methods, 1e-3) | dict(chosen)
+        rates = {method: chosen.get(method, 1e-3) for method in self.methods}
         return replace(self, steps=self.steps // 2, seeds=self.seeds[:1], chosen=rates)
 
     def run(self, method: str, rate: float, seed: int) -> Run:

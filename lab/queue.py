@@ -27,6 +27,8 @@ def finish(plan: Plan, workers: int) -> None:
     Raises:
         SystemExit: a worker failed.
     """
+    if all(run.finished for run in plan()):
+        return
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers) as pool:

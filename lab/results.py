@@ -104,6 +104,12 @@ def read(name: str, quick: bool) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def committed_rates(name: str) -> dict[str, float]:
+    """The rates that a whole comparison found best, by method; none where it has no results yet."""
+    methods = read(name, quick=False).get("methods", {})
+    return {method: row["learning_rate"] for method, row in methods.items()}
+
+
 def differences(name: str) -> list[str]:
     """The verdicts of an item's quick results that are not those of the whole ones."""
     quick, whole = (read(name, of).get("verdicts", {}) for of in (True, False))

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from lab.comparison import Comparison
 from lab.pairs import PAIRS
-from lab.results import read
+from lab.readings import Models, held_out_prompts, load_models, write_rollouts
+from lab.results import committed_rates
 from lab.runs import Run
+from oprd.training.batch import MicroBatch
 
 PAIR = "sums"
 UNTOUCHED = "untouched"
@@ -33,9 +35,14 @@ def students(quick: bool) -> dict[str, list[Path]]:
     }
 
 
+def read_student(folder: Path, rollouts: int) -> tuple[Models, MicroBatch]:
+    """A student in a folder beside its teacher, and what it writes on held-out problems."""
+    pair = PAIRS[PAIR]
+    models = load_models(folder, pair.teacher.path())
+    prompts = held_out_prompts(pair, rollouts)
+    limit = pair.task_module.LONGEST_RESPONSE
+    return models, write_rollouts(models.student, models.tokenizer, prompts, limit, seed=0)
+
+
 def _comparison(quick: bool) -> Comparison:
-    if not quick:
-        return COMPARISON
-    methods = read(ACCURACY, quick=False).get("methods", {})
-    known = [method for method in COMPARISON.methods if method in methods]
-    return COMPARISON.quick({method: methods[method]["learning_rate"] for method in known})
+    return COMPARISON.quick(committed_rates(ACCURACY)) if quick else COMPARISON

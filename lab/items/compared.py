@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lab import figures
 from lab.comparison import Comparison, table
-from lab.results import Curve, accuracy, read, write
+from lab.results import Curve, accuracy, committed_rates, write
 from lab.runs import Run
 
 ENTROPY_GAP = "entropy_gap"
@@ -59,8 +59,7 @@ class Compared:
     def _comparison(self, quick: bool) -> Comparison:
         if not quick:
             return self.full
-        methods = read(self.name, quick=False).get("methods", {})
-        return self.full.quick({m: methods[m]["learning_rate"] for m in methods})
+        return self.full.quick(committed_rates(self.name))
 
 
 def _logged(runs: Mapping[str, Sequence[Run]], name: str) -> dict[str, list[Curve]]:

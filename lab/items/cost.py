@@ -14,8 +14,8 @@ from lab.results import write
 from lab.runs import Run
 from oprd.analysis.cost import measure_cost
 from oprd.analysis.setup import Setup
+from oprd.reports.cost import MIB
 
-MIB = 2**20
 OPD = ("sampled", "topk", "naive_sampled", "naive_topk", "trl")
 # Of a vocabulary of 15 tokens there is no top-16.
 LAB_OPD = ("sampled", "reverse_kl", "naive_sampled", "naive_reverse_kl", "trl")

@@ -19,10 +19,10 @@ from lab.geometry import (
 )
 from lab.pairs import PAIRS
 from lab.pretrained import load_pretrained, write_additions
-from lab.readings import held_out_prompts, load_models, read_states, write_rollouts
+from lab.readings import read_states
 from lab.results import Estimate, write
 from lab.runs import Run
-from lab.students import PAIR, students, taught
+from lab.students import PAIR, read_student, students, taught
 from oprd.core.capture import decoder
 from oprd.core.objective import OutputLoss
 from oprd.training.heads import lm_head
@@ -89,11 +89,7 @@ class HeadGeometry:
 
 
 def _lab_head(amount: Amount) -> dict[str, Any]:
-    pair = PAIRS[PAIR]
-    models = load_models(pair.student.path(), pair.teacher.path())
-    prompts = held_out_prompts(pair, amount.rows)
-    limit = pair.task_module.LONGEST_RESPONSE
-    batch = write_rollouts(models.student, models.tokenizer, prompts, limit, seed=0)
+    models, batch = read_student(PAIRS[PAIR].student.path(), amount.rows)
     # Every direction that the head sees and a few that it does not.
     return _head(models.teacher, _last(read_states(models.teacher, batch)), amount.rows, None)
 
@@ -139,11 +135,7 @@ def _along(
 
 def _error(folder: Path, rollouts: int) -> dict[str, Any]:
     """A student's distance from its teacher on its own rollouts, by layer and at the last split."""
-    pair = PAIRS[PAIR]
-    models = load_models(folder, pair.teacher.path())
-    limit = pair.task_module.LONGEST_RESPONSE
-    prompts = held_out_prompts(pair, rollouts)
-    batch = write_rollouts(models.student, models.tokenizer, prompts, limit, seed=0)
+    models, batch = read_student(folder, rollouts)
     student, teacher = read_states(models.student, batch), read_states(models.teacher, batch)
     spectrum = head_spectrum(lm_head(models.teacher).weight)
     split = split_error(_last(student), _last(teacher), spectrum.directions, spectrum.rank)

@@ -8,12 +8,11 @@ import torch
 from matplotlib.axes import Axes
 
 from lab import figures
-from lab.pairs import PAIRS
 from lab.pretrained import load_pretrained, write_additions
-from lab.readings import Models, held_out_prompts, load_models, read_states, write_rollouts
+from lab.readings import Models, read_states
 from lab.results import write
 from lab.runs import Run
-from lab.students import PAIR, students, taught
+from lab.students import PAIR, read_student, students, taught
 from oprd.core.positions import select_positions
 from oprd.core.representation import row_distances
 from oprd.training.batch import MicroBatch
@@ -81,13 +80,7 @@ def cosine_curves(models: Models, batch: MicroBatch) -> dict[str, Any]:
 
 
 def _of_lab(folder: Path, rollouts: int) -> dict[str, Any]:
-    pair = PAIRS[PAIR]
-    models = load_models(folder, pair.teacher.path())
-    prompts = held_out_prompts(pair, rollouts)
-    limit = pair.task_module.LONGEST_RESPONSE
-    return cosine_curves(
-        models, write_rollouts(models.student, models.tokenizer, prompts, limit, seed=0)
-    )
+    return cosine_curves(*read_student(folder, rollouts))
 
 
 def _of_pretrained(additions: int) -> dict[str, Any]:

@@ -95,3 +95,14 @@ def test_a_run_that_another_process_makes_is_waited_for(executed, monkeypatch):
     lock.release()
     other.join(timeout=10)
     assert executed == [*RUNS[1:], RUNS[0]]
+
+
+def test_where_nothing_is_lacking_no_process_is_started(cache, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(queue.multiprocessing, "get_context", None)
+    for run in RUNS:
+        run.folder.mkdir(parents=True)
+        (run.folder / "scores.json").touch()
+    queue.finish(lambda: RUNS, workers=2)
+    with pytest.raises(TypeError):
+        queue.finish(lambda: [*RUNS, Run("sums", "OPRD", 1e-3, 9)], workers=2)
