@@ -10,7 +10,7 @@ import numpy as np
 from lab.pairs import PAIRS
 from lab.results import Estimate, accuracy
 from lab.runs import METHODS, Run
-from lab.scores import SAMPLES
+from lab.scores import samples
 
 # The grid, and where it goes on if a method's best rate lies at its edge.
 LADDER = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
@@ -30,6 +30,8 @@ class Comparison:
         pair: a name of `lab.pairs.PAIRS`.
         methods: names of `lab.runs.METHODS`; the others are compared to the first.
         steps: of every run.
+        rollouts: of every step.
+        eval_every: steps between the points of a curve.
         rates: neighbours on `LADDER`. A single one holds for all methods; of several, each method
             has its own best one on the tuning problems, and the grid goes on where that is its end.
         seeds: the first one decides among rates that lie further apart than `NEAR`.
@@ -45,6 +47,8 @@ class Comparison:
     pair: str
     methods: tuple[str, ...]
     steps: int = 300
+    rollouts: int = 64
+    eval_every: int = 25
     rates: tuple[float, ...] = RATES
     seeds: tuple[int, ...] = SEEDS
     options: tuple[tuple[str, Any], ...] = ()
@@ -68,7 +72,16 @@ class Comparison:
 
     def run(self, method: str, rate: float, seed: int) -> Run:
         """One run of the comparison."""
-        return Run(self.pair, method, rate, seed, steps=self.steps, options=self.options)
+        return Run(
+            self.pair,
+            method,
+            rate,
+            seed,
+            steps=self.steps,
+            rollouts=self.rollouts,
+            eval_every=self.eval_every,
+            options=self.options,
+        )
 
     def plan(self) -> list[Run]:
         """The runs known to be needed, one seed of every method first."""
@@ -184,9 +197,9 @@ def _different(values: Any) -> list[Any]:
 def table(found: dict[str, Any]) -> list[str]:
     """The findings of a comparison as Markdown: the methods, and the rates behind them."""
     first = next(iter(found["methods"]))
-    samples = SAMPLES["reported"]
+    k = samples(PAIRS[found["pair"]].task)["reported"]
     head = [
-        "method", "rate", f"Avg@{samples}", f"minus {first}, points", f"Best@{samples}", "Dist-4",
+        "method", "rate", f"Avg@{k}", f"minus {first}, points", f"Best@{k}", "Dist-4",
         "tokens", f"steps to {found['target']:.1%}", "area",
     ]  # fmt: skip
     lines = [
@@ -201,8 +214,8 @@ def table(found: dict[str, Any]) -> list[str]:
         final, area = Estimate(**row["final"]), Estimate(**row["area"])
         beside = "" if name == first else Estimate(**row["difference"]).points()
         rate = f"{row['learning_rate']:g}"
-        scores = row["scores"]
-        lines.append(_row(name, rate, final.percent(), beside, scores, _steps(row), area.percent()))
+        scores, reached = row["scores"], median_reached(row["steps_to_target"])
+        lines.append(_row(name, rate, final.percent(), beside, scores, reached, area.percent()))
     return lines + _grid(found)
 
 
@@ -235,8 +248,8 @@ def _grid(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _steps(row: dict[str, Any]) -> str:
-    """The median over seeds; a seed that never got there took more than any number."""
-    taken: Sequence[float] = [np.inf if s is None else s for s in row["steps_to_target"]]
+def median_reached(when: Sequence[float | None]) -> str:
+    """The median over seeds; one that never got there, None, took more than any number."""
+    taken: Sequence[float] = [np.inf if at is None else at for at in when]
     median = float(np.median(taken))
     return f"{median:.0f}" if np.isfinite(median) else "not reached"

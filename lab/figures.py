@@ -26,16 +26,21 @@ def panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat)
 
 
-def draw_curves(axes: Axes, curves: Mapping[str, Sequence[Curve]], title: str) -> None:
-    """The mean of each method's curves, and the span of its seeds; a method keeps its colour."""
+def draw_curves(
+    axes: Axes, curves: Mapping[str, Sequence[Curve]], title: str, unit: str = "step"
+) -> None:
+    """The mean of each method's curves, and the span of its seeds; a method keeps its colour.
+
+    Seeds have their points at the same steps; where these are seconds, at their means.
+    """
     for color, (name, seeds) in zip(COLORS, curves.items(), strict=False):
         values = np.array([curve.values for curve in seeds])
-        steps = seeds[0].steps
+        steps = np.mean([curve.steps for curve in seeds], axis=0)
         axes.plot(steps, values.mean(axis=0), color=color, linewidth=1.6, label=name)
         low, high = values.min(axis=0), values.max(axis=0)
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("step")
+    axes.set_xlabel(unit)
 
 
 def draw_accuracy(

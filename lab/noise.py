@@ -41,7 +41,13 @@ class Noise:
 
 
 def measure_noise(pair: Pair, noise: Noise) -> dict[str, Any]:
-    """The noise at every step and share, and the slopes of log SNR against log δ."""
+    """The noise at every step and share, and the slopes of log SNR against log δ.
+
+    Raises:
+        TypeError: the lab did not train the teacher, so that there are no students on its way.
+    """
+    if not isinstance(pair.teacher, Moment):
+        raise TypeError(f"the lab has no earlier checkpoints of {pair.teacher}.")
     recipe = pair.teacher.recipe
     trained = [
         {"step": step, **_at(pair, Moment(recipe, step), 1.0, noise)} for step in noise.steps

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from lab.models import CACHE, Recipe, train
+from lab.pretrained import Pretrained
 from lab.scores import Scores, scores
 
 
@@ -17,6 +18,11 @@ class Moment:
     recipe: Recipe
     step: int
 
+    @property
+    def task(self) -> str:
+        """The module of the task that it was trained on."""
+        return self.recipe.module
+
     def path(self) -> Path:
         """The folder of the checkpoint; the model is trained first where it is not there."""
         return train(self.recipe) / f"checkpoint-{self.step}"
@@ -24,20 +30,27 @@ class Moment:
     def scores(self) -> Scores:
         """Its figures on held-out problems, computed once."""
         file = CACHE / "scores" / self.recipe.folder.name / f"{self.step}.json"
-        return scores(self.path(), self.recipe.module, file)
+        return scores(self.path(), self.task, file)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A student and its teacher on one task."""
+    """A student and its teacher on one task.
 
-    student: Moment
-    teacher: Moment
+    Attributes:
+        student: what learns.
+        teacher: of whom.
+        keeps_students: whether the weights of trained students stay when they are evaluated.
+    """
+
+    student: Moment | Pretrained
+    teacher: Moment | Pretrained
+    keeps_students: bool = True
 
     @property
     def task(self) -> str:
         """The module of the task that the teacher teaches."""
-        return self.teacher.recipe.module
+        return self.teacher.task
 
     @property
     def task_module(self) -> ModuleType:
@@ -47,7 +60,7 @@ class Pair:
     @property
     def key(self) -> dict[str, Any]:
         """Everything that decides what the models are."""
-        return asdict(self)
+        return {"student": asdict(self.student), "teacher": asdict(self.teacher)}
 
 
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")
@@ -58,4 +71,5 @@ PAIRS = {
     "sums, other shape": Pair(
         Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1), 350), Moment(SUMS, 1500)
     ),
+    "additions": Pair(Pretrained("student"), Pretrained("teacher"), keeps_students=False),
 }

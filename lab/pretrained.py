@@ -1,30 +1,43 @@
-"""The pretrained pair: SmolLM2-135M-Instruct, and the demo's teacher, which adds numbers."""
+"""SmolLM2-135M-Instruct, and the demo's teacher: the same model, which adds numbers."""
 
 import runpy
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
-from lab.readings import Models, write_rollouts
+from filelock import FileLock
+
+from lab.models import CACHE
+from lab.scores import Scores, scores
 from oprd.evaluation.models import load_model
-from oprd.evaluation.tasks.load import generate_task
-from oprd.training.batch import MicroBatch
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "recipes" / "demo"
-TASK = "additions"
-# As the demo's.
-LONGEST_RESPONSE = 56
 
 
-def load_pretrained() -> Models:
-    """The demo's student and its teacher, an adapter on the same base."""
-    demo = runpy.run_path(str(DEMO / "smollm2.py"))
-    base = demo["base_model_folder"](ROOT / ".cache")
-    student, tokenizer = load_model(base)
-    teacher, _ = load_model(str(DEMO / "teacher"), base_model=base)
-    return Models(student, teacher, tokenizer)
+@dataclass(frozen=True)
+class Pretrained:
+    """The demo's base model as it is, or with the adapter that makes it the teacher."""
 
+    role: Literal["student", "teacher"]
+    task: ClassVar[str] = "lab.additions"
 
-def write_additions(models: Models, count: int, seed: int) -> MicroBatch:
-    """The student's rollouts on held-out additions."""
-    prompts = [problem.prompt for problem in generate_task(TASK, "test", count).problems]
-    return write_rollouts(models.student, models.tokenizer, prompts, LONGEST_RESPONSE, seed)
+    def path(self) -> Path:
+        """The model's folder, or its hub id; the teacher's is made at the first call."""
+        base = runpy.run_path(str(DEMO / "smollm2.py"))["base_model_folder"]
+        teacher = CACHE / "models" / "additions-teacher"
+        teacher.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{teacher}.lock"):
+            folder = base(ROOT / ".cache")
+            if self.role == "student":
+                return Path(folder)
+            if not (teacher / "finished").exists():
+                adapted, tokenizer = load_model(str(DEMO / "teacher"), base_model=folder)
+                adapted.merge_and_unload().save_pretrained(teacher)
+                tokenizer.save_pretrained(teacher)
+                (teacher / "finished").touch()
+            return teacher
+
+    def scores(self) -> Scores:
+        """Its figures on held-out problems, computed once."""
+        return scores(self.path(), self.task, CACHE / "scores" / "additions" / f"{self.role}.json")

@@ -13,7 +13,7 @@ import typer
 from filelock import FileLock, Timeout
 
 from lab.models import Recipe, train
-from lab.pairs import PAIRS
+from lab.pairs import PAIRS, Moment
 from lab.runs import Run, execute
 
 Plan = Callable[[], Sequence[Run]]
@@ -43,9 +43,10 @@ def finish(plan: Plan, workers: int) -> None:
 
 
 def recipes(runs: Iterable[Run]) -> list[Recipe]:
-    """Of all students and teachers of some runs."""
+    """Of all students and teachers of some runs that the lab trains."""
     pairs = [PAIRS[run.pair] for run in runs]
-    return list(dict.fromkeys(m.recipe for pair in pairs for m in (pair.teacher, pair.student)))
+    models = [model for pair in pairs for model in (pair.teacher, pair.student)]
+    return list(dict.fromkeys(model.recipe for model in models if isinstance(model, Moment)))
 
 
 def train_once(recipe: Recipe) -> None:

@@ -49,6 +49,14 @@ def held_out_prompts(pair: Pair, count: int) -> list[Prompt]:
     return [prompt for prompt, _ in pair.task_module.examples("test", count, seed=0)]
 
 
+def read_student(pair: Pair, folder: Path, rollouts: int) -> tuple[Models, MicroBatch]:
+    """A pair's student in a folder beside its teacher, and what it writes on held-out problems."""
+    models = load_models(folder, pair.teacher.path())
+    prompts = held_out_prompts(pair, rollouts)
+    limit = pair.task_module.LONGEST_RESPONSE
+    return models, write_rollouts(models.student, models.tokenizer, prompts, limit, seed=0)
+
+
 def write_rollouts(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], limit: int, seed: int
 ) -> MicroBatch:

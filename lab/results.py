@@ -10,7 +10,8 @@ import numpy as np
 from scipy import stats
 
 from lab.pairs import PAIRS
-from lab.runs import EVAL_SAMPLES, Run
+from lab.runs import Run
+from lab.scores import samples
 from oprd.analysis.machine import machine
 from oprd.training.callbacks import versions
 
@@ -88,7 +89,15 @@ class Estimate:
 
 def accuracy(run: Run) -> Curve:
     """Accuracy on the held-out problems by step, step 0 included."""
-    return Curve.of(run, f"eval/{PAIRS[run.pair].task}/avg@{EVAL_SAMPLES}")
+    task = PAIRS[run.pair].task
+    return Curve.of(run, f"eval/{task}/avg@{samples(task)['curve']}")
+
+
+def accuracy_by_seconds(run: Run) -> Curve:
+    """Accuracy on the held-out problems by seconds of training, without those of evaluations."""
+    by_step, seconds = accuracy(run), Curve.of(run, "step_time")
+    elapsed = np.concatenate([[0.0], np.cumsum(seconds.values)])
+    return Curve(elapsed[by_step.steps], by_step.values)
 
 
 def result_file(name: str, quick: bool) -> Path:

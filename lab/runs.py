@@ -20,11 +20,9 @@ from transformers.utils import logging
 from lab.models import CACHE
 from lab.offpolicy import SOLUTIONS, START, TEACHER, OffPolicyTrainer, write_responses
 from lab.pairs import PAIRS
-from lab.scores import Scores, scores
+from lab.scores import Scores, samples, scores
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.reports.curves import read_metrics
-
-EVAL_SAMPLES = 2
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "loss_top_k": 4}
@@ -46,6 +44,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "top-1": {**OUTPUT_ONLY, "output_loss": "sampled"},
     "top-4 of the paper's runs": {**OUTPUT_ONLY, **TOP_4, "loss_top_k_renormalize": False},
     "top-4 of Eq. 5": {**OUTPUT_ONLY, **TOP_4},
+    "top-16 of the paper's runs": {
+        **OUTPUT_ONLY,
+        "output_loss": "topk",
+        "loss_top_k": 16,
+        "loss_top_k_renormalize": False,
+    },
     "reverse KL": {**OUTPUT_ONLY, **REVERSE_KL},
     "forward KL": {**OUTPUT_ONLY, "output_loss": "forward_kl"},
     "top-1 + OPRD": {"output_loss": "sampled"},
@@ -171,6 +175,8 @@ def execute(run: Run) -> None:
         _distil(run)
         (run.folder / "trained").touch()
     run.scores()
+    if not PAIRS[run.pair].keeps_students:
+        (run.folder / "model.safetensors").unlink(missing_ok=True)
 
 
 def _distil(run: Run) -> None:
@@ -194,7 +200,7 @@ def _distil(run: Run) -> None:
             use_cpu=True,
             logging_steps=1,
             eval_tasks=f"python:{pair.task}",
-            eval_samples=EVAL_SAMPLES,
+            eval_samples=samples(pair.task)["curve"],
             eval_steps=run.eval_every,
             diagnostics_steps=run.eval_every,
             save_strategy="no",

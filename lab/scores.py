@@ -12,10 +12,13 @@ from oprd.evaluation.evaluate import evaluate_model
 from oprd.evaluation.tasks.base import Problem, Task, prompt_text
 from oprd.evaluation.tasks.load import load_task
 
-# Responses a problem, by what the problems are for.
-SAMPLES = {"reported": 8, "tuning": 4}
-
 Scores = dict[str, dict[str, float]]
+PARTS = ("reported", "tuning")
+
+
+def samples(task: str) -> dict[str, int]:
+    """Responses a problem, by what they are for: those of `PARTS`, and the "curve" by step."""
+    return importlib.import_module(task).SAMPLES
 
 
 def scores(model: Path, task: str, file: Path) -> Scores:
@@ -31,7 +34,7 @@ def scores(model: Path, task: str, file: Path) -> Scores:
         and for the `tuning` problems.
     """
     if not file.exists():
-        found = {part: _figures(model, task, part) for part in SAMPLES}
+        found = {part: _figures(model, task, part) for part in PARTS}
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(".part")
         unfinished.write_text(json.dumps(found, indent=1))
@@ -56,7 +59,7 @@ def _figures(model: Path, task: str, part: str) -> dict[str, float]:
         str(model),
         None,
         held_out(task, part),
-        samples=SAMPLES[part],
+        samples=samples(task)[part],
         max_new_tokens=importlib.import_module(task).LONGEST_RESPONSE,
         batch_size=512,
         progress=False,

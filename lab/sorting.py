@@ -10,6 +10,7 @@ from oprd.evaluation.tasks.arithmetic import Split
 ALPHABET = ascii_lowercase + "="
 LETTERS = 10
 LONGEST_RESPONSE = LETTERS + 1
+SAMPLES = {"reported": 8, "tuning": 4, "curve": 2}
 # One problem in this many is held out, by a hash of its text: whatever the seeds, none is in both.
 TEST_SHARE = 10
 

@@ -4,10 +4,8 @@ from pathlib import Path
 
 from lab.comparison import Comparison
 from lab.pairs import PAIRS
-from lab.readings import Models, held_out_prompts, load_models, write_rollouts
 from lab.results import committed_rates
 from lab.runs import Run
-from oprd.training.batch import MicroBatch
 
 PAIR = "sums"
 UNTOUCHED = "untouched"
@@ -33,15 +31,6 @@ def students(quick: bool) -> dict[str, list[Path]]:
         UNTOUCHED: [PAIRS[PAIR].student.path()],
         **{method: [run.folder for run in of] for method, of in runs.items()},
     }
-
-
-def read_student(folder: Path, rollouts: int) -> tuple[Models, MicroBatch]:
-    """A student in a folder beside its teacher, and what it writes on held-out problems."""
-    pair = PAIRS[PAIR]
-    models = load_models(folder, pair.teacher.path())
-    prompts = held_out_prompts(pair, rollouts)
-    limit = pair.task_module.LONGEST_RESPONSE
-    return models, write_rollouts(models.student, models.tokenizer, prompts, limit, seed=0)
 
 
 def _comparison(quick: bool) -> Comparison:

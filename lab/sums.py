@@ -5,6 +5,7 @@ from oprd.evaluation.tasks import arithmetic
 
 ALPHABET = "0123456789+=;"
 LONGEST_RESPONSE = 21
+SAMPLES = {"reported": 8, "tuning": 4, "curve": 2}
 
 
 def examples(split: arithmetic.Split, count: int, seed: int) -> list[tuple[str, str]]:

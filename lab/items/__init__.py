@@ -55,6 +55,15 @@ _BRIDGES = Comparison(
     rates=(5e-4, 1e-3, 2e-3),
     claims=(("reverse KL", "Bridge"),),
 )
+_PRETRAINED = Comparison(
+    "additions",
+    ("OPRD", "reverse KL", "top-16 of the paper's runs", "top-1"),
+    steps=24,
+    rollouts=8,
+    eval_every=8,
+    rates=(1e-4, 2e-4),
+    claims=tuple(("OPRD", opd) for opd in ("reverse KL", "top-16 of the paper's runs", "top-1")),
+)
 _BASES = ("Bridge", "Bridge, rrr", "Bridge, fisher", "Bridge, fisher, unit length")
 _RANKS = ("Bridge", "Bridge, rank 8", "Bridge, rank 32")
 _ABLATIONS = (
@@ -104,6 +113,12 @@ _ALL: tuple[Item, ...] = (
             "SmolLM2-135M": Case({}),
             "Qwen2.5-0.5B, 6 layers": Case({"shape": "qwen2.5-0.5b", "layers_count": 6}),
         },
+    ),
+    Compared(
+        "smollm2",
+        "A pretrained model: accuracy by step and by wall-clock",
+        _PRETRAINED,
+        timed=True,
     ),
     Compared("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES),
     Compared(

@@ -1,14 +1,25 @@
 """An item that compares methods."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from lab import figures
-from lab.comparison import Comparison, table
-from lab.results import Curve, accuracy, committed_rates, write
+from lab.comparison import Comparison, median_reached, table
+from lab.results import Curve, accuracy, accuracy_by_seconds, committed_rates, write
 from lab.runs import Run
 
 ENTROPY_GAP = "entropy_gap"
+# Of a step, by the name under which runs log them.
+PARTS = {
+    "a step": "step_time",
+    "its rollouts": "seconds/rollout",
+    "teacher": "seconds/teacher",
+    "student": "seconds/student",
+}
 # The paper's diagnostics, by the name under which runs log them, the gap aside.
 DIAGNOSTICS = {
     "completions/mean_length": "response length (tokens)",
@@ -28,12 +39,14 @@ class Compared:
         title: what of the paper it is.
         full: the comparison.
         panels: what else the picture shows by step: logged names with their titles.
+        timed: whether accuracy is shown by seconds of training, too.
     """
 
     name: str
     title: str
     full: Comparison
     panels: Mapping[str, str] | None = None
+    timed: bool = False
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs that are needed."""
@@ -43,14 +56,25 @@ class Compared:
         """Write the findings and a picture, and return their table."""
         comparison = self._comparison(quick)
         found = comparison.findings()
+        runs = {method: comparison.best(method) for method in comparison.methods}
         lines = table(found)
+        if self.timed:
+            found["seconds"] = {method: seconds(of, found["target"]) for method, of in runs.items()}
+            lines += ["", *seconds_table(found)]
         write(self.name, found, lines, quick)
         panels = self.panels or {}
-        figure, axes = figures.panels(2 if panels else 1, (len(panels) + 2) // 2)
-        runs = {method: comparison.best(method) for method in comparison.methods}
+        rows = 2 if panels else 1
+        figure, axes = figures.panels(rows, math.ceil((1 + self.timed + len(panels)) / rows))
         curves = {method: [accuracy(run) for run in of] for method, of in runs.items()}
         teacher = found["teacher"]["accuracy"]
         figures.draw_accuracy(axes[0], curves, comparison.pair, teacher)
+        if self.timed:
+            figures.draw_curves(
+                axes.pop(1),
+                {method: [accuracy_by_seconds(run) for run in of] for method, of in runs.items()},
+                "accuracy by time",
+                "seconds of training",
+            )
         for axis, (name, title) in zip(axes[1:], panels.items(), strict=False):
             figures.draw_curves(axis, _logged(runs, name), title)
         figures.save(figure, self.name, quick)
@@ -60,6 +84,29 @@ class Compared:
         if not quick:
             return self.full
         return self.full.quick(committed_rates(self.name))
+
+
+def seconds(runs: Sequence[Run], target: float) -> dict[str, Any]:
+    """Medians over the steps of some runs, and when each of these reached the target."""
+    return {
+        **{
+            part: float(np.median(np.concatenate([Curve.of(run, name).values for run in runs])))
+            for part, name in PARTS.items()
+        },
+        "training": [float(accuracy_by_seconds(run).steps[-1]) for run in runs],
+        "to_target": [accuracy_by_seconds(run).steps_to(target) for run in runs],
+    }
+
+
+def seconds_table(found: Mapping[str, Any]) -> list[str]:
+    """Seconds by method, as lines of a Markdown table."""
+    head = ["seconds", *PARTS, "training, median", f"to {found['target']:.1%}, median"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for method, row in found["seconds"].items():
+        cells = [f"{row[part]:.1f}" for part in PARTS]
+        cells += [f"{np.median(row['training']):.0f}", median_reached(row["to_target"])]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
 def _logged(runs: Mapping[str, Sequence[Run]], name: str) -> dict[str, list[Curve]]:

@@ -18,11 +18,10 @@ from lab.geometry import (
     split_error,
 )
 from lab.pairs import PAIRS
-from lab.pretrained import load_pretrained, write_additions
-from lab.readings import read_states
+from lab.readings import read_states, read_student
 from lab.results import Estimate, write
 from lab.runs import Run
-from lab.students import PAIR, read_student, students, taught
+from lab.students import PAIR, students, taught
 from oprd.core.capture import decoder
 from oprd.core.objective import OutputLoss
 from oprd.training.heads import lm_head
@@ -89,14 +88,15 @@ class HeadGeometry:
 
 
 def _lab_head(amount: Amount) -> dict[str, Any]:
-    models, batch = read_student(PAIRS[PAIR].student.path(), amount.rows)
+    pair = PAIRS[PAIR]
+    models, batch = read_student(pair, pair.student.path(), amount.rows)
     # Every direction that the head sees and a few that it does not.
     return _head(models.teacher, _last(read_states(models.teacher, batch)), amount.rows, None)
 
 
 def _pretrained_head(amount: Amount) -> dict[str, Any]:
-    models = load_pretrained()
-    batch = write_additions(models, amount.additions, seed=0)
+    pair = PAIRS["additions"]
+    models, batch = read_student(pair, pair.student.path(), amount.additions)
     last = _last(read_states(models.student, batch))
     return _head(models.student, last, amount.rows, amount.directions)
 
@@ -135,7 +135,7 @@ def _along(
 
 def _error(folder: Path, rollouts: int) -> dict[str, Any]:
     """A student's distance from its teacher on its own rollouts, by layer and at the last split."""
-    models, batch = read_student(folder, rollouts)
+    models, batch = read_student(PAIRS[PAIR], folder, rollouts)
     student, teacher = read_states(models.student, batch), read_states(models.teacher, batch)
     spectrum = head_spectrum(lm_head(models.teacher).weight)
     split = split_error(_last(student), _last(teacher), spectrum.directions, spectrum.rank)

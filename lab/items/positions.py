@@ -8,11 +8,11 @@ import torch
 from matplotlib.axes import Axes
 
 from lab import figures
-from lab.pretrained import load_pretrained, write_additions
-from lab.readings import Models, read_states
+from lab.pairs import PAIRS, Pair
+from lab.readings import Models, read_states, read_student
 from lab.results import write
 from lab.runs import Run
-from lab.students import PAIR, read_student, students, taught
+from lab.students import PAIR, students, taught
 from oprd.core.positions import select_positions
 from oprd.core.representation import row_distances
 from oprd.training.batch import MicroBatch
@@ -42,10 +42,11 @@ class Positions:
         rollouts, additions = (100, 2) if quick else (250, 8)
         # One seed each: the means are over hundreds of rollouts.
         curves = {
-            f"{PAIR}, {student}": _of_lab(folders[0], rollouts)
+            f"{PAIR}, {student}": _of(PAIRS[PAIR], folders[0], rollouts)
             for student, folders in students(quick).items()
         }
-        curves[PRETRAINED] = _of_pretrained(additions)
+        pretrained = PAIRS["additions"]
+        curves[PRETRAINED] = _of(pretrained, pretrained.student.path(), additions)
         found = {"rollouts": rollouts, "additions": additions, "curves": curves}
         lines = table(curves)
         write(self.name, found, lines, quick)
@@ -79,13 +80,8 @@ def cosine_curves(models: Models, batch: MicroBatch) -> dict[str, Any]:
     return found
 
 
-def _of_lab(folder: Path, rollouts: int) -> dict[str, Any]:
-    return cosine_curves(*read_student(folder, rollouts))
-
-
-def _of_pretrained(additions: int) -> dict[str, Any]:
-    models = load_pretrained()
-    return cosine_curves(models, write_additions(models, additions, seed=0))
+def _of(pair: Pair, student: Path, rollouts: int) -> dict[str, Any]:
+    return cosine_curves(*read_student(pair, student, rollouts))
 
 
 def table(curves: dict[str, dict[str, Any]]) -> list[str]:

@@ -23,6 +23,9 @@ def finish(run, *accuracies, tuning=None):
         lines.append({"step": step, "eval/lab.sums/avg@2": value})
         logged = {f"diagnostics/{name}": value for name in DIAGNOSTICS}
         lines.append({"step": step, "rep_cosine": value, "completions/mean_length": 9, **logged})
+    parts = {"rollout": 1.0, "teacher": 0.4, "student": 0.6}
+    took = {"step_time": 2.0, **{f"seconds/{part}": value for part, value in parts.items()}}
+    lines += [{"step": step, **took} for step in range(1, run.steps + 1)]
     (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (run.folder / "run.json").write_text(json.dumps({"versions": {"oprd": "0"}}))
     (run.folder / "scores.json").write_text(json.dumps(scores(accuracies[-1], tuning)))

@@ -43,6 +43,18 @@ def test_a_report_leaves_a_table_with_its_findings_and_a_picture(folders, panels
     assert (folders / "one.png").stat().st_size > 10_000
 
 
+def test_a_timed_report_says_how_long_steps_took_and_when_the_target_was_reached(folders):
+    item = Compared("one", "a title", COMPARISON, timed=True)
+    for run in item.plan(False):
+        finish(run, 0.0, 0.5, 0.95 if run.method == "OPRD" else 0.6)
+    lines = item.report(False)
+    found = json.loads((folders / "one.json").read_text())
+    # Steps of two seconds; 90% of the gap lies between step 10 (50%) and 20 (95%).
+    assert found["seconds"]["OPRD"]["to_target"] == [pytest.approx(2 * (10 + 10 * 40 / 45))] * 2
+    assert "| OPRD | 2.0 | 1.0 | 0.4 | 0.6 | 40 | 38 |" in lines
+    assert "| top-1 | 2.0 | 1.0 | 0.4 | 0.6 | 40 | not reached |" in lines
+
+
 def test_a_quick_report_takes_the_committed_rates_and_leaves_the_committed_files_alone(folders):
     whole = {"methods": {"OPRD": {"learning_rate": 2e-3}}, "verdicts": {"a": True, "b": True}}
     (folders / "one.json").write_text(json.dumps(whole))

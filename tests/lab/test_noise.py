@@ -4,7 +4,8 @@ import torch
 
 from lab import noise
 from lab.gradients import Objectives
-from lab.noise import Noise, rollout_noise, slope, token_noise
+from lab.noise import Noise, measure_noise, rollout_noise, slope, token_noise
+from lab.pairs import PAIRS
 from tests.lab.theory import models, rollouts
 
 
@@ -47,3 +48,8 @@ def test_a_student_on_the_line_is_a_share_of_the_way_off():
         *(m.parameters() for m in (pair.student, start.student, pair.teacher)), strict=True
     ):
         torch.testing.assert_close(now, teacher + 0.25 * (before - teacher))
+
+
+def test_a_teacher_that_the_lab_did_not_train_is_refused():
+    with pytest.raises(TypeError, match="no earlier checkpoints of Pretrained"):
+        measure_noise(PAIRS["additions"], Noise((0,), ()))

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from lab.results import Curve, Estimate
+from lab.results import Curve, Estimate, accuracy_by_seconds
 from lab.runs import Run
 
 
@@ -37,3 +37,19 @@ def test_a_curve_leaves_out_the_steps_that_logged_nothing(tmp_path, monkeypatch)
     assert Curve.of(run, "a").steps.tolist() == [1, 3]
     with pytest.raises(KeyError, match="'c'"):
         Curve.of(run, "c")
+
+
+def test_time_is_that_of_all_training_steps_before_an_evaluation(tmp_path, monkeypatch):
+    name = "eval/lab.sums/avg@2"
+    lines = [
+        {"step": 0, name: 0.1},
+        *({"step": step, "step_time": 10.0**step} for step in (1, 2)),
+        {"step": 2, name: 0.4},
+        {"step": 3, "step_time": 0.5},
+        {"step": 3, name: 0.6},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    monkeypatch.setattr(Run, "folder", tmp_path)
+    curve = accuracy_by_seconds(Run("sums", "OPRD", 1e-3, 0))
+    assert curve.steps.tolist() == [0, 110, 110.5]
+    assert curve.values.tolist() == [0.1, 0.4, 0.6]

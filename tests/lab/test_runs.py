@@ -76,6 +76,29 @@ def test_a_run_that_was_killed_before_its_evaluation_is_not_trained_again(cache,
     assert trained == RUNS[:1]
 
 
+@pytest.mark.parametrize(("pair", "stay"), [("sums", True), ("additions", False)])
+def test_the_weights_of_a_large_student_go_when_it_is_evaluated(cache, monkeypatch, pair, stay):
+    def distil(run):
+        run.folder.mkdir(parents=True)
+        (run.folder / "model.safetensors").touch()
+
+    def evaluate(model, task, file):
+        assert (model / "model.safetensors").exists()
+        file.touch()
+
+    monkeypatch.setattr(runs, "_distil", distil)
+    monkeypatch.setattr(runs, "scores", evaluate)
+    run = Run(pair, "OPRD", 1e-3, 0)
+    execute(run)
+    assert run.finished
+    assert (run.folder / "model.safetensors").exists() == stay
+
+
+def test_models_that_the_lab_does_not_train_are_no_work_for_the_queue():
+    (recipe,) = queue.recipes([Run("additions", "OPRD", 1e-3, 0), RUNS[0]])
+    assert recipe.task == "sums"
+
+
 def test_a_finished_run_is_not_made_again(executed):
     queue.work(lambda: RUNS)
     queue.work(lambda: RUNS)

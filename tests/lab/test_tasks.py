@@ -1,9 +1,12 @@
 import pytest
 
-from lab import sorting, sums
+from lab import additions, sorting, sums
+from lab.scores import PARTS, samples
+
+TASKS = [additions, sums, sorting]
 
 
-@pytest.mark.parametrize("task", [sums, sorting])
+@pytest.mark.parametrize("task", TASKS)
 def test_training_and_held_out_problems_are_disjoint(task):
     trained = {prompt for prompt, _ in task.examples("train", 3000, seed=5)}
     held_out = {prompt for prompt, _ in task.examples("test", 300, seed=0)}
@@ -11,12 +14,21 @@ def test_training_and_held_out_problems_are_disjoint(task):
     assert not trained & held_out
 
 
-@pytest.mark.parametrize("task", [sums, sorting])
+@pytest.mark.parametrize("task", TASKS)
 def test_a_solution_is_graded_right_and_a_changed_one_wrong(task):
-    for (_, solution), row in zip(task.examples("test", 250, 0), task.prompts(), strict=True):
+    rows = task.prompts()
+    for (prompt, solution), row in zip(task.examples("test", len(rows), 0), rows, strict=True):
+        assert prompt == row["prompt"]
         assert task.grade(solution, row["answer"]).correct
-        other = chr(ord(solution[-1]) ^ 1)
-        assert not task.grade(solution[:-1] + other, row["answer"]).correct
+        last = max(place for place, character in enumerate(solution) if character.isalnum())
+        other = chr(ord(solution[last]) ^ 1)
+        changed = solution[:last] + other + solution[last + 1 :]
+        assert not task.grade(changed, row["answer"]).correct
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_says_how_often_each_problem_is_answered(task):
+    assert set(samples(task.__name__)) == {*PARTS, "curve"}
 
 
 @pytest.mark.parametrize("task", [sums, sorting])
