@@ -7,7 +7,7 @@ import typer
 from transformers.utils import logging
 
 from lab import page, queue
-from lab.items import ITEMS
+from lab.items import ITEMS, plan
 from lab.results import differences
 
 app = typer.Typer(add_completion=False, help="Figures and tables of the paper, made here.")
@@ -34,10 +34,11 @@ def run(
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: an item is one of {', '.join(ITEMS)}.")
     logging.disable_progress_bar()
-    for name in names or ITEMS:
-        queue.finish(partial(ITEMS[name].plan, quick), workers)
+    chosen = names or list(ITEMS)
+    queue.finish(partial(plan, chosen, quick), workers)
+    for name in chosen:
         typer.echo("\n".join(["", f"{name}: {ITEMS[name].title}", *ITEMS[name].report(quick)]))
-    if quick and (differing := [line for name in names or ITEMS for line in differences(name)]):
+    if quick and (differing := [line for name in chosen for line in differences(name)]):
         raise SystemExit("\n".join(["", "Other than in the committed results:", *differing]))
 
 

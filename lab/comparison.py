@@ -68,7 +68,7 @@ class Comparison:
             chosen: the rates that the whole comparison found best.
         """
         rates = {method: chosen.get(method, 1e-3) for method in self.methods}
-        return replace(self, steps=self.steps // 2, seeds=self.seeds[:1], chosen=rates)
+        return replace(self, steps=self.steps // 3, seeds=self.seeds[:1], chosen=rates)
 
     def run(self, method: str, rate: float, seed: int) -> Run:
         """One run of the comparison."""

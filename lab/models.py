@@ -65,6 +65,11 @@ class Recipe:
         text = json.dumps(asdict(self), sort_keys=True)
         return CACHE / "models" / f"{self.task}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
+    @property
+    def finished(self) -> bool:
+        """Whether all of its checkpoints are there."""
+        return (self.folder / "finished").exists()
+
 
 def make_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     """Characters as tokens, with an end and a padding token."""
@@ -84,7 +89,7 @@ def train(recipe: Recipe) -> Path:
         the folder that holds `checkpoint-50` and so on.
     """
     folder = recipe.folder
-    if (folder / "finished").exists():
+    if recipe.finished:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     task = importlib.import_module(recipe.module)

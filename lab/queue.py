@@ -22,7 +22,7 @@ WAIT_SECONDS = 5
 
 
 def finish(plan: Plan, workers: int) -> None:
-    """Make all models and runs of a plan, in processes of one thread each, as suits small models.
+    """Make the runs of a plan and their models, in processes of one thread, as suits small ones.
 
     Raises:
         SystemExit: a worker failed.
@@ -31,8 +31,6 @@ def finish(plan: Plan, workers: int) -> None:
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers) as pool:
-        pool.map(train_once, recipes(plan()), chunksize=1)
     started = [context.Process(target=work, args=(plan,)) for _ in range(workers)]
     for process in started:
         process.start()
@@ -50,9 +48,15 @@ def recipes(runs: Iterable[Run]) -> list[Recipe]:
 
 
 def train_once(recipe: Recipe) -> None:
-    """Train a model that no other process is training; wait where one is."""
+    """Train a model that is not there.
+
+    Raises:
+        Timeout: another process is training it.
+    """
+    if recipe.finished:
+        return
     recipe.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{recipe.folder}.lock"):
+    with FileLock(f"{recipe.folder}.lock", timeout=0):
         train(recipe)
 
 
@@ -67,9 +71,11 @@ def work(plan: Plan) -> None:
 
 
 def make(run: Run) -> bool:
-    """Make a run that no other process is making; whether this one made it."""
+    """Make a run and its models unless another process is making one of them; whether it did."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     try:
+        for recipe in recipes([run]):
+            train_once(recipe)
         with FileLock(f"{run.folder}.lock", timeout=0):
             if run.finished:
                 return False

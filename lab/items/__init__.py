@@ -4,6 +4,7 @@ An item's `plan(quick)` returns the runs that it needs next, given those that ar
 `report(quick)` writes JSON and a picture into `lab/results` and returns the lines to print.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -168,3 +169,8 @@ _ALL: tuple[Item, ...] = (
     ),
 )
 ITEMS = {item.name: item for item in _ALL}
+
+
+def plan(names: Iterable[str], quick: bool) -> list[Run]:
+    """The runs that some items need next, each once, the first item's first."""
+    return list(dict.fromkeys(run for name in names for run in ITEMS[name].plan(quick)))

@@ -4,7 +4,7 @@ import pytest
 
 from lab import results, runs
 from lab.comparison import Comparison
-from lab.items import ITEMS, ranks
+from lab.items import ITEMS, plan, ranks
 from lab.items.compared import DIAGNOSTICS, Compared
 from lab.items.ranks import Ranks
 from lab.pairs import Moment
@@ -27,6 +27,13 @@ def test_every_item_plans_runs_once_and_no_more_of_them_where_it_is_quick(item, 
     planned = item.plan(quick)
     assert len(planned) == len(set(planned))
     assert len(item.plan(True)) <= len(item.plan(False))
+
+
+def test_runs_that_items_share_are_planned_once_and_the_first_items_come_first():
+    together = plan(["accuracy-sums", "positions", "cheaper"], quick=False)
+    assert len(together) == len(set(together))
+    assert together[: len(first := ITEMS["accuracy-sums"].plan(False))] == first
+    assert set(together) == {*first, *ITEMS["cheaper"].plan(False)}
 
 
 @pytest.mark.parametrize("panels", [None, DIAGNOSTICS])

@@ -1,9 +1,10 @@
 import threading
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from lab import queue, runs
+from lab import models, queue, runs
+from lab.models import Recipe
 from lab.runs import METHODS, Run, execute
 from oprd import OPRDConfig
 
@@ -23,6 +24,7 @@ def executed(cache, monkeypatch):
         (run.folder / "scores.json").touch()
 
     monkeypatch.setattr(queue, "execute", execute)
+    monkeypatch.setattr(queue, "train_once", lambda recipe: None)
     return done
 
 
@@ -118,6 +120,35 @@ def test_a_run_that_another_process_makes_is_waited_for(executed, monkeypatch):
     lock.release()
     other.join(timeout=10)
     assert executed == [*RUNS[1:], RUNS[0]]
+
+
+def test_runs_whose_model_another_process_trains_are_left_for_later(executed, monkeypatch):
+    busy, free = Run("sums", "OPRD", 1e-3, 0), Run("sorting", "OPRD", 1e-3, 0)
+    (elsewhere,) = queue.recipes([busy])
+
+    def train_once(recipe):
+        if recipe == elsewhere and not executed:
+            raise Timeout("its lock")
+
+    monkeypatch.setattr(queue, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(queue, "train_once", train_once)
+    queue.work(lambda: [busy, free])
+    assert executed == [free, busy]
+
+
+def test_a_model_is_trained_by_one_process_and_once(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(models, "CACHE", tmp_path)
+    monkeypatch.setattr(queue, "train", trained.append)
+    recipe = Recipe("sums")
+    with FileLock(f"{recipe.folder}.lock", is_singleton=False), pytest.raises(Timeout):
+        queue.train_once(recipe)
+    queue.train_once(recipe)
+    assert trained == [recipe]
+    recipe.folder.mkdir(parents=True)
+    (recipe.folder / "finished").touch()
+    queue.train_once(recipe)
+    assert trained == [recipe]
 
 
 def test_where_nothing_is_lacking_no_process_is_started(cache, monkeypatch):
