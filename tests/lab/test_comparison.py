@@ -79,7 +79,9 @@ def test_a_single_rate_holds_for_all_methods(tmp_path, monkeypatch):
     assert len(comparison.plan()) == 2 * 3
 
 
-def test_the_quick_form_takes_a_third_of_the_steps_of_one_seed_at_the_rates_that_were_found(comparison):
+def test_the_quick_form_takes_a_third_of_the_steps_of_one_seed_at_the_rates_that_were_found(
+    comparison,
+):
     runs = comparison.quick({"OPRD": 2e-3}).plan()
     assert [(run.method, run.learning_rate, run.seed, run.steps) for run in runs] == [
         ("OPRD", 2e-3, 0, 6),

@@ -1,9 +1,15 @@
-"""One optimizer step on scripted rollouts; run in several processes by test_distributed."""
+"""One optimizer step on scripted rollouts; run in several processes by test_distributed.
+
+    python -m tests.training.distributed_step FOLDER BATCH_SIZE OPTIONS...
+
+Each of OPTIONS makes another student take the step: settings as NAME=VALUE, separated by commas.
+"""
 
 import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -12,7 +18,14 @@ from tests import tiny
 from tests.training.runs import PROMPTS, scripted, trainer
 
 
-def main(folder: str, batch_size: str, options: str) -> None:
+def main(folder: str, batch_size: str, *cases: str) -> None:
+    results = {options: step(Path(folder), int(batch_size), options) for options in cases}
+    if os.environ["RANK"] == "0":
+        torch.save(results, Path(folder) / "results.pt")
+
+
+def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
+    """The student's weights after the step, and the step's loss."""
     extra = dict(option.split("=") for option in options.split(",") if option)
     untied = extra.pop("untied", None) is not None
     # The last prompts of a batch are those of the last process.
@@ -26,21 +39,19 @@ def main(folder: str, batch_size: str, options: str) -> None:
     if broken:
         teacher.base_model.layers[1].mlp.down_proj.weight.data.fill_(float("nan"))
     made = trainer(
-        Path(folder),
+        folder,
         student=student,
         teacher=teacher,
         rollout=lambda ids: [] if tiny.tokenizer().decode(ids) in empty else scripted(ids),
-        per_device_train_batch_size=int(batch_size),
+        per_device_train_batch_size=batch_size,
         position_k=3,
         max_grad_norm=0.0,
         shuffle_dataset=False,
         **{name: yaml.safe_load(value) for name, value in extra.items()},
     )
     made.train()
-    loss = made.state.log_history[0]["loss"]
-    state = made.accelerator.get_state_dict(made.model_wrapped)
-    if made.accelerator.is_main_process:
-        torch.save({"weights": state, "loss": loss}, Path(folder) / "result.pt")
+    weights = made.accelerator.get_state_dict(made.model_wrapped)
+    return {"weights": weights, "loss": made.state.log_history[0]["loss"]}
 
 
 if __name__ == "__main__":

@@ -24,35 +24,36 @@ def launch(processes, module, *arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
 
 
-def step(folder, processes, batch_size, options=""):
-    """The weights and the loss after one step of 4 rollouts, over so many processes."""
-    folder.mkdir()
-    done = launch(processes, "distributed_step", folder, batch_size, options)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = torch.load(folder / "result.pt", weights_only=True)
-    return result["weights"], result["loss"]
+STEPS = {
+    "plain": "",
+    # An LM head of its own gets no gradient, which DDP must be told.
+    "head and last block without gradient": "untied=1,layers=1",
+    "no response in one process": "empty=1",
+    "two terms, and no response in one process": (
+        "untied=1,layers=1,output_loss=reverse_kl,empty=1,diagnostics_steps=1"
+    ),
+    "output loss alone": "output_loss=sampled,representation_weight=0",
+    "constant prefix": "prefix_gradients=false,empty=1",
+}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param("", id="plain"),
-        # An LM head of its own gets no gradient, which DDP must be told.
-        pytest.param("untied=1,layers=1", id="head and last block without gradient"),
-        pytest.param("empty=1", id="no response in one process"),
-        pytest.param(
-            "untied=1,layers=1,output_loss=reverse_kl,empty=1,diagnostics_steps=1",
-            id="two terms, and no response in one process",
-        ),
-        pytest.param("output_loss=sampled,representation_weight=0", id="output loss alone"),
-        pytest.param("prefix_gradients=false,empty=1", id="constant prefix"),
-    ],
-)
-def test_two_processes_take_the_step_of_one(tmp_path, options):
-    one, loss = step(tmp_path / "one", 1, 4, options)
-    two, loss_of_two = step(tmp_path / "two", 2, 2, options)
-    assert largest_difference(one, two) < 1e-6
-    assert loss_of_two == pytest.approx(loss, rel=1e-5)
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """Weights and loss after a step of four rollouts, by the processes that shared them."""
+    found = {}
+    for processes in (1, 2):
+        folder = tmp_path_factory.mktemp(f"processes-{processes}")
+        done = launch(processes, "distributed_step", folder, 4 // processes, *STEPS.values())
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[processes] = torch.load(folder / "results.pt", weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("options", STEPS.values(), ids=STEPS)
+def test_two_processes_take_the_step_of_one(steps, options):
+    one, two = steps[1][options], steps[2][options]
+    assert largest_difference(one["weights"], two["weights"]) < 1e-6
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
 
 
 def test_a_broken_teacher_in_one_process_stops_both(tmp_path):
