@@ -8,26 +8,32 @@ from transformers.utils import logging
 
 from lab import page, queue
 from lab.items import ITEMS, plan
+from lab.pairs import PAIRS
 from lab.results import differences
+
+WORKERS = 2
 
 app = typer.Typer(add_completion=False, help="Figures and tables of the paper, made here.")
 
 
 @app.command("list")
 def list_items() -> None:
-    """What there is, and how many of the runs known to be needed are made."""
+    """What there is, how many of the runs known to be needed are made, and what is left to do."""
     width = max(map(len, ITEMS))
     for name, item in ITEMS.items():
         runs = item.plan(quick=False)
-        made = f"{sum(run.finished for run in runs)} of {len(runs)}"
-        typer.echo(f"{name:{width}}{made:>9} runs  {item.title}")
+        lacking = [run for run in runs if not run.finished]
+        made = f"{len(runs) - len(lacking)} of {len(runs)}"
+        seconds = sum(run.steps * PAIRS[run.pair].step_seconds for run in lacking)
+        minutes = seconds / 60 / WORKERS + item.report_minutes
+        typer.echo(f"{name:{width}}{made:>9} runs, {minutes:4.0f} minutes left  {item.title}")
 
 
 @app.command()
 def run(
     names: Annotated[list[str] | None, typer.Argument(help="Items; all, in order.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The smallest that shows it.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes, of one thread each.")] = 2,
+    workers: Annotated[int, typer.Option(help="Processes, of one thread each.")] = WORKERS,
 ) -> None:
     """Make the runs of items that are not there yet, and write and print what they found."""
     unknown = [name for name in names or () if name not in ITEMS]

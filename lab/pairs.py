@@ -40,11 +40,13 @@ class Pair:
     Attributes:
         student: what learns.
         teacher: of whom.
+        step_seconds: what a step of a run takes on one thread with its share of evaluations, about.
         keeps_students: whether the weights of trained students stay when they are evaluated.
     """
 
     student: Moment | Pretrained
     teacher: Moment | Pretrained
+    step_seconds: float = 0.4
     keeps_students: bool = True
 
     @property
@@ -71,5 +73,7 @@ PAIRS = {
     "sums, other shape": Pair(
         Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1), 350), Moment(SUMS, 1500)
     ),
-    "additions": Pair(Pretrained("student"), Pretrained("teacher"), keeps_students=False),
+    "additions": Pair(
+        Pretrained("student"), Pretrained("teacher"), step_seconds=20, keeps_students=False
+    ),
 }

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Compared:
     full: Comparison
     panels: Mapping[str, str] | None = None
     timed: bool = False
+    report_minutes: ClassVar[float] = 0.2
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs that are needed."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 
@@ -32,6 +32,7 @@ class GradientNoise:
     title: str
     pair: str
     full: Noise
+    report_minutes: ClassVar[float] = 3
 
     def plan(self, quick: bool) -> list[Run]:
         """None: checkpoints of the teacher's own training are the students."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -67,6 +67,7 @@ class HeadGeometry:
 
     name: str
     title: str
+    report_minutes: ClassVar[float] = 2
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from matplotlib.axes import Axes
@@ -32,6 +32,7 @@ class Positions:
 
     name: str
     title: str
+    report_minutes: ClassVar[float] = 2
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""

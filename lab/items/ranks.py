@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lab.comparison import Comparison
 from lab.results import result_file, write
@@ -26,6 +26,7 @@ class Ranks:
     name: str
     title: str
     full: Comparison
+    report_minutes: ClassVar[float] = 0.1
 
     def plan(self, quick: bool) -> list[Run]:
         """A run through a bridge, of the first seed."""

@@ -35,14 +35,19 @@ def found():
 def test_speed_is_compared_within_rounds(found):
     # 2, 4 and 1 times; the ratio of the medians would be 2 as well, of the means 2.
     row = table(found)[-1]
-    assert row == "| small | TOPK | 2 (2-8) | 2.00x | 4 | 25% |"
-    assert table(found)[-2].endswith("| 1.00x | 1 | 100% |")
+    assert row == "| small | TOPK | 2 (2-8) | 2.00x (1.50-3.00) | 4 | 25% |"
+    assert table(found)[-2].endswith("| 1.00x (1.00-1.00) | 1 | 100% |")
 
 
 def test_the_verdicts_are_about_output_space_objectives(found):
     assert verdicts(found) == {"small: OPRD faster than TOPK": True}
     slower = measured(oprd=([3.0], 1), topk=([2.0], 1))
     assert verdicts({"a": {"time": slower}}) == {"a: OPRD faster than TOPK": False}
+
+
+def test_rounds_that_disagree_settle_nothing():
+    mixed = measured(oprd=([1.0] * 4, 1), topk=([1.2, 0.9, 1.3, 0.8], 1))
+    assert verdicts({"a": {"time": mixed}}) == {}
 
 
 def test_what_was_measured_is_not_measured_again_and_quick_is_the_first_case(tmp_path, monkeypatch):
