@@ -21,12 +21,14 @@ from lab.models import CACHE
 from lab.offpolicy import SOLUTIONS, START, TEACHER, OffPolicyTrainer, write_responses
 from lab.pairs import PAIRS
 from lab.scores import Scores, samples, scores
+from lab.variants import ConsumedStatesTrainer, write_layer_scales
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.reports.curves import read_metrics
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "loss_top_k": 4}
 RANK = 16
+LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
 REVERSE_KL = {"output_loss": "reverse_kl"}
 
 
@@ -67,6 +69,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "constant prompt": {"prefix_gradients": False},
     "last token": {"positions": "last"},
     "mean over tokens": {"reduction": "token"},
+    "weight 0.01": {"representation_weight": 0.01},
+    "weight 100": {"representation_weight": 100.0},
+    "weight 100, gradients not clipped": {"representation_weight": 100.0, "max_grad_norm": 0.0},
+    # Its bridge is the identity over a scale for each layer, and is made when the run begins.
+    LAYER_SCALES: {"normalize": False},
+    CONSUMED: {},
     "2 updates a rollout": {"updates_per_rollout": 2},
     "4 updates a rollout": {"updates_per_rollout": 4},
     "Bridge": _bridge(RANK, 10),
@@ -183,10 +191,12 @@ def _distil(run: Run) -> None:
     """Train; what an earlier attempt left is dropped."""
     shutil.rmtree(run.folder, ignore_errors=True)
     pair = PAIRS[run.pair]
-    task = pair.task_module
+    task, settings = pair.task_module, run.settings
+    if run.method == LAYER_SCALES:
+        settings["bridge"] = str(write_layer_scales(pair, run.folder))
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=1000 + run.seed)
-    trainer = (OffPolicyTrainer if run.method in OFF_POLICY else OPRDTrainer)(
+    trainer = _trainer_class(run.method)(
         model=str(pair.student.path()),
         teacher_model=str(pair.teacher.path()),
         args=OPRDConfig(
@@ -206,7 +216,7 @@ def _distil(run: Run) -> None:
             save_strategy="no",
             disable_tqdm=True,
             report_to=[],
-            **run.settings,
+            **settings,
         ),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
     )
@@ -216,3 +226,9 @@ def _distil(run: Run) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
+
+
+def _trainer_class(method: str) -> type[OPRDTrainer]:
+    if method in OFF_POLICY:
+        return OffPolicyTrainer
+    return ConsumedStatesTrainer if method == CONSUMED else OPRDTrainer

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from lab.comparison import Comparison
+from lab.comparison import RATES, Comparison
 from lab.items.compared import DIAGNOSTICS, Compared
 from lab.items.cost import LAB_OPD, Case, Cost
 from lab.items.gradient_noise import GradientNoise
@@ -16,7 +16,7 @@ from lab.items.head_geometry import HeadGeometry
 from lab.items.positions import Positions
 from lab.items.ranks import Ranks
 from lab.noise import Noise
-from lab.runs import OFF_POLICY, Run
+from lab.runs import CONSUMED, LAYER_SCALES, OFF_POLICY, Run
 
 
 class Item(Protocol):
@@ -30,6 +30,11 @@ class Item(Protocol):
     @property
     def title(self) -> str:
         """What of the paper it is."""
+        ...
+
+    @property
+    def report_minutes(self) -> float:
+        """What its report takes when all runs are there, about."""
         ...
 
     def plan(self, quick: bool) -> list[Run]:
@@ -77,6 +82,11 @@ _ABLATIONS = (
     "last 5 tokens",
     "last token",
     "mean over tokens",
+    LAYER_SCALES,
+    "weight 0.01",
+    "weight 100",
+    "weight 100, gradients not clipped",
+    CONSUMED,
 )
 _CHEAPER = (
     "OPRD",
@@ -96,10 +106,10 @@ _ALL: tuple[Item, ...] = (
         Compared(
             f"accuracy-{task}",
             "Table 2, Figs. 1, 4-6, 9-11: accuracy and diagnostics by step",
-            Comparison(task, _METHODS, claims=tuple(("OPRD", opd) for opd in _OPD)),
+            Comparison(task, _METHODS, rates=rates, claims=tuple(("OPRD", opd) for opd in _OPD)),
             DIAGNOSTICS,
         )
-        for task in ("sums", "sorting")
+        for task, rates in (("sums", RATES), ("sorting", RATES[1:]))
     ),
     Cost(
         "cost",
@@ -150,12 +160,14 @@ _ALL: tuple[Item, ...] = (
     Compared(
         "weights",
         "Fig. 7: top-1 with OPRD at weights 0, 1, 10",
-        Comparison("sums", ("top-1", "top-1 + OPRD", "top-1 + 10 OPRD")),
+        Comparison(
+            "sums", ("top-1", "top-1 + OPRD", "top-1 + 10 OPRD"), steps=150, rates=RATES[1:]
+        ),
     ),
     Compared(
         "ablations",
-        "Ablations: layers, positions, unit length, reduction, at one rate",
-        Comparison("sums", _ABLATIONS, rates=(1e-3,)),
+        "Ablations: layers, positions, scale, weight, reduction, at one rate",
+        Comparison("sums", _ABLATIONS, steps=150, rates=(1e-3,)),
     ),
     Compared(
         "off-policy",

@@ -51,10 +51,11 @@ def trainer(
     peft_config: Any = None,
     eval_prompts: list[Any] | None = None,
     tokenizer: Any = None,
+    kind: type[OPRDTrainer] = OPRDTrainer,
     **options: Any,
 ) -> OPRDTrainer:
     """A trainer whose rollouts come from `rollout`, or from the student where that is None."""
-    made = OPRDTrainer(
+    made = kind(
         model=tiny.model(seed=1) if student is None else student,
         teacher_model=tiny.model(seed=2) if teacher is None else teacher,
         args=settings(folder, **options),
@@ -77,8 +78,8 @@ def script_rollouts(made: OPRDTrainer, rollout) -> None:
         return [rollout(ids) for ids in prompt_ids]
 
     engine = type("ScriptedEngine", (DistillationTrainer,), {"_generate_single_turn": generate})
-    # The scripted engine stands between OPRDTrainer and TRL's in the order of resolution.
-    made.__class__ = type("ScriptedTrainer", (OPRDTrainer, engine), {})
+    # The scripted engine stands between our trainer and TRL's in the order of resolution.
+    made.__class__ = type("ScriptedTrainer", (type(made), engine), {})
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
