@@ -18,6 +18,8 @@ RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 SEEDS = (0, 1, 2)
 # Rates whose accuracy on the tuning problems differs by less are compared over all seeds.
 NEAR = 0.01
+# A quick run has one of so many parts of the steps.
+QUICK_PART = 4
 # The share of the gap between student and teacher after which a method counts as there.
 REACHED = 0.9
 
@@ -68,7 +70,14 @@ class Comparison:
             chosen: the rates that the whole comparison found best.
         """
         rates = {method: chosen.get(method, 1e-3) for method in self.methods}
-        return replace(self, steps=self.steps // 3, seeds=self.seeds[:1], chosen=rates)
+        steps = self.steps // QUICK_PART
+        return replace(
+            self,
+            steps=steps,
+            eval_every=min(self.eval_every, steps),
+            seeds=self.seeds[:1],
+            chosen=rates,
+        )
 
     def run(self, method: str, rate: float, seed: int) -> Run:
         """One run of the comparison."""

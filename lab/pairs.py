@@ -46,7 +46,7 @@ class Pair:
 
     student: Moment | Pretrained
     teacher: Moment | Pretrained
-    step_seconds: float = 0.4
+    step_seconds: float = 0.5
     keeps_students: bool = True
 
     @property

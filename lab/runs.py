@@ -78,8 +78,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "2 updates a rollout": {"updates_per_rollout": 2},
     "4 updates a rollout": {"updates_per_rollout": 4},
     "Bridge": _bridge(RANK, 10),
-    "Bridge, rank 8": _bridge(8, 10),
-    "Bridge, rank 32": _bridge(32, 10),
     "Bridge, rrr": _bridge(RANK, 10, bridge_basis="rrr"),
     # The gradient at the last layer spans no more directions than these.
     "Bridge, fisher": _bridge(14, 1, bridge_basis="fisher", normalize=False),
@@ -199,25 +197,7 @@ def _distil(run: Run) -> None:
     trainer = _trainer_class(run.method)(
         model=str(pair.student.path()),
         teacher_model=str(pair.teacher.path()),
-        args=OPRDConfig(
-            output_dir=str(run.folder),
-            seed=run.seed,
-            per_device_train_batch_size=run.rollouts,
-            per_device_eval_batch_size=512,
-            max_completion_length=task.LONGEST_RESPONSE,
-            learning_rate=run.learning_rate,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            logging_steps=1,
-            eval_tasks=f"python:{pair.task}",
-            eval_samples=samples(pair.task)["curve"],
-            eval_steps=run.eval_every,
-            diagnostics_steps=run.eval_every,
-            save_strategy="no",
-            disable_tqdm=True,
-            report_to=[],
-            **settings,
-        ),
+        args=OPRDConfig(**{**_shared_settings(run), **settings}),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
     )
     if isinstance(trainer, OffPolicyTrainer):
@@ -226,6 +206,29 @@ def _distil(run: Run) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
+
+
+def _shared_settings(run: Run) -> dict[str, Any]:
+    """What all methods have in common unless they say otherwise."""
+    task = PAIRS[run.pair].task
+    return {
+        "output_dir": str(run.folder),
+        "seed": run.seed,
+        "per_device_train_batch_size": run.rollouts,
+        "per_device_eval_batch_size": 512,
+        "max_completion_length": PAIRS[run.pair].task_module.LONGEST_RESPONSE,
+        "learning_rate": run.learning_rate,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "eval_tasks": f"python:{task}",
+        "eval_samples": samples(task)["curve"],
+        "eval_steps": run.eval_every,
+        "diagnostics_steps": run.eval_every,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "report_to": [],
+    }
 
 
 def _trainer_class(method: str) -> type[OPRDTrainer]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from lab.comparison import RATES, Comparison
-from lab.items.compared import DIAGNOSTICS, Compared
+from lab.items.compared import DIAGNOSTICS, OVERLAP, Compared
 from lab.items.cost import LAB_OPD, Case, Cost
 from lab.items.gradient_noise import GradientNoise
 from lab.items.head_geometry import HeadGeometry
@@ -48,6 +48,9 @@ class Item(Protocol):
 
 _OPD = ("reverse KL", "forward KL", "top-4 of the paper's runs", "top-4 of Eq. 5", "top-1")
 _METHODS = ("OPRD", "OPRD, unit length", *_OPD)
+_CLAIMS = tuple(("OPRD", opd) for opd in _OPD)
+_SUMS = Comparison("sums", _METHODS, claims=_CLAIMS)
+_SORTING = replace(_SUMS, pair="sorting", steps=120, eval_every=20, rates=RATES[1:])
 _BRIDGES = Comparison(
     "sums, other shape",
     (
@@ -64,14 +67,14 @@ _BRIDGES = Comparison(
 _PRETRAINED = Comparison(
     "additions",
     ("OPRD", "reverse KL", "top-16 of the paper's runs", "top-1"),
-    steps=24,
-    rollouts=8,
-    eval_every=8,
+    steps=20,
+    rollouts=4,
+    eval_every=10,
     rates=(1e-4, 2e-4),
+    options=(("diagnostics_steps", 2),),
     claims=tuple(("OPRD", opd) for opd in ("reverse KL", "top-16 of the paper's runs", "top-1")),
 )
 _BASES = ("Bridge", "Bridge, rrr", "Bridge, fisher", "Bridge, fisher, unit length")
-_RANKS = ("Bridge", "Bridge, rank 8", "Bridge, rank 32")
 _ABLATIONS = (
     "OPRD",
     "OPRD, unit length",
@@ -104,12 +107,12 @@ _NOISE = {
 _ALL: tuple[Item, ...] = (
     *(
         Compared(
-            f"accuracy-{task}",
+            f"accuracy-{comparison.pair}",
             "Table 2, Figs. 1, 4-6, 9-11: accuracy and diagnostics by step",
-            Comparison(task, _METHODS, rates=rates, claims=tuple(("OPRD", opd) for opd in _OPD)),
+            comparison,
             DIAGNOSTICS,
         )
-        for task, rates in (("sums", RATES), ("sorting", RATES[1:]))
+        for comparison in (_SUMS, _SORTING)
     ),
     Cost(
         "cost",
@@ -121,14 +124,17 @@ _ALL: tuple[Item, ...] = (
                 rounds=20,
                 pair="sums",
             ),
-            "SmolLM2-135M": Case({}),
-            "Qwen2.5-0.5B, 6 layers": Case({"shape": "qwen2.5-0.5b", "layers_count": 6}),
+            "SmolLM2-135M": Case({"batch_size": 1}),
+            "Qwen2.5-0.5B, 6 layers": Case(
+                {"shape": "qwen2.5-0.5b", "layers_count": 6, "batch_size": 1}
+            ),
         },
     ),
     Compared(
         "smollm2",
         "A pretrained model: accuracy by step and by wall-clock",
         _PRETRAINED,
+        {**DIAGNOSTICS, **OVERLAP},
         timed=True,
     ),
     Compared("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES),
@@ -139,11 +145,6 @@ _ALL: tuple[Item, ...] = (
     ),
     Compared(
         "bases", "Eq. 12 and other bases of a bridge", replace(_BRIDGES, methods=_BASES, claims=())
-    ),
-    Compared(
-        "bridge-ranks",
-        "Learning through a bridge by rank, at one rate",
-        replace(_BRIDGES, methods=_RANKS, rates=(1e-3,), claims=()),
     ),
     Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", _BRIDGES),
     *(
@@ -161,13 +162,13 @@ _ALL: tuple[Item, ...] = (
         "weights",
         "Fig. 7: top-1 with OPRD at weights 0, 1, 10",
         Comparison(
-            "sums", ("top-1", "top-1 + OPRD", "top-1 + 10 OPRD"), steps=150, rates=RATES[1:]
+            "sums", ("top-1", "top-1 + OPRD", "top-1 + 10 OPRD"), steps=100, rates=RATES[1:]
         ),
     ),
     Compared(
         "ablations",
         "Ablations: layers, positions, scale, weight, reduction, at one rate",
-        Comparison("sums", _ABLATIONS, steps=150, rates=(1e-3,)),
+        Comparison("sums", _ABLATIONS, steps=75, rates=(2e-3,)),
     ),
     Compared(
         "off-policy",

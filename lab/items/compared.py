@@ -28,6 +28,8 @@ DIAGNOSTICS = {
     "diagnostics/reverse_kl": "KL(student || teacher), nats",
     ENTROPY_GAP: "entropy, student minus teacher, nats",
 }
+# Of a vocabulary of a few dozen tokens it says nothing.
+OVERLAP = {"diagnostics/top16_overlap": "overlap of the 16 likeliest tokens"}
 
 
 @dataclass(frozen=True)

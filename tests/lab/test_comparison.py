@@ -79,14 +79,16 @@ def test_a_single_rate_holds_for_all_methods(tmp_path, monkeypatch):
     assert len(comparison.plan()) == 2 * 3
 
 
-def test_the_quick_form_takes_a_third_of_the_steps_of_one_seed_at_the_rates_that_were_found(
+def test_the_quick_form_takes_a_quarter_of_the_steps_of_one_seed_at_the_rates_that_were_found(
     comparison,
 ):
     runs = comparison.quick({"OPRD": 2e-3}).plan()
     assert [(run.method, run.learning_rate, run.seed, run.steps) for run in runs] == [
-        ("OPRD", 2e-3, 0, 6),
-        ("top-1", 1e-3, 0, 6),
+        ("OPRD", 2e-3, 0, 5),
+        ("top-1", 1e-3, 0, 5),
     ]
+    # At its end at the latest, so that a curve has two points.
+    assert {run.eval_every for run in runs} == {5}
 
 
 def test_the_best_rate_of_an_unfinished_grid_is_refused(comparison):
