@@ -67,9 +67,11 @@ class Comparison:
         """The comparison at the smallest setting that still shows the effect.
 
         Args:
-            chosen: the rates that the whole comparison found best.
+            chosen: the rates that the whole comparison found best; the middle of the grid stands in
+                for those that are not known yet.
         """
-        rates = {method: chosen.get(method, 1e-3) for method in self.methods}
+        middle = self.rates[len(self.rates) // 2]
+        rates = {method: chosen.get(method, middle) for method in self.methods}
         steps = self.steps // QUICK_PART
         return replace(
             self,

@@ -67,9 +67,9 @@ _BRIDGES = Comparison(
 _PRETRAINED = Comparison(
     "additions",
     ("OPRD", "reverse KL", "top-16 of the paper's runs", "top-1"),
-    steps=20,
+    steps=16,
     rollouts=4,
-    eval_every=10,
+    eval_every=8,
     rates=(1e-4, 2e-4),
     options=(("diagnostics_steps", 2),),
     claims=tuple(("OPRD", opd) for opd in ("reverse KL", "top-16 of the paper's runs", "top-1")),
