@@ -47,5 +47,6 @@ lab: setup ## list the figures and tables of the paper that can be made here
 lab-quick: setup ## make them at their smallest setting
 	$(BIN)/python -m lab run --quick
 
-clean: ## remove the environment and caches, not runs
-	rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove the environment and caches, not runs, the lab's neither
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	find .cache -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} +

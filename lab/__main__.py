@@ -3,13 +3,14 @@
 from functools import partial
 from typing import Annotated
 
+import torch
 import typer
 from transformers.utils import logging
 
 from lab import page, queue
 from lab.items import ITEMS, plan
 from lab.pairs import PAIRS
-from lab.results import differences
+from lab.results import differences, read
 
 WORKERS = 2
 
@@ -42,10 +43,23 @@ def run(
     logging.disable_progress_bar()
     chosen = names or list(ITEMS)
     queue.finish(partial(plan, chosen, quick), workers)
+    # As in the runs, so that the same seed gives the same numbers.
+    torch.set_num_threads(1)
     for name in chosen:
-        typer.echo("\n".join(["", f"{name}: {ITEMS[name].title}", *ITEMS[name].report(quick)]))
-    if quick and (differing := [line for name in chosen for line in differences(name)]):
+        item = ITEMS[name]
+        item.report(quick)
+        typer.echo("\n".join(["", f"{name}: {item.title}", *item.table(read(name, quick))]))
+    if quick and (differing := [line for name in chosen for line in _differing(name)]):
         raise SystemExit("\n".join(["", "Other than in the committed results:", *differing]))
+
+
+def _differing(name: str) -> list[str]:
+    """What an item's quick results say otherwise than the committed ones, if there are any."""
+    item, committed = ITEMS[name], read(name, quick=False)
+    if not committed:
+        return []
+    verdicts = (item.verdicts(found) for found in (read(name, quick=True), committed))
+    return [f"{name}: {claim}" for claim in differences(*verdicts)]
 
 
 @app.command("page")

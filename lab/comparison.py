@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lab.pairs import PAIRS
-from lab.results import Estimate, accuracy
+from lab.results import Curve, Estimate, accuracy
 from lab.runs import METHODS, Run
 from lab.scores import samples
 
@@ -20,6 +20,8 @@ SEEDS = (0, 1, 2)
 NEAR = 0.01
 # A quick run has one of so many parts of the steps.
 QUICK_PART = 4
+# The most updates that a method makes of the same rollouts.
+UPDATES = max(settings.get("updates_per_rollout", 1) for settings in METHODS.values())
 # The share of the gap between student and teacher after which a method counts as there.
 REACHED = 0.9
 
@@ -72,7 +74,8 @@ class Comparison:
         """
         middle = self.rates[len(self.rates) // 2]
         rates = {method: chosen.get(method, middle) for method in self.methods}
-        steps = self.steps // QUICK_PART
+        # Divisible by all numbers of updates that a method makes of the same rollouts.
+        steps = max(UPDATES, self.steps // QUICK_PART // UPDATES * UPDATES)
         return replace(
             self,
             steps=steps,
@@ -152,18 +155,30 @@ class Comparison:
         baseline = self.best(self.methods[0])
         runs = [run for method in self.methods for run in self.best(method)]
         methods = {m: self._method(m, target, baseline) for m in self.methods}
-        area = {m: row["area"]["mean"] for m, row in methods.items()}
         return {
             "pair": self.pair,
             "teacher": teacher,
             "student": student,
             "target": target,
             "steps": self.steps,
+            "rollouts": self.rollouts,
             "seeds": self.seeds,
             "run_versions": _different(run.versions() for run in runs),
             "methods": methods,
-            "verdicts": {f"{a} above {b}": area[a] > area[b] for a, b in self.claims},
         }
+
+    def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
+        """Which claims findings settle: all of one seed, and of several where they agree.
+
+        That is where the 95% interval of the difference of the areas, paired by seed, is on one
+        side of zero.
+        """
+        settled = {}
+        for first, second in self.claims:
+            more = area_difference(found, first, second)
+            if more.low is None or more.high is None or not more.low <= 0 <= more.high:
+                settled[f"{first} above {second}"] = more.mean > 0
+        return settled
 
     def _method(self, method: str, target: float, baseline: list[Run]) -> dict[str, Any]:
         runs = self.best(method)
@@ -176,7 +191,6 @@ class Comparison:
             "settings": runs[0].settings,
             "final": vars(Estimate.of(final)),
             "difference": vars(Estimate.of(beside)),
-            "area": vars(Estimate.of(curve.area for curve in curves)),
             "steps_to_target": [curve.steps_to(target) for curve in curves],
             "tuning": {f"{rate:g}": tuned(run) for rate, run in self.grid(method).items()},
             "scores": scores,
@@ -185,6 +199,18 @@ class Comparison:
                 for run, c in zip(runs, curves, strict=True)
             ],
         }
+
+
+def areas(found: Mapping[str, Any], method: str) -> list[float]:
+    """The areas under the curves of a method's accuracy by step, one a seed."""
+    curves = found["methods"][method]["curves"]
+    return [Curve(np.array(c["steps"]), np.array(c["accuracy"])).area for c in curves]
+
+
+def area_difference(found: Mapping[str, Any], first: str, second: str) -> Estimate:
+    """How much larger the area of one method is than that of another, paired by seed."""
+    pairs = zip(areas(found, first), areas(found, second), strict=True)
+    return Estimate.of(a - b for a, b in pairs)
 
 
 def tuned(run: Run) -> float:
@@ -205,13 +231,13 @@ def _different(values: Any) -> list[Any]:
     return found
 
 
-def table(found: dict[str, Any]) -> list[str]:
+def table(found: Mapping[str, Any]) -> list[str]:
     """The findings of a comparison as Markdown: the methods, and the rates behind them."""
     first = next(iter(found["methods"]))
     k = samples(PAIRS[found["pair"]].task)["reported"]
     head = [
-        "method", "rate", f"Avg@{k}", f"minus {first}, points", f"Best@{k}", "Dist-4",
-        "tokens", f"steps to {found['target']:.1%}", "area",
+        "method", "rate", f"Avg@{k}", f"minus {first}, points", f"Best@{k}", "Dist-4", "tokens",
+        f"steps to {found['target']:.1%}", "area", f"minus {first}, points",
     ]  # fmt: skip
     lines = [
         f"{found['pair']}: {found['steps']} steps, seeds {', '.join(map(str, found['seeds']))}",
@@ -220,33 +246,42 @@ def table(found: dict[str, Any]) -> list[str]:
         "|---" * len(head) + "|",
     ]
     for name in ("teacher", "student"):
-        lines.append(_row(name, "", f"{found[name]['accuracy']:.1%}", "", [found[name]], "", ""))
+        model = found[name]
+        lines.append(_row(name, "", f"{model['accuracy']:.1%}", "", *_of_samples([model])))
     for name, row in found["methods"].items():
-        final, area = Estimate(**row["final"]), Estimate(**row["area"])
-        beside = "" if name == first else Estimate(**row["difference"]).points()
-        rate = f"{row['learning_rate']:g}"
-        scores, reached = row["scores"], median_reached(row["steps_to_target"])
-        lines.append(_row(name, rate, final.percent(), beside, scores, reached, area.percent()))
+        beside = ["", ""]
+        if name != first:
+            of_area = area_difference(found, name, first)
+            beside = [Estimate(**row["difference"]).points(), of_area.points()]
+        lines.append(
+            _row(
+                name,
+                f"{row['learning_rate']:g}",
+                Estimate(**row["final"]).percent(),
+                beside[0],
+                *_of_samples(row["scores"]),
+                reached(row["steps_to_target"]),
+                Estimate.of(areas(found, name)).percent(),
+                beside[1],
+            )
+        )
     return lines + _grid(found)
 
 
-def _row(
-    name: str,
-    rate: str,
-    final: str,
-    beside: str,
-    scores: Sequence[dict[str, float]],
-    steps: str,
-    area: str,
-) -> str:
+def _row(*cells: str) -> str:
+    """A row of the methods' table, whose last cells may be missing."""
+    return f"| {' | '.join([*cells, *[''] * (10 - len(cells))])} |"
+
+
+def _of_samples(scores: Sequence[Mapping[str, float]]) -> tuple[str, str, str]:
+    """Best of the samples, diversity and length, means over seeds."""
     best, distinct, length = (
         fmean(s[key] for s in scores) for key in ("best", "distinct_4", "length")
     )
-    of_samples = (f"{best:.1%}", f"{distinct:.2f}", f"{length:.1f}")
-    return f"| {' | '.join((name, rate, final, beside, *of_samples, steps, area))} |"
+    return f"{best:.1%}", f"{distinct:.2f}", f"{length:.1f}"
 
 
-def _grid(found: dict[str, Any]) -> list[str]:
+def _grid(found: Mapping[str, Any]) -> list[str]:
     """Accuracy on the tuning problems by rate, where there was a choice."""
     rows = {name: row["tuning"] for name, row in found["methods"].items()}
     rates = sorted({rate for row in rows.values() for rate in row}, key=float)
@@ -259,8 +294,16 @@ def _grid(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def median_reached(when: Sequence[float | None]) -> str:
-    """The median over seeds; one that never got there, None, took more than any number."""
+def reached(when: Sequence[float | None]) -> str:
+    """The median over seeds, of which one that never got there, None, took more than any number.
+
+    Where some did not it says how many did.
+    """
     taken: Sequence[float] = [np.inf if at is None else at for at in when]
-    median = float(np.median(taken))
-    return f"{median:.0f}" if np.isfinite(median) else "not reached"
+    there, median = int(np.isfinite(taken).sum()), float(np.median(taken))
+    if there == 0:
+        return "not reached"
+    how_many = "" if there == len(taken) else f"reached by {there} of {len(taken)}"
+    if not np.isfinite(median):
+        return how_many
+    return f"{median:.0f}" + (f", {how_many}" if how_many else "")

@@ -13,7 +13,7 @@ from lab.results import Curve, result_file
 # One for each of the methods of a picture, in their order.
 COLORS = [
     "#1b5e9e", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#5f6b76", "#13a3a3", "#9c6b30",
-    "#b5338a", "#4c7d1f", "#000000", "#7aa6d8", "#e79aa4",
+    "#b5338a", "#4c7d1f", "#000000", "#7aa6d8", "#e79aa4", "#b8a900", "#6d1f1f", "#9ad29a",
 ]  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def draw_curves(
 
     Seeds have their points at the same steps; where these are seconds, at their means.
     """
-    for color, (name, seeds) in zip(COLORS, curves.items(), strict=False):
+    for color, (name, seeds) in zip(COLORS[: len(curves)], curves.items(), strict=True):
         values = np.array([curve.values for curve in seeds])
         steps = np.mean([curve.steps for curve in seeds], axis=0)
         axes.plot(steps, values.mean(axis=0), color=color, linewidth=1.6, label=name)

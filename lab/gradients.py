@@ -1,15 +1,18 @@
 """Gradients of several objectives on the same rollouts, and their mean and spread over draws.
 
-Letters: B sequences, K response tokens, N response positions of a batch, V vocabulary, D width.
+Letters: B sequences, K response tokens, N response positions of a batch, V vocabulary, D width, P
+parameters.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lab.runs import METHODS
 from oprd.core.capture import num_layers
@@ -84,10 +87,13 @@ class Objectives:
         student: a causal language model, with gradients.
         teacher: one of the same shape.
         batch: rollouts with N response tokens, all of them supervised.
+
+    Attributes:
+        batch: the rollouts.
     """
 
     def __init__(self, student: Any, teacher: Any, batch: MicroBatch) -> None:
-        self._batch = batch
+        self.batch = batch
         self._parameters = list(student.parameters())
         self._heads = lm_head(student), lm_head(teacher).detach()
         self._layers = select_layers("all", num_layers(student))
@@ -115,8 +121,8 @@ class Objectives:
         logits = rows.new_empty(len(rows), head.vocab_size, dtype=torch.float32)
         p = head.logits(rows, out=logits).softmax(dim=1)
         drawn = torch.multinomial(p, count, replacement=True, generator=generator)
-        tokens = self._batch.response_ids.repeat(count, 1, 1)
-        tokens[:, self._batch.response] = drawn.T
+        tokens = self.batch.response_ids.repeat(count, 1, 1)
+        tokens[:, self.batch.response] = drawn.T
         return tokens
 
     @torch.no_grad()
@@ -125,7 +131,7 @@ class Objectives:
         kinds: tuple[OutputKind, ...] = ("reverse_kl", "forward_kl")
         both = [
             OutputLoss(kind, reduction="token")(
-                *self._last(), self._batch.response, self._batch.response_ids
+                *self._last(), self.batch.response, self.batch.response_ids
             )
             for kind in kinds
         ]
@@ -134,10 +140,10 @@ class Objectives:
     def _loss(self, method: str, token_ids: Tensor | None) -> LossSum:
         output = output_loss(method)
         if output is not None:
-            ids = self._batch.response_ids if token_ids is None else token_ids
-            return output(*self._last(), self._batch.response, ids)
+            ids = self.batch.response_ids if token_ids is None else token_ids
+            return output(*self._last(), self.batch.response, ids)
         pairs = pair_layers(self._layers, len(self._layers), len(self._layers))
-        comparison = LayerComparison(dict(self._teacher), pairs, self._batch.positions)
+        comparison = LayerComparison(dict(self._teacher), pairs, self.batch.positions)
         for layer, rows in self._student.items():
             comparison(layer, rows)
         return comparison.result().loss
@@ -146,6 +152,70 @@ class Objectives:
         """Both models' last states and heads."""
         last = self._layers[-1]
         return self._student[last], self._teacher[last], *self._heads
+
+
+def sampled_token_variance(student: Any, teacher: Any, batch: MicroBatch) -> float:
+    """Tr Cov of the sampled-token gradient over the tokens ŷ_t ~ p_t at fixed prefixes, exactly.
+
+    At position t the token v contributes w_t u_v J_tᵀ (1_v − p), with u = log p − log q, J_t the
+    Jacobian [V, P] of the student's logits and w_t the position's weight in the mean loss of the
+    batch. Positions are drawn independently, so that
+
+        Tr Cov = Σ_t w_t² ( Σ_v p_v u_v² ‖J_tᵀ (1_v − p)‖² − ‖J_tᵀ Σ_v p_v u_v (1_v − p)‖² )
+
+    and every norm is a quadratic form of J_t J_tᵀ. A mean over drawn tokens would need very many:
+    near the teacher most of it comes from rare tokens with large ratios.
+
+    Args:
+        student: a causal language model, with gradients.
+        teacher: one of the same vocabulary.
+        batch: rollouts, read one at a time.
+    """
+    total = 0.0
+    for number in range(len(batch.input_ids)):
+        one = _sequence(batch, number)
+        with torch.no_grad():
+            log_q = _log_probs(teacher, one)
+        # The other kernels have no batched backward.
+        with sdpa_kernel(SDPBackend.MATH):
+            log_p = _log_probs(student, one)
+            variances = [_token_variance(student, p, q) for p, q in zip(log_p, log_q, strict=True)]
+        weight = 1 / (len(variances) * len(batch.input_ids))
+        total += weight**2 * sum(variances)
+    return total
+
+
+def _token_variance(student: Any, log_p: Tensor, log_q: Tensor) -> float:
+    """Of one position: the bracket above, from log p [V] with a graph and log q [V]."""
+    # J_tᵀ (1_v − p) is the gradient of log p_v.
+    slopes = torch.autograd.grad(
+        log_p,
+        list(student.parameters()),
+        torch.eye(len(log_p)),
+        is_grads_batched=True,
+        retain_graph=True,
+        allow_unused=True,
+    )
+    flat = [slope.flatten(1).double() for slope in slopes if slope is not None]
+    gram = torch.stack([slope @ slope.T for slope in flat]).sum(dim=0)
+    log_p = log_p.detach().double()
+    p, u = log_p.exp(), log_p - log_q.double()
+    return float(p * u.square() @ gram.diagonal() - (p * u) @ gram @ (p * u))
+
+
+def _log_probs(model: Any, batch: MicroBatch) -> Tensor:
+    """Next-token log p [N, V] at the response tokens of a batch."""
+    last = num_layers(model)
+    rows = read(model, batch, [last]).states[last]
+    head = lm_head(model)
+    return (rows @ head.weight.T).float().log_softmax(dim=1)
+
+
+def _sequence(batch: MicroBatch, number: int) -> MicroBatch:
+    """One sequence of a batch."""
+    rows = slice(number, number + 1)
+    names = ("input_ids", "attention_mask", "response_ids", "response", "positions")
+    return replace(batch, **{name: getattr(batch, name)[rows] for name in names})
 
 
 @cache

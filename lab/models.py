@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets import Dataset
+from filelock import FileLock
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import (
@@ -66,6 +67,11 @@ class Recipe:
         return CACHE / "models" / f"{self.task}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     @property
+    def lock(self) -> str:
+        """The file that whoever trains it holds locked."""
+        return f"{self.folder}.lock"
+
+    @property
     def finished(self) -> bool:
         """Whether all of its checkpoints are there."""
         return (self.folder / "finished").exists()
@@ -84,6 +90,8 @@ def make_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
 
 def train(recipe: Recipe) -> Path:
     """Train on worked solutions; the checkpoints stay, and a finished training is not repeated.
+
+    The caller holds the recipe's lock.
 
     Returns:
         the folder that holds `checkpoint-50` and so on.
@@ -119,6 +127,15 @@ def train(recipe: Recipe) -> Path:
     trainer.train()
     (folder / "finished").touch()
     return folder
+
+
+def obtain(recipe: Recipe) -> Path:
+    """The folder of a recipe's checkpoints; what is not there is trained by one process alone."""
+    if not recipe.finished:
+        recipe.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(recipe.lock):
+            train(recipe)
+    return recipe.folder
 
 
 def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:

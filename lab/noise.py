@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from lab.gradients import GradientMoments, Objectives
+from lab.gradients import GradientMoments, Objectives, sampled_token_variance
 from lab.pairs import Moment, Pair
 from lab.readings import Models, held_out_prompts, load_models, write_rollouts
 
@@ -16,7 +16,6 @@ SAMPLED, EXACT = "top-1", "reverse KL"
 METHODS_MEASURED = (SAMPLED, "top-4 of the paper's runs", "top-4 of Eq. 5", EXACT, "OPRD")
 # Of a gradient that no drawn token enters, to see that it stays the same.
 REPEATS = 2
-GROUPS = 4
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,14 @@ class Noise:
         steps: of the student's training at which it is measured.
         shares: how far from the teacher, on the straight line to the first of the steps.
         rollouts: of the batch whose gradient it is.
-        draws: of all its tokens at fixed prefixes, divisible by `GROUPS`.
         batches: of new rollouts, once of the same prompts and once of new ones.
         seed: of everything that is drawn.
     """
 
     steps: tuple[int, ...]
     shares: tuple[float, ...]
-    rollouts: int = 16
-    draws: int = 120
-    batches: int = 8
+    rollouts: int = 8
+    batches: int = 16
     seed: int = 0
 
 
@@ -69,35 +66,31 @@ def slope(points: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {"slope": float(fit.slope), "error": float(fit.stderr)}
 
 
-def token_noise(at: Objectives, draws: int, generator: torch.Generator) -> dict[str, Any]:
-    """The noise of the tokens ŷ_t ~ p_t that the sampled-token objective looks at.
+def token_noise(models: Models, at: Objectives, generator: torch.Generator) -> dict[str, Any]:
+    """The noise of the tokens ŷ_t ~ p_t that the sampled-token objective looks at, exactly.
 
-    The mean over all of them is the exact reverse KL's gradient, so that the signal needs no draws.
+    The mean over all of them is the exact reverse KL's gradient.
+
+    Args:
+        models: the student and its teacher.
+        at: their objectives on a batch of rollouts.
+        generator: of the tokens that the other objectives are shown.
 
     Returns:
-        the SNR with this signal, its lowest and highest over `GROUPS` shares of the draws (the
-        variance is that of rare tokens with large ratios), the signal exact and as the draws
-        estimate it, the variance, and the variances of the other objectives over as many tokens.
+        its SNR, signal and variance, and the variances of the other objectives over `REPEATS`
+        draws.
     """
     exact = GradientMoments()
     exact.add(at.gradient(EXACT))
     signal = float(exact.mean.square().sum())
-    tokens = at.draw_tokens(draws, generator)
-    whole, groups = GradientMoments(), [GradientMoments() for _ in range(GROUPS)]
-    for number, drawn in enumerate(tokens):
-        gradient = at.gradient(SAMPLED, drawn)
-        whole.add(gradient)
-        groups[number * GROUPS // draws].add(gradient)
-    snrs = [signal / group.variance for group in groups]
+    variance = sampled_token_variance(models.student, models.teacher, at.batch)
+    tokens = at.draw_tokens(REPEATS, generator)
     return {
-        "snr": signal / whole.variance,
-        "low": min(snrs),
-        "high": max(snrs),
+        "snr": signal / variance,
         "signal": signal,
-        "signal_of_draws": whole.squared_mean,
-        "variance": whole.variance,
+        "variance": variance,
         "variance_of_others": {
-            method: _repeated(at, method, tokens[:REPEATS]).variance
+            method: _repeated(at, method, tokens).variance
             for method in METHODS_MEASURED
             if method != SAMPLED
         },
@@ -138,7 +131,7 @@ def _at(pair: Pair, moment: Moment, share: float, noise: Noise) -> dict[str, Any
     at = _objectives(models, pair, noise, 0, 0)
     generator = torch.Generator().manual_seed(noise.seed)
     found: dict[str, Any] = {"delta": at.divergence()}
-    found["tokens"] = token_noise(at, noise.draws, generator)
+    found["tokens"] = token_noise(models, at, generator)
     for name, new_prompts in (("rollouts", False), ("prompts", True)):
         found[name] = rollout_noise(models, pair, noise, new_prompts=new_prompts)
     return found

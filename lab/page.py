@@ -1,12 +1,13 @@
 """The tables of docs/paper.md, which are what the committed results say.
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`; NAME is that of a file in `lab/results`.
+A table stands between `<!-- NAME -->` and `<!-- end -->`; NAME is that of an item.
 """
 
 import json
 import re
 from pathlib import Path
 
+from lab.items import ITEMS
 from lab.results import RESULTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
@@ -18,10 +19,12 @@ def filled(text: str) -> str:
 
     Raises:
         FileNotFoundError: a table's results are not there.
+        KeyError: a name is no item's.
     """
 
     def block(found: re.Match[str]) -> str:
-        results = json.loads((RESULTS / f"{found['name']}.json").read_text(encoding="utf-8"))
-        return found[1] + "\n".join(results["table"]) + "\n" + found[3]
+        name = found["name"]
+        results = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        return found[1] + "\n".join(ITEMS[name].table(results)) + "\n" + found[3]
 
     return _BLOCK.sub(block, text)

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lab.models import CACHE, Recipe, train
+from lab.models import CACHE, Recipe, obtain
 from lab.pretrained import Pretrained
 from lab.scores import Scores, scores
 
@@ -25,7 +25,7 @@ class Moment:
 
     def path(self) -> Path:
         """The folder of the checkpoint; the model is trained first where it is not there."""
-        return train(self.recipe) / f"checkpoint-{self.step}"
+        return obtain(self.recipe) / f"checkpoint-{self.step}"
 
     def scores(self) -> Scores:
         """Its figures on held-out problems, computed once."""

@@ -56,7 +56,7 @@ def train_once(recipe: Recipe) -> None:
     if recipe.finished:
         return
     recipe.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{recipe.folder}.lock", timeout=0):
+    with FileLock(recipe.lock, timeout=0):
         train(recipe)
 
 

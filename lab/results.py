@@ -1,7 +1,7 @@
 """What runs left, as curves and figures, and how the lab's scripts write down what they found."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,27 @@ def accuracy(run: Run) -> Curve:
     return Curve.of(run, f"eval/{task}/avg@{samples(task)['curve']}")
 
 
+def plain_steps(run: Run, name: str) -> Curve:
+    """What a run logged under a name at the steps that measured no diagnostics."""
+    diagnosed = {line["step"] for line in run.metrics() if "diagnostics/reverse_kl" in line}
+    logged = Curve.of(run, name)
+    plain = ~np.isin(logged.steps, list(diagnosed))
+    return Curve(logged.steps[plain], logged.values[plain])
+
+
 def accuracy_by_seconds(run: Run) -> Curve:
-    """Accuracy on the held-out problems by seconds of training, without those of evaluations."""
-    by_step, seconds = accuracy(run), Curve.of(run, "step_time")
-    elapsed = np.concatenate([[0.0], np.cumsum(seconds.values)])
+    """Accuracy on the held-out problems by seconds of training.
+
+    Without those of evaluations; a step that measured diagnostics, for which both LM heads are
+    read, counts as the median of those that did not.
+    """
+    by_step, seconds, plain = (
+        accuracy(run),
+        Curve.of(run, "step_time"),
+        plain_steps(run, "step_time"),
+    )
+    took = np.where(np.isin(seconds.steps, plain.steps), seconds.values, np.median(plain.values))
+    elapsed = np.concatenate([[0.0], np.cumsum(took)])
     return Curve(elapsed[by_step.steps], by_step.values)
 
 
@@ -119,15 +136,14 @@ def committed_rates(name: str) -> dict[str, float]:
     return {method: row["learning_rate"] for method, row in methods.items()}
 
 
-def differences(name: str) -> list[str]:
-    """The verdicts of an item's quick results that are not those of the whole ones."""
-    quick, whole = (read(name, of).get("verdicts", {}) for of in (True, False))
-    return [f"{name}: {claim}" for claim in quick if quick[claim] != whole.get(claim, quick[claim])]
+def differences(quick: Mapping[str, bool], whole: Mapping[str, bool]) -> list[str]:
+    """The claims that whole results settled and quick ones do not find again."""
+    return [claim for claim, holds in whole.items() if quick.get(claim) != holds]
 
 
-def write(name: str, found: dict[str, Any], table: Sequence[str], quick: bool) -> Path:
-    """Write an item's findings, and their table, with versions and machine."""
+def write(name: str, found: dict[str, Any], quick: bool) -> Path:
+    """Write an item's findings, with versions and machine."""
     path = result_file(f"{name}.json", quick)
-    record = {"versions": versions(), "machine": machine(), **found, "table": list(table)}
+    record = {"versions": versions(), "machine": machine(), **found}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path

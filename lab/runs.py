@@ -191,7 +191,7 @@ def _distil(run: Run) -> None:
     pair = PAIRS[run.pair]
     task, settings = pair.task_module, run.settings
     if run.method == LAYER_SCALES:
-        settings["bridge"] = str(write_layer_scales(pair, run.folder))
+        settings["bridge"] = str(write_layer_scales(pair, run.folder, run.seed))
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=1000 + run.seed)
     trainer = _trainer_class(run.method)(

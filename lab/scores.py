@@ -35,11 +35,16 @@ def scores(model: Path, task: str, file: Path) -> Scores:
     """
     if not file.exists():
         found = {part: _figures(model, task, part) for part in PARTS}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".part")
-        unfinished.write_text(json.dumps(found, indent=1))
-        unfinished.replace(file)
+        write_whole(file, json.dumps(found, indent=1))
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that is complete or absent, whenever the process ends."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)
 
 
 def held_out(task: str, part: str) -> Task:

@@ -10,7 +10,8 @@ from lab.runs import Run
 PAIR = "sums"
 UNTOUCHED = "untouched"
 # Its runs are among those of the accuracy on the same pair, at each method's own best rate.
-COMPARISON = Comparison(PAIR, ("OPRD", "reverse KL"))
+TAUGHT = ("OPRD", "reverse KL")
+COMPARISON = Comparison(PAIR, TAUGHT)
 ACCURACY = f"accuracy-{PAIR}"
 
 

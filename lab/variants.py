@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import pad
 
 from lab.pairs import Pair
-from lab.readings import read_states, read_student
+from lab.readings import load_models, read_states, write_rollouts
 from oprd import OPRDTrainer
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.bridge import PairFit
@@ -33,7 +33,7 @@ class ConsumedStatesTrainer(OPRDTrainer):
         return output
 
 
-def write_layer_scales(pair: Pair, folder: Path) -> Path:
+def write_layer_scales(pair: Pair, folder: Path, seed: int) -> Path:
     """A bridge between models of one width that divides each layer by its scale and does no more.
 
     The scale σ_l is the root mean square of the teacher's states at layer l, so that through the
@@ -44,8 +44,14 @@ def write_layer_scales(pair: Pair, folder: Path) -> Path:
     Args:
         pair: whose untouched student writes the rollouts that the teacher reads.
         folder: where the file goes; made where it is not there.
+        seed: of the training problems and of the rollouts.
     """
-    models, batch = read_student(pair, pair.student.path(), ROLLOUTS)
+    models = load_models(pair.student.path(), pair.teacher.path())
+    task = pair.task_module
+    prompts = [prompt for prompt, _ in task.examples("train", ROLLOUTS, seed=seed)]
+    batch = write_rollouts(
+        models.student, models.tokenizer, prompts, task.LONGEST_RESPONSE, seed=seed
+    )
     states = read_states(models.teacher, batch)
     squares = torch.stack([rows.double().square().mean() for rows in states.values()])
     width, rows = next(iter(states.values())).shape[1], len(next(iter(states.values())))

@@ -1,12 +1,13 @@
 """The figures and tables of the paper that the lab makes, what matters most first.
 
 An item's `plan(quick)` returns the runs that it needs next, given those that are there; its
-`report(quick)` writes JSON and a picture into `lab/results` and returns the lines to print.
+`report(quick)` writes JSON and a picture into `lab/results`; its `table` and `verdicts` are
+functions of that JSON.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from lab.comparison import RATES, Comparison
 from lab.items.compared import DIAGNOSTICS, OVERLAP, Compared
@@ -41,8 +42,16 @@ class Item(Protocol):
         """The runs that it needs."""
         ...
 
-    def report(self, quick: bool) -> list[str]:
-        """Write what they found, and return it as lines."""
+    def report(self, quick: bool) -> None:
+        """Write what they found."""
+        ...
+
+    def table(self, found: Mapping[str, Any]) -> list[str]:
+        """Findings, as they were written, as lines of Markdown."""
+        ...
+
+    def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
+        """The claims that findings settle, which quick ones have to find again."""
         ...
 
 
@@ -144,7 +153,9 @@ _ALL: tuple[Item, ...] = (
         replace(_BRIDGES, methods=("Bridge",), steps=500, rates=(1e-3,), claims=()),
     ),
     Compared(
-        "bases", "Eq. 12 and other bases of a bridge", replace(_BRIDGES, methods=_BASES, claims=())
+        "bases",
+        "Eq. 12 and other bases of a bridge",
+        replace(_BRIDGES, methods=_BASES, claims=(("Bridge", "Bridge, fisher"),)),
     ),
     Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", _BRIDGES),
     *(
@@ -162,13 +173,23 @@ _ALL: tuple[Item, ...] = (
         "weights",
         "Fig. 7: top-1 with OPRD at weights 0, 1, 10",
         Comparison(
-            "sums", ("top-1", "top-1 + OPRD", "top-1 + 10 OPRD"), steps=100, rates=RATES[1:]
+            "sums",
+            ("top-1", "top-1 + OPRD", "top-1 + 10 OPRD"),
+            steps=100,
+            rates=RATES[1:],
+            claims=(("top-1 + 10 OPRD", "top-1"),),
         ),
     ),
     Compared(
         "ablations",
         "Ablations: layers, positions, scale, weight, reduction, at one rate",
-        Comparison("sums", _ABLATIONS, steps=75, rates=(2e-3,)),
+        Comparison(
+            "sums",
+            _ABLATIONS,
+            steps=75,
+            rates=(2e-3,),
+            claims=tuple(("OPRD", variant) for variant in ("last layer", "last token")),
+        ),
     ),
     Compared(
         "off-policy",
@@ -178,7 +199,12 @@ _ALL: tuple[Item, ...] = (
     Compared(
         "cheaper",
         "Below the floor: constant prefixes, several updates a rollout, at one rate",
-        Comparison("sums", _CHEAPER, rates=(1e-3,)),
+        Comparison(
+            "sums",
+            _CHEAPER,
+            rates=(1e-3,),
+            claims=(("OPRD", "last 5 tokens, constant prefix"),),
+        ),
     ),
 )
 ITEMS = {item.name: item for item in _ALL}

@@ -8,8 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lab import figures
-from lab.comparison import Comparison, median_reached, table
-from lab.results import Curve, accuracy, accuracy_by_seconds, committed_rates, write
+from lab.comparison import Comparison, reached, table
+from lab.results import (
+    Curve,
+    accuracy,
+    accuracy_by_seconds,
+    committed_rates,
+    plain_steps,
+    write,
+)
 from lab.runs import Run
 
 ENTROPY_GAP = "entropy_gap"
@@ -55,17 +62,28 @@ class Compared:
         """The runs that are needed."""
         return self._comparison(quick).plan()
 
-    def report(self, quick: bool) -> list[str]:
-        """Write the findings and a picture, and return their table."""
+    def table(self, found: Mapping[str, Any]) -> list[str]:
+        """The findings as lines of Markdown."""
+        return table(found) + (["", *seconds_table(found)] if self.timed else [])
+
+    def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
+        """Which of the comparison's claims hold."""
+        return self.full.verdicts(found)
+
+    def report(self, quick: bool) -> None:
+        """Write the findings and a picture."""
         comparison = self._comparison(quick)
         found = comparison.findings()
         runs = {method: comparison.best(method) for method in comparison.methods}
-        lines = table(found)
         if self.timed:
             found["seconds"] = {method: seconds(of, found["target"]) for method, of in runs.items()}
-            lines += ["", *seconds_table(found)]
-        write(self.name, found, lines, quick)
         panels = self.panels or {}
+        logged = {name: _logged(runs, name) for name in panels}
+        found["logged"] = {
+            name: {method: [_plain(curve) for curve in of] for method, of in by_method.items()}
+            for name, by_method in logged.items()
+        }
+        write(self.name, found, quick)
         rows = 2 if panels else 1
         figure, axes = figures.panels(rows, math.ceil((1 + self.timed + len(panels)) / rows))
         curves = {method: [accuracy(run) for run in of] for method, of in runs.items()}
@@ -79,9 +97,8 @@ class Compared:
                 "seconds of training",
             )
         for axis, (name, title) in zip(axes[1:], panels.items(), strict=False):
-            figures.draw_curves(axis, _logged(runs, name), title)
+            figures.draw_curves(axis, logged[name], title)
         figures.save(figure, self.name, quick)
-        return lines
 
     def _comparison(self, quick: bool) -> Comparison:
         if not quick:
@@ -93,7 +110,7 @@ def seconds(runs: Sequence[Run], target: float) -> dict[str, Any]:
     """Medians over the steps of some runs, and when each of these reached the target."""
     return {
         **{
-            part: float(np.median(np.concatenate([Curve.of(run, name).values for run in runs])))
+            part: float(np.median(np.concatenate([plain_steps(run, name).values for run in runs])))
             for part, name in PARTS.items()
         },
         "training": [float(accuracy_by_seconds(run).steps[-1]) for run in runs],
@@ -107,9 +124,14 @@ def seconds_table(found: Mapping[str, Any]) -> list[str]:
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for method, row in found["seconds"].items():
         cells = [f"{row[part]:.1f}" for part in PARTS]
-        cells += [f"{np.median(row['training']):.0f}", median_reached(row["to_target"])]
+        cells += [f"{np.median(row['training']):.0f}", reached(row["to_target"])]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return lines
+
+
+def _plain(curve: Curve) -> dict[str, list[float]]:
+    values = [float(f"{value:.5g}") for value in curve.values]
+    return {"steps": curve.steps.tolist(), "values": values}
 
 
 def _logged(runs: Mapping[str, Sequence[Run]], name: str) -> dict[str, list[Curve]]:

@@ -1,20 +1,26 @@
 """What an update costs, from `oprd bench`."""
 
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 import typer
 
 from lab.models import CACHE
 from lab.pairs import PAIRS
 from lab.results import write
 from lab.runs import Run
+from lab.scores import write_whole
 from oprd.analysis.cost import measure_cost
 from oprd.analysis.setup import Setup
 from oprd.reports.cost import MIB
+from oprd.training.callbacks import versions
 
 OPD = ("sampled", "topk", "naive_sampled", "naive_topk", "trl")
 # Of a vocabulary of 15 tokens there is no top-16.
@@ -45,16 +51,19 @@ class Case:
         }
 
     def _measured(self, name: str, **how: Any) -> dict[str, Any]:
-        file = CACHE / "cost" / f"{name}.json"
+        setup = Setup(**self._models(), **self.setup)
+        asked = {"setup": asdict(setup), "objectives": self.objectives, **how, **versions()}
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+        file = CACHE / "cost" / f"{name} {digest}.json"
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            cost = measure_cost(
-                [Setup(**self._models(), **self.setup)],
-                ("oprd", *self.objectives),
-                notify=lambda text: typer.echo(f"{name}: {text}", err=True),
-                **how,
-            )
-            file.write_text(json.dumps(cost, indent=1))
+            with all_threads():
+                cost = measure_cost(
+                    [setup],
+                    ("oprd", *self.objectives),
+                    notify=lambda text: typer.echo(f"{name}: {text}", err=True),
+                    **how,
+                )
+            write_whole(file, json.dumps(cost, indent=1))
         return json.loads(file.read_text(encoding="utf-8"))
 
     def _models(self) -> dict[str, Any]:
@@ -84,13 +93,30 @@ class Cost:
         """No distillation run."""
         return []
 
-    def report(self, quick: bool) -> list[str]:
-        """Measure what was not, write it and return its table."""
+    def table(self, found: Mapping[str, Any]) -> list[str]:
+        """Seconds and transient memory as lines of Markdown."""
+        return table(found["cases"])
+
+    def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
+        """On which of the quick case's objectives OPRD is faster."""
+        quick = next(iter(self.cases))
+        return verdicts({quick: found["cases"][quick]})
+
+    def report(self, quick: bool) -> None:
+        """Measure what was not, and write it."""
         names = list(self.cases)[:1] if quick else list(self.cases)
-        found = {name: self.cases[name].measured(name) for name in names}
-        lines = table(found)
-        write(self.name, {"cases": found, "verdicts": verdicts(found)}, lines, quick)
-        return lines
+        write(self.name, {"cases": {n: self.cases[n].measured(n) for n in names}}, quick)
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Let an update take all cores, as it does where nothing else runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def table(found: Mapping[str, Any]) -> list[str]:

@@ -73,8 +73,24 @@ class HeadGeometry:
         """The runs whose students are looked at."""
         return taught(quick)
 
-    def report(self, quick: bool) -> list[str]:
-        """Write what was measured and a picture, and return the tables."""
+    def table(self, found: Mapping[str, Any]) -> list[str]:
+        """Losses by direction and errors of students as lines of Markdown."""
+        return [*heads_table(found["heads"]), "", *errors_table(found["errors"])]
+
+    def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
+        """What quick and whole measurements should agree on."""
+        unseen = {k: np.mean([s["unseen"] for s in of]) for k, of in found["errors"].items()}
+        along = found["heads"][PRETRAINED]["along"]
+        strongest, weakest = (point["losses"]["reverse KL"] for point in (along[0], along[-1]))
+        return {
+            "OPRD leaves less in the null space than the reverse KL": bool(
+                unseen["OPRD"] < unseen["reverse KL"]
+            ),
+            "the reverse KL sees the weakest direction less": weakest < strongest,
+        }
+
+    def report(self, quick: bool) -> None:
+        """Write what was measured and a picture."""
         amount = QUICK if quick else FULL
         heads = {f"lab, {PAIR}": _lab_head(amount), PRETRAINED: _pretrained_head(amount)}
         errors = {
@@ -82,10 +98,8 @@ class HeadGeometry:
             for student, folders in students(quick).items()
         }
         found = {"amount": vars(amount), "size": SIZE, "heads": heads, "errors": errors}
-        lines = [*heads_table(heads), "", *errors_table(errors)]
-        write(self.name, found, lines, quick)
+        write(self.name, found, quick)
         _draw(found, self.name, quick)
-        return lines
 
 
 def _lab_head(amount: Amount) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How alike the states of student and teacher are by the place in the response."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +13,7 @@ from lab.pairs import PAIRS, Pair
 from lab.readings import Models, read_states, read_student
 from lab.results import write
 from lab.runs import Run
-from lab.students import PAIR, students, taught
+from lab.students import PAIR, TAUGHT, students, taught
 from oprd.core.positions import select_positions
 from oprd.core.representation import row_distances
 from oprd.training.batch import MicroBatch
@@ -38,8 +39,17 @@ class Positions:
         """The runs whose students are looked at."""
         return taught(quick)
 
-    def report(self, quick: bool) -> list[str]:
-        """Write the curves and a picture, and return a table."""
+    def table(self, found: Mapping[str, Any]) -> list[str]:
+        """Cosines as lines of Markdown."""
+        return table(found["curves"])
+
+    def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
+        """What quick and whole measurements should agree on."""
+        oprd, kl = (found["curves"][f"{PAIR}, {of}"]["last_k"]["last"][-1] for of in TAUGHT)
+        return {"OPRD's states are nearer than the reverse KL's": oprd > kl}
+
+    def report(self, quick: bool) -> None:
+        """Write the curves and a picture."""
         rollouts, additions = (100, 2) if quick else (250, 8)
         # One seed each: the means are over hundreds of rollouts.
         curves = {
@@ -49,10 +59,8 @@ class Positions:
         pretrained = PAIRS["additions"]
         curves[PRETRAINED] = _of(pretrained, pretrained.student.path(), additions)
         found = {"rollouts": rollouts, "additions": additions, "curves": curves}
-        lines = table(curves)
-        write(self.name, found, lines, quick)
+        write(self.name, found, quick)
         _draw(curves, self.name, quick)
-        return lines
 
 
 def cosine_curves(models: Models, batch: MicroBatch) -> dict[str, Any]:

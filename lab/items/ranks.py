@@ -1,6 +1,7 @@
 """What a bridge carries by its rank."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -33,19 +34,26 @@ class Ranks:
         comparison = self.full.quick({}) if quick else self.full
         return [comparison.run("Bridge", RATE, comparison.seeds[0])]
 
-    def report(self, quick: bool) -> list[str]:
-        """Write the fit's report and picture, and return the curve by rank."""
+    def table(self, found: Mapping[str, Any]) -> list[str]:
+        """The curve by rank as lines of Markdown."""
+        return table(found)
+
+    def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
+        """What quick and whole measurements should agree on."""
+        cosines = {at["rank"]: at["cosine"] for at in found["curve"]}
+        return {"the cosine is higher at rank 8 than at rank 1": cosines[8] > cosines[1]}
+
+    def report(self, quick: bool) -> None:
+        """Write the fit's report and picture."""
         (run,) = self.plan(quick)
         fit = json.loads((run.folder / "bridge" / "report.json").read_text(encoding="utf-8"))
         # It names where the models lie on this machine.
         del fit["provenance"]
-        lines = table(fit)
-        write(self.name, fit, lines, quick)
+        write(self.name, fit, quick)
         plot_bridge(fit, result_file(f"{self.name}.png", quick))
-        return lines
 
 
-def table(fit: dict[str, Any]) -> list[str]:
+def table(fit: Mapping[str, Any]) -> list[str]:
     """Means over layers on held-out rows, as lines of a Markdown table."""
     head = [
         f"{fit['rows']['fit']:,} rows to fit on, {fit['rows']['held_out']:,} held out; the advised "

@@ -84,11 +84,11 @@ def test_the_quick_form_takes_a_quarter_of_the_steps_of_one_seed_at_the_rates_th
 ):
     runs = comparison.quick({"OPRD": 2e-3}).plan()
     assert [(run.method, run.learning_rate, run.seed, run.steps) for run in runs] == [
-        ("OPRD", 2e-3, 0, 5),
-        ("top-1", 1e-3, 0, 5),
+        ("OPRD", 2e-3, 0, 4),
+        ("top-1", 1e-3, 0, 4),
     ]
     # At its end at the latest, so that a curve has two points.
-    assert {run.eval_every for run in runs} == {5}
+    assert {run.eval_every for run in runs} == {4}
 
 
 def test_the_best_rate_of_an_unfinished_grid_is_refused(comparison):
@@ -102,21 +102,52 @@ def test_findings_say_final_accuracy_paired_differences_and_the_steps_to_the_tar
         finish(comparison.run(method, 1e-3, 1), 0.0, 0.5, top)
     found = comparison.findings()
     assert found["target"] == pytest.approx(0.9)
+    assert found["rollouts"] == 64
     assert found["methods"]["OPRD"]["steps_to_target"][1] == pytest.approx(18)
     assert found["methods"]["top-1"]["difference"]["mean"] == pytest.approx(-0.2)
     lines = table(json.loads(json.dumps(found)))
     row = next(line for line in lines if line.startswith("| top-1 | 0.001"))
     assert "| 80.0% [80.0, 80.0] | -20.0 [-20.0, -20.0] | 100.0% | 0.50 | 9.0 | not reached" in row
+    # Areas of 0.425 and 0.5 less 0.375 and 0.45, curves from 0.1 and 0.0 over 0.3 and 0.5.
+    assert row.endswith("| -5.0 [-5.0, -5.0] |")
+    assert len({line.count("|") for line in lines[2:7]}) == 1
     assert "| top-1 | 10.0% | 20.0% | 10.0% |" in lines
 
 
-def test_a_claim_holds_where_its_first_method_has_the_larger_area(comparison):
-    claimed = module.replace(comparison, claims=(("OPRD", "top-1"), ("top-1", "OPRD")))
-    for method, end in (("OPRD", 0.9), ("top-1", 0.6)):
-        finish_grid(comparison, method, 0.1, 0.2, 0.1, reported=end)
-        finish(comparison.run(method, 1e-3, 1), 0.0, 0.5, end)
-    verdicts = claimed.findings()["verdicts"]
-    assert verdicts == {"OPRD above top-1": True, "top-1 above OPRD": False}
+def curves(*areas):
+    return {"curves": [{"steps": [0, 1], "accuracy": [area, area]} for area in areas]}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "holds"),
+    [
+        ((0.9, 0.8), (0.6, 0.5), True),
+        ((0.6, 0.5), (0.9, 0.8), False),
+        ((0.9, 0.5), (0.6, 0.6), None),  # The seeds disagree.
+        ((0.9,), (0.6,), True),
+        ((0.6,), (0.9,), False),
+    ],
+)
+def test_a_claim_is_settled_by_areas_paired_by_seed_where_the_seeds_agree(first, second, holds):
+    claimed = Comparison("sums", ("OPRD", "top-1"), claims=(("OPRD", "top-1"),))
+    found = {"methods": {"OPRD": curves(*first), "top-1": curves(*second)}}
+    assert claimed.verdicts(found) == ({} if holds is None else {"OPRD above top-1": holds})
+
+
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [
+        ([10.0, 30.0, 20.0], "20"),
+        ([10.0, None, 20.0], "20, reached by 2 of 3"),
+        ([10.0, None, None], "reached by 1 of 3"),
+        ([None, None, None], "not reached"),
+        ([12.0], "12"),
+    ],
+)
+def test_the_steps_to_the_target_are_a_median_over_all_seeds_that_says_how_many_got_there(
+    when, text
+):
+    assert module.reached(when) == text
 
 
 @pytest.mark.parametrize("unknown", [{"methods": ("OPD",)}, {"claims": (("OPRD", "OPD"),)}])

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lab.gradients import GradientMoments, Objectives
+from lab.gradients import GradientMoments, Objectives, sampled_token_variance
 from tests.lab.theory import models, rollouts
 
 
@@ -62,7 +62,7 @@ def test_the_gradient_of_the_reverse_kl_is_that_of_its_definition(at):
     assert at.divergence() == pytest.approx((kl + backward).mean().item(), rel=1e-4)
 
 
-def test_the_mean_over_drawn_tokens_is_the_gradient_of_the_reverse_kl(at):
+def test_drawn_tokens_have_the_gradient_of_the_reverse_kl_as_mean_and_the_exact_variance(at):
     exact = flat(at.gradient("reverse KL"))
     moments = GradientMoments()
     for tokens in at.draw_tokens(300, torch.Generator().manual_seed(0)):
@@ -71,6 +71,9 @@ def test_the_mean_over_drawn_tokens_is_the_gradient_of_the_reverse_kl(at):
     error = float((moments.mean - exact).square().sum())
     assert error < 2 * moments.variance / moments.draws
     assert error < 0.5 * float(exact.square().sum())
+    pair = models()
+    variance = sampled_token_variance(pair.student, pair.teacher, at.batch)
+    assert moments.variance == pytest.approx(variance, rel=0.2)
 
 
 @pytest.mark.parametrize("method", ["OPRD", "reverse KL", "top-4 of Eq. 5"])

@@ -8,8 +8,10 @@ from lab.items import ITEMS, plan, ranks
 from lab.items.compared import DIAGNOSTICS, Compared
 from lab.items.ranks import Ranks
 from lab.pairs import Moment
+from oprd import OPRDConfig
 from tests.lab.fakes import finish, scores
 
+COMMITTED = results.RESULTS
 COMPARISON = Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3,), seeds=(0, 1))
 
 
@@ -23,10 +25,18 @@ def folders(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
-def test_every_item_plans_runs_once_and_no_more_of_them_where_it_is_quick(item, quick):
+def test_every_item_plans_runs_once_and_each_is_a_legal_setting(item, quick):
     planned = item.plan(quick)
     assert len(planned) == len(set(planned))
-    assert len(item.plan(True)) <= len(item.plan(False))
+    for run in planned:
+        assert OPRDConfig(output_dir="unused", use_cpu=True, bf16=False, **run.settings)
+
+
+@pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
+def test_quick_runs_have_one_seed_and_fewer_steps(item):
+    quick, whole = item.plan(True), item.plan(False)
+    assert {run.seed for run in quick} <= {0}
+    assert sum(run.steps for run in quick) <= sum(run.steps for run in whole) / 3
 
 
 def test_runs_that_items_share_are_planned_once_and_the_first_items_come_first():
@@ -41,10 +51,14 @@ def test_a_report_leaves_a_table_with_its_findings_and_a_picture(folders, panels
     item = Compared("one", "a title", COMPARISON, panels)
     for run in item.plan(False):
         finish(run, 0.0, 0.5, 0.9 if run.method == "OPRD" else 0.6)
-    lines = item.report(False)
+    item.report(False)
     found = json.loads((folders / "one.json").read_text())
+    lines = item.table(found)
     assert found["methods"]["OPRD"]["final"]["mean"] == pytest.approx(0.9)
-    assert found["table"] == lines
+    assert set(found["logged"]) == set(panels or {})
+    if panels:
+        curve = found["logged"]["rep_cosine"]["top-1"][0]
+        assert curve == {"steps": [0, 10, 20], "values": [0.0, 0.5, 0.6]}
     assert any(line.startswith("| top-1 | 0.001 | 60.0%") for line in lines)
     assert found["machine"] and found["versions"]
     assert (folders / "one.png").stat().st_size > 10_000
@@ -54,8 +68,9 @@ def test_a_timed_report_says_how_long_steps_took_and_when_the_target_was_reached
     item = Compared("one", "a title", COMPARISON, timed=True)
     for run in item.plan(False):
         finish(run, 0.0, 0.5, 0.95 if run.method == "OPRD" else 0.6)
-    lines = item.report(False)
+    item.report(False)
     found = json.loads((folders / "one.json").read_text())
+    lines = item.table(found)
     # Steps of two seconds; 90% of the gap lies between step 10 (50%) and 20 (95%).
     assert found["seconds"]["OPRD"]["to_target"] == [pytest.approx(2 * (10 + 10 * 40 / 45))] * 2
     assert "| OPRD | 2.0 | 1.0 | 0.4 | 0.6 | 40 | 38 |" in lines
@@ -77,12 +92,19 @@ def test_a_quick_report_takes_the_committed_rates_and_leaves_the_committed_files
     assert (folders / "quick" / "one.png").exists()
 
 
-def test_a_verdict_other_than_the_committed_one_is_a_difference(folders):
-    whole, quick = folders / "one.json", folders / "quick" / "one.json"
-    quick.parent.mkdir()
-    whole.write_text(json.dumps({"verdicts": {"a": True, "b": True}}))
-    quick.write_text(json.dumps({"verdicts": {"a": True, "b": False, "new": False}}))
-    assert results.differences("one") == ["one: b"]
+def test_a_settled_claim_that_quick_results_do_not_find_is_a_difference():
+    whole, quick = {"a": True, "b": True, "c": False}, {"a": True, "b": False, "new": False}
+    assert results.differences(quick, whole) == ["b", "c"]
+
+
+@pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
+def test_the_table_and_the_verdicts_of_committed_results_come_from_their_file(item, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", COMMITTED)
+    found = results.read(item.name, quick=False)
+    if not found:
+        pytest.skip(f"there are no committed results of {item.name}.")
+    assert any(line.startswith("|") for line in item.table(found))
+    assert all(isinstance(holds, bool) for holds in item.verdicts(found).values())
 
 
 def test_the_ranks_of_a_bridge_are_those_of_its_report_without_this_machines_folders(
@@ -101,5 +123,7 @@ def test_the_ranks_of_a_bridge_are_those_of_its_report_without_this_machines_fol
     folder = run.folder / "bridge"
     folder.mkdir(parents=True)
     (folder / "report.json").write_text(json.dumps(report))
-    assert item.report(False)[-1] == "| 2 | 0.900 | 0.800 | 0.250 |"
-    assert "somewhere" not in (folders / "ranks.json").read_text()
+    item.report(False)
+    written = (folders / "ranks.json").read_text()
+    assert item.table(json.loads(written))[-1] == "| 2 | 0.900 | 0.800 | 0.250 |"
+    assert "somewhere" not in written

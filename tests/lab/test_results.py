@@ -45,11 +45,12 @@ def test_time_is_that_of_all_training_steps_before_an_evaluation(tmp_path, monke
         {"step": 0, name: 0.1},
         *({"step": step, "step_time": 10.0**step} for step in (1, 2)),
         {"step": 2, name: 0.4},
-        {"step": 3, "step_time": 0.5},
+        {"step": 3, "step_time": 0.5, "diagnostics/reverse_kl": 0.1},
         {"step": 3, name: 0.6},
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     monkeypatch.setattr(Run, "folder", tmp_path)
     curve = accuracy_by_seconds(Run("sums", "OPRD", 1e-3, 0))
-    assert curve.steps.tolist() == [0, 110, 110.5]
+    # A step with diagnostics counts as the median of the others.
+    assert curve.steps.tolist() == [0, 110, 165]
     assert curve.values.tolist() == [0.1, 0.4, 0.6]

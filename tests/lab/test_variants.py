@@ -43,9 +43,10 @@ def test_consumed_states_are_those_after_their_tokens(tmp_path, positions):
 def test_scaled_layers_are_relative_to_the_teachers_mean_square(tmp_path, monkeypatch):
     models = theory.models()
     batch = theory.rollouts(models)
-    monkeypatch.setattr("lab.pairs.train", lambda recipe: recipe.folder)
-    monkeypatch.setattr(variants, "read_student", lambda pair, folder, rollouts: (models, batch))
-    bridge = Bridge.load(write_layer_scales(PAIRS["sums"], tmp_path / "new"))
+    monkeypatch.setattr("lab.pairs.obtain", lambda recipe: recipe.folder)
+    monkeypatch.setattr(variants, "load_models", lambda student, teacher: models)
+    monkeypatch.setattr(variants, "write_rollouts", lambda *_, seed: batch)
+    bridge = Bridge.load(write_layer_scales(PAIRS["sums"], tmp_path / "new", seed=0))
     student, teacher = read_states(models.student, batch), read_states(models.teacher, batch)
     assert list(bridge.statistics) == list(student)
     for layer, rows in student.items():

@@ -1,0 +1,70 @@
+"""What a run of the lab does with its method, on models of two steps."""
+
+import json
+
+import pytest
+
+from lab import models, pairs, runs, variants
+from lab.models import Recipe
+from lab.offpolicy import OffPolicyTrainer
+from lab.pairs import Moment, Pair
+from lab.runs import CONSUMED, LAYER_SCALES, Run, execute
+from lab.variants import ConsumedStatesTrainer
+from oprd import OPRDTrainer
+
+TINY = Recipe("sums", layers=2, width=16, steps=2, batch=4, keep_every=1)
+
+
+@pytest.fixture
+def trainers(tmp_path, monkeypatch):
+    """The trainers that runs made; the lab's cache is empty and its models are tiny."""
+    for module in (models, pairs, runs):
+        monkeypatch.setattr(module, "CACHE", tmp_path)
+    monkeypatch.setattr(models, "EXAMPLES", 16)
+    monkeypatch.setattr(variants, "ROLLOUTS", 4)
+    monkeypatch.setattr("lab.sums.SAMPLES", {"reported": 1, "tuning": 1, "curve": 1})
+    monkeypatch.setitem(pairs.PAIRS, "tiny", Pair(Moment(TINY, 1), Moment(TINY, 2)))
+    made, train = [], OPRDTrainer.train
+    monkeypatch.setattr(OPRDTrainer, "train", lambda self: made.append(self) or train(self))
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:.*does not say which models:UserWarning")
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("OPRD", OPRDTrainer),
+        (CONSUMED, ConsumedStatesTrainer),
+        (LAYER_SCALES, OPRDTrainer),
+        ("OPRD on worked solutions", OffPolicyTrainer),
+    ],
+)
+def test_a_run_trains_by_its_method_and_leaves_its_figures(trainers, method, kind):
+    run = Run("tiny", method, 1e-3, 0, steps=1, rollouts=4, eval_every=1)
+    execute(run)
+    (trainer,) = trainers
+    assert type(trainer) is kind
+    assert bool(trainer.args.bridge) == (method == LAYER_SCALES)
+    assert hasattr(trainer, "responses") == (kind is OffPolicyTrainer)
+    assert run.finished
+    assert {line["step"] for line in run.metrics()} == {0, 1}
+    assert run.scores()["reported"]["length"] > 0
+
+
+def test_the_same_seed_gives_the_same_numbers(trainers, tmp_path, monkeypatch):
+    run = Run("tiny", "OPRD", 1e-3, 0, steps=2, rollouts=4, eval_every=2)
+    left = []
+    for name in ("first", "second"):
+        monkeypatch.setattr(runs, "CACHE", tmp_path / name)
+        execute(run)
+        taken = [
+            {k: v for k, v in line.items() if not k.startswith(("seconds", "step_time", "train_"))}
+            for line in run.metrics()
+        ]
+        left.append((taken, run.scores()))
+    timed = ("tokens_per_second", "peak_memory_gib")
+    for taken, _ in left:
+        for line in taken:
+            for key in timed:
+                line.pop(key, None)
+    assert json.dumps(left[0]) == json.dumps(left[1])
