@@ -19,7 +19,7 @@ SEEDS = (0, 1, 2)
 # Rates whose accuracy on the tuning problems differs by less are compared over all seeds.
 NEAR = 0.01
 # A quick run has one of so many parts of the steps.
-QUICK_PART = 4
+QUICK_PART = 5
 # The most updates that a method makes of the same rollouts.
 UPDATES = max(settings.get("updates_per_rollout", 1) for settings in METHODS.values())
 # The share of the gap between student and teacher after which a method counts as there.
@@ -43,6 +43,7 @@ class Comparison:
         claims: pairs of methods of which the first is held to learn more, by the area under its
             curve of accuracy.
         chosen: methods whose rate is decided, with the rate.
+        evaluated_quickly: see `lab.runs.Run.quick`; for methods whose rate is decided.
 
     Raises:
         ValueError: a method is unknown.
@@ -58,6 +59,7 @@ class Comparison:
     options: tuple[tuple[str, Any], ...] = ()
     claims: tuple[tuple[str, str], ...] = ()
     chosen: Mapping[str, float] = field(default_factory=dict, hash=False)
+    evaluated_quickly: bool = False
 
     def __post_init__(self) -> None:
         if unknown := set(self.methods) - set(METHODS):
@@ -82,6 +84,7 @@ class Comparison:
             eval_every=min(self.eval_every, steps),
             seeds=self.seeds[:1],
             chosen=rates,
+            evaluated_quickly=True,
         )
 
     def run(self, method: str, rate: float, seed: int) -> Run:
@@ -95,6 +98,7 @@ class Comparison:
             rollouts=self.rollouts,
             eval_every=self.eval_every,
             options=self.options,
+            quick=self.evaluated_quickly,
         )
 
     def plan(self) -> list[Run]:
@@ -162,6 +166,7 @@ class Comparison:
             "target": target,
             "steps": self.steps,
             "rollouts": self.rollouts,
+            "samples": baseline[0].samples,
             "seeds": self.seeds,
             "run_versions": _different(run.versions() for run in runs),
             "methods": methods,
@@ -180,6 +185,11 @@ class Comparison:
                 settled[f"{first} above {second}"] = more.mean > 0
         return settled
 
+    def _tuning(self, method: str) -> dict[str, float]:
+        """Accuracy on the tuning problems by rate, where there was a choice."""
+        grid = self.grid(method)
+        return {f"{rate:g}": tuned(run) for rate, run in grid.items()} if len(grid) > 1 else {}
+
     def _method(self, method: str, target: float, baseline: list[Run]) -> dict[str, Any]:
         runs = self.best(method)
         curves = [accuracy(run) for run in runs]
@@ -192,7 +202,7 @@ class Comparison:
             "final": vars(Estimate.of(final)),
             "difference": vars(Estimate.of(beside)),
             "steps_to_target": [curve.steps_to(target) for curve in curves],
-            "tuning": {f"{rate:g}": tuned(run) for rate, run in self.grid(method).items()},
+            "tuning": self._tuning(method),
             "scores": scores,
             "curves": [
                 {"seed": run.seed, "steps": c.steps.tolist(), "accuracy": c.values.tolist()}
@@ -234,7 +244,7 @@ def _different(values: Any) -> list[Any]:
 def table(found: Mapping[str, Any]) -> list[str]:
     """The findings of a comparison as Markdown: the methods, and the rates behind them."""
     first = next(iter(found["methods"]))
-    k = samples(PAIRS[found["pair"]].task)["reported"]
+    k = found.get("samples", samples(PAIRS[found["pair"]].task))["reported"]
     head = [
         "method", "rate", f"Avg@{k}", f"minus {first}, points", f"Best@{k}", "Dist-4", "tokens",
         f"steps to {found['target']:.1%}", "area", f"minus {first}, points",
@@ -285,7 +295,7 @@ def _grid(found: Mapping[str, Any]) -> list[str]:
     """Accuracy on the tuning problems by rate, where there was a choice."""
     rows = {name: row["tuning"] for name, row in found["methods"].items()}
     rates = sorted({rate for row in rows.values() for rate in row}, key=float)
-    if all(len(row) == 1 for row in rows.values()):
+    if not any(len(row) > 1 for row in rows.values()):
         return []
     lines = ["", f"| tuning, by rate | {' | '.join(rates)} |", "|---" * (len(rates) + 1) + "|"]
     for name, row in rows.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.models import CACHE, Recipe, obtain
 from lab.pretrained import Pretrained
-from lab.scores import Scores, scores
+from lab.scores import Scores, samples, scores
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Moment:
     def scores(self) -> Scores:
         """Its figures on held-out problems, computed once."""
         file = CACHE / "scores" / self.recipe.folder.name / f"{self.step}.json"
-        return scores(self.path(), self.task, file)
+        return scores(self.path(), self.task, file, samples(self.task))
 
 
 @dataclass(frozen=True)

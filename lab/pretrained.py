@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from filelock import FileLock
 
 from lab.models import CACHE
-from lab.scores import Scores, scores
+from lab.scores import Scores, samples, scores
 from oprd.evaluation.models import load_model
 
 ROOT = Path(__file__).parents[1]
@@ -40,4 +40,5 @@ class Pretrained:
 
     def scores(self) -> Scores:
         """Its figures on held-out problems, computed once."""
-        return scores(self.path(), self.task, CACHE / "scores" / "additions" / f"{self.role}.json")
+        file = CACHE / "scores" / "additions" / f"{self.role}.json"
+        return scores(self.path(), self.task, file, samples(self.task))

@@ -11,7 +11,6 @@ from scipy import stats
 
 from lab.pairs import PAIRS
 from lab.runs import Run
-from lab.scores import samples
 from oprd.analysis.machine import machine
 from oprd.training.callbacks import versions
 
@@ -89,8 +88,7 @@ class Estimate:
 
 def accuracy(run: Run) -> Curve:
     """Accuracy on the held-out problems by step, step 0 included."""
-    task = PAIRS[run.pair].task
-    return Curve.of(run, f"eval/{task}/avg@{samples(task)['curve']}")
+    return Curve.of(run, f"eval/{PAIRS[run.pair].task}/avg@{run.samples['curve']}")
 
 
 def plain_steps(run: Run, name: str) -> Curve:

@@ -1,8 +1,9 @@
 """One distillation run of the lab.
 
-A run is a value: everything that decides its numbers is in it, and its folder is named after it.
-A run that is there is not made again; one that was killed while it trained is made again from its
-beginning, which at a few minutes a run is simpler than to resume it.
+A run is a value, and its folder is named after it, its resolved settings and its models; for what
+the code of a task, a trainer or the package does there is `lab.models.VERSION`. A run that is there
+is not made again; one that was killed while it trained is made again from its beginning, which at a
+few minutes a run is simpler than to resume it.
 """
 
 import hashlib
@@ -116,6 +117,7 @@ class Run:
         rollouts: rollouts a step.
         eval_every: steps between evaluations.
         options: settings of `OPRDConfig` that win over the method's, as pairs.
+        quick: whether it is evaluated on one sample a problem, and on no tuning problems.
     """
 
     pair: str
@@ -126,6 +128,7 @@ class Run:
     rollouts: int = 64
     eval_every: int = 25
     options: tuple[tuple[str, Any], ...] = ()
+    quick: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -142,9 +145,21 @@ class Run:
         return {**chosen, "stages": stages}
 
     @property
+    def samples(self) -> dict[str, int]:
+        """Responses a problem, by what they are for; see `lab.scores`."""
+        if self.quick:
+            return {"reported": 1, "curve": 1}
+        return samples(PAIRS[self.pair].task)
+
+    @property
     def folder(self) -> Path:
         """Where its metrics are."""
-        made_of = {**asdict(self), "settings": self.settings, "models": PAIRS[self.pair].key}
+        made_of = {
+            **asdict(self),
+            "samples": self.samples,
+            "settings": {**_shared_settings(self), **self.settings},
+            "models": PAIRS[self.pair].key,
+        }
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:10]
         name = f"{self.pair} {self.method} {self.learning_rate:g} {self.seed} {digest}"
         return CACHE / "runs" / "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
@@ -169,7 +184,7 @@ class Run:
 
     def scores(self) -> Scores:
         """The figures of its student, which must be trained."""
-        return scores(self.folder, PAIRS[self.pair].task, self._scores)
+        return scores(self.folder, PAIRS[self.pair].task, self._scores, self.samples)
 
 
 def execute(run: Run) -> None:
@@ -197,7 +212,7 @@ def _distil(run: Run) -> None:
     trainer = _trainer_class(run.method)(
         model=str(pair.student.path()),
         teacher_model=str(pair.teacher.path()),
-        args=OPRDConfig(**{**_shared_settings(run), **settings}),
+        args=OPRDConfig(output_dir=str(run.folder), **{**_shared_settings(run), **settings}),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
     )
     if isinstance(trainer, OffPolicyTrainer):
@@ -212,7 +227,6 @@ def _shared_settings(run: Run) -> dict[str, Any]:
     """What all methods have in common unless they say otherwise."""
     task = PAIRS[run.pair].task
     return {
-        "output_dir": str(run.folder),
         "seed": run.seed,
         "per_device_train_batch_size": run.rollouts,
         "per_device_eval_batch_size": 512,
@@ -222,7 +236,7 @@ def _shared_settings(run: Run) -> dict[str, Any]:
         "use_cpu": True,
         "logging_steps": 1,
         "eval_tasks": f"python:{task}",
-        "eval_samples": samples(task)["curve"],
+        "eval_samples": run.samples["curve"],
         "eval_steps": run.eval_every,
         "diagnostics_steps": run.eval_every,
         "save_strategy": "no",

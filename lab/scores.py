@@ -5,6 +5,7 @@ Learning rates are chosen on other problems than those that are reported.
 
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,20 +22,21 @@ def samples(task: str) -> dict[str, int]:
     return importlib.import_module(task).SAMPLES
 
 
-def scores(model: Path, task: str, file: Path) -> Scores:
+def scores(model: Path, task: str, file: Path, counts: Mapping[str, int]) -> Scores:
     """The figures of a model, from the file that keeps them or else into it.
 
     Args:
         model: its folder.
         task: a module of the lab, such as `lab.sums`.
         file: JSON, complete or absent.
+        counts: responses a problem, by part.
 
     Returns:
-        `accuracy`, `best` (of all samples), `distinct_4` and `length` (tokens), for the `reported`
-        and for the `tuning` problems.
+        `accuracy`, `best` (of all samples), `distinct_4` and `length` (tokens), for those of the
+        `reported` and the `tuning` problems that are counted.
     """
     if not file.exists():
-        found = {part: _figures(model, task, part) for part in PARTS}
+        found = {p: _figures(model, task, p, counts[p]) for p in PARTS if p in counts}
         write_whole(file, json.dumps(found, indent=1))
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -59,12 +61,12 @@ def held_out(task: str, part: str) -> Task:
     return replace(reported, name=f"{task}, {part}", problems=tuple(problems))
 
 
-def _figures(model: Path, task: str, part: str) -> dict[str, float]:
+def _figures(model: Path, task: str, part: str, count: int) -> dict[str, float]:
     summary = evaluate_model(
         str(model),
         None,
         held_out(task, part),
-        samples=samples(task)[part],
+        samples=count,
         max_new_tokens=importlib.import_module(task).LONGEST_RESPONSE,
         batch_size=512,
         progress=False,

@@ -7,7 +7,7 @@ functions of that JSON.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from lab.comparison import RATES, Comparison
 from lab.items.compared import DIAGNOSTICS, OVERLAP, Compared
@@ -21,7 +21,13 @@ from lab.runs import CONSUMED, LAYER_SCALES, OFF_POLICY, Run
 
 
 class Item(Protocol):
-    """A figure or table."""
+    """A figure or table.
+
+    Attributes:
+        report_minutes: what its report takes when all runs are there, about.
+    """
+
+    report_minutes: ClassVar[float]
 
     @property
     def name(self) -> str:
@@ -31,11 +37,6 @@ class Item(Protocol):
     @property
     def title(self) -> str:
         """What of the paper it is."""
-        ...
-
-    @property
-    def report_minutes(self) -> float:
-        """What its report takes when all runs are there, about."""
         ...
 
     def plan(self, quick: bool) -> list[Run]:
