@@ -36,8 +36,9 @@ class Comparison:
         steps: of every run.
         rollouts: of every step.
         eval_every: steps between the points of a curve.
-        rates: neighbours on `LADDER`. A single one holds for all methods; of several, each method
+        rates: neighbours on the ladder. A single one holds for all methods; of several, each method
             has its own best one on the tuning problems, and the grid goes on where that is its end.
+        ladder: how far it goes on.
         seeds: the first one decides among rates that lie further apart than `NEAR`.
         options: settings of every run beside its method's.
         claims: pairs of methods of which the first is held to learn more, by the area under its
@@ -55,6 +56,7 @@ class Comparison:
     rollouts: int = 64
     eval_every: int = 25
     rates: tuple[float, ...] = RATES
+    ladder: tuple[float, ...] = LADDER
     seeds: tuple[int, ...] = SEEDS
     options: tuple[tuple[str, Any], ...] = ()
     claims: tuple[tuple[str, str], ...] = ()
@@ -128,10 +130,11 @@ class Comparison:
         while len(runs) > 1 and all(run.finished for run in runs.values()):
             best, tried = max(runs, key=lambda rate: tuned(runs[rate])), sorted(runs)
             step = {tried[0]: -1, tried[-1]: 1}.get(best, 0)
-            beyond = LADDER.index(best) + step
-            if step == 0 or not 0 <= beyond < len(LADDER):
+            beyond = self.ladder.index(best) + step
+            if step == 0 or not 0 <= beyond < len(self.ladder):
                 break
-            runs[LADDER[beyond]] = self.run(method, LADDER[beyond], self.seeds[0])
+            rate = self.ladder[beyond]
+            runs[rate] = self.run(method, rate, self.seeds[0])
         return dict(sorted(runs.items()))
 
     def _candidates(self, method: str) -> list[float]:

@@ -81,6 +81,7 @@ _PRETRAINED = Comparison(
     rollouts=4,
     eval_every=8,
     rates=(1e-4, 2e-4),
+    ladder=(2e-5, 5e-5, 1e-4, 2e-4),
     options=(("diagnostics_steps", 2),),
     claims=tuple(("OPRD", opd) for opd in ("reverse KL", "top-16 of the paper's runs", "top-1")),
 )
@@ -189,6 +190,7 @@ _ALL: tuple[Item, ...] = (
             _ABLATIONS,
             steps=75,
             rates=(2e-3,),
+            evaluated_quickly=True,
             claims=tuple(("OPRD", variant) for variant in ("last layer", "last token")),
         ),
     ),

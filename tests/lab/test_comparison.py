@@ -59,10 +59,9 @@ def test_a_grid_goes_on_beyond_a_best_rate_at_its_edge_until_that_gets_worse(
     assert len(of_seed(comparison, 1)) == 1
 
 
-def test_a_grid_ends_where_the_ladder_ends(comparison, monkeypatch):
-    monkeypatch.setattr(module, "LADDER", RATES)
+def test_a_grid_ends_where_the_ladder_ends(comparison):
     finish_grid(comparison, "OPRD", 0.6, 0.7, 0.8)
-    assert of_seed(comparison, 1) == [("OPRD", 2e-3)]
+    assert of_seed(module.replace(comparison, ladder=RATES), 1) == [("OPRD", 2e-3)]
 
 
 def test_the_best_rate_is_that_of_the_tuning_problems_and_not_of_the_reported_ones(comparison):
