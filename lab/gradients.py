@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lab.runs import METHODS
+from lab.runs import METHODS, OUTPUT_ONLY
 from oprd.core.capture import num_layers
 from oprd.core.head import LMHead
 from oprd.core.layers import pair_layers, select_layers
@@ -105,9 +105,12 @@ class Objectives:
         """The gradient of a method's mean loss over the batch, one tensor for each parameter.
 
         Args:
-            method: of `lab.runs.METHODS`, of one term.
+            method: of `lab.runs.METHODS`: "OPRD" itself or an output-space loss alone.
             token_ids: [B, K] in the place of the rollouts' own, for the output terms to look at;
                 what the models read stays.
+
+        Raises:
+            ValueError: it is another method.
         """
         loss = objective([Term(method, 1.0, self._loss(method, token_ids))])
         return torch.autograd.grad(
@@ -138,7 +141,9 @@ class Objectives:
         return float(sum(total / count for total, count in both))
 
     def _loss(self, method: str, token_ids: Tensor | None) -> LossSum:
-        output = output_loss(method)
+        output, settings = output_loss(method), METHODS[method]
+        if settings and not OUTPUT_ONLY.items() <= settings.items():
+            raise ValueError(f"{method!r} is neither plain OPRD nor an output-space loss alone.")
         if output is not None:
             ids = self.batch.response_ids if token_ids is None else token_ids
             return output(*self._last(), self.batch.response, ids)

@@ -81,7 +81,7 @@ _PRETRAINED = Comparison(
     rollouts=4,
     eval_every=8,
     rates=(1e-4, 2e-4),
-    ladder=(2e-5, 5e-5, 1e-4, 2e-4),
+    ladder=(5e-5, 1e-4, 2e-4),
     options=(("diagnostics_steps", 2),),
     claims=tuple(("OPRD", opd) for opd in ("reverse KL", "top-16 of the paper's runs", "top-1")),
 )
@@ -177,7 +177,7 @@ _ALL: tuple[Item, ...] = (
         Comparison(
             "sums",
             ("top-1", "top-1 + OPRD", "top-1 + 10 OPRD"),
-            steps=100,
+            steps=75,
             rates=RATES[1:],
             claims=(("top-1 + 10 OPRD", "top-1"),),
         ),

@@ -97,3 +97,9 @@ def test_drawn_tokens_follow_the_student(at):
     for drawn in tokens[:, batch.response]:
         seen[torch.arange(len(p)), drawn] += 1 / 4000
     assert float((seen - p).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("method", ["last layer", "OPRD, unit length", "top-1 + OPRD"])
+def test_a_method_of_other_settings_is_refused(at, method):
+    with pytest.raises(ValueError, match=method):
+        at.gradient(method)
