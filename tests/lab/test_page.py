@@ -3,6 +3,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from lab import comparison as module
 from lab import page, queue, results
 from lab.__main__ import app
 from lab.items import ITEMS
@@ -59,3 +60,28 @@ def test_quick_results_that_contradict_the_committed_ones_end_with_an_error(tmp_
         result = CliRunner().invoke(app, ["run", "ranks", "--quick"])
         assert result.exit_code == code, result.output
         assert "a table" in result.output
+
+
+# Names of the README by those of the lab.
+METHODS = {
+    "OPRD": "OPRD",
+    "OPRD, states at unit length": "OPRD, unit length",
+    "forward KL of the whole vocabulary": "forward KL",
+    "reverse KL of the whole vocabulary": "reverse KL",
+    "top-4, as the paper runs it": "top-4 of the paper's runs",
+    "top-4, renormalised (Eq. 5)": "top-4 of Eq. 5",
+    "sampled token": "top-1",
+}
+
+
+@pytest.mark.parametrize(("item", "column"), [("accuracy-sums", 1), ("accuracy-sorting", 3)])
+def test_the_accuracies_of_the_readme_are_those_of_the_results(item, column):
+    readme = (page.PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.splitlines()]
+    shown = {row[0]: row[column : column + 2] for row in rows if row and row[0] in METHODS}
+    assert set(shown) == set(METHODS)
+    for name, (accuracy, steps) in shown.items():
+        found = results.read(item, quick=False)["methods"][METHODS[name]]
+        assert accuracy == results.Estimate(**found["final"]).percent()
+        reached = module.reached(found["steps_to_target"])
+        assert steps == (reached if reached.isdigit() else "")
