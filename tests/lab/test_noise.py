@@ -40,6 +40,23 @@ def test_new_rollouts_make_every_objective_noisy(monkeypatch):
     assert all(0 < of["variance"] < np.inf for of in found.values())
 
 
+@pytest.mark.parametrize("new_prompts", [False, True])
+def test_every_batch_has_new_rollouts_and_new_prompts_where_that_is_asked(monkeypatch, new_prompts):
+    asked = []
+    monkeypatch.setattr(noise, "held_out_prompts", lambda pair, count: list(range(count)))
+    monkeypatch.setattr(
+        noise, "write_rollouts", lambda model, tokenizer, prompts, *_: asked.append((prompts, _))
+    )
+    monkeypatch.setattr(noise, "Objectives", lambda *_: noise)
+    monkeypatch.setattr(noise, "gradient", lambda method: [torch.rand(2)], raising=False)
+    rollout_noise(
+        models(), PAIRS["sums"], Noise((0,), (), rollouts=2, batches=3), new_prompts=new_prompts
+    )
+    prompts = {tuple(prompts) for prompts, _ in asked}
+    assert prompts == ({(2, 3), (4, 5), (6, 7)} if new_prompts else {(0, 1)})
+    assert len({limit_and_seed for _, limit_and_seed in asked}) == 3
+
+
 def test_a_student_on_the_line_is_a_share_of_the_way_off():
     pair, start = models(), models()
     noise._approach(pair, 0.25)
