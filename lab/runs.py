@@ -28,6 +28,8 @@ from oprd.reports.curves import read_metrics
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "loss_top_k": 4}
+UNIT_LENGTH = {"normalize": True, "representation_weight": 1000.0}
+NOT_CLIPPED = {"max_grad_norm": 0.0}
 RANK = 16
 LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
 REVERSE_KL = {"output_loss": "reverse_kl"}
@@ -43,7 +45,7 @@ def _bridge(rank: int, mu: float, **settings: Any) -> dict[str, Any]:
 # what the paper's sixteen are to 152 thousand.
 METHODS: dict[str, dict[str, Any]] = {
     "OPRD": {},
-    "OPRD, unit length": {"normalize": True, "representation_weight": 1000.0},
+    "OPRD, unit length": UNIT_LENGTH,
     "top-1": {**OUTPUT_ONLY, "output_loss": "sampled"},
     "top-4 of the paper's runs": {**OUTPUT_ONLY, **TOP_4, "loss_top_k_renormalize": False},
     "top-4 of Eq. 5": {**OUTPUT_ONLY, **TOP_4},
@@ -72,7 +74,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "mean over tokens": {"reduction": "token"},
     "weight 0.01": {"representation_weight": 0.01},
     "weight 100": {"representation_weight": 100.0},
-    "weight 100, gradients not clipped": {"representation_weight": 100.0, "max_grad_norm": 0.0},
+    "weight 100, gradients not clipped": {"representation_weight": 100.0, **NOT_CLIPPED},
+    "unit length, gradients not clipped": {**UNIT_LENGTH, **NOT_CLIPPED},
     # Its bridge is the identity over a scale for each layer, and is made when the run begins.
     LAYER_SCALES: {"normalize": False},
     CONSUMED: {},

@@ -100,6 +100,7 @@ _ABLATIONS = (
     "weight 0.01",
     "weight 100",
     "weight 100, gradients not clipped",
+    "unit length, gradients not clipped",
     CONSUMED,
 )
 _CHEAPER = (
