@@ -1,5 +1,6 @@
 """`python -m lab`: what the lab has, and its runs."""
 
+import warnings
 from functools import partial
 from typing import Annotated
 
@@ -41,6 +42,8 @@ def run(
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: an item is one of {', '.join(ITEMS)}.")
     logging.disable_progress_bar()
+    # Libraries announce their own renamings, which are no news to the person here.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     chosen = names or list(ITEMS)
     queue.finish(partial(plan, chosen, quick), workers)
     # As in the runs, so that the same seed gives the same numbers.
