@@ -15,6 +15,8 @@ COLORS = [
     "#1b5e9e", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#5f6b76", "#13a3a3", "#9c6b30",
     "#b5338a", "#4c7d1f", "#000000", "#7aa6d8", "#e79aa4", "#b8a900", "#6d1f1f", "#9ad29a",
 ]  # fmt: skip
+# Of more methods than these a legend would cover the curves.
+LEGEND_INSIDE = 8
 
 
 def panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
@@ -44,12 +46,14 @@ def draw_curves(
 
 
 def draw_accuracy(
-    axes: Axes, curves: Mapping[str, Sequence[Curve]], pair: str, teacher: float
+    axes: Axes, curves: Mapping[str, Sequence[Curve]], pair: str, teacher: float, legend: Axes
 ) -> None:
-    """Accuracy by step with the teacher's as a line, and a legend."""
+    """Accuracy by step with the teacher's as a line, and a legend there or on other axes."""
     draw_curves(axes, curves, f"accuracy on {pair}")
     axes.axhline(teacher, color="0.5", linestyle=":", linewidth=1)
-    axes.legend(frameon=False, fontsize=7)
+    if legend is not axes:
+        legend.set_axis_off()
+    legend.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=7, loc="best")
 
 
 def save(figure: Figure, name: str, quick: bool) -> Path:

@@ -85,10 +85,13 @@ class Compared:
         }
         write(self.name, found, quick)
         rows = 2 if panels else 1
-        figure, axes = figures.panels(rows, math.ceil((1 + self.timed + len(panels)) / rows))
+        crowded = len(runs) > figures.LEGEND_INSIDE
+        shown = 1 + self.timed + len(panels) + crowded
+        figure, axes = figures.panels(rows, math.ceil(shown / rows))
         curves = {method: [accuracy(run) for run in of] for method, of in runs.items()}
         teacher = found["teacher"]["accuracy"]
-        figures.draw_accuracy(axes[0], curves, comparison.pair, teacher)
+        legend = axes.pop() if crowded else axes[0]
+        figures.draw_accuracy(axes[0], curves, comparison.pair, teacher, legend)
         if self.timed:
             figures.draw_curves(
                 axes.pop(1),
