@@ -53,7 +53,8 @@ def draw_accuracy(
     axes.axhline(teacher, color="0.5", linestyle=":", linewidth=1)
     if legend is not axes:
         legend.set_axis_off()
-    legend.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=7, loc="best")
+    place = "best" if legend is axes else "center left"
+    legend.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=7, loc=place)
 
 
 def save(figure: Figure, name: str, quick: bool) -> Path:
