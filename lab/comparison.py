@@ -47,7 +47,7 @@ class Comparison:
         evaluated_quickly: see `lab.runs.Run.quick`; for methods whose rate is decided.
 
     Raises:
-        ValueError: a method is unknown.
+        ValueError: a method is unknown, or rates are to be chosen on problems that are left out.
     """
 
     pair: str
@@ -68,6 +68,8 @@ class Comparison:
             raise ValueError(f"the lab has no method {', '.join(sorted(unknown))}.")
         if unknown := {name for claim in self.claims for name in claim} - set(self.methods):
             raise ValueError(f"claims about {', '.join(sorted(unknown))}, which is not compared.")
+        if self.evaluated_quickly and len(self.rates) > 1 and set(self.chosen) != set(self.methods):
+            raise ValueError("without tuning problems every method needs a rate that is chosen.")
 
     def quick(self, chosen: Mapping[str, float]) -> "Comparison":
         """The comparison at the smallest setting that still shows the effect.

@@ -149,6 +149,12 @@ def test_the_steps_to_the_target_are_a_median_over_all_seeds_that_says_how_many_
     assert module.reached(when) == text
 
 
+def test_a_choice_of_rates_without_tuning_problems_is_refused():
+    with pytest.raises(ValueError, match="needs a rate"):
+        Comparison("sums", ("OPRD",), rates=RATES, evaluated_quickly=True)
+    assert Comparison("sums", ("OPRD",), rates=RATES[:1], evaluated_quickly=True)
+
+
 @pytest.mark.parametrize("unknown", [{"methods": ("OPD",)}, {"claims": (("OPRD", "OPD"),)}])
 def test_an_unknown_method_is_refused(unknown):
     with pytest.raises(ValueError, match="OPD"):
