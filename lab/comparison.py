@@ -18,8 +18,6 @@ RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 SEEDS = (0, 1, 2)
 # Rates whose accuracy on the tuning problems differs by less are compared over all seeds.
 NEAR = 0.01
-# A quick run has one of so many parts of the steps.
-QUICK_PART = 5
 # The most updates that a method makes of the same rollouts.
 UPDATES = max(settings.get("updates_per_rollout", 1) for settings in METHODS.values())
 # The share of the gap between student and teacher after which a method counts as there.
@@ -45,6 +43,7 @@ class Comparison:
             curve of accuracy.
         chosen: methods whose rate is decided, with the rate.
         evaluated_quickly: see `lab.runs.Run.quick`; for methods whose rate is decided.
+        quick_part: a quick run has one of so many parts of the steps.
 
     Raises:
         ValueError: a method is unknown, or rates are to be chosen on problems that are left out.
@@ -62,6 +61,7 @@ class Comparison:
     claims: tuple[tuple[str, str], ...] = ()
     chosen: Mapping[str, float] = field(default_factory=dict, hash=False)
     evaluated_quickly: bool = False
+    quick_part: int = 5
 
     def __post_init__(self) -> None:
         if unknown := set(self.methods) - set(METHODS):
@@ -81,7 +81,7 @@ class Comparison:
         middle = self.rates[len(self.rates) // 2]
         rates = {method: chosen.get(method, middle) for method in self.methods}
         # Divisible by all numbers of updates that a method makes of the same rollouts.
-        steps = max(UPDATES, self.steps // QUICK_PART // UPDATES * UPDATES)
+        steps = max(UPDATES, self.steps // self.quick_part // UPDATES * UPDATES)
         return replace(
             self,
             steps=steps,

@@ -25,9 +25,8 @@ class ConsumedStatesTrainer(OPRDTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        output["completion_ids"] = pad(
-            output["completion_ids"], (0, 1), value=self._tokenizer.pad_token_id
-        )
+        # Whatever stands in the new column is masked.
+        output["completion_ids"] = pad(output["completion_ids"], (0, 1))
         output["completion_mask"] = pad(output["completion_mask"], (0, 1))
         output["positions"] = pad(output["positions"], (1, 0))
         return output

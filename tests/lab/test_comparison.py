@@ -78,7 +78,7 @@ def test_a_single_rate_holds_for_all_methods(tmp_path, monkeypatch):
     assert len(comparison.plan()) == 2 * 3
 
 
-def test_the_quick_form_takes_a_quarter_of_the_steps_of_one_seed_at_the_rates_that_were_found(
+def test_the_quick_form_takes_a_fifth_of_the_steps_of_one_seed_at_the_rates_that_were_found(
     comparison,
 ):
     runs = comparison.quick({"OPRD": 2e-3}).plan()
