@@ -20,7 +20,7 @@ def finish(run, *accuracies, tuning=None):
     steps = [0, run.steps // 2, run.steps]
     lines = []
     for step, value in zip(steps, accuracies, strict=True):
-        lines.append({"step": step, "eval/lab.sums/avg@2": value})
+        lines.append({"step": step, f"eval/lab.sums/avg@{run.samples['curve']}": value})
         logged = {f"diagnostics/{name}": value for name in DIAGNOSTICS}
         lines.append({"step": step, "rep_cosine": value, "completions/mean_length": 9, **logged})
     parts = {"rollout": 1.0, "teacher": 0.4, "student": 0.6}

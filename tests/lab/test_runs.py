@@ -68,7 +68,7 @@ def test_the_second_of_two_stages_has_the_rest_of_the_steps_and_the_rate_of_the_
 def test_a_run_that_was_killed_before_its_evaluation_is_not_trained_again(cache, monkeypatch):
     trained = []
     monkeypatch.setattr(runs, "_distil", trained.append)
-    monkeypatch.setattr(runs, "scores", lambda model, task, file: file.touch())
+    monkeypatch.setattr(runs, "scores", lambda model, task, file, counts: file.touch())
     RUNS[0].folder.mkdir(parents=True)
     execute(RUNS[0])
     (RUNS[0].folder / "scores.json").unlink()
@@ -84,7 +84,7 @@ def test_the_weights_of_a_large_student_go_when_it_is_evaluated(cache, monkeypat
         run.folder.mkdir(parents=True)
         (run.folder / "model.safetensors").touch()
 
-    def evaluate(model, task, file):
+    def evaluate(model, task, file, counts):
         assert (model / "model.safetensors").exists()
         file.touch()
 

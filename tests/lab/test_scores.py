@@ -23,12 +23,19 @@ def test_tuning_problems_are_graded_like_the_reported_ones():
 def test_scores_are_computed_once(tmp_path, monkeypatch):
     calls = []
 
-    def figures(model, task, part):
-        calls.append(part)
+    def figures(model, task, part, count):
+        calls.append((part, count))
         return {"accuracy": 0.5}
 
     monkeypatch.setattr(module, "_figures", figures)
     file = tmp_path / "a" / "scores.json"
-    first = scores(tmp_path, "lab.sums", file)
-    assert scores(tmp_path, "lab.sums", file) == first == json.loads(file.read_text())
-    assert sorted(calls) == ["reported", "tuning"]
+    counts = {"reported": 8, "tuning": 4}
+    first = scores(tmp_path, "lab.sums", file, counts)
+    assert scores(tmp_path, "lab.sums", file, counts) == first == json.loads(file.read_text())
+    assert sorted(calls) == [("reported", 8), ("tuning", 4)]
+
+
+def test_problems_that_are_not_counted_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_figures", lambda *_: {"accuracy": 0.5})
+    found = scores(tmp_path, "lab.sums", tmp_path / "scores.json", {"reported": 2, "curve": 1})
+    assert set(found) == {"reported"}
