@@ -49,4 +49,4 @@ lab-quick: setup ## make them at their smallest setting
 
 clean: ## remove the environment and caches, not runs, the lab's neither
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
-	find .cache -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} +
+	test ! -d .cache || find .cache -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} +
