@@ -1,15 +1,12 @@
 """`python -m lab`: what the lab has, and its runs."""
 
-import warnings
 from functools import partial
 from typing import Annotated
 
-import torch
 import typer
-from transformers.utils import logging
 
 from lab import page, queue
-from lab.items import ITEMS, plan
+from lab.items import ITEMS, plan, report
 from lab.pairs import PAIRS
 from lab.results import differences, read
 
@@ -41,16 +38,13 @@ def run(
     unknown = [name for name in names or () if name not in ITEMS]
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: an item is one of {', '.join(ITEMS)}.")
-    logging.disable_progress_bar()
-    # Libraries announce their own renamings, which are no news to the person here.
-    warnings.filterwarnings("ignore", category=FutureWarning)
     chosen = names or list(ITEMS)
     queue.finish(partial(plan, chosen, quick), workers)
-    # As in the runs, so that the same seed gives the same numbers.
-    torch.set_num_threads(1)
+    queue.each(partial(report, quick=quick), [n for n in chosen if not ITEMS[n].alone], workers)
     for name in chosen:
         item = ITEMS[name]
-        item.report(quick)
+        if item.alone:
+            report(name, quick)
         typer.echo("\n".join(["", f"{name}: {item.title}", *item.table(read(name, quick))]))
     if quick and (differing := [line for name in chosen for line in _differing(name)]):
         raise SystemExit("\n".join(["", "Other than in the committed results:", *differing]))

@@ -74,16 +74,21 @@ class Comparison:
     def quick(self, chosen: Mapping[str, float]) -> "Comparison":
         """The comparison at the smallest setting that still shows the effect.
 
+        Of the methods those that claims are about; all where there are no claims.
+
         Args:
             chosen: the rates that the whole comparison found best; the middle of the grid stands in
                 for those that are not known yet.
         """
         middle = self.rates[len(self.rates) // 2]
-        rates = {method: chosen.get(method, middle) for method in self.methods}
+        claimed = {method for claim in self.claims for method in claim}
+        methods = tuple(m for m in self.methods if m in claimed) if claimed else self.methods
+        rates = {method: chosen.get(method, middle) for method in methods}
         # Divisible by all numbers of updates that a method makes of the same rollouts.
         steps = max(UPDATES, self.steps // self.quick_part // UPDATES * UPDATES)
         return replace(
             self,
+            methods=methods,
             steps=steps,
             eval_every=min(self.eval_every, steps),
             seeds=self.seeds[:1],
@@ -159,9 +164,10 @@ class Comparison:
     def findings(self) -> dict[str, Any]:
         """Everything that a table of the comparison says, and the curves behind it."""
         pair = PAIRS[self.pair]
-        teacher, student = (model.scores()["reported"] for model in (pair.teacher, pair.student))
-        target = student["accuracy"] + REACHED * (teacher["accuracy"] - student["accuracy"])
         baseline = self.best(self.methods[0])
+        samples = baseline[0].samples["reported"]
+        teacher, student = (m.scores(samples)["reported"] for m in (pair.teacher, pair.student))
+        target = student["accuracy"] + REACHED * (teacher["accuracy"] - student["accuracy"])
         runs = [run for method in self.methods for run in self.best(method)]
         methods = {m: self._method(m, target, baseline) for m in self.methods}
         return {

@@ -7,8 +7,10 @@ import hashlib
 import importlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from filelock import FileLock
@@ -20,6 +22,9 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
     Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -44,6 +49,7 @@ class Recipe:
         learning_rate: its peak.
         seed: of weights and data.
         keep_every: steps between the checkpoints that stay.
+        until: the step to stop at where the rest of the schedule is of no use.
     """
 
     task: str
@@ -54,6 +60,7 @@ class Recipe:
     learning_rate: float = 2e-3
     seed: int = 0
     keep_every: int = 50
+    until: int | None = None
 
     @property
     def module(self) -> str:
@@ -120,9 +127,10 @@ def train(recipe: Recipe) -> Path:
             report_to=[],
             seed=recipe.seed,
         ),
-        train_dataset=Dataset.from_list([_example(tokenizer, *pair) for pair in examples]),
+        train_dataset=_tokenized(tokenizer, examples),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         processing_class=tokenizer,
+        callbacks=[_StopAt(recipe.until or recipe.steps)],
     )
     trainer.train()
     (folder / "finished").touch()
@@ -159,8 +167,31 @@ def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausal
     )
 
 
-def _example(
-    tokenizer: PreTrainedTokenizerFast, prompt: str, solution: str
-) -> dict[str, list[int]]:
-    asked, answered = (tokenizer(text)["input_ids"] for text in (prompt, solution + END))
-    return {"input_ids": asked + answered, "labels": [-100] * len(asked) + answered}
+def _tokenized(tokenizer: PreTrainedTokenizerFast, examples: Sequence[tuple[str, str]]) -> Dataset:
+    """Prompts with their solutions, which alone are learned."""
+    prompts, solutions = zip(*examples, strict=True)
+    asked = tokenizer(list(prompts))["input_ids"]
+    answered = tokenizer([solution + END for solution in solutions])["input_ids"]
+    return Dataset.from_list(
+        [
+            {"input_ids": prompt + solution, "labels": [-100] * len(prompt) + solution}
+            for prompt, solution in zip(asked, answered, strict=True)
+        ]
+    )
+
+
+class _StopAt(TrainerCallback):
+    """Ends a training early, under the schedule of the whole."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Stop where it is time."""
+        control.should_training_stop |= state.global_step >= self.step

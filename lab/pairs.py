@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.models import CACHE, Recipe, obtain
 from lab.pretrained import Pretrained
-from lab.scores import Scores, samples, scores
+from lab.scores import Scores, scores
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Moment:
         """The folder of the checkpoint; the model is trained first where it is not there."""
         return obtain(self.recipe) / f"checkpoint-{self.step}"
 
-    def scores(self) -> Scores:
-        """Its figures on held-out problems, computed once."""
-        file = CACHE / "scores" / self.recipe.folder.name / f"{self.step}.json"
-        return scores(self.path(), self.task, file, samples(self.task))
+    def scores(self, samples: int) -> Scores:
+        """Its figures on the reported problems, computed once."""
+        file = CACHE / "scores" / self.recipe.folder.name / f"{self.step}, {samples} samples.json"
+        return scores(self.path(), self.task, file, {"reported": samples})
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ PAIRS = {
     "sorting": Pair(Moment(SORTING, 200), Moment(SORTING, 1500)),
     # Three layers of width 96, its own initialisation: only a bridge or the output connects it.
     "sums, other shape": Pair(
-        Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1), 350), Moment(SUMS, 1500)
+        Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350), 350),
+        Moment(SUMS, 1500),
     ),
     "additions": Pair(
         Pretrained("student"), Pretrained("teacher"), step_seconds=20, keeps_students=False

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from filelock import FileLock
 
 from lab.models import CACHE
-from lab.scores import Scores, samples, scores
+from lab.scores import Scores, scores
 from oprd.evaluation.models import load_model
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ class Pretrained:
                 (teacher / "finished").touch()
             return teacher
 
-    def scores(self) -> Scores:
-        """Its figures on held-out problems, computed once."""
-        file = CACHE / "scores" / "additions" / f"{self.role}.json"
-        return scores(self.path(), self.task, file, samples(self.task))
+    def scores(self, samples: int) -> Scores:
+        """Its figures on the reported problems, computed once."""
+        file = CACHE / "scores" / "additions" / f"{self.role}, {samples} samples.json"
+        return scores(self.path(), self.task, file, {"reported": samples})

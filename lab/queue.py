@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import SpawnContext
 
 import typer
 from filelock import FileLock, Timeout
@@ -29,8 +31,7 @@ def finish(plan: Plan, workers: int) -> None:
     """
     if all(run.finished for run in plan()):
         return
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("spawn")
+    context = _one_thread()
     started = [context.Process(target=work, args=(plan,)) for _ in range(workers)]
     for process in started:
         process.start()
@@ -38,6 +39,12 @@ def finish(plan: Plan, workers: int) -> None:
         process.join()
     if any(process.exitcode for process in started):
         raise SystemExit("a worker of the lab failed: see its error above.")
+
+
+def each(make: Callable[[str], None], names: Sequence[str], workers: int) -> None:
+    """Call a function with every name, in processes of one thread; its first error is raised."""
+    with ProcessPoolExecutor(workers, mp_context=_one_thread()) as pool:
+        list(pool.map(make, names))
 
 
 def recipes(runs: Iterable[Run]) -> list[Recipe]:
@@ -68,6 +75,12 @@ def work(plan: Plan) -> None:
     while lacking := [run for run in plan() if not run.finished]:
         if not any(map(make, lacking)):
             time.sleep(WAIT_SECONDS)
+
+
+def _one_thread() -> SpawnContext:
+    """What starts processes of one thread, so that the same seed gives the same numbers."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    return multiprocessing.get_context("spawn")
 
 
 def make(run: Run) -> bool:

@@ -33,6 +33,7 @@ NOT_CLIPPED = {"max_grad_norm": 0.0}
 RANK = 16
 LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
 REVERSE_KL = {"output_loss": "reverse_kl"}
+SAMPLED_TOKEN = {"output_loss": "sampled"}
 
 
 def _bridge(rank: int, mu: float, **settings: Any) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def _bridge(rank: int, mu: float, **settings: Any) -> dict[str, Any]:
 METHODS: dict[str, dict[str, Any]] = {
     "OPRD": {},
     "OPRD, unit length": UNIT_LENGTH,
-    "top-1": {**OUTPUT_ONLY, "output_loss": "sampled"},
+    "top-1": {**OUTPUT_ONLY, **SAMPLED_TOKEN},
     "top-4 of the paper's runs": {**OUTPUT_ONLY, **TOP_4, "loss_top_k_renormalize": False},
     "top-4 of Eq. 5": {**OUTPUT_ONLY, **TOP_4},
     "top-16 of the paper's runs": {
@@ -57,8 +58,8 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "reverse KL": {**OUTPUT_ONLY, **REVERSE_KL},
     "forward KL": {**OUTPUT_ONLY, "output_loss": "forward_kl"},
-    "top-1 + OPRD": {"output_loss": "sampled"},
-    "top-1 + 10 OPRD": {"output_loss": "sampled", "representation_weight": 10.0},
+    "top-1 + OPRD": SAMPLED_TOKEN,
+    "top-1 + 10 OPRD": {**SAMPLED_TOKEN, "representation_weight": 10.0},
     "last layer": {"layers": "last"},
     "even layers": {"layers": "even"},
     "odd layers": {"layers": "odd"},
@@ -92,6 +93,7 @@ METHODS: dict[str, dict[str, Any]] = {
         14, 1, bridge_basis="fisher", normalize=False, **REVERSE_KL
     ),
     "Bridge, then reverse KL": _bridge(RANK, 10),
+    "Bridge, then top-1": _bridge(RANK, 10),
 }
 # Methods that train on other responses than the student's rollouts, with who wrote them.
 OFF_POLICY = {
@@ -104,6 +106,7 @@ METHODS |= {method: {} for method in OFF_POLICY}
 # of the second, whose rate is the run's.
 SECOND_STAGES = {
     "Bridge, then reverse KL": (1 / 4, 1e-3, {**OUTPUT_ONLY, **REVERSE_KL}),
+    "Bridge, then top-1": (1 / 4, 1e-3, {**OUTPUT_ONLY, **SAMPLED_TOKEN}),
 }
 
 
@@ -120,7 +123,7 @@ class Run:
         rollouts: rollouts a step.
         eval_every: steps between evaluations.
         options: settings of `OPRDConfig` that win over the method's, as pairs.
-        quick: whether it is evaluated on few samples a problem, and on no tuning problems.
+        quick: whether it is evaluated on one sample a problem, and on no tuning problems.
     """
 
     pair: str
@@ -151,7 +154,7 @@ class Run:
     def samples(self) -> dict[str, int]:
         """Responses a problem, by what they are for; see `lab.scores`."""
         if self.quick:
-            return {"reported": 2, "curve": 1}
+            return {"reported": 1, "curve": 1}
         return samples(PAIRS[self.pair].task)
 
     @property

@@ -1,7 +1,9 @@
 """The students that the theory items look at: untouched, and taught by either kind of loss."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from lab import accuracy
 from lab.comparison import Comparison
 from lab.pairs import PAIRS
 from lab.results import committed_rates
@@ -9,10 +11,9 @@ from lab.runs import Run
 
 PAIR = "sums"
 UNTOUCHED = "untouched"
-# Its runs are among those of the accuracy on the same pair, at each method's own best rate.
 TAUGHT = ("OPRD", "reverse KL")
-COMPARISON = Comparison(PAIR, TAUGHT)
-ACCURACY = f"accuracy-{PAIR}"
+# Of the accuracy on the same pair, whose runs these are, each method at its own best rate.
+COMPARISON = replace(accuracy.SUMS, methods=TAUGHT, claims=(TAUGHT,))
 
 
 def taught(quick: bool) -> list[Run]:
@@ -35,4 +36,4 @@ def students(quick: bool) -> dict[str, list[Path]]:
 
 
 def _comparison(quick: bool) -> Comparison:
-    return COMPARISON.quick(committed_rates(ACCURACY)) if quick else COMPARISON
+    return COMPARISON.quick(committed_rates(f"accuracy-{PAIR}")) if quick else COMPARISON

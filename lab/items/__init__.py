@@ -5,10 +5,15 @@ An item's `plan(quick)` returns the runs that it needs next, given those that ar
 functions of that JSON.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
+import typer
+from transformers.utils import logging
+
+from lab import accuracy
 from lab.comparison import RATES, Comparison
 from lab.items.compared import DIAGNOSTICS, OVERLAP, Compared
 from lab.items.cost import LAB_OPD, Case, Cost
@@ -25,9 +30,11 @@ class Item(Protocol):
 
     Attributes:
         report_minutes: what its report takes when all runs are there, about.
+        alone: whether its report measures time, so that nothing else should run.
     """
 
     report_minutes: ClassVar[float]
+    alone: ClassVar[bool]
 
     @property
     def name(self) -> str:
@@ -56,12 +63,6 @@ class Item(Protocol):
         ...
 
 
-_OPD = ("reverse KL", "forward KL", "top-4 of the paper's runs", "top-4 of Eq. 5", "top-1")
-_METHODS = ("OPRD", "OPRD, unit length", *_OPD)
-_CLAIMS = tuple(("OPRD", opd) for opd in _OPD)
-# In less than half of the steps OPRD, which likes high rates, is not ahead yet.
-_SUMS = Comparison("sums", _METHODS, claims=_CLAIMS, quick_part=2)
-_SORTING = replace(_SUMS, pair="sorting", steps=120, eval_every=20, rates=RATES[1:], quick_part=1)
 _BRIDGES = Comparison(
     "sums, other shape",
     (
@@ -75,9 +76,15 @@ _BRIDGES = Comparison(
     rates=(5e-4, 1e-3, 2e-3),
     claims=(("reverse KL", "Bridge"),),
 )
+# The methods of the paper's tables.
+_BRIDGES_OF_THE_PAPER = replace(
+    _BRIDGES,
+    methods=("top-1", "top-4 of the paper's runs", "Bridge", "Bridge, then top-1"),
+    claims=(("top-4 of the paper's runs", "Bridge"),),
+)
 _PRETRAINED = Comparison(
     "additions",
-    ("OPRD", "reverse KL"),
+    ("OPRD", "reverse KL", "top-16 of the paper's runs", "top-1"),
     steps=16,
     rollouts=4,
     eval_every=8,
@@ -126,7 +133,7 @@ _ALL: tuple[Item, ...] = (
             comparison,
             DIAGNOSTICS,
         )
-        for comparison in (_SUMS, _SORTING)
+        for comparison in (accuracy.SUMS, accuracy.SORTING)
     ),
     Cost(
         "cost",
@@ -151,11 +158,12 @@ _ALL: tuple[Item, ...] = (
         {**DIAGNOSTICS, **OVERLAP},
         timed=True,
     ),
-    Compared("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES),
+    Compared("bridges", "Tables 4, 5: bridge, output space, and both", _BRIDGES_OF_THE_PAPER),
+    Compared("bridges-kl", "The same with the exact KL", _BRIDGES),
     Compared(
         "bridge-alone",
         "The bridge alone, in the paper's 500 steps",
-        replace(_BRIDGES, methods=("Bridge",), steps=500, rates=(1e-3,), claims=()),
+        replace(_BRIDGES, methods=("Bridge",), steps=500, rates=(1e-3,), claims=(), quick_part=10),
     ),
     Compared(
         "bases",
@@ -183,6 +191,7 @@ _ALL: tuple[Item, ...] = (
             steps=75,
             rates=RATES[1:],
             claims=(("top-1 + 10 OPRD", "top-1"),),
+            quick_part=3,
         ),
     ),
     Compared(
@@ -194,13 +203,17 @@ _ALL: tuple[Item, ...] = (
             steps=75,
             rates=(2e-3,),
             evaluated_quickly=True,
-            claims=tuple(("OPRD", variant) for variant in ("last layer", "last token")),
+            claims=(
+                *(("OPRD", variant) for variant in ("last layer", "last token")),
+                ("OPRD, unit length", "OPRD"),
+            ),
+            quick_part=1,
         ),
     ),
     Compared(
         "off-policy",
         "The same loss on responses that the student did not write, at one rate",
-        Comparison("sums", _OFF_POLICY, rates=(1e-3,)),
+        Comparison("sums", _OFF_POLICY, rates=(1e-3,), quick_part=8),
     ),
     Compared(
         "cheaper",
@@ -210,6 +223,7 @@ _ALL: tuple[Item, ...] = (
             _CHEAPER,
             rates=(1e-3,),
             claims=(("OPRD", "last 5 tokens, constant prefix"),),
+            quick_part=8,
         ),
     ),
 )
@@ -219,3 +233,12 @@ ITEMS = {item.name: item for item in _ALL}
 def plan(names: Iterable[str], quick: bool) -> list[Run]:
     """The runs that some items need next, each once, the first item's first."""
     return list(dict.fromkeys(run for name in names for run in ITEMS[name].plan(quick)))
+
+
+def report(name: str, quick: bool) -> None:
+    """Write what an item's runs found."""
+    logging.disable_progress_bar()
+    # Libraries announce their own renamings, which are no news to the person here.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    ITEMS[name].report(quick)
+    typer.echo(f"reported {name}")

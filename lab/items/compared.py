@@ -57,6 +57,7 @@ class Compared:
     panels: Mapping[str, str] | None = None
     timed: bool = False
     report_minutes: ClassVar[float] = 0.2
+    alone: ClassVar[bool] = False
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs that are needed."""

@@ -13,7 +13,7 @@ from lab.pairs import PAIRS
 from lab.results import write
 from lab.runs import Run
 
-QUICK: dict[str, Any] = {"shares": (0.1, 0.03), "rollouts": 4, "batches": 4}
+QUICK: dict[str, Any] = {"shares": (0.03,), "rollouts": 4, "batches": 4}
 SOURCES = {"rollouts": "new rollouts", "prompts": "new prompts and rollouts"}
 
 
@@ -33,6 +33,7 @@ class GradientNoise:
     pair: str
     full: Noise
     report_minutes: ClassVar[float] = 3
+    alone: ClassVar[bool] = False
 
     def plan(self, quick: bool) -> list[Run]:
         """None: checkpoints of the teacher's own training are the students."""

@@ -68,6 +68,7 @@ class HeadGeometry:
     name: str
     title: str
     report_minutes: ClassVar[float] = 2
+    alone: ClassVar[bool] = False
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""

@@ -34,6 +34,7 @@ class Positions:
     name: str
     title: str
     report_minutes: ClassVar[float] = 2
+    alone: ClassVar[bool] = False
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""

@@ -28,6 +28,7 @@ class Ranks:
     title: str
     full: Comparison
     report_minutes: ClassVar[float] = 0.1
+    alone: ClassVar[bool] = False
 
     def plan(self, quick: bool) -> list[Run]:
         """A run through a bridge, of the first seed."""

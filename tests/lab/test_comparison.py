@@ -15,7 +15,10 @@ RATES = (5e-4, 1e-3, 2e-3)
 def comparison(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path)
     monkeypatch.setattr(
-        Moment, "scores", lambda self: scores(1.0 if self.step > 1000 else 0.0), raising=True
+        Moment,
+        "scores",
+        lambda self, samples: scores(1.0 if self.step > 1000 else 0.0),
+        raising=True,
     )
     return Comparison("sums", ("OPRD", "top-1"), steps=20, rates=RATES, seeds=(0, 1))
 
@@ -88,6 +91,13 @@ def test_the_quick_form_takes_a_fifth_of_the_steps_of_one_seed_at_the_rates_that
     ]
     # At its end at the latest, so that a curve has two points.
     assert {run.eval_every for run in runs} == {4}
+
+
+def test_the_quick_form_leaves_out_what_no_claim_is_about(comparison):
+    claimed = module.replace(
+        comparison, methods=("OPRD", "last layer", "top-1"), claims=(("OPRD", "top-1"),)
+    )
+    assert claimed.quick({}).methods == ("OPRD", "top-1")
 
 
 def test_the_best_rate_of_an_unfinished_grid_is_refused(comparison):

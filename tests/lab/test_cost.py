@@ -45,9 +45,10 @@ def test_the_verdicts_are_about_output_space_objectives(found):
     assert verdicts({"a": {"time": slower}}) == {"a: OPRD faster than TOPK": False}
 
 
-def test_rounds_that_disagree_settle_nothing():
-    mixed = measured(oprd=([1.0] * 4, 1), topk=([1.2, 0.9, 1.3, 0.8], 1))
-    assert verdicts({"a": {"time": mixed}}) == {}
+@pytest.mark.parametrize("rounds", [[1.2, 0.9, 1.3, 0.8], [1.05] * 4, [0.95] * 4])
+def test_rounds_that_disagree_or_differ_little_settle_nothing(rounds):
+    near = measured(oprd=([1.0] * 4, 1), topk=(rounds, 1))
+    assert verdicts({"a": {"time": near}}) == {}
 
 
 def test_what_was_measured_is_not_measured_again_and_quick_is_the_first_case(tmp_path, monkeypatch):

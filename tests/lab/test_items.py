@@ -19,7 +19,9 @@ COMPARISON = Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3,), seed
 def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(results, "RESULTS", tmp_path)
-    monkeypatch.setattr(Moment, "scores", lambda self: scores(1.0 if self.step > 1000 else 0.0))
+    monkeypatch.setattr(
+        Moment, "scores", lambda self, samples: scores(1.0 if self.step > 1000 else 0.0)
+    )
     return tmp_path
 
 

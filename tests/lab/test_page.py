@@ -48,6 +48,7 @@ def test_quick_results_that_contradict_the_committed_ones_end_with_an_error(tmp_
 
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     monkeypatch.setattr(queue, "finish", lambda plan, workers: None)
+    monkeypatch.setattr(queue, "each", lambda make, names, workers: list(map(make, names)))
     monkeypatch.setattr(Ranks, "table", lambda self, found: ["a table"])
     (tmp_path / "quick").mkdir()
     (tmp_path / "ranks.json").write_text(json.dumps({"curve": curve(0.9)}))

@@ -1,3 +1,4 @@
+import os
 import threading
 
 import pytest
@@ -160,3 +161,17 @@ def test_where_nothing_is_lacking_no_process_is_started(cache, monkeypatch):
     queue.finish(lambda: RUNS, workers=2)
     with pytest.raises(TypeError):
         queue.finish(lambda: [*RUNS, Run("sums", "OPRD", 1e-3, 9)], workers=2)
+
+
+def of_length(name):
+    if name == "bad":
+        raise ValueError("a name that is bad")
+    os.mkdir(name)
+
+
+def test_reports_are_made_in_processes_of_their_own_whose_errors_are_raised(tmp_path):
+    names = [str(tmp_path / name) for name in "abc"]
+    queue.each(of_length, names, workers=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="a name that is bad"):
+        queue.each(of_length, ["bad"], workers=1)

@@ -1,0 +1,37 @@
+"""How the lab trains its models."""
+
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import load_file
+
+from lab import models
+from lab.models import Recipe, make_tokenizer, obtain
+
+TINY = Recipe("sums", layers=1, width=16, steps=3, batch=4, keep_every=1)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "CACHE", tmp_path)
+    monkeypatch.setattr(models, "EXAMPLES", 16)
+
+
+def kept(folder):
+    return sorted(path.name for path in folder.glob("checkpoint-*"))
+
+
+def test_a_training_that_stops_early_has_the_weights_of_the_whole_at_that_step():
+    whole, early = obtain(TINY), obtain(replace(TINY, until=2))
+    assert kept(whole) == [f"checkpoint-{step}" for step in (1, 2, 3)]
+    assert kept(early) == ["checkpoint-1", "checkpoint-2"]
+    first, second = (load_file(f / "checkpoint-2" / "model.safetensors") for f in (whole, early))
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_solutions_with_their_end_are_learned_and_prompts_are_not():
+    tokenizer = make_tokenizer("12+=")
+    (row,) = models._tokenized(tokenizer, [("1+1=", "2")])
+    assert tokenizer.decode(row["input_ids"]) == "1+1=2#"
+    assert [label for label in row["labels"] if label != -100] == row["input_ids"][-2:]
+    assert row["labels"][:4] == [-100] * 4
