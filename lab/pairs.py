@@ -46,7 +46,7 @@ class Pair:
 
     student: Moment | Pretrained
     teacher: Moment | Pretrained
-    step_seconds: float = 0.5
+    step_seconds: float = 0.8
     keeps_students: bool = True
 
     @property
@@ -68,7 +68,7 @@ class Pair:
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")
 PAIRS = {
     "sums": Pair(Moment(SUMS, 250), Moment(SUMS, 1500)),
-    "sorting": Pair(Moment(SORTING, 200), Moment(SORTING, 1500)),
+    "sorting": Pair(Moment(SORTING, 200), Moment(SORTING, 1500), step_seconds=0.5),
     # Three layers of width 96, its own initialisation: only a bridge or the output connects it.
     "sums, other shape": Pair(
         Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350), 350),
