@@ -1,5 +1,6 @@
 """`python -m lab`: what the lab has, and its runs."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
@@ -45,18 +46,34 @@ def run(
         item = ITEMS[name]
         if item.alone:
             report(name, quick)
-        typer.echo("\n".join(["", f"{name}: {item.title}", *item.table(read(name, quick))]))
-    if quick and (differing := [line for name in chosen for line in _differing(name)]):
+        found = read(name, quick)
+        settled = [f"- {claim}: {_answer(is_so)}" for claim, is_so in item.verdicts(found).items()]
+        typer.echo("\n".join(["", f"{name}: {item.title}", *item.table(found), "", *settled]))
+    if quick:
+        _compare(chosen)
+
+
+def _answer(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def _compare(names: Sequence[str]) -> None:
+    """Say that quick results find all verdicts of the committed ones again, or end with an error.
+
+    Raises:
+        SystemExit: they say otherwise.
+    """
+    committed = {name: found for name in names if (found := read(name, quick=False))}
+    whole = {name: ITEMS[name].verdicts(found) for name, found in committed.items()}
+    differing = [
+        f"{name}: {claim}"
+        for name, settled in whole.items()
+        for claim in differences(ITEMS[name].verdicts(read(name, quick=True)), settled)
+    ]
+    if differing:
         raise SystemExit("\n".join(["", "Other than in the committed results:", *differing]))
-
-
-def _differing(name: str) -> list[str]:
-    """What an item's quick results say otherwise than the committed ones, if there are any."""
-    item, committed = ITEMS[name], read(name, quick=False)
-    if not committed:
-        return []
-    verdicts = (item.verdicts(found) for found in (read(name, quick=True), committed))
-    return [f"{name}: {claim}" for claim in differences(*verdicts)]
+    count = sum(map(len, whole.values()))
+    typer.echo(f"\nAll {count} verdicts of the committed results were found again.")
 
 
 @app.command("page")

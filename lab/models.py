@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
 from datasets import Dataset
 from filelock import FileLock
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
@@ -19,6 +20,7 @@ from tokenizers.models import WordLevel
 from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Qwen3Config,
     Qwen3ForCausalLM,
     Trainer,
@@ -28,6 +30,8 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+
+from lab.quiet import quieten
 
 # To be raised where a change of the code changes what models or runs come out as.
 VERSION = 1
@@ -106,6 +110,9 @@ def train(recipe: Recipe) -> Path:
     folder = recipe.folder
     if recipe.finished:
         return folder
+    quieten()
+    last = recipe.until or recipe.steps
+    typer.echo(f"training the model {folder.name}, {last} steps")
     shutil.rmtree(folder, ignore_errors=True)
     task = importlib.import_module(recipe.module)
     tokenizer = make_tokenizer(task.ALPHABET)
@@ -125,13 +132,15 @@ def train(recipe: Recipe) -> Path:
             logging_steps=recipe.keep_every,
             use_cpu=True,
             report_to=[],
+            disable_tqdm=True,
             seed=recipe.seed,
         ),
         train_dataset=_tokenized(tokenizer, examples),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         processing_class=tokenizer,
-        callbacks=[_StopAt(recipe.until or recipe.steps)],
+        callbacks=[_StopAt(last)],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     (folder / "finished").touch()
     return folder

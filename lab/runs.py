@@ -9,18 +9,17 @@ few minutes a run is simpler than to resume it.
 import hashlib
 import json
 import shutil
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from transformers import PrinterCallback
-from transformers.utils import logging
 
 from lab.models import CACHE
 from lab.offpolicy import SOLUTIONS, START, TEACHER, OffPolicyTrainer, write_responses
 from lab.pairs import PAIRS
+from lab.quiet import quieten
 from lab.scores import Scores, samples, scores
 from lab.variants import ConsumedStatesTrainer, write_layer_scales
 from oprd import OPRDConfig, OPRDTrainer
@@ -195,9 +194,7 @@ class Run:
 
 def execute(run: Run) -> None:
     """Distil and evaluate, and leave metrics, student and scores."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quieten()
     if not (run.folder / "trained").exists():
         _distil(run)
         (run.folder / "trained").touch()

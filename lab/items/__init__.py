@@ -5,13 +5,11 @@ An item's `plan(quick)` returns the runs that it needs next, given those that ar
 functions of that JSON.
 """
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 import typer
-from transformers.utils import logging
 
 from lab import accuracy
 from lab.comparison import RATES, Comparison
@@ -22,6 +20,7 @@ from lab.items.head_geometry import HeadGeometry
 from lab.items.positions import Positions
 from lab.items.ranks import Ranks
 from lab.noise import Noise
+from lab.quiet import quieten
 from lab.runs import CONSUMED, LAYER_SCALES, OFF_POLICY, Run
 
 
@@ -191,7 +190,7 @@ _ALL: tuple[Item, ...] = (
             steps=75,
             rates=RATES[1:],
             claims=(("top-1 + 10 OPRD", "top-1"),),
-            quick_part=3,
+            quick_part=1,
         ),
     ),
     Compared(
@@ -237,8 +236,6 @@ def plan(names: Iterable[str], quick: bool) -> list[Run]:
 
 def report(name: str, quick: bool) -> None:
     """Write what an item's runs found."""
-    logging.disable_progress_bar()
-    # Libraries announce their own renamings, which are no news to the person here.
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    quieten()
     ITEMS[name].report(quick)
     typer.echo(f"reported {name}")
