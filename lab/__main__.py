@@ -25,7 +25,8 @@ def list_items() -> None:
         lacking = [run for run in runs if not run.finished]
         made = f"{len(runs) - len(lacking)} of {len(runs)}"
         seconds = sum(run.steps * PAIRS[run.pair].step_seconds for run in lacking)
-        minutes = seconds / 60 / WORKERS + item.report_minutes
+        to_report = item.report_minutes if lacking or not read(name, quick=False) else 0
+        minutes = seconds / 60 / WORKERS + to_report
         typer.echo(f"{name:{width}}{made:>9} runs, {minutes:4.0f} minutes left  {item.title}")
 
 
@@ -73,7 +74,9 @@ def _compare(names: Sequence[str]) -> None:
     if differing:
         raise SystemExit("\n".join(["", "Other than in the committed results:", *differing]))
     count = sum(map(len, whole.values()))
-    typer.echo(f"\nAll {count} verdicts of the committed results were found again.")
+    typer.echo(f"\nVerdicts of the committed results that were found again: {count} of {count}.")
+    if missing := [name for name in names if name not in committed]:
+        typer.echo(f"Without committed results to compare with: {', '.join(missing)}.")
 
 
 @app.command("page")

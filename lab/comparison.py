@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,8 +39,8 @@ class Comparison:
         ladder: how far it goes on.
         seeds: the first one decides among rates that lie further apart than `NEAR`.
         options: settings of every run beside its method's.
-        claims: pairs of methods of which the first is held to learn more, by the area under its
-            curve of accuracy.
+        claims: pairs of methods of which the first is held to be the more accurate.
+        by: when: over the whole way, by the area under its curve, or at the end.
         chosen: methods whose rate is decided, with the rate.
         evaluated_quickly: see `lab.runs.Run.quick`; for methods whose rate is decided.
         quick_part: a quick run has one of so many parts of the steps.
@@ -59,6 +59,7 @@ class Comparison:
     seeds: tuple[int, ...] = SEEDS
     options: tuple[tuple[str, Any], ...] = ()
     claims: tuple[tuple[str, str], ...] = ()
+    by: Literal["area", "end"] = "area"
     chosen: Mapping[str, float] = field(default_factory=dict, hash=False)
     evaluated_quickly: bool = False
     quick_part: int = 5
@@ -186,14 +187,15 @@ class Comparison:
     def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
         """Which claims findings settle: all of one seed, and of several where they agree.
 
-        That is where the 95% interval of the difference of the areas, paired by seed, is on one
-        side of zero.
+        That is where the 95% interval of the difference, paired by seed, is on one side of zero.
         """
+        difference = {"area": area_difference, "end": end_difference}[self.by]
         settled = {}
         for first, second in self.claims:
-            more = area_difference(found, first, second)
+            more = difference(found, first, second)
             if more.low is None or more.high is None or not more.low <= 0 <= more.high:
-                settled[f"{first} above {second}"] = more.mean > 0
+                when = {"area": "on the way", "end": "at the end"}[self.by]
+                settled[f"{first} above {second} {when}"] = more.mean > 0
         return settled
 
     def _tuning(self, method: str) -> dict[str, float]:
@@ -209,7 +211,7 @@ class Comparison:
         scores = [run.scores()["reported"] for run in runs]
         return {
             "learning_rate": runs[0].learning_rate,
-            "settings": runs[0].settings,
+            "settings": {k: v for k, v in runs[0].all_settings.items() if k != "seed"},
             "final": vars(Estimate.of(final)),
             "difference": vars(Estimate.of(beside)),
             "steps_to_target": [curve.steps_to(target) for curve in curves],
@@ -232,6 +234,13 @@ def area_difference(found: Mapping[str, Any], first: str, second: str) -> Estima
     """How much larger the area of one method is than that of another, paired by seed."""
     pairs = zip(areas(found, first), areas(found, second), strict=True)
     return Estimate.of(a - b for a, b in pairs)
+
+
+def end_difference(found: Mapping[str, Any], first: str, second: str) -> Estimate:
+    """How much higher the reported accuracy of one method is than that of another, by seed."""
+    of_first, of_second = (found["methods"][method]["scores"] for method in (first, second))
+    pairs = zip(of_first, of_second, strict=True)
+    return Estimate.of(a["accuracy"] - b["accuracy"] for a, b in pairs)
 
 
 def tuned(run: Run) -> float:

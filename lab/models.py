@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from lab.quiet import quieten
+from lab.threads import threads
 
 # To be raised where a change of the code changes what models or runs come out as.
 VERSION = 1
@@ -54,6 +55,9 @@ class Recipe:
         seed: of weights and data.
         keep_every: steps between the checkpoints that stay.
         until: the step to stop at where the rest of the schedule is of no use.
+
+    Raises:
+        ValueError: the last step would leave no checkpoint.
     """
 
     task: str
@@ -66,15 +70,29 @@ class Recipe:
     keep_every: int = 50
     until: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.last % self.keep_every:
+            raise ValueError(f"step {self.last} is the last, and no multiple of {self.keep_every}.")
+
+    @property
+    def last(self) -> int:
+        """The step to stop at."""
+        return self.until or self.steps
+
     @property
     def module(self) -> str:
         """The task's module, as `oprd eval` takes it after `python:`."""
         return f"lab.{self.task}"
 
     @property
+    def key(self) -> dict[str, Any]:
+        """Everything that decides what the model is."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
     def folder(self) -> Path:
         """Where its checkpoints are."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self.key, sort_keys=True)
         return CACHE / "models" / f"{self.task}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     @property
@@ -111,8 +129,7 @@ def train(recipe: Recipe) -> Path:
     if recipe.finished:
         return folder
     quieten()
-    last = recipe.until or recipe.steps
-    typer.echo(f"training the model {folder.name}, {last} steps")
+    typer.echo(f"training the model {folder.name}, {recipe.last} steps")
     shutil.rmtree(folder, ignore_errors=True)
     task = importlib.import_module(recipe.module)
     tokenizer = make_tokenizer(task.ALPHABET)
@@ -138,10 +155,11 @@ def train(recipe: Recipe) -> Path:
         train_dataset=_tokenized(tokenizer, examples),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         processing_class=tokenizer,
-        callbacks=[_StopAt(last)],
+        callbacks=[_StopAt(recipe.last)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with threads(1):
+        trainer.train()
     (folder / "finished").touch()
     return folder
 

@@ -1,7 +1,7 @@
 """Who learns from whom in the lab."""
 
 import importlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,11 @@ class Moment:
 
     recipe: Recipe
     step: int
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Everything that decides what the model is."""
+        return {"recipe": self.recipe.key, "step": self.step}
 
     @property
     def task(self) -> str:
@@ -61,8 +66,8 @@ class Pair:
 
     @property
     def key(self) -> dict[str, Any]:
-        """Everything that decides what the models are."""
-        return {"student": asdict(self.student), "teacher": asdict(self.teacher)}
+        """What the models are made of; of a pretrained one its role."""
+        return {"student": self.student.key, "teacher": self.teacher.key}
 
 
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")

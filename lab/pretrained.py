@@ -22,6 +22,11 @@ class Pretrained:
     role: Literal["student", "teacher"]
     task: ClassVar[str] = "lab.additions"
 
+    @property
+    def key(self) -> dict[str, str]:
+        """What tells it from the other; the demo's own files are not looked at."""
+        return {"role": self.role}
+
     def path(self) -> Path:
         """The model's folder, or its hub id; the teacher's is made at the first call."""
         base = runpy.run_path(str(DEMO / "smollm2.py"))["base_model_folder"]

@@ -1,9 +1,9 @@
 """One distillation run of the lab.
 
-A run is a value, and its folder is named after it, its resolved settings and its models; for what
-the code of a task, a trainer or the package does there is `lab.models.VERSION`. A run that is there
-is not made again; one that was killed while it trained is made again from its beginning, which at a
-few minutes a run is simpler than to resume it.
+A run is a value, and its folder is named after it, the settings that it gives and its models; for
+what the code of a task, a trainer or the package does there is `lab.models.VERSION`. A run that is
+there is not made again; one that was killed while it trained is made again from its beginning,
+which at a few minutes a run is simpler than to resume it.
 """
 
 import hashlib
@@ -122,7 +122,7 @@ class Run:
         rollouts: rollouts a step.
         eval_every: steps between evaluations.
         options: settings of `OPRDConfig` that win over the method's, as pairs.
-        quick: whether it is evaluated on one sample a problem, and on no tuning problems.
+        quick: whether it is evaluated on few samples a problem, and on no tuning problems.
     """
 
     pair: str
@@ -150,10 +150,15 @@ class Run:
         return {**chosen, "stages": stages}
 
     @property
+    def all_settings(self) -> dict[str, Any]:
+        """What of `OPRDConfig` is not a default."""
+        return {**_shared_settings(self), **self.settings}
+
+    @property
     def samples(self) -> dict[str, int]:
         """Responses a problem, by what they are for; see `lab.scores`."""
         if self.quick:
-            return {"reported": 1, "curve": 1}
+            return {"reported": 2, "curve": 1}
         return samples(PAIRS[self.pair].task)
 
     @property
@@ -162,7 +167,7 @@ class Run:
         made_of = {
             **asdict(self),
             "samples": self.samples,
-            "settings": {**_shared_settings(self), **self.settings},
+            "settings": self.all_settings,
             "models": PAIRS[self.pair].key,
         }
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:10]
@@ -215,7 +220,7 @@ def _distil(run: Run) -> None:
     trainer = _trainer_class(run.method)(
         model=str(pair.student.path()),
         teacher_model=str(pair.teacher.path()),
-        args=OPRDConfig(output_dir=str(run.folder), **{**_shared_settings(run), **settings}),
+        args=OPRDConfig(output_dir=str(run.folder), **{**run.all_settings, **settings}),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
     )
     if isinstance(trainer, OffPolicyTrainer):

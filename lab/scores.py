@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from oprd.evaluation.evaluate import evaluate_model
 from oprd.evaluation.tasks.base import Problem, Task, prompt_text
 from oprd.evaluation.tasks.load import load_task
@@ -35,9 +37,11 @@ def scores(model: Path, task: str, file: Path, counts: Mapping[str, int]) -> Sco
         `accuracy`, `best` (of all samples), `distinct_4` and `length` (tokens), for those of the
         `reported` and the `tuning` problems that are counted.
     """
-    if not file.exists():
-        found = {p: _figures(model, task, p, counts[p]) for p in PARTS if p in counts}
-        write_whole(file, json.dumps(found, indent=1))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            found = {p: _figures(model, task, p, counts[p]) for p in PARTS if p in counts}
+            write_whole(file, json.dumps(found, indent=1))
     return json.loads(file.read_text(encoding="utf-8"))
 
 

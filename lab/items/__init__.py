@@ -74,6 +74,7 @@ _BRIDGES = Comparison(
     steps=200,
     rates=(5e-4, 1e-3, 2e-3),
     claims=(("reverse KL", "Bridge"),),
+    quick_part=2,
 )
 # The methods of the paper's tables.
 _BRIDGES_OF_THE_PAPER = replace(
@@ -190,6 +191,7 @@ _ALL: tuple[Item, ...] = (
             steps=75,
             rates=RATES[1:],
             claims=(("top-1 + 10 OPRD", "top-1"),),
+            by="end",
             quick_part=1,
         ),
     ),
@@ -208,6 +210,7 @@ _ALL: tuple[Item, ...] = (
             ),
             quick_part=1,
         ),
+        {"grad_norm": "norm of the gradient before clipping"},
     ),
     Compared(
         "off-policy",

@@ -3,13 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 import typer
 
 from lab.models import CACHE
@@ -17,6 +15,7 @@ from lab.pairs import PAIRS
 from lab.results import write
 from lab.runs import Run
 from lab.scores import write_whole
+from lab.threads import threads
 from oprd.analysis.cost import measure_cost
 from oprd.analysis.setup import Setup
 from oprd.reports.cost import MIB
@@ -59,7 +58,8 @@ class Case:
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
         file = CACHE / "cost" / f"{name} {digest}.json"
         if not file.exists():
-            with all_threads():
+            # As an update does where nothing else runs.
+            with threads(os.cpu_count() or 1):
                 cost = measure_cost(
                     [setup],
                     ("oprd", *self.objectives),
@@ -90,7 +90,7 @@ class Cost:
     name: str
     title: str
     cases: Mapping[str, Case] = field(hash=False)
-    report_minutes: ClassVar[float] = 15
+    report_minutes: ClassVar[float] = 20
     alone: ClassVar[bool] = True
 
     def plan(self, quick: bool) -> list[Run]:
@@ -110,17 +110,6 @@ class Cost:
         """Measure what was not, and write it."""
         names = list(self.cases)[:1] if quick else list(self.cases)
         write(self.name, {"cases": {n: self.cases[n].measured(n) for n in names}}, quick)
-
-
-@contextmanager
-def all_threads() -> Iterator[None]:
-    """Let an update take all cores, as it does where nothing else runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def table(found: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,8 @@ LOSSES = {
     "top-4 of Eq. 5": OutputLoss("topk", k=4, reduction="token"),
 }
 PRETRAINED = "SmolLM2-135M"
+# What no loss falls below by more than rounding.
+ROUNDING = 1e6
 
 
 @dataclass(frozen=True)
@@ -193,11 +195,13 @@ def _along_row(name: str, at: dict[str, Any], head: dict[str, Any]) -> str:
     first = head["along"][0]
     hidden = at["i"] > head["rank"]
     cells = ["∞" if hidden else f"{(first['value'] / at['value']) ** 2:.3g}"]
-    cells += [
-        "∞" if hidden and loss != MSE else f"{first['losses'][loss] / value:.3g}"
-        for loss, value in at["losses"].items()
-    ]
+    cells += [_multiple(first["losses"][loss], value) for loss, value in at["losses"].items()]
     return f"| {name} | {at['i']} | {' | '.join(cells)} |"
+
+
+def _multiple(first: float, value: float) -> str:
+    """Their ratio, of which more than a million is rounding of a loss that is not there."""
+    return f"{first / value:.3g}" if value * ROUNDING > first else f"> {ROUNDING:,.0f}"
 
 
 def errors_table(errors: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:

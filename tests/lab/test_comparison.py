@@ -140,7 +140,18 @@ def curves(*areas):
 def test_a_claim_is_settled_by_areas_paired_by_seed_where_the_seeds_agree(first, second, holds):
     claimed = Comparison("sums", ("OPRD", "top-1"), claims=(("OPRD", "top-1"),))
     found = {"methods": {"OPRD": curves(*first), "top-1": curves(*second)}}
-    assert claimed.verdicts(found) == ({} if holds is None else {"OPRD above top-1": holds})
+    expected = {} if holds is None else {"OPRD above top-1 on the way": holds}
+    assert claimed.verdicts(found) == expected
+
+
+def test_a_claim_may_be_about_the_end():
+    ends = {"OPRD": (0.9, 0.8), "top-1": (0.6, 0.5)}
+    methods = {
+        method: {**curves(0.1, 0.1), "scores": [{"accuracy": end} for end in of]}
+        for method, of in ends.items()
+    }
+    claimed = Comparison("sums", ("OPRD", "top-1"), claims=(("OPRD", "top-1"),), by="end")
+    assert claimed.verdicts({"methods": methods}) == {"OPRD above top-1 at the end": True}
 
 
 @pytest.mark.parametrize(

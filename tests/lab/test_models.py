@@ -29,6 +29,11 @@ def test_a_training_that_stops_early_has_the_weights_of_the_whole_at_that_step()
     assert all(first[name].equal(second[name]) for name in first)
 
 
+def test_a_recipe_whose_last_step_leaves_no_checkpoint_is_refused():
+    with pytest.raises(ValueError, match="step 3 is the last, and no multiple of 2"):
+        replace(TINY, keep_every=2)
+
+
 def test_solutions_with_their_end_are_learned_and_prompts_are_not():
     tokenizer = make_tokenizer("12+=")
     (row,) = models._tokenized(tokenizer, [("1+1=", "2")])

@@ -1,7 +1,9 @@
 import os
 import threading
+from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock, Timeout
 
 from lab import models, queue, runs
@@ -163,15 +165,19 @@ def test_where_nothing_is_lacking_no_process_is_started(cache, monkeypatch):
         queue.finish(lambda: [*RUNS, Run("sums", "OPRD", 1e-3, 9)], workers=2)
 
 
-def of_length(name):
+def leave_process(name):
     if name == "bad":
         raise ValueError("a name that is bad")
-    os.mkdir(name)
+    Path(name).write_text(f"{os.getpid()} {torch.get_num_threads()}")
 
 
-def test_reports_are_made_in_processes_of_their_own_whose_errors_are_raised(tmp_path):
+def test_reports_are_made_in_processes_of_their_own_of_one_thread_whose_errors_are_raised(
+    tmp_path, monkeypatch
+):
     names = [str(tmp_path / name) for name in "abc"]
-    queue.each(of_length, names, workers=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    queue.each(leave_process, names, workers=2)
+    left = [Path(name).read_text().split() for name in names]
+    assert all(process != str(os.getpid()) and threads == "1" for process, threads in left)
     with pytest.raises(ValueError, match="a name that is bad"):
-        queue.each(of_length, ["bad"], workers=1)
+        queue.each(leave_process, ["bad"], workers=1)
