@@ -13,7 +13,7 @@ import typer
 
 from lab import accuracy
 from lab.comparison import RATES, Comparison
-from lab.items.compared import DIAGNOSTICS, OVERLAP, Compared
+from lab.items.compared import DIAGNOSTICS, GRADIENT_NORM, OVERLAP, Compared
 from lab.items.cost import LAB_OPD, Case, Cost
 from lab.items.gradient_noise import GradientNoise
 from lab.items.head_geometry import HeadGeometry
@@ -210,7 +210,7 @@ _ALL: tuple[Item, ...] = (
             ),
             quick_part=1,
         ),
-        {"grad_norm": "norm of the gradient before clipping"},
+        GRADIENT_NORM,
     ),
     Compared(
         "off-policy",

@@ -35,6 +35,8 @@ DIAGNOSTICS = {
     "diagnostics/reverse_kl": "KL(student || teacher), nats",
     ENTROPY_GAP: "entropy, student minus teacher, nats",
 }
+GRADIENT_NORM = {"grad_norm": "norm of the gradient before clipping"}
+LOGARITHMIC = GRADIENT_NORM
 # Of a vocabulary of a few dozen tokens it says nothing.
 OVERLAP = {"diagnostics/top16_overlap": "overlap of the 16 likeliest tokens"}
 
@@ -85,9 +87,9 @@ class Compared:
             for name, by_method in logged.items()
         }
         write(self.name, found, quick)
-        rows = 2 if panels else 1
         crowded = len(runs) > figures.LEGEND_INSIDE
         shown = 1 + self.timed + len(panels) + crowded
+        rows = 1 if shown <= 3 else 2
         figure, axes = figures.panels(rows, math.ceil(shown / rows))
         curves = {method: [accuracy(run) for run in of] for method, of in runs.items()}
         teacher = found["teacher"]["accuracy"]
@@ -102,6 +104,8 @@ class Compared:
             )
         for axis, (name, title) in zip(axes[1:], panels.items(), strict=False):
             figures.draw_curves(axis, logged[name], title)
+            if name in LOGARITHMIC:
+                axis.set_yscale("log")
         figures.save(figure, self.name, quick)
 
     def _comparison(self, quick: bool) -> Comparison:
