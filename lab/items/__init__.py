@@ -18,7 +18,7 @@ from lab.items.cost import LAB_OPD, Case, Cost
 from lab.items.gradient_noise import GradientNoise
 from lab.items.head_geometry import HeadGeometry
 from lab.items.positions import Positions
-from lab.items.ranks import Ranks
+from lab.items.ranks import OfModels, OfRun, Ranks
 from lab.noise import Noise
 from lab.quiet import quieten
 from lab.runs import CONSUMED, LAYER_SCALES, OFF_POLICY, Run
@@ -170,7 +170,12 @@ _ALL: tuple[Item, ...] = (
         "Eq. 12 and other bases of a bridge",
         replace(_BRIDGES, methods=_BASES, claims=(("Bridge", "Bridge, fisher"),)),
     ),
-    Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", _BRIDGES),
+    Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", OfRun(_BRIDGES)),
+    Ranks(
+        "ranks-smollm2",
+        "The same for SmolLM2-135M and the demo's teacher",
+        OfModels("additions", "additions", rollouts=(128, 32)),
+    ),
     *(
         GradientNoise(
             f"gradient-noise-{task}",

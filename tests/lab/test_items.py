@@ -6,7 +6,7 @@ from lab import results, runs
 from lab.comparison import Comparison
 from lab.items import ITEMS, plan, ranks
 from lab.items.compared import DIAGNOSTICS, Compared
-from lab.items.ranks import Ranks
+from lab.items.ranks import OfRun, Ranks
 from lab.pairs import Moment
 from oprd import OPRDConfig
 from tests.lab.fakes import finish, scores
@@ -129,7 +129,7 @@ def test_the_ranks_of_a_bridge_are_those_of_its_report_without_this_machines_fol
     folders, monkeypatch
 ):
     monkeypatch.setattr(ranks, "plot_bridge", lambda report, path: path.touch())
-    item = Ranks("ranks", "a title", COMPARISON)
+    item = Ranks("ranks", "a title", OfRun(COMPARISON))
     (run,) = item.plan(False)
     at_rank = {"rank": 2, "cosine": 0.9, "r_squared": 0.8, "rank_error": 0.25}
     report = {
