@@ -189,12 +189,14 @@ class Comparison:
 
         That is where the 95% interval of the difference, paired by seed, is on one side of zero.
         """
-        difference = {"area": area_difference, "end": end_difference}[self.by]
+        difference, when = {
+            "area": (area_difference, "on the way"),
+            "end": (end_difference, "at the end"),
+        }[self.by]
         settled = {}
         for first, second in self.claims:
             more = difference(found, first, second)
             if more.low is None or more.high is None or not more.low <= 0 <= more.high:
-                when = {"area": "on the way", "end": "at the end"}[self.by]
                 settled[f"{first} above {second} {when}"] = more.mean > 0
         return settled
 

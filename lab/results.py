@@ -1,6 +1,7 @@
 """What runs left, as curves and figures, and how the lab's scripts write down what they found."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from oprd.analysis.machine import machine
 from oprd.training.callbacks import versions
 
 RESULTS = Path(__file__).parent / "results"
+_NUMBERS = re.compile(r"\[[\d\s.,eE+-]*\]")
 
 
 @dataclass(frozen=True)
@@ -143,5 +145,16 @@ def write(name: str, found: dict[str, Any], quick: bool) -> Path:
     """Write an item's findings, with versions and machine."""
     path = result_file(f"{name}.json", quick)
     record = {"versions": versions(), "machine": machine(), **found}
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.write_text(as_text(record), encoding="utf-8")
     return path
+
+
+def short(values: Iterable[float]) -> list[float]:
+    """Numbers to five digits, which is more than any of them is known to."""
+    return [float(f"{value:.5g}") for value in values]
+
+
+def as_text(record: Mapping[str, Any]) -> str:
+    """JSON to be read and compared: a line for each value, and for each list of numbers."""
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    return _NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n"

@@ -30,6 +30,8 @@ TOP_4 = {"output_loss": "topk", "loss_top_k": 4}
 UNIT_LENGTH = {"normalize": True, "representation_weight": 1000.0}
 NOT_CLIPPED = {"max_grad_norm": 0.0}
 RANK = 16
+# Of the problems that runs of the first seed train on.
+PROBLEMS_SEED = 1000
 LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
 REVERSE_KL = {"output_loss": "reverse_kl"}
 SAMPLED_TOKEN = {"output_loss": "sampled"}
@@ -212,15 +214,15 @@ def _distil(run: Run) -> None:
     """Train; what an earlier attempt left is dropped."""
     shutil.rmtree(run.folder, ignore_errors=True)
     pair = PAIRS[run.pair]
-    task, settings = pair.task_module, run.settings
+    task, settings = pair.task_module, run.all_settings
     if run.method == LAYER_SCALES:
         settings["bridge"] = str(write_layer_scales(pair, run.folder, run.seed))
     # Drawn anew: some may be among those that the models were trained on, none is held out.
-    problems = task.examples("train", run.steps * run.rollouts, seed=1000 + run.seed)
+    problems = task.examples("train", run.steps * run.rollouts, seed=PROBLEMS_SEED + run.seed)
     trainer = _trainer_class(run.method)(
         model=str(pair.student.path()),
         teacher_model=str(pair.teacher.path()),
-        args=OPRDConfig(output_dir=str(run.folder), **{**run.all_settings, **settings}),
+        args=OPRDConfig(output_dir=str(run.folder), **settings),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
     )
     if isinstance(trainer, OffPolicyTrainer):

@@ -5,9 +5,8 @@ An item's `plan(quick)` returns the runs that it needs next, given those that ar
 functions of that JSON.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol
 
 import typer
 
@@ -17,50 +16,12 @@ from lab.items.compared import DIAGNOSTICS, GRADIENT_NORM, OVERLAP, Compared
 from lab.items.cost import LAB_OPD, Case, Cost
 from lab.items.gradient_noise import GradientNoise
 from lab.items.head_geometry import HeadGeometry
+from lab.items.item import Item
 from lab.items.positions import Positions
-from lab.items.ranks import OfModels, OfRun, Ranks
+from lab.items.ranks import Ranks
 from lab.noise import Noise
 from lab.quiet import quieten
 from lab.runs import CONSUMED, LAYER_SCALES, OFF_POLICY, Run
-
-
-class Item(Protocol):
-    """A figure or table.
-
-    Attributes:
-        report_minutes: what its report takes when all runs are there, about.
-        alone: whether its report measures time, so that nothing else should run.
-    """
-
-    report_minutes: ClassVar[float]
-    alone: ClassVar[bool]
-
-    @property
-    def name(self) -> str:
-        """Of its files in `lab/results`."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """What of the paper it is."""
-        ...
-
-    def plan(self, quick: bool) -> list[Run]:
-        """The runs that it needs."""
-        ...
-
-    def report(self, quick: bool) -> None:
-        """Write what they found."""
-        ...
-
-    def table(self, found: Mapping[str, Any]) -> list[str]:
-        """Findings, as they were written, as lines of Markdown."""
-        ...
-
-    def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
-        """The claims that findings settle, which quick ones have to find again."""
-        ...
-
 
 _BRIDGES = Comparison(
     "sums, other shape",
@@ -170,11 +131,17 @@ _ALL: tuple[Item, ...] = (
         "Eq. 12 and other bases of a bridge",
         replace(_BRIDGES, methods=_BASES, claims=(("Bridge", "Bridge, fisher"),)),
     ),
-    Ranks("ranks", "Fig. 12, Theorem 3: what a bridge carries by rank", OfRun(_BRIDGES)),
+    Ranks(
+        "ranks",
+        "Fig. 12, Theorem 3: what a bridge carries by rank",
+        "sums, other shape",
+        rollouts=1000,
+    ),
     Ranks(
         "ranks-smollm2",
         "The same for SmolLM2-135M and the demo's teacher",
-        OfModels("additions", "additions", rollouts=(128, 32)),
+        "additions",
+        rollouts=128,
     ),
     *(
         GradientNoise(

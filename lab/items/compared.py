@@ -9,12 +9,14 @@ import numpy as np
 
 from lab import figures
 from lab.comparison import Comparison, reached, table
+from lab.items.item import Item
 from lab.results import (
     Curve,
     accuracy,
     accuracy_by_seconds,
     committed_rates,
     plain_steps,
+    short,
     write,
 )
 from lab.runs import Run
@@ -42,24 +44,19 @@ OVERLAP = {"diagnostics/top16_overlap": "overlap of the 16 likeliest tokens"}
 
 
 @dataclass(frozen=True)
-class Compared:
+class Compared(Item):
     """One comparison, as a table and a picture of accuracy by step.
 
     Attributes:
-        name: of its files in `lab/results`.
-        title: what of the paper it is.
         full: the comparison.
         panels: what else the picture shows by step: logged names with their titles.
         timed: whether accuracy is shown by seconds of training, too.
     """
 
-    name: str
-    title: str
     full: Comparison
     panels: Mapping[str, str] | None = None
     timed: bool = False
     report_minutes: ClassVar[float] = 0.2
-    alone: ClassVar[bool] = False
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs that are needed."""
@@ -138,8 +135,7 @@ def seconds_table(found: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(curve: Curve) -> dict[str, list[float]]:
-    values = [float(f"{value:.5g}") for value in curve.values]
-    return {"steps": curve.steps.tolist(), "values": values}
+    return {"steps": curve.steps.tolist(), "values": short(curve.values)}
 
 
 def _logged(runs: Mapping[str, Sequence[Run]], name: str) -> dict[str, list[Curve]]:

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import typer
 
+from lab.items.item import Item
 from lab.models import CACHE
 from lab.pairs import PAIRS
 from lab.results import write
-from lab.runs import Run
 from lab.scores import write_whole
 from lab.threads import threads
 from oprd.analysis.cost import measure_cost
@@ -53,21 +53,27 @@ class Case:
         }
 
     def _measured(self, name: str, **how: Any) -> dict[str, Any]:
-        setup = Setup(**self._models(), **self.setup)
-        asked = {"setup": asdict(setup), "objectives": self.objectives, **how, **versions()}
+        asked = {**asdict(self), **self._key, **how, **versions()}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
         file = CACHE / "cost" / f"{name} {digest}.json"
         if not file.exists():
             # As an update does where nothing else runs.
             with threads(os.cpu_count() or 1):
                 cost = measure_cost(
-                    [setup],
+                    [Setup(**self._models(), **self.setup)],
                     ("oprd", *self.objectives),
                     notify=lambda text: typer.echo(f"{name}: {text}", err=True),
                     **how,
                 )
+            for point in cost["points"]:
+                point["setup"] |= self._key
             write_whole(file, json.dumps(cost, indent=1))
         return json.loads(file.read_text(encoding="utf-8"))
+
+    @property
+    def _key(self) -> dict[str, Any]:
+        """What the lab's models are, in place of the folders that they have here."""
+        return {} if self.pair is None else PAIRS[self.pair].key
 
     def _models(self) -> dict[str, Any]:
         if self.pair is None:
@@ -78,24 +84,16 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Cost:
+class Cost(Item):
     """Seconds and transient memory of an update, by objective.
 
     Attributes:
-        name: of its files in `lab/results`.
-        title: what of the paper it is.
         cases: by what they are called; the first one alone is quick.
     """
 
-    name: str
-    title: str
     cases: Mapping[str, Case] = field(hash=False)
     report_minutes: ClassVar[float] = 20
     alone: ClassVar[bool] = True
-
-    def plan(self, quick: bool) -> list[Run]:
-        """No distillation run."""
-        return []
 
     def table(self, found: Mapping[str, Any]) -> list[str]:
         """Seconds and transient memory as lines of Markdown."""

@@ -8,36 +8,27 @@ from typing import Any, ClassVar
 from matplotlib.axes import Axes
 
 from lab import figures
+from lab.items.item import Item
 from lab.noise import METHODS_MEASURED, Noise, measure_noise
 from lab.pairs import PAIRS
 from lab.results import write
-from lab.runs import Run
 
 QUICK: dict[str, Any] = {"shares": (0.03,), "rollouts": 4, "batches": 4}
 SOURCES = {"rollouts": "new rollouts", "prompts": "new prompts and rollouts"}
 
 
 @dataclass(frozen=True)
-class GradientNoise:
-    """The signal-to-noise ratio of gradients on one pair.
+class GradientNoise(Item):
+    """The signal-to-noise ratio of gradients on one pair, along its teacher's own training.
 
     Attributes:
-        name: of its files in `lab/results`.
-        title: what of the paper it is.
         pair: a name of `lab.pairs.PAIRS`.
         full: what is drawn.
     """
 
-    name: str
-    title: str
     pair: str
     full: Noise
     report_minutes: ClassVar[float] = 3
-    alone: ClassVar[bool] = False
-
-    def plan(self, quick: bool) -> list[Run]:
-        """None: checkpoints of the teacher's own training are the students."""
-        return []
 
     def table(self, found: Mapping[str, Any]) -> list[str]:
         """SNRs as lines of Markdown."""

@@ -17,6 +17,7 @@ from lab.geometry import (
     relative_error,
     split_error,
 )
+from lab.items.item import Item
 from lab.pairs import PAIRS
 from lab.readings import read_states, read_student
 from lab.results import Estimate, write
@@ -59,18 +60,10 @@ FULL, QUICK = Amount(250, 8, 16, 10), Amount(100, 2, 8, 4)
 
 
 @dataclass(frozen=True)
-class HeadGeometry:
-    """Spectra of two heads, losses along their directions, and the errors of students.
+class HeadGeometry(Item):
+    """Spectra of two heads, losses along their directions, and the errors of students."""
 
-    Attributes:
-        name: of its files in `lab/results`.
-        title: what of the paper it is.
-    """
-
-    name: str
-    title: str
     report_minutes: ClassVar[float] = 2
-    alone: ClassVar[bool] = False
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""

@@ -9,6 +9,7 @@ import torch
 from matplotlib.axes import Axes
 
 from lab import figures
+from lab.items.item import Item
 from lab.pairs import PAIRS, Pair
 from lab.readings import Models, read_states, read_student
 from lab.results import write
@@ -23,18 +24,10 @@ ENDS: tuple[Literal["first_k", "last_k"], ...] = ("first_k", "last_k")
 
 
 @dataclass(frozen=True)
-class Positions:
-    """Cosines on the first and on the last k tokens, for several students.
+class Positions(Item):
+    """Cosines on the first and on the last k tokens, for several students."""
 
-    Attributes:
-        name: of its files in `lab/results`.
-        title: what of the paper it is.
-    """
-
-    name: str
-    title: str
     report_minutes: ClassVar[float] = 2
-    alone: ClassVar[bool] = False
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""

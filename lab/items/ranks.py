@@ -1,113 +1,37 @@
 """What a bridge carries by its rank."""
 
-import json
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
-from lab.comparison import Comparison
-from lab.models import CACHE
-from lab.pairs import PAIRS
-from lab.results import result_file, write
-from lab.runs import RANK, Run
-from oprd.cli.bridge import fit
+from datasets import Dataset
+
+from lab.items.item import Item
+from lab.pairs import PAIRS, Pair
+from lab.results import result_file, short, write
+from lab.runs import PROBLEMS_SEED, RANK
+from oprd.evaluation.sampling import Sampling
 from oprd.reports.bridge import plot_bridge
+from oprd.training.bridge.fit import FitSettings, fit_bridge
+from oprd.training.bridge.models import FitModels
 
-# Of no consequence: the bridge is fitted before the first step.
-RATE = 1e-3
-
-
-class Source(Protocol):
-    """Where the report of a fit comes from."""
-
-    def plan(self, quick: bool) -> list[Run]:
-        """The runs that it needs."""
-        ...
-
-    def fitted(self, quick: bool) -> Path:
-        """The report, which is made where it is not there."""
-        ...
+BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
-class OfRun:
-    """The fit of a run that trains through a bridge, the first seed's."""
-
-    comparison: Comparison
-
-    def plan(self, quick: bool) -> list[Run]:
-        """That run."""
-        comparison = self.comparison.quick({}) if quick else self.comparison
-        return [comparison.run("Bridge", RATE, comparison.seeds[0])]
-
-    def fitted(self, quick: bool) -> Path:
-        """What the run left."""
-        (run,) = self.plan(quick)
-        return run.folder / "bridge" / "report.json"
-
-
-@dataclass(frozen=True)
-class OfModels:
-    """A fit of its own, on a pair that is not trained through it.
+class Ranks(Item):
+    """The report of a bridge that is fitted before any training.
 
     Attributes:
         pair: a name of `lab.pairs.PAIRS`.
-        prompts: a task of `oprd bridge fit`.
-        rollouts: how many, of the full and of the quick fit.
+        rollouts: of the student, fitted on and held out; a quick fit has a quarter of them.
     """
 
     pair: str
-    prompts: str
-    rollouts: tuple[int, int]
-
-    def plan(self, quick: bool) -> list[Run]:
-        """None."""
-        return []
-
-    def fitted(self, quick: bool) -> Path:
-        """The report of `oprd bridge fit`."""
-        pair, count = PAIRS[self.pair], self.rollouts[quick]
-        folder = CACHE / "bridges" / f"{self.pair}, {count} rollouts"
-        if not (folder / "report.json").exists():
-            # Its table is said again by the item.
-            with redirect_stdout(StringIO()):
-                fit(
-                    str(pair.student.path()),
-                    str(pair.teacher.path()),
-                    prompts=self.prompts,
-                    output_dir=folder,
-                    rank=RANK,
-                    positions="all",
-                    max_prompts=count,
-                    max_completion_length=pair.task_module.LONGEST_RESPONSE,
-                    batch_size=32,
-                    dtype="float32",
-                )
-        return folder / "report.json"
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """The report of a fitted bridge.
-
-    Attributes:
-        name: of its files in `lab/results`.
-        title: what of the paper it is.
-        source: of the fit.
-    """
-
-    name: str
-    title: str
-    source: Source
+    rollouts: int
     report_minutes: ClassVar[float] = 3
-    alone: ClassVar[bool] = False
-
-    def plan(self, quick: bool) -> list[Run]:
-        """The runs that leave the fit."""
-        return self.source.plan(quick)
 
     def table(self, found: Mapping[str, Any]) -> list[str]:
         """The curve by rank as lines of Markdown."""
@@ -120,11 +44,40 @@ class Ranks:
 
     def report(self, quick: bool) -> None:
         """Write the fit's report and picture."""
-        found = json.loads(self.source.fitted(quick).read_text(encoding="utf-8"))
-        # It names where the models lie on this machine.
-        del found["provenance"]
-        write(self.name, found, quick)
+        count = self.rollouts // 4 if quick else self.rollouts
+        found = fit_report(PAIRS[self.pair], count)
+        write(self.name, {**found, "layers": [_spectra(layer) for layer in found["layers"]]}, quick)
         plot_bridge(found, result_file(f"{self.name}.png", quick))
+
+
+def fit_report(pair: Pair, rollouts: int) -> dict[str, Any]:
+    """The report of a bridge between a pair, on all positions of so many rollouts.
+
+    Their prompts are the first that the pair's runs train on.
+    """
+    task = pair.task_module
+    problems = task.examples("train", rollouts, seed=PROBLEMS_SEED)
+    models = FitModels.load(str(pair.student.path()), str(pair.teacher.path()), "float32")
+    with TemporaryDirectory() as folder:
+        written, _ = models.write_rollouts(
+            Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
+            Sampling(1, temperature=1.0, top_p=1.0, max_new_tokens=task.LONGEST_RESPONSE, seed=0),
+            Path(folder),
+            batch_size=BATCH_SIZE,
+            progress=False,
+        )
+    settings = FitSettings(rank=RANK, positions="all", batch_size=BATCH_SIZE)
+    return fit_bridge(models.student, models.teacher, written, settings, progress=False).report
+
+
+def _spectra(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer's eigenvalues and held-out R², which E(r) follows from at every rank."""
+    left_out = ("rank_error", "eigenvalues", "component_r_squared")
+    return {
+        **{name: value for name, value in layer.items() if name not in left_out},
+        "eigenvalues": short(layer["eigenvalues"]),
+        "component_r_squared": short(layer["component_r_squared"]["held_out"]),
+    }
 
 
 def table(fit: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,8 @@
 
 import json
 
+# Of `lab.pairs.PAIRS` in tests that ask for `tiny_pair`.
+TINY_PAIR = "tiny"
 DIAGNOSTICS = ("policy_gradient_loss", "reverse_kl", "student_entropy", "teacher_entropy")
 
 

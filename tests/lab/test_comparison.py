@@ -15,10 +15,7 @@ RATES = (5e-4, 1e-3, 2e-3)
 def comparison(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path)
     monkeypatch.setattr(
-        Moment,
-        "scores",
-        lambda self, samples: scores(1.0 if self.step > 1000 else 0.0),
-        raising=True,
+        Moment, "scores", lambda self, samples: scores(1.0 if self.step > 1000 else 0.0)
     )
     return Comparison("sums", ("OPRD", "top-1"), steps=20, rates=RATES, seeds=(0, 1))
 

@@ -1,8 +1,11 @@
+from dataclasses import asdict
+
 import pytest
 
 from lab import results
 from lab.items import cost as module
 from lab.items.cost import Case, Cost, table, verdicts
+from tests.lab.fakes import TINY_PAIR
 
 
 def measured(**of_objectives):
@@ -10,6 +13,7 @@ def measured(**of_objectives):
     return {
         "points": [
             {
+                "setup": {},
                 "objectives": [
                     {
                         "name": name,
@@ -20,7 +24,7 @@ def measured(**of_objectives):
                         "transient_bytes": transient,
                     }
                     for name, (rounds, transient) in of_objectives.items()
-                ]
+                ],
             }
         ]
     }
@@ -49,6 +53,21 @@ def test_the_verdicts_are_about_output_space_objectives(found):
 def test_rounds_that_disagree_or_differ_little_settle_nothing(rounds):
     near = measured(oprd=([1.0] * 4, 1), topk=(rounds, 1))
     assert verdicts({"a": {"time": near}}) == {}
+
+
+def test_a_pair_is_measured_from_its_folders_and_named_by_what_its_models_are(
+    tiny_pair, tmp_path, monkeypatch
+):
+    def measure(setups, objectives, **how):
+        (setup,) = setups
+        assert setup.student == str(tiny_pair.student.path())
+        return {"points": [{"setup": asdict(setup)}]}
+
+    monkeypatch.setattr(module, "CACHE", tmp_path)
+    monkeypatch.setattr(module, "measure_cost", measure)
+    found = Case({"response_length": 8, "window": 2}, pair=TINY_PAIR).measured("a")
+    assert found["time"]["points"][0]["setup"]["student"] == tiny_pair.student.key
+    assert str(tmp_path) not in str(found)
 
 
 def test_what_was_measured_is_not_measured_again_and_quick_is_the_first_case(tmp_path, monkeypatch):

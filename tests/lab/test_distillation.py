@@ -4,26 +4,19 @@ import json
 
 import pytest
 
-from lab import models, pairs, runs, variants
-from lab.models import Recipe
+from lab import runs, variants
 from lab.offpolicy import OffPolicyTrainer
-from lab.pairs import Moment, Pair
 from lab.runs import CONSUMED, LAYER_SCALES, Run, execute
 from lab.variants import ConsumedStatesTrainer
 from oprd import OPRDTrainer
-
-TINY = Recipe("sums", layers=2, width=16, steps=2, batch=4, keep_every=1)
+from tests.lab.fakes import TINY_PAIR
 
 
 @pytest.fixture
-def trainers(tmp_path, monkeypatch):
-    """The trainers that runs made; the lab's cache is empty and its models are tiny."""
-    for module in (models, pairs, runs):
-        monkeypatch.setattr(module, "CACHE", tmp_path)
-    monkeypatch.setattr(models, "EXAMPLES", 16)
+def trainers(tiny_pair, monkeypatch):
+    """The trainers that runs made."""
     monkeypatch.setattr(variants, "ROLLOUTS", 4)
     monkeypatch.setattr("lab.sums.SAMPLES", {"reported": 1, "tuning": 1, "curve": 1})
-    monkeypatch.setitem(pairs.PAIRS, "tiny", Pair(Moment(TINY, 1), Moment(TINY, 2)))
     made, train = [], OPRDTrainer.train
     monkeypatch.setattr(OPRDTrainer, "train", lambda self: made.append(self) or train(self))
     return made
@@ -40,7 +33,7 @@ def trainers(tmp_path, monkeypatch):
     ],
 )
 def test_a_run_trains_by_its_method_and_leaves_its_figures(trainers, method, kind):
-    run = Run("tiny", method, 1e-3, 0, steps=1, rollouts=4, eval_every=1)
+    run = Run(TINY_PAIR, method, 1e-3, 0, steps=1, rollouts=4, eval_every=1)
     execute(run)
     (trainer,) = trainers
     assert type(trainer) is kind
@@ -52,7 +45,7 @@ def test_a_run_trains_by_its_method_and_leaves_its_figures(trainers, method, kin
 
 
 def test_the_same_seed_gives_the_same_numbers(trainers, tmp_path, monkeypatch):
-    run = Run("tiny", "OPRD", 1e-3, 0, steps=2, rollouts=4, eval_every=2)
+    run = Run(TINY_PAIR, "OPRD", 1e-3, 0, steps=2, rollouts=4, eval_every=2)
     left = []
     for name in ("first", "second"):
         monkeypatch.setattr(runs, "CACHE", tmp_path / name)

@@ -1,12 +1,12 @@
 import json
+import re
 
 import pytest
 
 from lab import results, runs
 from lab.comparison import Comparison
-from lab.items import ITEMS, plan, ranks
+from lab.items import ITEMS, plan
 from lab.items.compared import DIAGNOSTICS, Compared
-from lab.items.ranks import OfRun, Ranks
 from lab.pairs import Moment
 from oprd import OPRDConfig
 from tests.lab.fakes import finish, scores
@@ -38,7 +38,7 @@ def test_every_item_plans_runs_once_and_each_is_a_legal_setting(item, quick):
 def test_quick_runs_have_one_seed_and_fewer_steps(item):
     quick, whole = item.plan(True), item.plan(False)
     assert {run.seed for run in quick} <= {0}
-    assert sum(run.steps for run in quick) <= sum(run.steps for run in whole) / 2
+    assert sum(run.steps for run in quick) <= sum(run.steps for run in whole) / 3
 
 
 def test_runs_that_items_share_are_planned_once_and_the_first_items_come_first():
@@ -103,8 +103,6 @@ def test_a_settled_claim_that_quick_results_do_not_find_is_a_difference():
 def test_the_table_and_the_verdicts_of_committed_results_come_from_their_file(item, monkeypatch):
     monkeypatch.setattr(results, "RESULTS", COMMITTED)
     found = results.read(item.name, quick=False)
-    if not found:
-        pytest.skip(f"there are no committed results of {item.name}.")
     assert any(line.startswith("|") for line in item.table(found))
     assert all(isinstance(holds, bool) for holds in item.verdicts(found).values())
 
@@ -125,23 +123,7 @@ def test_committed_results_are_of_the_comparison_that_their_command_would_make(i
         assert {name: settings[name] for name in row["settings"]} == row["settings"]
 
 
-def test_the_ranks_of_a_bridge_are_those_of_its_report_without_this_machines_folders(
-    folders, monkeypatch
-):
-    monkeypatch.setattr(ranks, "plot_bridge", lambda report, path: path.touch())
-    item = Ranks("ranks", "a title", OfRun(COMPARISON))
-    (run,) = item.plan(False)
-    at_rank = {"rank": 2, "cosine": 0.9, "r_squared": 0.8, "rank_error": 0.25}
-    report = {
-        "rows": {"fit": 1200, "held_out": 300},
-        "advice": {"rank": 2},
-        "curve": [at_rank],
-        "provenance": {"student": {"model": "somewhere"}},
-    }
-    folder = run.folder / "bridge"
-    folder.mkdir(parents=True)
-    (folder / "report.json").write_text(json.dumps(report))
-    item.report(False)
-    written = (folders / "ranks.json").read_text()
-    assert item.table(json.loads(written))[-1] == "| 2 | 0.900 | 0.800 | 0.250 |"
-    assert "somewhere" not in written
+@pytest.mark.parametrize("item", ITEMS)
+def test_committed_results_name_no_folder_of_the_machine_that_made_them(item):
+    text = (COMMITTED / f"{item}.json").read_text(encoding="utf-8")
+    assert not re.search(r'"(/|~|[A-Za-z]:\\)', text)

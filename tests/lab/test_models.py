@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from lab import models
 from lab.models import Recipe, make_tokenizer, obtain
+from lab.threads import threads
 
 TINY = Recipe("sums", layers=1, width=16, steps=3, batch=4, keep_every=1)
 
@@ -40,3 +42,14 @@ def test_solutions_with_their_end_are_learned_and_prompts_are_not():
     assert tokenizer.decode(row["input_ids"]) == "1+1=2#"
     assert [label for label in row["labels"] if label != -100] == row["input_ids"][-2:]
     assert row["labels"][:4] == [-100] * 4
+
+
+def test_models_are_trained_on_one_thread_whoever_asks(monkeypatch):
+    used, train = [], models.Trainer.train
+    monkeypatch.setattr(
+        models.Trainer, "train", lambda self: used.append(torch.get_num_threads()) or train(self)
+    )
+    with threads(2):
+        obtain(TINY)
+        assert torch.get_num_threads() == 2
+    assert used == [1]
