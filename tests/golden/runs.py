@@ -1,0 +1,181 @@
+"""Seeded runs whose losses and weights must not change with the code's structure.
+
+    python -m tests.golden.runs FILE
+
+writes what they give here to a file, `tests/golden/expected.json` for the test beside it.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+
+from tests import tiny
+from tests.training.runs import LORA, trainer
+
+FILE = Path(__file__).with_name("expected.json")
+OUTPUT = {"representation_weight": 0.0}
+# A teacher of another width and depth, for a bridge.
+LARGE = {"hidden_size": 48, "num_attention_heads": 6, "num_hidden_layers": 4}
+
+CASES: dict[str, dict[str, Any]] = {
+    "oprd": {},
+    "unit length, last positions": {"normalize": True, "positions": "last_k", "position_k": 3},
+    "own rollouts, over tokens": {"rollout": None, "reduction": "token"},
+    "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    "checkpointed": {"activation_checkpointing": True},
+    "bridge": {"bridge": "fit", "bridge_rank": 4, "teacher": LARGE, "layers": "even"},
+    "sampled": {**OUTPUT, "output_loss": "sampled"},
+    "topk": {"output_loss": "topk", "loss_top_k": 4},
+    "topk, truncated": {
+        **OUTPUT,
+        "output_loss": "topk",
+        "loss_top_k": 4,
+        "loss_top_k_support": "union",
+        "loss_top_k_renormalize": False,
+    },
+    "reverse_kl": {**OUTPUT, "output_loss": "reverse_kl", "temperature": 0.7},
+    "forward_kl": {**OUTPUT, "output_loss": "forward_kl", "output_weight": 0.3},
+    "jsd": {"output_loss": "jsd", "jsd_beta": 0.3, "diagnostics_steps": 2},
+    "constant prefix": {"prefix_gradients": False, "positions": "last_k", "position_k": 3},
+    "two updates a rollout": {"updates_per_rollout": 2, "max_steps": 4},
+    "lora": {"lora": True},
+    "stages": {
+        "stages": [
+            {"steps": 1, "bridge": "fit"},
+            {"steps": 2, "representation_weight": 0.0, "output_loss": "reverse_kl"},
+        ],
+        "bridge_rank": 4,
+        "teacher": LARGE,
+    },
+}
+
+
+def observe(case: str, folder: Path) -> dict[str, Any]:
+    """Loss of every step, and what identifies the weights after the last one."""
+    options = {"max_steps": 3, "learning_rate": 1e-3, "optim": "adamw_torch", **CASES[case]}
+    if "teacher" in options:
+        options["teacher"] = tiny.model(seed=2, **options["teacher"])
+    if options.pop("lora", False):
+        options |= _adapters(folder)
+    with one_thread():
+        torch.manual_seed(0)
+        made = trainer(folder / "run", **options)
+        made.train()
+    return {
+        "losses": [line["loss"] for line in made.state.log_history if "loss" in line],
+        **_weights(made.student),
+    }
+
+
+def observe_all(folder: Path) -> dict[str, Any]:
+    """What every case gives, that of two processes included."""
+    found = {case: observe(case, folder / str(number)) for number, case in enumerate(CASES)}
+    return {**found, "two processes": two_processes(folder)}
+
+
+def two_processes(folder: Path) -> dict[str, Any]:
+    """What two processes give that share each step's rollouts."""
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("-m", "tests.golden.runs", "--process", str(folder)),
+    ]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "process.json").read_text())
+
+
+def machine() -> dict[str, str]:
+    """What the last bits of a result depend on."""
+    return {
+        "processor": _processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__.partition("+")[0],
+        "transformers": transformers.__version__,
+    }
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    if not facts.is_file():
+        return platform.processor()
+    wanted = ("model name", "cpu family", "model", "stepping")
+    lines = [line.split(":") for line in facts.read_text().split("\n\n")[0].splitlines()]
+    found = {line[0].strip(): line[1].strip() for line in lines if len(line) > 1}
+    return " ".join(found.get(name, "") for name in wanted)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order, however many threads the tests run on."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _adapters(folder: Path) -> dict[str, Any]:
+    """A student and a teacher that are adapters on one base."""
+    base, adapter = folder / "base", folder / "adapter"
+    tiny.model(seed=1).save_pretrained(base)
+    tiny.tokenizer().save_pretrained(base)
+    wrapped = get_peft_model(tiny.model(seed=1), LoraConfig(**LORA))
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) / 3
+    wrapped.peft_config["default"].base_model_name_or_path = str(base)
+    wrapped.save_pretrained(adapter)
+    torch.manual_seed(4)
+    return {"student": str(base), "teacher": str(adapter), "peft_config": LoraConfig(**LORA)}
+
+
+def _weights(model: torch.nn.Module) -> dict[str, Any]:
+    """A hash of all bits that train, and the norms of a few tensors for other machines."""
+    trained = sorted((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    digest, norms = hashlib.sha256(), []
+    for name, parameter in trained:
+        digest.update(name.encode() + parameter.detach().numpy().tobytes())
+        norms.append(float(parameter.detach().double().norm()))
+    return {"weights": digest.hexdigest(), "norms": norms}
+
+
+def _process(folder: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 3, "per_device_train_batch_size": 2}
+    made = trainer(folder / "run", learning_rate=1e-3, optim="adamw_torch", **options)
+    made.train()
+    if made.accelerator.is_main_process:
+        losses = [line["loss"] for line in made.state.log_history if "loss" in line]
+        found = {"losses": losses, **_weights(made.student)}
+        (folder / "process.json").write_text(json.dumps(found))
+
+
+def _write(file: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = {"machine": machine(), "cases": observe_all(Path(folder))}
+    Path(file).write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    job: Callable[[str], None]
+    match sys.argv[1:]:
+        case ["--process", place]:
+            _process(Path(place))
+        case [place]:
+            _write(place)
+        case _:
+            sys.exit(__doc__)
