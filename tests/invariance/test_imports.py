@@ -25,7 +25,6 @@ def imported(statement: str) -> set[str]:
         "positions",
         "reduction",
         "representation",
-        "rows",
     ],
 )
 def test_the_core_imports_torch_alone(module):

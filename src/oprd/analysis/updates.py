@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from oprd.analysis.setup import Scene, Setup
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.bridge import PairFit
+from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.training.batch import BatchCounts, MicroBatch, supervise
-from oprd.training.bridge.space import BridgeSpace
 from oprd.training.config import OPRDConfig
 from oprd.training.forward import base_forward
 from oprd.training.heads import lm_head

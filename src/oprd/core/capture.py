@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from oprd.core.layers import select_layers
-from oprd.core.rows import gather_rows, row_index
+from oprd.core.positions import gather_rows, row_index
 
 Keep = Callable[[Tensor], Tensor]
 Transform = Callable[[int, Tensor], Tensor]

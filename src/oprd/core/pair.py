@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from oprd.core.head import LMHead, as_head, chunks
-from oprd.core.rows import gather_rows, row_index
+from oprd.core.positions import gather_rows, row_index
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ Row t of a response is the state that predicts its token t: for tokens at sequen
 P..P+K−1 those are the states at P−1..P+K−2. Masks here are over response tokens, so every term
 that uses one supervises the same positions.
 
-Letters: B sequences, K response tokens.
+Letters: B sequences, K response tokens, T all tokens, N selected rows, D width.
 """
 
 from typing import Literal, get_args
@@ -46,3 +46,13 @@ def select_positions(mask: Tensor, spec: PositionSpec, k: int | None = None) -> 
     if spec == "first_k":
         return selected & (rank <= k)
     return selected & (rank > rank[:, -1:] - k)
+
+
+def row_index(mask: Tensor) -> Tensor:
+    """Indices [N] of a [B, T] mask's true entries in row-major order, for `gather_rows`."""
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def gather_rows(states: Tensor, index: Tensor) -> Tensor:
+    """The rows of [B, T, D] states at an index of `row_index`: [N, D]."""
+    return states.flatten(0, 1).index_select(0, index.to(states.device))

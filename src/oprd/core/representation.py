@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from oprd.core.layers import LayerPair
+from oprd.core.positions import gather_rows, row_index
 from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
-from oprd.core.rows import gather_rows, row_index
 
 __all__ = ["LayerComparison", "LossSum", "Reduction", "representation_loss", "row_distances"]
 

@@ -6,13 +6,10 @@ words, everything else by math-verify.
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
 
 from oprd.evaluation import answers
+from oprd.evaluation.verify import Status, parses, verify
 
-Status = Literal[
-    "correct", "wrong", "no_box", "unterminated", "parse_error", "timeout", "empty", "truncated"
-]
 # Raised with every change of a verdict.
 VERSION = 2
 
@@ -56,8 +53,6 @@ def grade(text: str, gold: str) -> Grade:
 
 def compare_answers(answer: str, gold: str) -> Status:
     """Compare an extracted answer with a gold answer."""
-    from oprd.evaluation.verify import verify
-
     if answers.is_babble(answer):
         return "parse_error"
     number, expected = answers.parse_number(answer), answers.parse_number(gold)
@@ -88,8 +83,6 @@ def check_gold(gold: str) -> None:
     Raises:
         ValueError: it is empty or cannot be parsed.
     """
-    from oprd.evaluation.verify import parses
-
     number = answers.parse_number(gold)
     if (number is not None and answers.is_integer(number)) or answers.is_worded(gold):
         return

@@ -14,10 +14,13 @@ import threading
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from oprd.evaluation.extras import require
-from oprd.evaluation.grading import Status
+
+Status = Literal[
+    "correct", "wrong", "no_box", "unterminated", "parse_error", "timeout", "empty", "truncated"
+]
 
 # Processor time. Hard real answers take a tenth of it.
 TIME_LIMIT = 2.0

@@ -1,16 +1,23 @@
-"""What a step measures: how well the models agree, and what that costs in time and memory."""
+"""What a step measures: how well the models agree, as sums over positions.
+
+Letters: B sequences, K response tokens, M response rows, L layer pairs, D width.
+"""
 
 import math
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from oprd.core.diagnostics import output_diagnostics
+from oprd.core.drift import drift
+from oprd.core.head import LMHead
 from oprd.core.layers import LayerPair
+from oprd.core.representation import LayersLoss
+
+# The paper's diagnostic compares the sixteen likeliest tokens.
+OVERLAP = 16
 
 
 class StepStatistics:
@@ -102,64 +109,56 @@ class StepStatistics:
         return logged
 
 
-class Stopwatch:
-    """Seconds spent in named phases, on the device's own clock where it runs asynchronously."""
+class OutputPair(NamedTuple):
+    """What all output-space losses and the diagnostics are called with.
 
-    def __init__(self, device: torch.device) -> None:
-        self._asynchronous = device.type == "cuda"
-        self._spans: list[tuple[str, object, object]] = []
+    Attributes:
+        student: [M, D_student], the rows that predict response tokens.
+        teacher: [M, D_teacher].
+        student_head: see `oprd.core.head.LMHead`.
+        teacher_head: over the same vocabulary.
+        mask: [B, K] bool, the M response tokens.
+        token_ids: [B, K].
+    """
 
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Time a block as part of a phase."""
-        start = self._mark()
-        try:
-            yield
-        finally:
-            self._spans.append((phase, start, self._mark()))
-
-    def take(self) -> dict[str, float]:
-        """Seconds by phase since the last call; waits for the device."""
-        seconds: dict[str, float] = {}
-        for phase, start, end in self._spans:
-            seconds[phase] = seconds.get(phase, 0.0) + self._between(start, end)
-        self._spans.clear()
-        return seconds
-
-    def _mark(self) -> object:
-        if not self._asynchronous:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    @staticmethod
-    def _between(start: object, end: object) -> float:
-        if isinstance(start, float) and isinstance(end, float):
-            return end - start
-        assert isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event)
-        end.synchronize()
-        return start.elapsed_time(end) / 1000
+    student: Tensor
+    teacher: Tensor
+    student_head: LMHead
+    teacher_head: LMHead
+    mask: Tensor
+    token_ids: Tensor
 
 
-def cost_metrics(
-    seconds: Mapping[str, float], tokens: float, device: torch.device
-) -> dict[str, float]:
-    """What a step cost, from its stopwatch; `tokens` are those of all its rollouts."""
-    step, rollout, teacher = (seconds.get(name, 0.0) for name in ("step", "rollout", "teacher"))
+def layer_sums(result: LayersLoss) -> dict[str, Tensor]:
+    """Cosines and norms by layer."""
     return {
-        "seconds/rollout": rollout,
-        "seconds/teacher": teacher,
-        "seconds/student": step - rollout - teacher,
-        "tokens_per_second": tokens / step,
-        "peak_memory_gib": peak_memory_gib(device),
+        "cosine": result.cosine,
+        "student_norm": result.student_norm,
+        "teacher_norm": result.teacher_norm,
     }
 
 
-def peak_memory_gib(device: torch.device) -> float:
-    """Peak memory so far: allocated on a CUDA device, resident of the process elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+@torch.no_grad()
+def last_sums(pair: OutputPair) -> dict[str, Tensor]:
+    """Norms of both models' last states, not finite where a state is not."""
+    norms = [torch.linalg.vector_norm(rows.float()) for rows in (pair.student, pair.teacher)]
+    return {"last_norm": torch.stack(norms)}
+
+
+@torch.no_grad()
+def diagnostic_sums(pair: OutputPair, temperature: float) -> dict[str, Tensor]:
+    """The paper's diagnostics, and the cosine of the last states where widths agree."""
+    overlap = min(OVERLAP, pair.student_head.vocab_size)
+    sums = output_diagnostics(*pair, k=overlap, temperature=temperature)
+    found = {f"diagnostics/{name}": value for name, value in sums._asdict().items()}
+    found["diagnostics/top16_overlap"] = found.pop("diagnostics/topk_overlap")
+    if pair.student.shape == pair.teacher.shape:
+        cosines = torch.cosine_similarity(pair.student.float(), pair.teacher.float())
+        found["diagnostics/rep_cosine"] = cosines.sum()
+    return found
+
+
+def drift_sums(written: Tensor, now: Tensor) -> dict[str, Tensor]:
+    """The drift, from the log-probabilities [M] when the rollouts were written and now."""
+    total, count = drift(written, now)
+    return {"drift/total": total, "drift/count": count}

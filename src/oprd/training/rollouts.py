@@ -12,12 +12,11 @@ from transformers import PreTrainedModel
 from trl.trainer.distillation_trainer import DistillationTrainer
 from trl.trainer.utils import RepeatSampler
 
-from oprd.training import checks
 from oprd.training.batch import BatchCounts, supervise
 from oprd.training.config import OPRDConfig
-from oprd.training.metrics import Stopwatch
 from oprd.training.prompts import check_prompt_lengths, context_limits, prompt_problem
 from oprd.training.sampler import EpochRepeatSampler
+from oprd.training.stopwatch import Stopwatch
 
 logger = get_logger(__name__)
 
@@ -50,7 +49,7 @@ class RolloutTrainer(DistillationTrainer):
             self.eval_dataset = {n: self._checked(d, n) for n, d in self.eval_dataset.items()}
         else:
             self.eval_dataset = self._checked(self.eval_dataset, "evaluation")
-        checks.check_prompt_count(self.train_dataset, self.args)
+        _check_prompt_count(self.train_dataset, self.args)
 
     def _checked(self, dataset: Any, name: str) -> Any:
         """The dataset with its prompts' lengths checked, where it has a length."""
@@ -142,7 +141,7 @@ class RolloutTrainer(DistillationTrainer):
         with self._timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
         rows = self.student.config.get_text_config().vocab_size
-        checks.check_ids(output["completion_ids"], rows, self._teacher_vocab_size)
+        _check_ids(output["completion_ids"], rows, self._teacher_vocab_size)
         output["completion_mask"][self._empty_rows] = 0
         local = supervise(output, self.args)
         counts = BatchCounts(*cast(Tensor, self.accelerator.reduce(local, "sum")).unbind())
@@ -163,3 +162,45 @@ class RolloutTrainer(DistillationTrainer):
 def first_broken_parameter(model: nn.Module) -> str | None:
     """The name of the first parameter with a value that is not finite."""
     return next((n for n, p in model.named_parameters() if not p.isfinite().all()), None)
+
+
+def check_streaming(dataset: Any, args: OPRDConfig) -> None:
+    """Refuse, with a ValueError, a stream where a setting needs a dataset with a length."""
+    if not isinstance(dataset, IterableDataset):
+        return
+    needing = {"rollouts_per_prompt": 1, "updates_per_rollout": 1, "long_prompts": "error"}
+    for name, default in needing.items():
+        if getattr(args, name) != default:
+            raise ValueError(
+                f"{name}={getattr(args, name)!r} needs a dataset with a length, and this one is "
+                "streamed."
+            )
+
+
+def _check_prompt_count(dataset: Any, args: OPRDConfig) -> None:
+    """Refuse a dataset too small for one step."""
+    if not isinstance(dataset, Dataset):
+        return
+    available = len(dataset) * args.rollouts_per_prompt
+    if available < args.rollouts_per_step:
+        raise ValueError(
+            f"{len(dataset)} prompts give {available} rollouts, and a step needs "
+            f"{args.rollouts_per_step}: lower per_device_train_batch_size or "
+            "gradient_accumulation_steps, or add prompts."
+        )
+
+
+def _check_ids(ids: Tensor, student_rows: int, teacher_rows: int) -> None:
+    """Refuse sampled ids beyond the teacher's embedding, which a student's padding allows.
+
+    Args:
+        ids: [B, K].
+        student_rows: rows of the student's embedding.
+        teacher_rows: rows of the teacher's.
+    """
+    if student_rows > teacher_rows and int(ids.max()) >= teacher_rows:
+        raise ValueError(
+            f"the student sampled token {int(ids.max())}, and the teacher's embedding has "
+            f"{teacher_rows} rows: pass generation_kwargs={{'suppress_tokens': [...]}} with the "
+            "ids beyond it."
+        )

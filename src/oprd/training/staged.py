@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+from accelerate.logging import get_logger
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
@@ -10,11 +11,16 @@ from oprd.core.bridge import Bridge
 from oprd.core.layers import LayerPair
 from oprd.training.bridge.models import FitModels
 from oprd.training.bridge.obtain import bridge_facts, check_can_fit, obtain_spaces
-from oprd.training.checks import warn_if_unrelated
 from oprd.training.matching import gradient_reaches_all, pair_models
+from oprd.training.plan import stage_scheduler
 from oprd.training.rollouts import RolloutTrainer
-from oprd.training.stages import stage_scheduler
 from oprd.training.update import Update
+
+# States of models of one origin agree far better, those of others hardly at all (the paper's pairs
+# stand at 0.075 or less).
+RELATED_COSINE = 0.25
+
+logger = get_logger(__name__)
 
 
 class StagedTrainer(RolloutTrainer):
@@ -75,7 +81,7 @@ class StagedTrainer(RolloutTrainer):
         settings = self.args.objectives()[self._stage]
         compared = settings.bridge is None and settings.representation_weight > 0
         if compared and not self._seen_first_batch:
-            warn_if_unrelated(metrics.get("rep_cosine"))
+            _warn_if_unrelated(metrics.get("rep_cosine"))
             self._seen_first_batch = True
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
@@ -85,3 +91,19 @@ class StagedTrainer(RolloutTrainer):
             self.lr_scheduler = stage_scheduler(stepped, self.args)
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
+
+
+def _warn_if_unrelated(cosine: float | None) -> None:
+    """Point to a bridge where the states of the first batch have little in common.
+
+    Args:
+        cosine: mean over layers and positions; None where it was not measured.
+    """
+    if cosine is not None and cosine < RELATED_COSINE:
+        logger.warning(
+            f"The models' states have a cosine of {cosine:.3f} on the first batch that compares "
+            "them: they seem to be "
+            "of different origin, and pulling one to the other needs a bridge. Fit one with "
+            "`oprd bridge fit --student … --teacher … --prompts …` and set bridge to its file, or "
+            "set bridge='fit'."
+        )

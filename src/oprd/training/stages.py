@@ -6,17 +6,9 @@ leaves alone.
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, cast
-
-import torch
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_scheduler
-
-if TYPE_CHECKING:
-    from oprd.training.config import OPRDConfig
+from typing import Any
 
 # What a stage may set beside its steps.
 STAGE_SETTINGS = (
@@ -71,46 +63,6 @@ class Schedule:
     def start(self, stage: int) -> int:
         """The first step of a stage."""
         return self._ends[stage] - self.steps[stage]
-
-
-def stage_scheduler(optimizer: Optimizer, args: "OPRDConfig") -> LambdaLR:
-    """A learning rate that warms up and runs through its schedule once in each stage.
-
-    Args:
-        optimizer: with the run's own learning rate.
-        args: the run's settings.
-
-    Raises:
-        ValueError: the kind of schedule depends on more than the step.
-    """
-    schedule = args.schedule
-    stages = args.objectives()
-    shares = [stage.learning_rate / args.learning_rate for stage in stages]
-    factors = [_factor(*pair) for pair in zip(schedule.steps, stages, strict=True)]
-
-    def factor(step: int) -> float:
-        stage = schedule.at(step)
-        return shares[stage] * factors[stage](step - schedule.start(stage))
-
-    return LambdaLR(optimizer, factor)
-
-
-def _factor(steps: int, args: "OPRDConfig") -> Callable[[int], float]:
-    """The schedule of a stage of so many steps, as a factor by step."""
-    scheduler = get_scheduler(
-        args.lr_scheduler_type,
-        # Schedules with a floor in absolute terms divide by the optimizer's rate.
-        torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate),
-        args.get_warmup_steps(steps),
-        steps,
-        scheduler_specific_kwargs=cast(dict[str, Any] | None, args.lr_scheduler_kwargs),
-    )
-    if not isinstance(scheduler, LambdaLR):
-        raise ValueError(
-            f"lr_scheduler_type={args.lr_scheduler_type!r} does not follow from the step alone, as "
-            "that of a run in stages must: choose another, such as cosine or linear."
-        )
-    return cast(Callable[[int], float], scheduler.lr_lambdas[0])
 
 
 def _check_stage(number: int, stage: object) -> None:

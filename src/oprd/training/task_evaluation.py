@@ -9,15 +9,23 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl.distributed import DistributedBackend
 from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.distillation_trainer import DistillationTrainer
 
 from oprd.evaluation.evaluate import evaluate
 from oprd.evaluation.extras import require
@@ -28,9 +36,7 @@ from oprd.evaluation.records import sample_file
 from oprd.evaluation.sampling import Sampling
 from oprd.evaluation.tasks.base import Task, prompt_text
 from oprd.evaluation.tasks.load import load_task
-
-if TYPE_CHECKING:
-    from oprd.training.trainer import OPRDTrainer
+from oprd.training.config import OPRDConfig
 
 # Within the run folder: the samples by step, and the best student.
 SAMPLES, BEST = "evaluations", "best"
@@ -43,17 +49,20 @@ class TaskEvaluation(TrainerCallback):
     """Evaluates the student before the first step, every `eval_steps` and after the last one.
 
     Args:
-        trainer: whose student it is, and whose settings say on what it is evaluated.
+        trainer: whose student it is, unwrapped and saved as TRL does it.
+        args: on what it is evaluated, and how.
+        tokenizer: the student's.
 
     Raises:
         ValueError: a task cannot be loaded, or has no figure `keep_best`.
         ImportError: a package that figures or a task need is not installed.
     """
 
-    def __init__(self, trainer: "OPRDTrainer") -> None:
-        args = trainer.args
+    def __init__(
+        self, trainer: DistillationTrainer, args: OPRDConfig, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
         require("scipy.stats", "report", "eval_tasks")
-        self._trainer = trainer
+        self._trainer, self._args, self._tokenizer = trainer, args, tokenizer
         self._tasks = [load_task(name, limit=args.eval_limit) for name in args.eval_task_names]
         self._sampling = Sampling(
             samples=args.eval_samples,
@@ -86,7 +95,7 @@ class TaskEvaluation(TrainerCallback):
             return
         best = read_best(self._folder)
         # A value of another figure says nothing about this one.
-        if best is not None and best["figure"] == self._trainer.args.keep_best:
+        if best is not None and best["figure"] == self._args.keep_best:
             self._best = best["value"]
 
     def on_step_end(
@@ -110,7 +119,7 @@ class TaskEvaluation(TrainerCallback):
 
     @property
     def _folder(self) -> Path:
-        return Path(cast(str, self._trainer.args.output_dir))
+        return Path(cast(str, self._args.output_dir))
 
     def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:
         figures: dict[str, float] = {}
@@ -123,7 +132,7 @@ class TaskEvaluation(TrainerCallback):
         should_log = control.should_log
         Trainer.log(self._trainer, {f"eval/{name}": value for name, value in figures.items()})
         self._trainer.control.should_log = control.should_log = should_log
-        wanted = self._trainer.args.keep_best
+        wanted = self._args.keep_best
         if wanted is not None and figures[wanted] > self._best:
             self._best = figures[wanted]
             self._save_best({"figure": wanted, "value": self._best, "step": state.global_step})
@@ -137,24 +146,24 @@ class TaskEvaluation(TrainerCallback):
             unwrap_model_for_generation(
                 trainer.model_wrapped,
                 accelerator,
-                gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+                gather_deepspeed3_params=self._args.ds3_gather_for_generation,
                 gradient_checkpointing_kwargs=cast(
-                    dict[str, Any] | None, trainer.args.gradient_checkpointing_kwargs
+                    dict[str, Any] | None, self._args.gradient_checkpointing_kwargs
                 ),
             ) as student,
             DistributedBackend(accelerator).summon_full_params(
                 trainer.model_wrapped, recurse=False
             ),
         ):
-            batch_size = trainer.args.per_device_eval_batch_size
-            engine = TransformersEngine(student, trainer._tokenizer, batch_size)
+            batch_size = self._args.per_device_eval_batch_size
+            engine = TransformersEngine(student, self._tokenizer, batch_size)
             evaluation = evaluate(
                 SharedEngine(engine, accelerator),
                 task if accelerator.is_main_process else ungraded(task),
                 self._sampling,
                 {"model": name, "revision": None, "weights": None},
                 output if accelerator.is_main_process else None,
-                progress=accelerator.is_main_process and not trainer.args.disable_tqdm,
+                progress=accelerator.is_main_process and not self._args.disable_tqdm,
             )
         # The main process alone has graded, so that a grader's time limit cannot divide them.
         shared = [evaluation.figures() if accelerator.is_main_process else {}]

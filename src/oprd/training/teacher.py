@@ -13,14 +13,14 @@ from typing import Any, cast
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_peft_available
 from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import create_model_from_path
 
-from oprd.training.checks import check_own_weights, check_path_options
 from oprd.training.config import OPRDConfig
+from oprd.training.tokenizers import find_tokenizer
 
 TEACHER_ADAPTER = "oprd_teacher"
 
@@ -50,7 +50,7 @@ class TeacherSource:
             ImportError: it is an adapter and PEFT is not installed.
         """
         if not isinstance(teacher, str):
-            check_path_options(args)
+            _check_path_options(args)
             return cls(teacher.config.name_or_path or "", given=teacher)
         name = teacher
         if not _is_adapter(name, args.teacher_model_revision):
@@ -85,7 +85,7 @@ def obtain_teacher(
         ValueError: a model that was given shares weights with the student.
     """
     if source.given is not None:
-        check_own_weights(student, source.given)
+        _check_own_weights(student, source.given)
         return source.given.eval()
     # A bridge is fitted between two models that are there.
     if not args.bridged and shares_base(student, source, args.teacher_model_revision):
@@ -117,6 +117,13 @@ def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
         )
         teacher = cast(PreTrainedModel, wrapped.merge_and_unload())
     return cast(PreTrainedModel, teacher.eval().requires_grad_(False))
+
+
+def teacher_tokenizer(source: TeacherSource, args: OPRDConfig) -> PreTrainedTokenizerBase | None:
+    """The tokenizer beside the teacher's model, None where there is none."""
+    given = args.teacher_model_init_kwargs
+    options = given if isinstance(given, dict) else {}
+    return find_tokenizer(source.model, args.teacher_model_revision, options)
 
 
 def prepare_teacher(teacher: PreTrainedModel, accelerator: Accelerator) -> nn.Module:
@@ -225,3 +232,26 @@ def _same_place(first: str, second: str) -> bool:
     if Path(first).exists() and Path(second).exists():
         return Path(first).resolve() == Path(second).resolve()
     return first == second
+
+
+def _check_path_options(args: OPRDConfig) -> None:
+    """Refuse what describes a teacher's path for a model that is there already."""
+    for name in (
+        "teacher_model_init_kwargs",
+        "teacher_model_revision",
+        "teacher_base_model_name_or_path",
+    ):
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"{name} is for a teacher given by its path, and this one is a model: leave it out."
+            )
+
+
+def _check_own_weights(student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse a teacher that would train with the student."""
+    students = {id(parameter) for parameter in student.parameters()}
+    if any(id(parameter) in students for parameter in teacher.parameters()):
+        raise ValueError(
+            "teacher_model shares weights with the student and would train with it: "
+            "pass a copy, or the path of an adapter."
+        )

@@ -4,10 +4,11 @@ The teacher reads the ids that the student wrote. Sizes may differ, by padding o
 by tokens that only the teacher knows; meanings may not.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from accelerate.logging import get_logger
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-
-from oprd.training.config import OPRDConfig
 
 logger = get_logger(__name__)
 
@@ -19,10 +20,8 @@ def check_tokenizers(
     student: PreTrainedTokenizerBase,
     teacher: PreTrainedTokenizerBase | None,
     teacher_model: PreTrainedModel,
-    place: str,
-    args: OPRDConfig,
 ) -> bool:
-    """Compare the student's tokenizer with the teacher's, given or found where the teacher is.
+    """Compare the student's tokenizer with the teacher's.
 
     Without a teacher's tokenizer only sizes can be compared, which a warning says.
 
@@ -33,7 +32,6 @@ def check_tokenizers(
         ValueError: see `check_same_meaning`.
     """
     vocab_size = teacher_model.config.get_text_config().vocab_size
-    teacher = teacher or _load(place, args)
     if teacher is not None:
         check_same_meaning(student, teacher, vocab_size)
         return True
@@ -43,6 +41,26 @@ def check_tokenizers(
         "the student's: pass teacher_processing_class to have them compared."
     )
     return False
+
+
+def find_tokenizer(
+    place: str, revision: str | None, options: Mapping[str, Any]
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer beside a model, None where there is none.
+
+    Args:
+        place: path or hub id of the model; may be empty.
+        revision: of a hub id.
+        options: what the model is loaded with, of which `revision` and `trust_remote_code` count.
+    """
+    if not place:
+        return None
+    known = {"trust_remote_code": False, "revision": revision}
+    known |= {name: options[name] for name in known if name in options}
+    try:
+        return AutoTokenizer.from_pretrained(place, **known)
+    except (OSError, ValueError):
+        return None
 
 
 def check_same_meaning(
@@ -81,16 +99,3 @@ def _check_size(student: PreTrainedTokenizerBase, teacher_vocab_size: int) -> No
             f"the student's tokenizer goes up to id {largest}, but the teacher's embedding has "
             f"{teacher_vocab_size} rows: use a teacher with the student's tokenizer."
         )
-
-
-def _load(place: str, args: OPRDConfig) -> PreTrainedTokenizerBase | None:
-    if not place:
-        return None
-    given = args.teacher_model_init_kwargs
-    options = {"trust_remote_code": False, "revision": args.teacher_model_revision}
-    if isinstance(given, dict):
-        options.update({name: given[name] for name in options if name in given})
-    try:
-        return AutoTokenizer.from_pretrained(place, **options)
-    except (OSError, ValueError):
-        return None

@@ -30,17 +30,18 @@ from oprd.training.batch import MicroBatch
 from oprd.training.bridge.models import FitModels
 from oprd.training.bridge.obtain import load_bridges
 from oprd.training.callbacks import RunRecorder, TrainingProgress
-from oprd.training.checks import check_streaming
 from oprd.training.config import OPRDConfig
-from oprd.training.metrics import StepStatistics, cost_metrics
+from oprd.training.metrics import StepStatistics, drift_sums
 from oprd.training.reading import Reading, TeacherReader
+from oprd.training.rollouts import check_streaming
 from oprd.training.staged import StagedTrainer
-from oprd.training.sums import drift_sums
+from oprd.training.stopwatch import cost_metrics
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teacher import (
     TeacherSource,
     obtain_teacher,
     prepare_teacher,
+    teacher_tokenizer,
     without_teacher_adapter,
 )
 from oprd.training.tokenizers import check_tokenizers
@@ -137,7 +138,9 @@ class OPRDTrainer(StagedTrainer):
         same_meaning = self.shares_base and teacher_processing_class is None
         if not same_meaning:
             same_meaning = check_tokenizers(
-                self._tokenizer, teacher_processing_class, teacher, source.model, args
+                self._tokenizer,
+                teacher_processing_class or teacher_tokenizer(source, args),
+                teacher,
             )
         self._bind_objectives(teacher, same_meaning=same_meaning)
         self._expect_rollouts(teacher)
@@ -169,7 +172,7 @@ class OPRDTrainer(StagedTrainer):
         }
         self.add_callback(RunRecorder(facts))
         if self.args.eval_task_names:
-            self.add_callback(TaskEvaluation(self))
+            self.add_callback(TaskEvaluation(self, self.args, self._tokenizer))
 
     # --- the loss -------------------------------------------------------------------------------
 

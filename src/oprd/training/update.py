@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import Transform
 from oprd.core.drift import token_log_probs
 from oprd.core.head import LMHead
@@ -19,13 +20,11 @@ from oprd.core.objective import Term, objective
 from oprd.core.reduction import Reduction
 from oprd.core.representation import LayerComparison
 from oprd.training.batch import MicroBatch, supervised_window
-from oprd.training.bridge.space import BridgeSpace
-from oprd.training.checks import check_heads_stand_whole
 from oprd.training.config import OPRDConfig
 from oprd.training.heads import lm_head, whole
 from oprd.training.matching import check_widths, common_vocabulary, same_width
+from oprd.training.metrics import OutputPair, diagnostic_sums, last_sums, layer_sums
 from oprd.training.reading import Reading, read
-from oprd.training.sums import OutputPair, diagnostic_sums, last_sums, layer_sums
 from oprd.training.windowed import check_windows, read_windowed
 
 
@@ -115,7 +114,7 @@ class Update:
         if args.representation_weight > 0 and not bridged:
             check_widths(student, teacher)
         if args.reads_heads or args.updates_per_rollout > 1:
-            check_heads_stand_whole(accelerator)
+            _check_heads_stand_whole(accelerator)
             lm_head(student)
         if args.reads_heads:
             top_k = args.loss_top_k if args.output_loss == "topk" else 1
@@ -247,4 +246,17 @@ class Update:
             teacher_head.cut(self._vocab_size),
             batch.response.to(device),
             batch.response_ids.to(device),
+        )
+
+
+def _check_heads_stand_whole(accelerator: Accelerator) -> None:
+    """Refuse output terms where the LM heads' weights are not there to be read."""
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    zero3 = plugin is not None and plugin.zero_stage == 3
+    fsdp = getattr(accelerator.state, "fsdp_plugin", None) is not None
+    if zero3 or (fsdp and not accelerator.is_fsdp2):
+        raise ValueError(
+            "output_loss, diagnostics_steps and updates_per_rollout read LM heads' weights, which "
+            f"{'DeepSpeed ZeRO-3' if zero3 else 'FSDP 1'} keeps in pieces: use FSDP2 or DeepSpeed "
+            "ZeRO-2, or leave them out."
         )

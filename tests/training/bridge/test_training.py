@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from oprd.core.bridge import Bridge
+from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import capture_states
 from oprd.core.representation import LayerComparison
 from oprd.training.bridge import obtain
@@ -18,7 +19,6 @@ from oprd.training.bridge.fit import FitSettings, fit_bridge
 from oprd.training.bridge.models import FitModels
 from oprd.training.bridge.obtain import check_can_fit
 from oprd.training.bridge.sampling import run_sampling
-from oprd.training.bridge.space import BridgeSpace
 from tests import tiny
 from tests.training import runs
 from tests.training.bridge.pairs import rollouts, student, teacher

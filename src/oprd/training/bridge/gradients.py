@@ -17,7 +17,7 @@ from torch import Tensor
 
 from oprd.core.capture import capture_states, num_layers
 from oprd.core.head import LMHead, chunks
-from oprd.core.rows import gather_rows, row_index
+from oprd.core.positions import gather_rows, row_index
 from oprd.training.forward import base_forward
 from oprd.training.heads import lm_head
 

@@ -11,6 +11,7 @@ from accelerate.logging import get_logger
 from datasets import Dataset
 
 from oprd.core.bridge import Bridge
+from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.training.bridge.fit import BRIDGE_FILE, FitSettings, check_fit, fit_bridge
@@ -23,7 +24,6 @@ from oprd.training.bridge.provenance import (
     supervised_positions,
 )
 from oprd.training.bridge.sampling import run_rollouts, run_sampling, template_options
-from oprd.training.bridge.space import BridgeSpace
 from oprd.training.config import OPRDConfig
 
 FIT = "fit"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from oprd.core.bridge import Bridge
+from oprd.core.bridge.bridge import Bridge
 from oprd.core.layers import LayerPair
 
 
