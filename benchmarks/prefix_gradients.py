@@ -23,8 +23,7 @@ from oprd.core.reduction import supervised_count
 from oprd.core.representation import LayerComparison
 from oprd.evaluation.models import load_model
 from oprd.evaluation.tasks import arithmetic
-from oprd.training.batch import MicroBatch
-from oprd.training.reading import read
+from oprd.training.reading import View, read
 from oprd.training.windowed import read_windowed
 
 ROOT = Path(__file__).parents[1]
@@ -45,15 +44,14 @@ def main() -> None:
     for first in range(0, len(problems), options.batch):
         prompts = [problem.prompt for problem in problems[first : first + options.batch]]
         ids, attention, response = rollouts(student, tokenizer, prompts, options)
-        response_ids = ids[:, -response.shape[1] :]
         for share in SHARES:
             # The last part of each response, rounded up.
             rank, length = response.cumsum(dim=1), response.sum(dim=1, keepdim=True)
             positions = response & (rank > ((1 - share) * length).floor())
             count = supervised_count(positions)
-            batch = MicroBatch(ids, attention, response_ids, response, positions, count, count)
-            exact_loss, exact = gradients(student, teacher, batch, True)
-            loss, constant = gradients(student, teacher, batch, False)
+            view = View.of_rollouts(ids, attention, response, positions)
+            exact_loss, exact = gradients(student, teacher, view, count, True)
+            loss, constant = gradients(student, teacher, view, count, False)
             differences.append(abs(loss / exact_loss - 1))
             for group, names in groups(student).items():
                 a = torch.cat([constant[name].flatten() for name in names])
@@ -103,21 +101,24 @@ def rollouts(
 
 
 def gradients(
-    student: PreTrainedModel, teacher: PreTrainedModel, batch: MicroBatch, prefix_gradients: bool
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    view: View,
+    count: Tensor,
+    prefix_gradients: bool,
 ) -> tuple[float, Gradients]:
     """The loss over all layers and its gradient, by parameter."""
     depth = num_layers(student)
     pairs = pair_layers(range(1, depth + 1), depth, depth)
     layers = [pair.student for pair in pairs]
     with torch.no_grad():
-        states = read(teacher, batch, layers).states
-    comparison = LayerComparison(states, pairs, batch.positions)
+        states = read(teacher, view, layers).states
+    comparison = LayerComparison(states, pairs, view.rows)
     if prefix_gradients:
-        read(student, batch, layers, transform=comparison)
+        read(student, view, layers, transform=comparison)
     else:
-        rows = batch.predicting(batch.positions)
-        read_windowed(student, batch, layers, rows, transform=comparison)
-    loss = comparison.result().loss.total / batch.position_count
+        read_windowed(student, view, layers, view.rows, transform=comparison)
+    loss = comparison.result().loss.total / count
     named = {name: p for name, p in student.named_parameters() if "lm_head" not in name}
     return float(loss.detach()), dict(
         zip(named, torch.autograd.grad(loss, list(named.values())), strict=True)

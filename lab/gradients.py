@@ -6,7 +6,6 @@ parameters.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -98,8 +97,8 @@ class Objectives:
         self._heads = lm_head(student), lm_head(teacher).detach()
         self._layers = select_layers("all", num_layers(student))
         with torch.no_grad():
-            self._teacher = dict(read(teacher, batch, self._layers).states)
-        self._student = dict(read(student, batch, self._layers).states)
+            self._teacher = dict(read(teacher, batch.view, self._layers).states)
+        self._student = dict(read(student, batch.view, self._layers).states)
 
     def gradient(self, method: str, token_ids: Tensor | None = None) -> tuple[Tensor, ...]:
         """The gradient of a method's mean loss over the batch, one tensor for each parameter.
@@ -177,7 +176,7 @@ def sampled_token_variance(student: Any, teacher: Any, batch: MicroBatch) -> flo
         batch: rollouts, read one at a time.
     """
     total = 0.0
-    for number in range(len(batch.input_ids)):
+    for number in range(len(batch.response)):
         one = _sequence(batch, number)
         with torch.no_grad():
             log_q = _log_probs(teacher, one)
@@ -185,7 +184,7 @@ def sampled_token_variance(student: Any, teacher: Any, batch: MicroBatch) -> flo
         with sdpa_kernel(SDPBackend.MATH):
             log_p = _log_probs(student, one)
             variances = [_token_variance(student, p, q) for p, q in zip(log_p, log_q, strict=True)]
-        weight = 1 / (len(variances) * len(batch.input_ids))
+        weight = 1 / (len(variances) * len(batch.response))
         total += weight**2 * sum(variances)
     return total
 
@@ -211,16 +210,22 @@ def _token_variance(student: Any, log_p: Tensor, log_q: Tensor) -> float:
 def _log_probs(model: Any, batch: MicroBatch) -> Tensor:
     """Next-token log p [N, V] at the response tokens of a batch."""
     last = num_layers(model)
-    rows = read(model, batch, [last]).states[last]
+    rows = read(model, batch.view, [last]).states[last]
     head = lm_head(model)
     return (rows @ head.weight.T).float().log_softmax(dim=1)
 
 
 def _sequence(batch: MicroBatch, number: int) -> MicroBatch:
     """One sequence of a batch."""
-    rows = slice(number, number + 1)
-    names = ("input_ids", "attention_mask", "response_ids", "response", "positions")
-    return replace(batch, **{name: getattr(batch, name)[rows] for name in names})
+    rows, view = slice(number, number + 1), batch.view
+    return MicroBatch.of_rollouts(
+        view.input_ids[rows],
+        view.attention_mask[rows],
+        batch.response[rows],
+        batch.positions[rows],
+        response_count=batch.response_count,
+        position_count=batch.position_count,
+    )
 
 
 @cache

@@ -88,7 +88,7 @@ def read_states(model: Any, batch: MicroBatch) -> dict[int, Tensor]:
     """States [N, D] by layer, all layers, of the N positions that predict response tokens."""
     layers = select_layers("all", num_layers(model))
     with torch.no_grad(), evaluation_mode(model):
-        return dict(read(model, batch, layers).states)
+        return dict(read(model, batch.view, layers).states)
 
 
 def _batch(rollouts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> MicroBatch:
@@ -98,12 +98,11 @@ def _batch(rollouts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> MicroBatc
     written = pad_sequence([torch.ones_like(r, dtype=torch.bool) for r in responses], True)
     response_ids = pad_sequence(responses, True)
     count = supervised_count(written)
-    return MicroBatch(
-        input_ids=torch.cat([prompts["input_ids"], response_ids], dim=1),
-        attention_mask=torch.cat([prompts["attention_mask"], written.long()], dim=1),
-        response_ids=response_ids,
-        response=written,
-        positions=written,
+    return MicroBatch.of_rollouts(
+        torch.cat([prompts["input_ids"], response_ids], dim=1),
+        torch.cat([prompts["attention_mask"], written.long()], dim=1),
+        written,
+        written,
         response_count=count,
         position_count=count,
     )

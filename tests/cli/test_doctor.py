@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from oprd.cli import doctor
 from oprd.cli.main import app
 from oprd.core.reduction import LossSum
+from oprd.core.representation import LayerComparison, LayersLoss
 
 
 @pytest.fixture
@@ -47,7 +48,8 @@ def test_a_failed_check_is_shown_and_sets_the_exit_code(monkeypatch: pytest.Monk
 def test_the_self_test_fails_for_a_loss_that_is_off_and_for_one_that_is_always_zero(monkeypatch):
     for value, problem in ((1e-6, "not 0"), (0.0, "not positive")):
         loss = LossSum(torch.tensor(value), torch.tensor(1.0))
-        monkeypatch.setattr(doctor, "representation_loss", lambda *_, loss=loss: loss)
+        result = LayersLoss(loss, *[torch.zeros(3)] * 3)
+        monkeypatch.setattr(LayerComparison, "result", lambda self, result=result: result)
         with pytest.raises(RuntimeError, match=problem):
             doctor.check_self_distillation()
 

@@ -22,7 +22,7 @@ def logits(model, batch):
     """[N, V] at the response tokens, by a plain forward pass of each rollout."""
     rows = []
     for ids, mask, response in zip(
-        batch.input_ids, batch.attention_mask, batch.response, strict=True
+        batch.view.input_ids, batch.view.attention_mask, batch.response, strict=True
     ):
         length = int(response.sum())
         rows.append(model(ids[mask.bool()][None]).logits[0, -length - 1 : -1])

@@ -11,7 +11,7 @@ def test_states_are_those_that_predict_the_response_tokens():
     states = read_states(pair.teacher, batch)
     row = 0
     for ids, mask, response in zip(
-        batch.input_ids, batch.attention_mask, batch.response, strict=True
+        batch.view.input_ids, batch.view.attention_mask, batch.response, strict=True
     ):
         own = ids[mask.bool()]
         length = int(response.sum())
@@ -30,9 +30,9 @@ def test_the_seed_decides_the_rollouts_and_the_prompts_are_kept():
     def write(seed):
         return write_rollouts(pair.student, pair.tokenizer, ["a", "1+2="], 6, seed)
 
-    assert torch.equal(write(0).input_ids, write(0).input_ids)
+    assert torch.equal(write(0).view.input_ids, write(0).view.input_ids)
     assert not torch.equal(write(0).response_ids, write(1).response_ids)
     batch = write(0)
-    width = batch.input_ids.shape[1] - batch.response_ids.shape[1]
-    assert batch.attention_mask[:, :width].sum(dim=1).tolist() == [1, 4]
+    width = batch.view.input_ids.shape[1] - batch.response_ids.shape[1]
+    assert batch.view.attention_mask[:, :width].sum(dim=1).tolist() == [1, 4]
     assert float(batch.response_count) == pytest.approx(2)

@@ -23,7 +23,7 @@ from oprd.core.positions import select_positions
 from oprd.core.reduction import supervised_count
 from oprd.training.batch import MicroBatch
 from oprd.training.config import OPRDConfig
-from oprd.training.reading import TeacherReader
+from oprd.training.teacher import TeacherReader
 from oprd.training.update import Update
 from tests import tiny
 
@@ -44,10 +44,9 @@ def backward(
     mask[3, PROMPT:] = 0
     response = mask[:, PROMPT:].bool()
     positions = select_positions(response, "last_k", args.position_k)
-    batch = MicroBatch(
+    batch = MicroBatch.of_rollouts(
         ids[rows],
         mask[rows],
-        ids[rows, PROMPT:],
         response[rows],
         positions[rows],
         response_count=supervised_count(response) / processes,
@@ -58,7 +57,7 @@ def backward(
     redirect = _ForwardRedirection()
     reader = TeacherReader(teacher, Accelerator(cpu=True), redirect)
     with torch.no_grad():
-        reading = reader.read(student, batch, range(1, depth + 1), last=True)
+        reading = reader.read(student, batch.view, range(1, depth + 1), last=True)
         head = reader.head(student)
     update = Update(args, pairs, comparable=True, vocab_size=tiny.VOCAB)
 

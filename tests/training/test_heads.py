@@ -14,8 +14,8 @@ from transformers import (
     RecurrentGemmaConfig,
 )
 
-from oprd.training.forward import base_forward
 from oprd.training.heads import lm_head
+from oprd.training.reading import base_forward
 from tests import tiny
 
 GATED = {**tiny._COMMON, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8}

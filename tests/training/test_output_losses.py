@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 
 from oprd.core.objective import OutputLoss
 from oprd.core.representation import representation_loss
-from oprd.training import matching, reading, update
+from oprd.training import matching, teacher, update
 from oprd.training.heads import lm_head
 from tests import tiny
 from tests.training import runs
@@ -148,7 +148,7 @@ def test_neither_lm_head_runs_in_an_update(tmp_path):
 
 
 def test_without_an_output_loss_no_head_is_read(tmp_path, monkeypatch):
-    for module in (matching, reading, update):
+    for module in (matching, teacher, update):
         monkeypatch.setattr(module, "lm_head", None)
     run(tmp_path)
     assert logged(tmp_path, "loss")[0] > 0

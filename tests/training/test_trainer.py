@@ -6,8 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from oprd.training.batch import MicroBatch
-from oprd.training.forward import predicting_rows
+from oprd.training.reading import View, predicting_rows
 from tests import tiny
 from tests.reference import representation as reference
 from tests.training import runs
@@ -172,9 +171,8 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
 
 
 def everything(ids, mask):
-    """A batch whose every token but the first is a supervised response."""
-    response, count = mask[:, 1:].bool(), torch.ones(())
-    return MicroBatch(ids, mask, ids[:, 1:], response, response, count, count)
+    """A view whose every token but the first is a supervised response."""
+    return View.of_rollouts(ids, mask, mask[:, 1:].bool())
 
 
 def test_one_base_serves_a_student_adapter_and_a_teacher_adapter(tmp_path, places):

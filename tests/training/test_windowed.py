@@ -8,9 +8,7 @@ from transformers import AutoModelForCausalLM, MambaConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 from oprd.core.capture import capture_states
-from oprd.training.batch import MicroBatch
-from oprd.training.forward import base_forward
-from oprd.training.reading import read
+from oprd.training.reading import View, base_forward, read
 from oprd.training.windowed import check_windows, read_windowed
 from tests import tiny
 
@@ -19,7 +17,7 @@ WIDTH = 31
 PLACES = ((3, 20, 24), (0, 9, 30), (7, 7, 9), (2, 27, 28))
 
 
-def ragged() -> MicroBatch:
+def ragged() -> View:
     """Five sequences, padded on both sides; the last has no window.
 
     One window starts at its sequence's first token and one has a gap. What the student wrote starts
@@ -35,20 +33,15 @@ def ragged() -> MicroBatch:
         written[index, max(first, start - 2) : end] = True
     rows[1, 12:15] = False
     mask[4, 5:] = 1
-    none = torch.zeros(())
-    return MicroBatch(ids, mask, ids[:, 1:], written[:, :-1], rows[:, :-1], none, none)
+    return View(ids, mask, rows, written)
 
 
-def rows_of(batch):
-    return batch.predicting(batch.positions)
+def whole(model, view, layers=(1, 2, 3)):
+    return read(model, view, layers).states
 
 
-def whole(model, batch, layers=(1, 2, 3)):
-    return read(model, batch, layers).states
-
-
-def windowed(model, batch, layers=(1, 2, 3)):
-    return read_windowed(model, batch, layers, rows_of(batch)).states
+def windowed(model, view, layers=(1, 2, 3)):
+    return read_windowed(model, view, layers, view.rows).states
 
 
 def gradients(model, states):
@@ -70,8 +63,8 @@ def assert_same(actual, expected, tolerance=1e-5):
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_states_equal_those_of_a_whole_forward_pass(architecture, attention):
     model = tiny.model(architecture, attn_implementation=attention)
-    batch = ragged()
-    assert_same(windowed(model, batch), whole(model, batch))
+    view = ragged()
+    assert_same(windowed(model, view), whole(model, view))
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "phi3"])
@@ -80,8 +73,8 @@ def test_states_are_the_same_with_sliding_windows(architecture):
     if architecture != "phi3":
         options |= {"use_sliding_window": True, "max_window_layers": 1}
     model = tiny.model(architecture, **options)
-    batch = ragged()
-    assert_same(windowed(model, batch), whole(model, batch))
+    view = ragged()
+    assert_same(windowed(model, view), whole(model, view))
 
 
 class ConstantOutside(DynamicLayer):
@@ -98,26 +91,26 @@ class ConstantOutside(DynamicLayer):
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_gradients_are_those_with_the_keys_and_values_of_the_prefix_constant(architecture):
     model = tiny.model(architecture).double()
-    batch = ragged()
-    rows = rows_of(batch)
-    actual = gradients(model, windowed(model, batch))
+    view = ragged()
+    rows = view.rows
+    actual = gradients(model, windowed(model, view))
     between = rows.cumsum(1).bool() & rows.flip(1).cumsum(1).flip(1).bool()
     with capture_states(model, "all", rows) as states:
         cache = Cache(layers=[ConstantOutside(between) for _ in range(3)])
-        base_forward(model, batch.input_ids, batch.attention_mask, cache=cache)
+        base_forward(model, view.input_ids, view.attention_mask, cache=cache)
     assert_same(actual, gradients(model, states), 1e-5)  # Gemma's norms are in float32
-    exact = gradients(model, whole(model, batch))
+    exact = gradients(model, whole(model, view))
     assert any(not torch.allclose(actual[name], exact[name]) for name in exact)
 
 
 def test_a_token_that_only_the_prefix_has_gets_no_gradient():
     model = tiny.model(tie_word_embeddings=False)
-    batch = ragged()
-    gradient = gradients(model, windowed(model, batch))["model.embed_tokens.weight"]
-    rows = rows_of(batch)
+    view = ragged()
+    gradient = gradients(model, windowed(model, view))["model.embed_tokens.weight"]
+    rows = view.rows
     between = rows.cumsum(1).bool() & rows.flip(1).cumsum(1).flip(1).bool()
-    inside = set(batch.input_ids[between].tolist())
-    outside = sorted(set(batch.input_ids[batch.attention_mask.bool()].tolist()) - inside)
+    inside = set(view.input_ids[between].tolist())
+    outside = sorted(set(view.input_ids[view.attention_mask.bool()].tolist()) - inside)
     assert len(outside) > 20
     assert not gradient[outside].any()
     assert gradient[sorted(inside)].any(dim=1).all()
@@ -127,12 +120,12 @@ def test_a_token_that_only_the_prefix_has_gets_no_gradient():
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_checkpointing_changes_no_state_and_no_gradient(architecture, reentrant):
     model = tiny.model(architecture).double().train()
-    batch = ragged()
-    states = windowed(model, batch)
+    view = ragged()
+    states = windowed(model, view)
     expected = gradients(model, states)
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     model.enable_input_require_grads()
-    checkpointed = windowed(model, batch)
+    checkpointed = windowed(model, view)
     assert_same(checkpointed, states, 1e-9)
     assert_same(gradients(model, checkpointed), expected, 1e-9)
     assert model.is_gradient_checkpointing
@@ -141,30 +134,29 @@ def test_checkpointing_changes_no_state_and_no_gradient(architecture, reentrant)
 
 @pytest.mark.parametrize("ends", ["with the response", "before it"])
 def test_last_states_of_the_whole_response_leave_the_gradient_as_it_is(ends):
-    model, batch = tiny.model().double(), ragged()
+    model, view = tiny.model().double(), ragged()
     if ends == "before it":
-        early = batch.positions & (batch.positions.cumsum(1) <= 2)
-        batch = replace(batch, positions=early)
-    expected = gradients(model, windowed(model, batch))
-    reading = read_windowed(model, batch, (1, 2, 3), rows_of(batch), last=True)
-    exact = read(model, batch, (1, 2, 3), last=True)
+        early = view.rows & (view.rows.cumsum(1) <= 2)
+        view = replace(view, rows=early)
+    expected = gradients(model, windowed(model, view))
+    reading = read_windowed(model, view, (1, 2, 3), view.rows, last=True)
+    exact = read(model, view, (1, 2, 3), last=True)
     torch.testing.assert_close(reading.last, exact.last, rtol=1e-9, atol=1e-9)
     assert_same(reading.states, exact.states, 1e-9)
     assert_same(gradients(model, reading.states), expected, 1e-9)
 
 
 def test_last_states_have_a_gradient_in_the_window():
-    model, batch = tiny.model().double(), ragged()
-    response = batch.predicting(batch.response)
-    last = read_windowed(model, batch, (), response, last=True).last
-    same = replace(batch, positions=batch.response)
+    model, view = tiny.model().double(), ragged()
+    last = read_windowed(model, view, (), view.response, last=True).last
+    same = replace(view, rows=view.response)
     assert_same(gradients(model, {3: last}), gradients(model, windowed(model, same, (3,))), 1e-9)
 
 
-def test_a_batch_with_pictures_is_refused():
-    batch = replace(ragged(), extra={"pixel_values": torch.zeros(1)})
+def test_a_view_with_pictures_is_refused():
+    view = replace(ragged(), extra={"pixel_values": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"pixel_values.*prefix_gradients=True"):
-        windowed(tiny.model(), batch)
+        windowed(tiny.model(), view)
 
 
 def test_dropout_falls_on_prefix_and_window():
@@ -191,8 +183,8 @@ def test_autocast_leaves_no_weight_without_gradient():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_states_are_close(dtype):
     model = tiny.model().to(dtype)
-    batch = ragged()
-    assert_same(windowed(model, batch), whole(model, batch), 0.05)
+    view = ragged()
+    assert_same(windowed(model, view), whole(model, view), 0.05)
 
 
 def test_an_adapter_learns_and_its_base_does_not():
@@ -200,9 +192,9 @@ def test_an_adapter_learns_and_its_base_does_not():
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    batch = ragged()
-    states = windowed(model, batch)
-    assert_same(states, whole(model, batch))
+    view = ragged()
+    states = windowed(model, view)
+    assert_same(states, whole(model, view))
     found = gradients(model, states)
     assert found and all("lora_" in name and grad.any() for name, grad in found.items())
 
@@ -211,18 +203,18 @@ def test_an_adapter_learns_and_its_base_does_not():
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_no_window_at_all_gives_no_rows_and_a_graph_of_zeros(architecture, attention):
     model = tiny.model(architecture, attn_implementation=attention).train()
-    batch = ragged()
-    states = windowed(model, replace(batch, positions=torch.zeros_like(batch.positions)))
+    view = ragged()
+    states = windowed(model, replace(view, rows=torch.zeros_like(view.rows)))
     assert all(state.shape == (0, 32) for state in states.values())
     found = gradients(model, states)
     assert found and not any(gradient.any() for gradient in found.values())
 
 
 def test_only_the_layers_asked_for_are_captured_and_transformed():
-    model, batch = tiny.model(), ragged()
+    model, view = tiny.model(), ragged()
     scaled = {"transform": lambda layer, rows: layer * rows.sum()}
-    sums = read_windowed(model, batch, (1, 3), rows_of(batch), **scaled).states
-    expected = whole(model, batch)
+    sums = read_windowed(model, view, (1, 3), view.rows, **scaled).states
+    expected = whole(model, view)
     assert sorted(sums) == [1, 3]
     for layer, total in sums.items():
         torch.testing.assert_close(total, layer * expected[layer].sum(), rtol=1e-4, atol=1e-4)

@@ -21,10 +21,9 @@ from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.training.batch import BatchCounts, MicroBatch, supervise
 from oprd.training.config import OPRDConfig
-from oprd.training.forward import base_forward
 from oprd.training.heads import lm_head
 from oprd.training.matching import check_widths, common_vocabulary, pair_models, same_width
-from oprd.training.reading import read
+from oprd.training.reading import base_forward, read
 from oprd.training.update import Update
 
 Family = Literal["floor", "representation", "output", "naive", "trl"]
@@ -98,7 +97,7 @@ def _trained(
             with torch.no_grad():
                 reading = read(
                     teacher,
-                    batch,
+                    batch.view,
                     teacher_layers,
                     last=needs.last,
                     transform=update.teacher_transform,

@@ -22,11 +22,12 @@ from oprd.analysis.machine import GIB, machine
 from oprd.cli.errors import one_line
 from oprd.cli.tiny import ARCHITECTURES, byte_tokenizer, tiny_model
 from oprd.core.capture import capture_states, num_layers
-from oprd.core.representation import representation_loss
+from oprd.core.layers import pair_layers, select_layers
+from oprd.core.representation import LayerComparison
 from oprd.training.callbacks import versions
 from oprd.training.config import OPRDConfig
-from oprd.training.forward import base_forward
 from oprd.training.heads import lm_head
+from oprd.training.reading import View, base_forward, read
 from oprd.training.trainer import OPRDTrainer
 
 ROWS, TOKENS = 2, 16
@@ -173,18 +174,12 @@ CHECKS = {
 
 
 def _loss(student: PreTrainedModel, teacher: PreTrainedModel) -> float:
-    ids = _token_ids()
-    mask = torch.ones_like(ids)
-    with capture_states(student, "all") as student_states:
-        base_forward(student, ids, mask)
-    with torch.no_grad(), capture_states(teacher, "all") as teacher_states:
-        base_forward(teacher, ids, mask)
-    losses = [
-        representation_loss(student_states[layer], teacher_states[layer], mask).total.item()
-        for layer in student_states
-    ]
-    _expect(len(losses) == num_layers(student), f"{len(losses)} layers were captured")
-    return sum(losses)
+    view, layers = View.of_texts(_token_ids()), select_layers("all", num_layers(student))
+    pairs = pair_layers(layers, num_layers(student), num_layers(teacher))
+    with torch.no_grad():
+        comparison = LayerComparison(read(teacher, view, layers).states, pairs, view.rows)
+        read(student, view, layers, transform=comparison)
+    return comparison.result().loss.total.item()
 
 
 def _token_ids() -> Tensor:

@@ -3,7 +3,7 @@
 Letters: B sequences, K response tokens, T all tokens.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from oprd.core.positions import PositionSpec, select_positions
 from oprd.core.reduction import Reduction, supervised_count
 from oprd.training.config import OPRDConfig
-from oprd.training.forward import predicting_rows
+from oprd.training.reading import View
 
 # Keys of a TRL batch that are inputs of a multimodal base model.
 MULTIMODAL_KEYS = (
@@ -29,45 +29,58 @@ MULTIMODAL_KEYS = (
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Rollouts as both models read them.
+    """Rollouts, and what of them is supervised.
 
     Attributes:
-        input_ids: [B, T], prompts and responses.
-        attention_mask: [B, T], 1 at real tokens.
-        response_ids: [B, K], the last K columns of `input_ids`.
+        view: what the student reads, prompts and responses.
+        response_ids: [B, K], the responses.
         response: [B, K] bool, true at tokens that the student wrote: output terms supervise these.
         positions: [B, K] bool, those of them that the representation term supervises.
         response_count: what the output term is divided by, over the whole generation batch.
         position_count: what the representation term is divided by, likewise.
-        extra: further inputs of the base model, such as a picture's.
     """
 
-    input_ids: Tensor
-    attention_mask: Tensor
+    view: View
     response_ids: Tensor
     response: Tensor
     positions: Tensor
     response_count: Tensor
     position_count: Tensor
-    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_rollouts(
+        cls,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        response: Tensor,
+        positions: Tensor,
+        *,
+        response_count: Tensor,
+        position_count: Tensor,
+        extra: dict[str, Any] | None = None,
+    ) -> "MicroBatch":
+        """Rollouts whose last K columns are the responses; see the attributes and `View`."""
+        return cls(
+            View.of_rollouts(input_ids, attention_mask, response, positions, extra),
+            input_ids[:, input_ids.shape[1] - response.shape[1] :],
+            response,
+            positions,
+            response_count,
+            position_count,
+        )
 
     @classmethod
     def of(cls, inputs: dict[str, Any]) -> "MicroBatch":
         """A micro-batch of TRL's, with the keys that `supervise` adds."""
-        return cls(
-            input_ids=torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-            attention_mask=torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-            response_ids=inputs["completion_ids"],
-            response=_written(inputs),
-            positions=inputs["positions"],
+        return cls.of_rollouts(
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            _written(inputs),
+            inputs["positions"],
             response_count=inputs["response_count"],
             position_count=inputs["supervised_count"],
             extra={key: inputs[key] for key in MULTIMODAL_KEYS if key in inputs},
         )
-
-    def predicting(self, mask: Tensor) -> Tensor:
-        """[B, T] bool: where the states stand that predict a [B, K] mask's tokens."""
-        return predicting_rows(mask, self.input_ids.shape[1] - mask.shape[1])
 
 
 class BatchCounts(NamedTuple):
@@ -111,17 +124,19 @@ def supervise(output: dict[str, Any], args: OPRDConfig) -> Tensor:
     return torch.stack(counts)
 
 
-def supervised_window(batch: MicroBatch, args: OPRDConfig) -> Tensor:
+def supervised_window(view: View, args: OPRDConfig) -> Tensor:
     """[B, T] bool: the rows that a term supervises, with the prompt of a response shorter than k.
 
     Such a response is read whole, with an exact gradient. Where all tokens are supervised, the
     prompt is what comes before the window.
     """
-    if args.output is not None or args.positions not in ("first_k", "last_k"):
-        return batch.predicting(batch.response if args.output is not None else batch.positions)
-    length = batch.response.sum(dim=1, keepdim=True)
+    if args.output is not None:
+        return view.response
+    if args.positions not in ("first_k", "last_k"):
+        return view.rows
+    length = view.response.sum(dim=1, keepdim=True)
     shorter = (length > 0) & (length < args.position_k)
-    return batch.predicting(batch.positions) | (shorter & batch.attention_mask.bool())
+    return view.rows | (shorter & view.attention_mask.bool())
 
 
 def _written(output: dict[str, Any]) -> Tensor:

@@ -6,7 +6,7 @@ from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from oprd.training.forward import context_length
+from oprd.training.reading import context_length
 
 logger = get_logger(__name__)
 

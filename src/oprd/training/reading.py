@@ -1,30 +1,100 @@
-"""Both models read a micro-batch: one forward pass each, and only the rows that terms need.
+"""What a model reads of a batch of rollouts, and what is kept of its one forward pass.
 
-Letters: N rows that predict supervised positions, M rows that predict response tokens, D width.
+No LM head is called and no logits exist.
+
+Letters: B sequences, K response tokens, T all tokens, N supervised rows, M response rows, D width.
 """
 
+import inspect
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from accelerate import Accelerator
+import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutput
 
 from oprd.core.capture import Transform, capture_states
-from oprd.core.head import LMHead
-from oprd.training.batch import MicroBatch
-from oprd.training.forward import base_forward
-from oprd.training.heads import lm_head, whole
-from oprd.training.teacher import teacher_adapter_active
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The half of a batch that one model reads: its tokens, and which of its states count.
+
+    Two views of the same rollouts meet row by row: `rows` of both have equally many true entries in
+    every sequence, and row n of one, in row-major order, meets row n of the other. A token without
+    a partner is supervised in neither. `response` need not match: what is computed from the states
+    that predict all response tokens needs views in which it does.
+
+    Attributes:
+        input_ids: [B, T].
+        attention_mask: [B, T], 1 at real tokens.
+        rows: [B, T] bool, the N states that predict supervised tokens.
+        response: [B, T] bool, the M states that predict any response token.
+        extra: further inputs of the base model, such as a picture's.
+
+    Raises:
+        ValueError: a mask has not the shape of the tokens.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    rows: Tensor
+    response: Tensor
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("attention_mask", "rows", "response"):
+            shape = getattr(self, name).shape
+            if shape != self.input_ids.shape:
+                raise ValueError(
+                    f"{name} must have the shape of input_ids, {tuple(self.input_ids.shape)}, "
+                    f"got {tuple(shape)}."
+                )
+
+    @classmethod
+    def of_rollouts(
+        cls,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        response: Tensor,
+        positions: Tensor | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> "View":
+        """The view of a model that reads prompts and responses as they were written.
+
+        Args:
+            input_ids: [B, T], whose last K columns are the responses, after at least one other.
+            attention_mask: [B, T].
+            response: [B, K] bool, true at response tokens.
+            positions: [B, K] bool, those that are supervised; all of them by default.
+            extra: see the attribute.
+        """
+        prompt_length = input_ids.shape[1] - response.shape[1]
+        written = predicting_rows(response, prompt_length)
+        rows = written if positions is None else predicting_rows(positions, prompt_length)
+        return cls(input_ids, attention_mask, rows, written, extra or {})
+
+    @classmethod
+    def of_texts(cls, input_ids: Tensor, attention_mask: Tensor | None = None) -> "View":
+        """The view of a model all of whose real states are read."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return cls(input_ids, mask, mask.bool(), mask.bool())
+
+    def to(self, device: torch.device | str) -> "View":
+        """The same view on a device; `extra` stays where it is."""
+        names = ("input_ids", "attention_mask", "rows", "response")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class Reading(NamedTuple):
     """What a forward pass left.
 
     Attributes:
-        states: [N, D] by layer at the supervised positions, or what the transform made of them.
-        last: [M, D] after the final norm at all response tokens, if asked for.
+        states: [N, D] by layer at the view's `rows`, or what the transform made of them.
+        last: [M, D] after the final norm at the view's `response`, if asked for.
     """
 
     states: MutableMapping[int, Tensor]
@@ -33,82 +103,93 @@ class Reading(NamedTuple):
 
 def read(
     model: nn.Module,
-    batch: MicroBatch,
+    view: View,
     layers: Sequence[int],
     *,
     last: bool = False,
     transform: Transform | None = None,
-    forward: Callable[..., Any] = base_forward,
+    forward: Callable[..., Any] | None = None,
 ) -> Reading:
-    """Run a model's base over a micro-batch and keep rows of its states.
+    """Run a model's base over a view and keep rows of its states.
 
     Args:
         model: not wrapped for distribution.
-        batch: what it reads.
-        layers: whose rows at the supervised positions are kept; may be empty.
-        last: also keep the last layer's rows at all response tokens.
+        view: what it reads.
+        layers: whose `rows` are kept; may be empty.
+        last: also keep the last layer's `response` rows.
         transform: see `oprd.core.capture.capture_states`; for `layers` alone.
-        forward: runs the model; called as `base_forward` is.
+        forward: runs the model, by default `base_forward`; called as that is.
     """
     states: MutableMapping[int, Tensor] = {}
     final: MutableMapping[int, Tensor] = {}
     # Closed before backward: gradient checkpointing runs the forward pass again.
     with ExitStack() as captures:
         if layers:
-            rows = batch.predicting(batch.positions)
-            states = captures.enter_context(capture_states(model, layers, rows, transform))
+            states = captures.enter_context(capture_states(model, layers, view.rows, transform))
         if last:
-            rows = batch.predicting(batch.response)
-            final = captures.enter_context(capture_states(model, "last", rows))
-        forward(model, batch.input_ids, batch.attention_mask, **batch.extra)
+            final = captures.enter_context(capture_states(model, "last", view.response))
+        (forward or base_forward)(model, view.input_ids, view.attention_mask, **view.extra)
     return Reading(states, *final.values())
 
 
-class TeacherReader:
-    """The frozen teacher as it reads rollouts, wherever its weights are.
+def predicting_rows(positions: Tensor, prompt_length: int) -> Tensor:
+    """Rows of the states that predict the selected response tokens.
 
     Args:
-        model: the prepared teacher; None where it is an adapter on the student's own base.
-        accelerator: what prepared it.
-        redirect: TRL's forward redirection, through which sharded weights are materialised.
+        positions: [B, K], true at supervised response tokens.
+        prompt_length: columns of the padded prompt, at least 1.
+
+    Returns:
+        [B, T] bool over prompt and response; response token t is predicted one column before it.
     """
+    rows = positions.new_zeros(len(positions), prompt_length + positions.shape[1])
+    rows[:, prompt_length - 1 : -1] = positions
+    return rows
 
-    def __init__(
-        self, model: nn.Module | None, accelerator: Accelerator, redirect: Callable[..., Any]
-    ) -> None:
-        self._wrapper = model
-        self._model = None if model is None else accelerator.unwrap_model(model)
-        self._redirect = redirect
 
-    def read(
-        self,
-        student: nn.Module,
-        batch: MicroBatch,
-        layers: Sequence[int],
-        *,
-        last: bool = False,
-        transform: Transform | None = None,
-    ) -> Reading:
-        """The teacher's rows of a micro-batch; the caller turns gradients off.
+def position_ids(attention_mask: Tensor) -> Tensor:
+    """Positions [B, T] counted from each sequence's first real token; 0 at padding before it.
 
-        Args:
-            student: not wrapped, for a teacher on its base.
-            batch: what it reads.
-            layers: teacher layers, see `read`.
-            last: see `read`.
-            transform: see `read`.
-        """
-        if self._wrapper is None or self._model is None:
-            with teacher_adapter_active(student):
-                return read(student, batch, layers, last=last, transform=transform)
-        self._wrapper.eval()
-        return read(
-            self._model, batch, layers, last=last, transform=transform, forward=self._forward
-        )
+    Without them a model counts from the first column, so that left padding would shift its states.
+    """
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
-    def head(self, student: nn.Module) -> LMHead:
-        """The teacher's LM head, without a graph."""
-        return whole(lm_head(student if self._model is None else self._model))
 
-    def _forward(self, model: nn.Module, *inputs: Tensor, **extra: Any) -> Any:
-        return self._redirect(self._wrapper, model, partial(base_forward, model), *inputs, **extra)
+def base_forward(
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    cache: Cache | None = None,
+    **inputs: Any,
+) -> BaseModelOutput:
+    """Run the base model: the LM head is not called and no logits exist.
+
+    Args:
+        model: a causal language model, with or without PEFT, not wrapped for distribution.
+        input_ids: [B, T], or the last columns of it where the cache holds those before.
+        attention_mask: [B, T], 1 at real tokens.
+        cache: keys and values, which the model reads and adds to.
+        inputs: further inputs of the base model, such as a picture's.
+    """
+    base = _base(model)
+    # Models that read pictures work out positions of more dimensions from them.
+    if not inputs and "position_ids" in inspect.signature(base.forward).parameters:
+        inputs["position_ids"] = position_ids(attention_mask)[:, -input_ids.shape[1] :]
+    if cache is not None:
+        inputs["past_key_values"] = cache
+    return base(
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=cache is not None, **inputs
+    )
+
+
+def context_length(config: Any) -> int | None:
+    """The longest sequence that a model of this configuration reads, None where it has no limit."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
+def _base(model: Any) -> nn.Module:
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    return model.base_model

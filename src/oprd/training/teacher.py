@@ -4,22 +4,27 @@ A teacher that is an adapter on the base of a student that trains an adapter its
 that base. Where the base trains, the teacher gets its own, with the adapter merged in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_peft_available
 from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import create_model_from_path
 
+from oprd.core.capture import Transform
+from oprd.core.head import LMHead
 from oprd.training.config import OPRDConfig
+from oprd.training.heads import lm_head, whole
+from oprd.training.reading import Reading, View, base_forward, read
 from oprd.training.tokenizers import find_tokenizer
 
 TEACHER_ADAPTER = "oprd_teacher"
@@ -197,6 +202,56 @@ def teacher_adapter_active(student: nn.Module) -> Iterator[None]:
             layer._active_adapter = adapter
         for module, mode in zip(modules, training, strict=True):
             module.training = mode
+
+
+class TeacherReader:
+    """The frozen teacher as it reads rollouts, wherever its weights are.
+
+    Args:
+        model: the prepared teacher; None where it is an adapter on the student's own base.
+        accelerator: what prepared it.
+        redirect: TRL's forward redirection, through which sharded weights are materialised.
+    """
+
+    def __init__(
+        self, model: nn.Module | None, accelerator: Accelerator, redirect: Callable[..., Any]
+    ) -> None:
+        self._wrapper = model
+        self._model = None if model is None else accelerator.unwrap_model(model)
+        self._redirect = redirect
+
+    def read(
+        self,
+        student: nn.Module,
+        view: View,
+        layers: Sequence[int],
+        *,
+        last: bool = False,
+        transform: Transform | None = None,
+    ) -> Reading:
+        """The teacher's rows of a view; the caller turns gradients off.
+
+        Args:
+            student: not wrapped, for a teacher on its base.
+            view: what it reads.
+            layers: teacher layers, see `read`.
+            last: see `read`.
+            transform: see `read`.
+        """
+        if self._wrapper is None or self._model is None:
+            with teacher_adapter_active(student):
+                return read(student, view, layers, last=last, transform=transform)
+        self._wrapper.eval()
+        return read(
+            self._model, view, layers, last=last, transform=transform, forward=self._forward
+        )
+
+    def head(self, student: nn.Module) -> LMHead:
+        """The teacher's LM head, without a graph."""
+        return whole(lm_head(student if self._model is None else self._model))
+
+    def _forward(self, model: nn.Module, *inputs: Tensor, **extra: Any) -> Any:
+        return self._redirect(self._wrapper, model, partial(base_forward, model), *inputs, **extra)
 
 
 def without_teacher_adapter(student: nn.Module) -> AbstractContextManager[None]:

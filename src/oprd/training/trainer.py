@@ -32,12 +32,13 @@ from oprd.training.bridge.obtain import load_bridges
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.config import OPRDConfig
 from oprd.training.metrics import StepStatistics, drift_sums
-from oprd.training.reading import Reading, TeacherReader
+from oprd.training.reading import Reading
 from oprd.training.rollouts import check_streaming
 from oprd.training.staged import StagedTrainer
 from oprd.training.stopwatch import cost_metrics
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teacher import (
+    TeacherReader,
     TeacherSource,
     obtain_teacher,
     prepare_teacher,
@@ -233,7 +234,9 @@ class OPRDTrainer(StagedTrainer):
             projected = self._update.teacher_transform
             kept = (
                 needs,
-                self._teacher.read(student, batch, layers, last=needs.last, transform=projected),
+                self._teacher.read(
+                    student, batch.view, layers, last=needs.last, transform=projected
+                ),
             )
         if self.student.training and self.args.keep_teacher_states and not self._last_use:
             inputs["teacher_reading"] = kept

@@ -162,11 +162,11 @@ class Update:
         compared = self._comparing(comparison) if comparison is not None else None
         last = needs.last or needs.drift
         if self._args.prefix_gradients or not torch.is_grad_enabled():
-            student_read = read(student, batch, layers, last=last, transform=compared)
+            student_read = read(student, batch.view, layers, last=last, transform=compared)
         else:
-            window = supervised_window(batch, self._args)
+            window = supervised_window(batch.view, self._args)
             student_read = read_windowed(
-                student, batch, layers, window, last=last, transform=compared
+                student, batch.view, layers, window, last=last, transform=compared
             )
         terms: list[Term] = []
         sums = {"positions": batch.positions.sum(), "supervised": batch.positions.sum()}

@@ -24,9 +24,7 @@ from transformers.cache_utils import (
 )
 
 from oprd.core.capture import Transform, blocks, capture_states, decoder, num_layers
-from oprd.training.batch import MicroBatch
-from oprd.training.forward import base_forward
-from oprd.training.reading import Reading, read
+from oprd.training.reading import Reading, View, base_forward, read
 from oprd.training.windows import Windows, join_rows
 
 # Rotary embeddings whose angles for a token depend on the tokens after it.
@@ -35,7 +33,7 @@ LENGTH_DEPENDENT_ROPES = {"dynamic", "longrope"}
 
 def read_windowed(
     model: nn.Module,
-    batch: MicroBatch,
+    view: View,
     layers: Sequence[int],
     window: Tensor,
     *,
@@ -48,7 +46,7 @@ def read_windowed(
 
     Args:
         model: the student, not wrapped for distribution.
-        batch: what it reads.
+        view: what it reads.
         layers: see `read`.
         window: [B, T] bool. Its first row in a sequence is where the window starts: at or before
             the sequence's first supervised row.
@@ -59,15 +57,14 @@ def read_windowed(
         ValueError: the batch is not of text alone, or the model does not keep the prefix's keys and
             values in a cache, or does not read them from it.
     """
-    if batch.extra:
+    if view.extra:
         raise ValueError(
-            f"a batch has {', '.join(batch.extra)}, and prefix_gradients=False is for text alone: "
+            f"a batch has {', '.join(view.extra)}, and prefix_gradients=False is for text alone: "
             "set prefix_gradients=True."
         )
-    compared, response = batch.predicting(batch.positions), batch.predicting(batch.response)
-    kept = response if last else compared
-    windows = Windows.of(batch.input_ids, batch.attention_mask, window, kept)
-    parts = windows.split(response)
+    kept = view.response if last else view.rows
+    windows = Windows.of(view.input_ids, view.attention_mask, window, kept)
+    parts = windows.split(view.response)
     states: MutableMapping[int, Tensor] = {}
     before: MutableMapping[int, Tensor] = {}
     after: MutableMapping[int, Tensor] = {}
@@ -78,7 +75,7 @@ def read_windowed(
     # Closed before backward: gradient checkpointing runs the forward pass again.
     with ExitStack() as captures:
         if layers:
-            rows = windows.split(compared)[1]
+            rows = windows.split(view.rows)[1]
             states = captures.enter_context(capture_states(model, layers, rows, transform))
         if last:
             after = captures.enter_context(capture_states(model, "last", parts[1]))
@@ -198,18 +195,16 @@ def check_windows(model: Any) -> None:
     if any(parameter.is_meta or parameter.numel() == 0 for parameter in model.parameters()):
         return
     ids = torch.arange(24, device=model.device).view(2, 12) % text.vocab_size
-    attention_mask, positions = torch.ones_like(ids), torch.zeros_like(ids[:, 1:]).bool()
+    attention_mask, rows = torch.ones_like(ids), torch.zeros_like(ids).bool()
     attention_mask[0, :3] = 0
-    positions[0, 5:8] = positions[1, 9] = True
-    none = torch.zeros(())
-    batch = MicroBatch(ids, attention_mask, ids[:, 1:], positions, positions, none, none)
-    layers, window = range(1, num_layers(model) + 1), batch.predicting(positions)
+    rows[0, 5:8] = rows[1, 9] = True
+    view, layers = View(ids, attention_mask, rows, rows), range(1, num_layers(model) + 1)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            whole = read(model, batch, layers).states
-            states = read_windowed(model, batch, layers, window).states
+            whole = read(model, view, layers).states
+            states = read_windowed(model, view, layers, rows).states
     except Exception as error:  # whatever a model does that has no such cache
         raise ValueError(_refusal(model, str(error) or type(error).__name__)) from error
     finally:

@@ -6,21 +6,22 @@ import torch
 from oprd.core.bridge import BridgeFitter
 from oprd.training.bridge import gradients
 from oprd.training.bridge.gradients import output_gradients
+from oprd.training.reading import View
 from tests import tiny
 
 LAYERS = (1, 3)
 
 
-def inputs():
+def view():
     ids, mask = tiny.batch((6, 9), seed=3)
     rows = mask.bool()
     rows[:, -1] = rows[0, :5] = False
-    return ids, mask, rows
+    return View(ids, mask, rows, rows)
 
 
 def draw(model, **options):
     generator = torch.Generator().manual_seed(5)
-    return output_gradients(model, LAYERS, *inputs(), generator, **options)
+    return output_gradients(model, LAYERS, view(), generator, **options)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt2"])
@@ -36,7 +37,7 @@ def test_they_are_those_of_the_sampled_tokens_log_probability(architecture, monk
 
     monkeypatch.setattr(torch, "searchsorted", recorded)
     states, found = draw(model)
-    ids, mask, rows = inputs()
+    ids, mask, rows = view().input_ids, view().attention_mask, view().rows
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     output = model(
         input_ids=ids, attention_mask=mask, position_ids=positions, output_hidden_states=True

@@ -5,7 +5,7 @@
 drawn once at each position t that is read. E[g gᵀ] weighs a direction of h by what it changes in
 the teacher's distributions.
 
-Letters: B sequences, T tokens, N rows, V vocabulary, D width.
+Letters: N rows, V vocabulary, D width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,14 @@ from torch import Tensor
 from oprd.core.capture import capture_states, num_layers
 from oprd.core.head import LMHead, chunks
 from oprd.core.positions import gather_rows, row_index
-from oprd.training.forward import base_forward
 from oprd.training.heads import lm_head
+from oprd.training.reading import View, base_forward
 
 
 def output_gradients(
     teacher: Any,
     layers: Sequence[int],
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    rows: Tensor,
+    view: View,
     generator: torch.Generator,
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """States [N, D] and gradients [N, D] by layer.
@@ -35,23 +33,22 @@ def output_gradients(
     Args:
         teacher: a causal language model, whose weights are left alone.
         layers: which are read.
-        input_ids: [B, T].
-        attention_mask: [B, T], 1 at real tokens.
-        rows: [B, T] bool, the positions that are read, and at which y is drawn.
+        view: what it reads; its rows are those that are read, and at which y is drawn.
         generator: of the draws, on the CPU.
 
     Raises:
         ValueError: the teacher's LM head cannot be read.
     """
     last = num_layers(teacher)
-    device = teacher.device
-    index = row_index(rows.to(device))
+    view = view.to(teacher.device)
+    index = row_index(view.rows)
     with torch.enable_grad(), _differentiable_inputs(teacher):
+        # Whole states, not their rows: the gradient goes through what the next block reads.
         with capture_states(teacher, sorted({*layers, last})) as states:
-            base_forward(teacher, input_ids.to(device), attention_mask.to(device))
-        read = gather_rows(states[last], index)
-        at_last = _head_gradients(lm_head(teacher).detach(), read.detach(), generator)
-        gradients = torch.autograd.grad(read, [states[layer] for layer in layers], at_last)
+            base_forward(teacher, view.input_ids, view.attention_mask)
+        read_at = gather_rows(states[last], index)
+        at_last = _head_gradients(lm_head(teacher).detach(), read_at.detach(), generator)
+        gradients = torch.autograd.grad(read_at, [states[layer] for layer in layers], at_last)
     return (
         {layer: gather_rows(states[layer].detach(), index) for layer in layers},
         {

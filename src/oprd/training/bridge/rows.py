@@ -1,6 +1,6 @@
 """Both models' states at the supervised positions of rollouts: bases only, no LM head is called.
 
-Letters: B sequences, P prompt tokens, K response tokens, T all tokens, N rows, D width.
+Letters: B sequences, N rows, D width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,11 @@ from transformers import PreTrainedModel
 
 from oprd.core.bridge import BridgeFitter
 from oprd.core.bridge.statistics import NonFiniteRowError
-from oprd.core.capture import capture_states
 from oprd.core.layers import LayerPair
 from oprd.evaluation.generate import evaluation_mode, left_pad
 from oprd.training.bridge.gradients import output_gradients
 from oprd.training.bridge.selection import Selection
-from oprd.training.forward import base_forward, predicting_rows
+from oprd.training.reading import View, read
 
 
 class PairedRows(NamedTuple):
@@ -65,26 +64,19 @@ class RowReader:
 
     def __call__(self, batch: Sequence[Selection]) -> PairedRows:
         """The rows of a batch, sequence by sequence, in the models' dtypes."""
-        input_ids, attention_mask, rows = _inputs(batch)
+        view = _view(batch)
 
-        def read(model: Any, layers: Sequence[int]) -> dict[int, Tensor]:
-            inputs = (tensor.to(model.device) for tensor in (input_ids, attention_mask))
-            kept = rows.to(model.device)
-            with (
-                torch.no_grad(),
-                evaluation_mode(model),
-                capture_states(model, layers, kept) as states,
-            ):
-                base_forward(model, *inputs)
-            return dict(states)
+        def rows_of(model: Any, layers: Sequence[int]) -> dict[int, Tensor]:
+            with torch.no_grad(), evaluation_mode(model):
+                return dict(read(model, view.to(model.device), layers).states)
 
-        student = read(self._student, self._student_layers)
+        student = rows_of(self._student, self._student_layers)
         if self._gradient_seed is None:
-            return PairedRows(student, read(self._teacher, self._teacher_layers), None)
+            return PairedRows(student, rows_of(self._teacher, self._teacher_layers), None)
         with evaluation_mode(self._teacher):
             generator = torch.Generator().manual_seed(self._gradient_seed + batch[0].rollout.prompt)
             teacher, gradients = output_gradients(
-                self._teacher, self._teacher_layers, input_ids, attention_mask, rows, generator
+                self._teacher, self._teacher_layers, view, generator
             )
         return PairedRows(student, teacher, gradients)
 
@@ -117,13 +109,16 @@ def update(fitter: BridgeFitter, rows: PairedRows, batch: Sequence[Selection]) -
         fitter.update(rows.student, rows.teacher, teacher_gradients=rows.gradients)
 
 
-def _inputs(batch: Sequence[Selection]) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, attention mask and predicting rows, each [B, P + K]."""
+def _view(batch: Sequence[Selection]) -> View:
+    """What both models read, on the CPU."""
     prompts = left_pad([selection.rollout.prompt_ids for selection in batch], 0)
     responses = [torch.tensor(selection.rollout.completion_ids) for selection in batch]
     masks = [torch.ones_like(ids) for ids in responses]
     positions = pad_sequence([selection.positions for selection in batch], batch_first=True)
-    input_ids = [prompts["input_ids"], pad_sequence(responses, batch_first=True)]
-    attention_mask = [prompts["attention_mask"], pad_sequence(masks, batch_first=True)]
-    rows = predicting_rows(positions, prompts["input_ids"].shape[1])
-    return torch.cat(input_ids, dim=1), torch.cat(attention_mask, dim=1), rows
+    written = pad_sequence(masks, batch_first=True)
+    return View.of_rollouts(
+        torch.cat([prompts["input_ids"], pad_sequence(responses, batch_first=True)], dim=1),
+        torch.cat([prompts["attention_mask"], written], dim=1),
+        written.bool(),
+        positions,
+    )
