@@ -20,9 +20,9 @@ from transformers import (
     GenerationConfig,
 )
 
-from oprd.evaluation.generate import Request, TransformersEngine, end_token_ids, render_prompt
-from oprd.evaluation.sampling import Sampling
 from oprd.evaluation.tasks import arithmetic
+from oprd.models.generate import Request, TransformersEngine, end_token_ids, render_prompt
+from oprd.models.sampling import Sampling
 
 # Tokens that one block of the continuous cache holds.
 PAGE = 256

@@ -21,10 +21,10 @@ from oprd.core.capture import num_layers
 from oprd.core.layers import pair_layers
 from oprd.core.reduction import supervised_count
 from oprd.core.representation import LayerComparison
-from oprd.evaluation.models import load_model
 from oprd.evaluation.tasks import arithmetic
-from oprd.training.reading import View, read
-from oprd.training.windowed import read_windowed
+from oprd.models.load import load_model
+from oprd.models.reading import View, read
+from oprd.models.windowed import read_windowed
 
 ROOT = Path(__file__).parents[1]
 SHARES = (1.0, 0.5, 0.25)

@@ -20,9 +20,9 @@ from oprd.core.layers import pair_layers, select_layers
 from oprd.core.objective import OutputKind, OutputLoss, Term, objective
 from oprd.core.reduction import LossSum
 from oprd.core.representation import LayerComparison
+from oprd.models.heads import lm_head
+from oprd.models.reading import read
 from oprd.training.batch import MicroBatch
-from oprd.training.heads import lm_head
-from oprd.training.reading import read
 
 
 class GradientMoments:

@@ -9,10 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from lab.models import END
 from lab.pairs import Pair
 from oprd import OPRDTrainer
-from oprd.evaluation.generate import TransformersEngine
-from oprd.evaluation.models import load_model
-from oprd.evaluation.sampling import Sampling
-from oprd.training.bridge.rollouts import RenderedPrompt, collect_rollouts
+from oprd.calibration.rollouts import RenderedPrompt, collect_rollouts
+from oprd.models.generate import TransformersEngine
+from oprd.models.load import load_model
+from oprd.models.sampling import Sampling
 
 # Whose responses a run is trained on; the student's at the start stay what they are.
 TEACHER, START, SOLUTIONS = "teacher", "start", "solutions"

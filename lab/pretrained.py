@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from lab.models import CACHE
 from lab.scores import Scores, scores
-from oprd.evaluation.models import load_model
+from oprd.models.load import load_model
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "recipes" / "demo"

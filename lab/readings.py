@@ -13,18 +13,18 @@ from lab.pairs import Pair
 from oprd.core.capture import num_layers
 from oprd.core.layers import select_layers
 from oprd.core.reduction import supervised_count
-from oprd.evaluation.generate import (
+from oprd.models.generate import (
     Request,
     TransformersEngine,
     evaluation_mode,
     left_pad,
     render_prompt,
 )
-from oprd.evaluation.models import load_model
-from oprd.evaluation.sampling import Sampling
-from oprd.evaluation.tasks.base import Prompt
+from oprd.models.load import load_model
+from oprd.models.prompt import Prompt
+from oprd.models.reading import read
+from oprd.models.sampling import Sampling
 from oprd.training.batch import MicroBatch
-from oprd.training.reading import read
 
 # The seed of a rollout is that of a sample of this "task".
 SEED_NAME = "readings"

@@ -13,7 +13,7 @@ from scipy import stats
 from lab.pairs import PAIRS
 from lab.runs import Run
 from oprd.analysis.machine import machine
-from oprd.training.callbacks import versions
+from oprd.runs.record import versions
 
 RESULTS = Path(__file__).parent / "results"
 _NUMBERS = re.compile(r"\[[\d\s.,eE+-]*\]")

@@ -23,7 +23,7 @@ from lab.quiet import quieten
 from lab.scores import Scores, samples, scores
 from lab.variants import ConsumedStatesTrainer, write_layer_scales
 from oprd import OPRDConfig, OPRDTrainer
-from oprd.reports.curves import read_metrics
+from oprd.runs.metrics import read_metrics
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "loss_top_k": 4}

@@ -19,7 +19,7 @@ from lab.threads import threads
 from oprd.analysis.cost import measure_cost
 from oprd.analysis.setup import Setup
 from oprd.reports.cost import MIB
-from oprd.training.callbacks import versions
+from oprd.runs.record import versions
 
 OPD = ("sampled", "topk", "naive_sampled", "naive_topk", "trl")
 # Of a vocabulary of 15 tokens there is no top-16.

@@ -25,7 +25,7 @@ from lab.runs import Run
 from lab.students import PAIR, students, taught
 from oprd.core.capture import decoder
 from oprd.core.objective import OutputLoss
-from oprd.training.heads import lm_head
+from oprd.models.heads import lm_head
 
 # Of a state's mean norm: small enough for losses to be quadratic in it.
 SIZE = 1e-3

@@ -12,10 +12,10 @@ from lab.items.item import Item
 from lab.pairs import PAIRS, Pair
 from lab.results import result_file, short, write
 from lab.runs import PROBLEMS_SEED, RANK
-from oprd.evaluation.sampling import Sampling
+from oprd.calibration.bridge.fit import FitSettings, fit_bridge
+from oprd.calibration.models import FitModels
+from oprd.models.sampling import Sampling
 from oprd.reports.bridge import plot_bridge
-from oprd.training.bridge.fit import FitSettings, fit_bridge
-from oprd.training.bridge.models import FitModels
 
 BATCH_SIZE = 64
 

@@ -11,7 +11,7 @@ from oprd.analysis.memory import transient_bytes
 from oprd.analysis.setup import Models, Scene, Setup
 from oprd.analysis.shapes import SHAPES, random_model
 from oprd.analysis.updates import OBJECTIVES
-from oprd.training.reading import read
+from oprd.models.reading import read
 from tests import tiny
 
 SMALL = Setup(

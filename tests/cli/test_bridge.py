@@ -5,11 +5,11 @@ import pytest
 from transformers.utils import logging
 from typer.testing import CliRunner
 
+from oprd.calibration.identity import drawn_rollouts, model_identity
 from oprd.cli.main import app
 from oprd.core.bridge import Bridge
-from oprd.training.bridge.provenance import drawn_rollouts, model_identity
 from tests import tiny
-from tests.training.bridge.pairs import student, teacher
+from tests.calibration.pairs import student, teacher
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_fit_leaves_bridge_rollouts_and_report(folder: Path):
 def test_a_second_fit_reads_the_rollouts_of_the_first(folder: Path, monkeypatch):
     assert fit(folder).exit_code == 0
     monkeypatch.setattr(
-        "oprd.evaluation.generate.TransformersEngine._batch",
+        "oprd.models.generate.TransformersEngine._batch",
         lambda *_: pytest.fail("a rollout was written"),
     )
     rollouts = ("--rollouts", f"{folder}/out/rollouts.jsonl")

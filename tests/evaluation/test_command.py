@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from typer.testing import CliRunner
 
 from oprd.cli.main import app
-from oprd.evaluation.models import fingerprint, load_model
+from oprd.models.load import fingerprint, load_model
 from tests import tiny
 from tests.training import runs
 
@@ -47,11 +47,11 @@ def test_two_models_are_compared_and_a_second_run_draws_nothing(
     assert [e["obtained"] for e in results["evaluations"]] == [6, 6]
     assert "| Avg@2 |" in (tmp_path / "results.md").read_text()
 
-    monkeypatch.setattr("oprd.evaluation.generate.TransformersEngine._batch", None)
+    monkeypatch.setattr("oprd.models.generate.TransformersEngine._batch", None)
     run(*settings(models, tmp_path))
     assert json.loads((tmp_path / "results.json").read_text()) == results
 
-    monkeypatch.setattr("oprd.evaluation.models.open_engine", None)
+    monkeypatch.setattr("oprd.models.load.open_engine", None)
     assert "0 verdicts changed" in run(*settings(models, tmp_path), "--regrade")
     assert json.loads((tmp_path / "results.json").read_text()) == results
 
@@ -59,7 +59,7 @@ def test_two_models_are_compared_and_a_second_run_draws_nothing(
 def test_a_missing_model_is_found_out_before_the_first_is_evaluated(
     models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("oprd.evaluation.models.open_engine", None)
+    monkeypatch.setattr("oprd.models.load.open_engine", None)
     printed = run(*settings([models[0], "./no-model"], tmp_path), code=1)
     assert "'./no-model': there is no such folder" in printed
 
@@ -67,7 +67,7 @@ def test_a_missing_model_is_found_out_before_the_first_is_evaluated(
 def test_a_missing_scipy_is_found_out_before_the_first_is_evaluated(
     models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("oprd.evaluation.models.open_engine", None)
+    monkeypatch.setattr("oprd.models.load.open_engine", None)
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     assert r"pip install 'oprd[report]'" in run(*settings(models, tmp_path), code=1)
 

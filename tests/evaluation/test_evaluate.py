@@ -13,13 +13,13 @@ from oprd.evaluation.evaluate import (
     evaluate,
     evaluate_model,
 )
-from oprd.evaluation.generate import Request, Response, TransformersEngine
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.records import RecordFile
 from oprd.evaluation.regrade import grade_all, regrade
-from oprd.evaluation.sampling import Sampling
 from oprd.evaluation.tasks import arithmetic
 from oprd.evaluation.tasks.base import Task
+from oprd.models.generate import Request, Response, TransformersEngine
+from oprd.models.sampling import Sampling
 from tests import tiny
 from tests.evaluation.samples import evaluation
 

@@ -4,7 +4,7 @@ from lab import offpolicy as module
 from lab.models import make_tokenizer
 from lab.offpolicy import SOLUTIONS, START, TEACHER, OffPolicyTrainer, write_responses
 from lab.pairs import PAIRS
-from oprd.training.bridge.rollouts import Rollout
+from oprd.calibration.rollouts import Rollout
 
 PROBLEMS = [("1+2=", "1+2=3"), ("3+4=", "3+4=7")]
 

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from oprd.reports.curves import plot_curves, read_metrics
+from oprd.reports.curves import plot_curves
+from oprd.runs.metrics import read_metrics
 
 
 def test_a_picture_is_drawn_from_a_run_folder_alone(tmp_path):

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from oprd.evaluation.generate import Request, TransformersEngine
-from oprd.evaluation.sampling import Sampling
+from oprd.models.generate import Request, TransformersEngine
+from oprd.models.sampling import Sampling
 from oprd.training.task_evaluation import SharedEngine
 from tests import tiny
 

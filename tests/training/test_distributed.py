@@ -17,7 +17,7 @@ def launch(processes, module, *arguments):
         "--standalone",
         f"--nproc_per_node={processes}",
         "-m",
-        f"tests.training.{module}",
+        f"tests.{module}",
         *map(str, arguments),
     ]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
@@ -43,7 +43,9 @@ def steps(tmp_path_factory):
     found = {}
     for processes in (1, 2):
         folder = tmp_path_factory.mktemp(f"processes-{processes}")
-        done = launch(processes, "distributed_step", folder, 4 // processes, *STEPS.values())
+        done = launch(
+            processes, "training.distributed_step", folder, 4 // processes, *STEPS.values()
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         found[processes] = torch.load(folder / "results.pt", weights_only=True)
     return found
@@ -57,7 +59,7 @@ def test_two_processes_take_the_step_of_one(steps, options):
 
 
 def test_a_broken_teacher_in_one_process_stops_both(tmp_path):
-    done = launch(2, "distributed_step", tmp_path, 2, "broken=1")
+    done = launch(2, "training.distributed_step", tmp_path, 2, "broken=1")
     assert done.returncode != 0
     assert (
         done.stderr.count(
@@ -69,7 +71,7 @@ def test_a_broken_teacher_in_one_process_stops_both(tmp_path):
 
 
 def test_a_broken_gradient_in_one_process_stops_both(tmp_path):
-    done = launch(2, "distributed_step", tmp_path, 2, "nan_gradient=1")
+    done = launch(2, "training.distributed_step", tmp_path, 2, "nan_gradient=1")
     assert done.returncode != 0
     assert done.stderr.count("FloatingPointError: the gradient is not finite at step 1") == 2
 
@@ -77,5 +79,5 @@ def test_a_broken_gradient_in_one_process_stops_both(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"output_loss": "reverse_kl"}, {"prefix_gradients": False}])
 def test_two_processes_under_fsdp2_have_the_gradients_of_one(options):
-    done = launch(2, "fsdp2_gradients", json.dumps(options))
+    done = launch(2, "training.fsdp2_gradients", json.dumps(options))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -8,8 +8,9 @@ from peft import LoraConfig, get_peft_model
 
 from oprd.core.objective import OutputLoss
 from oprd.core.representation import representation_loss
-from oprd.training import matching, teacher, update
-from oprd.training.heads import lm_head
+from oprd.models import matching
+from oprd.models.heads import lm_head
+from oprd.training import teacher, update
 from tests import tiny
 from tests.training import runs
 from tests.training.runs import LORA, largest_difference, trainer, weights

@@ -248,7 +248,7 @@ def test_two_processes_draw_what_one_draws(tmp_path):
     found = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        done = launch(processes, "distributed_evaluation", folder)
+        done = launch(processes, "training.distributed_evaluation", folder)
         assert done.returncode == 0, done.stderr[-3000:]
         _, records = read_records(samples(folder, 1))
         found.append([(r.key, r.ids, r.status) for r in records])
@@ -260,5 +260,5 @@ def test_two_processes_draw_what_one_draws(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_draw_together_from_a_sharded_model():
-    done = launch(2, "fsdp2_evaluation")
+    done = launch(2, "training.fsdp2_evaluation")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from oprd.training.reading import View, predicting_rows
+from oprd.models.reading import View, predicting_rows
 from tests import tiny
 from tests.reference import representation as reference
 from tests.training import runs

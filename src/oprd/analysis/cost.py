@@ -22,7 +22,7 @@ from oprd.analysis.machine import machine
 from oprd.analysis.memory import FRESH_PROCESS, transient_bytes
 from oprd.analysis.setup import Models, Scene, Setup
 from oprd.analysis.updates import FLOOR, NAIVE_TOP, OBJECTIVES
-from oprd.training.callbacks import versions
+from oprd.runs.record import versions
 
 WARM_UP_ROUNDS = 1
 # What a sweep varies, and between which values unless others are asked for.

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from oprd.analysis.shapes import SHAPES, random_model
-from oprd.training.reading import context_length
+from oprd.models.reading import context_length
 
 SIZES = (
     "layers_count",

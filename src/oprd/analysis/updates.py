@@ -19,11 +19,11 @@ from oprd.core.bridge.bridge import PairFit
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
+from oprd.models.heads import lm_head
+from oprd.models.matching import check_widths, common_vocabulary, pair_models, same_width
+from oprd.models.reading import base_forward, read
 from oprd.training.batch import BatchCounts, MicroBatch, supervise
 from oprd.training.config import OPRDConfig
-from oprd.training.heads import lm_head
-from oprd.training.matching import check_widths, common_vocabulary, pair_models, same_width
-from oprd.training.reading import base_forward, read
 from oprd.training.update import Update
 
 Family = Literal["floor", "representation", "output", "naive", "trl"]

@@ -89,8 +89,9 @@ def _run(
     from transformers.utils import logging
 
     from oprd.analysis.cost import measure_cost, sweep_setups
+    from oprd.names import locate
     from oprd.reports.cost import plot_costs, print_costs
-    from oprd.training.sources import check_output_dir, locate
+    from oprd.runs.record import check_output_dir
 
     logging.disable_progress_bar()
     if threads is not None:

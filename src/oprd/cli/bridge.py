@@ -10,9 +10,9 @@ from oprd.cli.errors import one_sentence, setting_up
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from oprd.training.bridge.fit import BridgeFit, FitSettings
-    from oprd.training.bridge.models import FitModels
-    from oprd.training.bridge.rollouts import Rollout
+    from oprd.calibration.bridge.fit import BridgeFit, FitSettings
+    from oprd.calibration.models import FitModels
+    from oprd.calibration.rollouts import Rollout
 
 Student = Annotated[str, typer.Option("--student", help="Path or hub id of the student.")]
 Teacher = Annotated[str, typer.Option("--teacher", help="Path or hub id of the teacher.")]
@@ -102,8 +102,8 @@ def fit(
 
     Under `accelerate launch -m oprd bridge fit …` every process writes and reads its share.
     """
-    from oprd.evaluation.sampling import Sampling
-    from oprd.training.bridge.fit import FitSettings
+    from oprd.calibration.bridge.fit import FitSettings
+    from oprd.models.sampling import Sampling
     from oprd.training.values import parse_layers, parse_mapping
 
     settings = FitSettings(
@@ -146,7 +146,8 @@ def fit(
 
 def _check_names(student: str, teacher: str, output_dir: Path) -> Path:
     """The folder to write to, once it and both models' names can be used."""
-    from oprd.training.sources import check_output_dir, locate
+    from oprd.names import locate
+    from oprd.runs.record import check_output_dir
 
     folder = check_output_dir(str(output_dir))
     for name, what in ((student, "student"), (teacher, "teacher")):
@@ -156,7 +157,7 @@ def _check_names(student: str, teacher: str, output_dir: Path) -> Path:
 
 def _load(prompts: str | None, bad_rows: str, max_prompts: int, seed: int) -> "Dataset | None":
     """The prompts, if rollouts are to be written."""
-    from oprd.training.data import load_prompts
+    from oprd.prompts.load import load_prompts
 
     if prompts is None:
         return None
@@ -169,8 +170,8 @@ def _load_models(student: str, teacher: str, dtype: str, settings: "FitSettings"
     from accelerate import PartialState
     from transformers.utils import logging
 
-    from oprd.training.bridge.fit import check_fit
-    from oprd.training.bridge.models import FitModels
+    from oprd.calibration.bridge.fit import check_fit
+    from oprd.calibration.models import FitModels
 
     logging.disable_progress_bar()
     # Before models are loaded: it decides which device each process loads them to.
@@ -189,7 +190,7 @@ def _fit(
 ) -> None:
     from accelerate import PartialState
 
-    from oprd.training.bridge.fit import fit_bridge
+    from oprd.calibration.bridge.fit import fit_bridge
 
     fitted = fit_bridge(
         models.student,

@@ -24,10 +24,10 @@ from oprd.cli.tiny import ARCHITECTURES, byte_tokenizer, tiny_model
 from oprd.core.capture import capture_states, num_layers
 from oprd.core.layers import pair_layers, select_layers
 from oprd.core.representation import LayerComparison
-from oprd.training.callbacks import versions
+from oprd.models.heads import lm_head
+from oprd.models.reading import View, base_forward, read
+from oprd.runs.record import versions
 from oprd.training.config import OPRDConfig
-from oprd.training.heads import lm_head
-from oprd.training.reading import View, base_forward, read
 from oprd.training.trainer import OPRDTrainer
 
 ROWS, TOKENS = 2, 16

@@ -10,9 +10,9 @@ from oprd.cli.errors import setting_up
 
 if TYPE_CHECKING:
     from oprd.evaluation.evaluate import Evaluation
-    from oprd.evaluation.run_folder import ModelSource
-    from oprd.evaluation.sampling import Sampling
     from oprd.evaluation.tasks.base import Task
+    from oprd.models.sampling import Sampling
+    from oprd.runs.record import ModelSource
 
 Tasks = Annotated[
     list[str],
@@ -87,13 +87,12 @@ def evaluate(
 ) -> None:
     """Evaluate models, those of --model and of --run, and compare them problem by problem."""
     with setting_up():
-        from oprd.evaluation.extras import require
-        from oprd.evaluation.models import resolve_model
         from oprd.evaluation.records import sample_file
-        from oprd.evaluation.run_folder import ModelSource
-        from oprd.evaluation.sampling import Sampling
         from oprd.evaluation.tasks.load import load_task
-        from oprd.training.sources import check_output_dir
+        from oprd.extras import require
+        from oprd.models.load import resolve_model
+        from oprd.models.sampling import Sampling
+        from oprd.runs.record import ModelSource, check_output_dir
 
         _check_choice("--engine", engine, "transformers", "vllm")
         _check_choice("--bad_rows", bad_rows, "error", "skip")
@@ -124,7 +123,7 @@ def evaluate(
 
 
 def _models_of_run(run: Path, dtype: str) -> "list[ModelSource]":
-    from oprd.evaluation.run_folder import models_of_run
+    from oprd.runs.record import models_of_run
 
     models = models_of_run(run)
     return models if dtype == "auto" else [replace(model, dtype=dtype) for model in models]
@@ -155,7 +154,7 @@ def _draw(
 ) -> "list[Evaluation]":
     """One model on every task; the model is released when this returns."""
     from oprd.evaluation.evaluate import evaluate
-    from oprd.evaluation.models import open_engine
+    from oprd.models.load import open_engine
 
     with setting_up():
         opened, identity = open_engine(

@@ -11,11 +11,11 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import setting_up
+from oprd.names import locate
+from oprd.prompts.load import load_prompts
+from oprd.runs.checkpoints import find_checkpoint
+from oprd.runs.record import BEST, check_output_dir, read_best
 from oprd.training.config import OPRDConfig
-from oprd.training.data import load_prompts
-from oprd.training.resume import find_checkpoint
-from oprd.training.sources import check_output_dir, locate
-from oprd.training.task_evaluation import BEST, read_best
 from oprd.training.trainer import OPRDTrainer
 
 

@@ -10,23 +10,23 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from oprd.evaluation.generate import (
+from oprd.evaluation.grading import Grade
+from oprd.evaluation.intervals import Comparison, compare
+from oprd.evaluation.metrics import average_at_n
+from oprd.evaluation.records import Record, RecordFile, final_grade, read_records
+from oprd.evaluation.regrade import grade_all
+from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
+from oprd.evaluation.tasks.base import Task, problems_hash
+from oprd.models.generate import (
     Engine,
     Request,
     Response,
     TransformersEngine,
     render_prompt,
 )
-from oprd.evaluation.grading import Grade
-from oprd.evaluation.intervals import Comparison, compare
-from oprd.evaluation.metrics import average_at_n
-from oprd.evaluation.models import identify, open_engine
-from oprd.evaluation.progress import progress_bar
-from oprd.evaluation.records import Record, RecordFile, final_grade, read_records
-from oprd.evaluation.regrade import grade_all
-from oprd.evaluation.sampling import Sampling
-from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
-from oprd.evaluation.tasks.base import Task, problems_hash
+from oprd.models.load import identify, open_engine
+from oprd.models.sampling import Sampling
+from oprd.runs.progress import progress_bar
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oprd.evaluation.extras import require
+from oprd.extras import require
 
 CONFIDENCE = 0.95
 RESAMPLES = 9_999

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from oprd.evaluation.grading import Grade, Status
-from oprd.evaluation.rowfile import RowFile, parse_rows, rewrite_rows
+from oprd.runs.rowfile import RowFile, parse_rows, rewrite_rows
 
 
 @dataclass(frozen=True)

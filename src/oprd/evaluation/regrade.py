@@ -8,8 +8,8 @@ from pathlib import Path
 
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.records import final_grade, read_records, rewrite_records
-from oprd.evaluation.rowfile import locked
 from oprd.evaluation.tasks.base import Problem, Task, problems_hash
+from oprd.runs.rowfile import locked
 
 THREADS = 4
 # Wall time for any grader. math-verify has its own, shorter limit and is killed at it; a Python

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast
 
-from oprd.evaluation.extras import require
+from oprd.extras import require
 
 Status = Literal[
     "correct", "wrong", "no_box", "unterminated", "parse_error", "timeout", "empty", "truncated"

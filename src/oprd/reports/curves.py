@@ -1,8 +1,9 @@
 """A run's curves as one picture, from its metrics file."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from oprd.runs.metrics import read_metrics
 
 PANELS = (
     ("loss", "representation loss"),
@@ -10,18 +11,6 @@ PANELS = (
     ("completions/mean_length", "response length (tokens)"),
     ("grad_norm", "gradient norm before clipping"),
 )
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run folder's `metrics.jsonl`.
-
-    Raises:
-        FileNotFoundError: the folder holds none.
-    """
-    file = run / "metrics.jsonl"
-    if not file.is_file():
-        raise FileNotFoundError(f"{run} is not a run folder: it holds no metrics.jsonl.")
-    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def plot_curves(run: Path, output: Path) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from oprd.core.positions import PositionSpec, select_positions
 from oprd.core.reduction import Reduction, supervised_count
+from oprd.models.reading import View
 from oprd.training.config import OPRDConfig
-from oprd.training.reading import View
 
 # Keys of a TRL batch that are inputs of a multimodal base model.
 MULTIMODAL_KEYS = (

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from trl.trainer.distillation_trainer import DistillationTrainer
 from trl.trainer.utils import RepeatSampler
 
+from oprd.prompts.lengths import check_prompt_lengths, context_limits, prompt_problem
 from oprd.training.batch import BatchCounts, supervise
 from oprd.training.config import OPRDConfig
-from oprd.training.prompts import check_prompt_lengths, context_limits, prompt_problem
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.stopwatch import Stopwatch
 

@@ -7,11 +7,11 @@ from accelerate.logging import get_logger
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from oprd.calibration.models import FitModels
 from oprd.core.bridge import Bridge
 from oprd.core.layers import LayerPair
-from oprd.training.bridge.models import FitModels
-from oprd.training.bridge.obtain import bridge_facts, check_can_fit, obtain_spaces
-from oprd.training.matching import gradient_reaches_all, pair_models
+from oprd.models.matching import gradient_reaches_all, pair_models
+from oprd.training.bridges import bridge_facts, check_can_fit, obtain_spaces
 from oprd.training.plan import stage_scheduler
 from oprd.training.rollouts import RolloutTrainer
 from oprd.training.update import Update

@@ -28,19 +28,19 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.distillation_trainer import DistillationTrainer
 
 from oprd.evaluation.evaluate import evaluate
-from oprd.evaluation.extras import require
-from oprd.evaluation.generate import Request, Response, TransformersEngine
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.metrics import accuracy_names
 from oprd.evaluation.records import sample_file
-from oprd.evaluation.sampling import Sampling
 from oprd.evaluation.tasks.base import Task, prompt_text
 from oprd.evaluation.tasks.load import load_task
+from oprd.extras import require
+from oprd.models.generate import Request, Response, TransformersEngine
+from oprd.models.sampling import Sampling
+from oprd.runs.record import BEST, BEST_RECORD, read_best
 from oprd.training.config import OPRDConfig
 
-# Within the run folder: the samples by step, and the best student.
-SAMPLES, BEST = "evaluations", "best"
-RECORD = "best.json"
+# Within the run folder: the samples by step.
+SAMPLES = "evaluations"
 
 logger = get_logger(__name__)
 
@@ -175,7 +175,7 @@ class TaskEvaluation(TrainerCallback):
         best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
         self._trainer.save_model(str(partial), _internal_call=True)
         if self._accelerator.is_main_process:
-            (partial / RECORD).write_text(json.dumps(record) + "\n")
+            (partial / BEST_RECORD).write_text(json.dumps(record) + "\n")
             shutil.rmtree(old, ignore_errors=True)
             if best.exists():
                 best.rename(old)
@@ -219,12 +219,6 @@ class SharedEngine:
             mine = together[rank::processes]
             (drawn,) = self._engine.generate(mine or together[:1], sampling)
             yield gather_object(drawn if mine else [])
-
-
-def read_best(run: Path) -> dict[str, Any] | None:
-    """`figure`, `value` and `step` of the best student that a run kept, None where it kept none."""
-    record = run / BEST / RECORD
-    return json.loads(record.read_text()) if record.is_file() else None
 
 
 def ungraded(task: Task) -> Task:

@@ -22,10 +22,10 @@ from trl.trainer.utils import create_model_from_path
 
 from oprd.core.capture import Transform
 from oprd.core.head import LMHead
+from oprd.models.heads import lm_head, whole
+from oprd.models.reading import Reading, View, base_forward, read
+from oprd.models.tokenizers import find_tokenizer
 from oprd.training.config import OPRDConfig
-from oprd.training.heads import lm_head, whole
-from oprd.training.reading import Reading, View, base_forward, read
-from oprd.training.tokenizers import find_tokenizer
 
 TEACHER_ADAPTER = "oprd_teacher"
 

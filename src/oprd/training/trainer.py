@@ -25,14 +25,15 @@ from transformers import (
 )
 from trl.trainer.utils import get_config_model_id
 
+from oprd.calibration.models import FitModels
 from oprd.core.capture import num_layers
+from oprd.models.reading import Reading
+from oprd.models.tokenizers import check_tokenizers
 from oprd.training.batch import MicroBatch
-from oprd.training.bridge.models import FitModels
-from oprd.training.bridge.obtain import load_bridges
+from oprd.training.bridges import load_bridges
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.config import OPRDConfig
 from oprd.training.metrics import StepStatistics, drift_sums
-from oprd.training.reading import Reading
 from oprd.training.rollouts import check_streaming
 from oprd.training.staged import StagedTrainer
 from oprd.training.stopwatch import cost_metrics
@@ -45,7 +46,6 @@ from oprd.training.teacher import (
     teacher_tokenizer,
     without_teacher_adapter,
 )
-from oprd.training.tokenizers import check_tokenizers
 from oprd.training.update import Needs
 
 

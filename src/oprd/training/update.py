@@ -19,13 +19,13 @@ from oprd.core.layers import LayerPair
 from oprd.core.objective import Term, objective
 from oprd.core.reduction import Reduction
 from oprd.core.representation import LayerComparison
+from oprd.models.heads import lm_head, whole
+from oprd.models.matching import check_widths, common_vocabulary, same_width
+from oprd.models.reading import Reading, read
+from oprd.models.windowed import check_windows, read_windowed
 from oprd.training.batch import MicroBatch, supervised_window
 from oprd.training.config import OPRDConfig
-from oprd.training.heads import lm_head, whole
-from oprd.training.matching import check_widths, common_vocabulary, same_width
 from oprd.training.metrics import OutputPair, diagnostic_sums, last_sums, layer_sums
-from oprd.training.reading import Reading, read
-from oprd.training.windowed import check_windows, read_windowed
 
 
 class Needs(NamedTuple):

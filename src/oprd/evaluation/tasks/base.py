@@ -7,10 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oprd.evaluation.grading import Grade
-
-Message = dict[str, str]
-# Plain text, or chat messages that a tokenizer's template renders: the two forms of a TRL prompt.
-Prompt = str | list[Message]
+from oprd.models.prompt import Prompt
 
 
 @dataclass(frozen=True)

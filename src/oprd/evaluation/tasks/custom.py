@@ -9,7 +9,8 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from oprd.evaluation.grading import Grade
-from oprd.evaluation.tasks.base import Problem, Prompt, Task, Template
+from oprd.evaluation.tasks.base import Problem, Task, Template
+from oprd.models.prompt import Prompt
 
 TEMPLATE = Template("{problem}")
 

@@ -1,17 +1,16 @@
-"""Problems from a parquet or JSON-lines file, every row checked."""
+"""Problems from rows of a file or a data set, every row checked."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
+
+from oprd.files import Row
 
 BadRows = Literal["error", "skip"]
 # What follows is GSM8K's answer.
 FINAL = "####"
 
 
-class Row(NamedTuple):
+class RawProblem(NamedTuple):
     """One problem before its template: earlier messages, the text of the problem, the answer."""
 
     before: list[dict[str, str]]
@@ -19,38 +18,16 @@ class Row(NamedTuple):
     gold: str
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Numbered rows of a file, from 1; a line that is not JSON comes as its ValueError.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is neither parquet nor JSON lines, or is broken as a whole.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"task file {str(path)!r} does not exist.")
-    if path.suffix == ".parquet":
-        yield from enumerate(_parquet(path), start=1)
-    elif path.suffix in (".jsonl", ".json"):
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except ValueError as error:
-                    yield number, ValueError(f"not a JSON object ({error})")
-    else:
-        raise ValueError(f"task file {str(path)!r} must end in .parquet, .jsonl or .json.")
-
-
-def parse_rows(
-    numbered: Iterable[tuple[int, Any]], source: str, bad_rows: BadRows = "error"
-) -> tuple[list[Row], int]:
+def parse_problems(
+    rows: Iterable[Row], source: str, bad_rows: BadRows = "error"
+) -> tuple[list[RawProblem], int]:
     """Check rows and bring them into one form.
 
     Understood are `prompt` (text or messages) with `reward_model.ground_truth` or `answer`, and
     `problem` or `question` with `answer`.
 
     Args:
-        numbered: rows with the numbers that messages name.
+        rows: numbered, as messages name them.
         source: what messages call their origin.
         bad_rows: `"error"` stops at the first bad row, `"skip"` counts them.
 
@@ -60,39 +37,23 @@ def parse_rows(
     Raises:
         ValueError: a row is bad, or no good one is left.
     """
-    rows, skipped = [], 0
-    for number, row in numbered:
+    good, skipped = [], 0
+    for row in rows:
         try:
-            rows.append(_parse(row))
+            good.append(_parse(row))
         except ValueError as error:
             if bad_rows == "error":
-                raise ValueError(f"{source}, row {number}: {error}.") from error
+                raise ValueError(f"{source}, row {row.number}: {error}.") from error
             skipped += 1
-    if not rows:
+    if not good:
         raise ValueError(f"{source} has no usable row ({skipped} bad rows).")
-    return rows, skipped
+    return good, skipped
 
 
-def file_hash(path: Path) -> str:
-    """The first 12 hexadecimal digits of a file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"task file {str(path)!r} is not a parquet file: {error}") from error
-
-
-def _parse(row: Any) -> Row:
-    if isinstance(row, ValueError):
-        raise row
-    if not isinstance(row, dict):
-        raise ValueError(f"a row is an object, got {type(row).__name__}")
+def _parse(numbered: Row) -> RawProblem:
+    if numbered.problem:
+        raise ValueError(numbered.problem)
+    row = numbered.fields
     before: list[dict[str, str]] = []
     if row.get("prompt") is not None:
         problem: Any = row["prompt"]
@@ -100,7 +61,7 @@ def _parse(row: Any) -> Row:
             before, problem = _messages(problem)
     else:
         problem = next((row[key] for key in ("problem", "question") if key in row), None)
-    return Row(before, _text(problem, "prompt, problem or question", row), _gold(row))
+    return RawProblem(before, _text(problem, "prompt, problem or question", row), _gold(row))
 
 
 def _gold(row: dict[str, Any]) -> str:

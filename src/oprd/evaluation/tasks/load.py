@@ -7,6 +7,7 @@ from pathlib import Path
 from oprd.evaluation.tasks import arithmetic, custom, mathematics, reasoning
 from oprd.evaluation.tasks.base import Task
 from oprd.evaluation.tasks.files import BadRows
+from oprd.files import SUFFIXES
 
 Split = arithmetic.Split
 
@@ -17,7 +18,7 @@ ARITHMETIC: dict[str, Callable[[Split, int, int], Task]] = {
 GYM = "reasoning_gym:"
 FORMS = (
     f"{', '.join(ARITHMETIC)}; {', '.join(mathematics.BENCHMARKS)}; {GYM}NAME; NAME=FILE or a "
-    ".parquet, .jsonl or .json file; a .py file or python:MODULE with `prompts` and `grade`"
+    ".parquet, .jsonl, .json or .csv file; a .py file or python:MODULE with `prompts` and `grade`"
 )
 
 
@@ -57,7 +58,6 @@ def generate_task(name: str, split: Split, count: int, seed: int = 0) -> Task:
 def _load(name: str, limit: int | None, bad_rows: BadRows) -> Task:
     kind, _, rest = name.partition(":")
     label, equals, file = name.partition("=")
-    suffix = Path(name).suffix
     if name in ARITHMETIC:
         return generate_task(name, "test", 500)
     if is_generated(name):
@@ -68,8 +68,10 @@ def _load(name: str, limit: int | None, bad_rows: BadRows) -> Task:
         return custom.load(rest)
     if equals and label and file:
         return mathematics.load_file(label, Path(file).expanduser(), bad_rows)
-    if suffix == ".py":
+    if name.endswith(".py"):
         return custom.load(name)
-    if suffix in (".parquet", ".jsonl", ".json"):
-        return mathematics.load_file(Path(name).stem, Path(name).expanduser(), bad_rows)
+    if name.lower().endswith(SUFFIXES):
+        return mathematics.load_file(
+            Path(name).name.partition(".")[0], Path(name).expanduser(), bad_rows
+        )
     raise ValueError(f"task {name!r} is unknown. A task is: {FORMS}.")

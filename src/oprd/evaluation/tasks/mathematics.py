@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oprd.evaluation.extras import require
 from oprd.evaluation.grading import check_gold, grade, grader_name
-from oprd.evaluation.tasks.base import Problem, Prompt, Task, Template
-from oprd.evaluation.tasks.files import BadRows, Row, file_hash, parse_rows, read_rows
+from oprd.evaluation.tasks.base import Problem, Task, Template
+from oprd.evaluation.tasks.files import BadRows, RawProblem, parse_problems
+from oprd.extras import require
+from oprd.files import Row, file_hash, read_rows
+from oprd.models.prompt import Prompt
 
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 # The instruction as it stands in prompts that come with it; the second is a common misprint.
@@ -71,12 +73,12 @@ def load_benchmark(name: str) -> Task:
             f"With a copy at hand: --tasks {name}=FILE.parquet."
         ) from error
     source = f"{entry.hub_id}@{entry.revision}"
-    rows, _ = parse_rows(enumerate(dataset, start=1), source)
+    rows, _ = parse_problems((Row(n, row) for n, row in enumerate(dataset, start=1)), source)
     return _checked(name, rows, source)
 
 
 def load_file(name: str, path: Path, bad_rows: BadRows = "error") -> Task:
-    """Load a task from a parquet or JSON-lines file, a benchmark's own copy for instance.
+    """Load a task from a parquet, JSONL, JSON or CSV file, a benchmark's own copy for instance.
 
     Args:
         name: of the task; that of a benchmark asks for its number of problems.
@@ -88,12 +90,12 @@ def load_file(name: str, path: Path, bad_rows: BadRows = "error") -> Task:
         FileNotFoundError: there is no such file.
         ValueError: a row is bad, a gold answer cannot be parsed, or no row is left.
     """
-    rows, skipped = parse_rows(read_rows(path), path.name, bad_rows)
+    rows, skipped = parse_problems(read_rows(path), path.name, bad_rows)
     source = f"{path.name}, sha256 {file_hash(path)}"
     return _checked(name, rows, f"{source}, {skipped} bad rows skipped" if skipped else source)
 
 
-def make_task(name: str, rows: Sequence[Row], source: str) -> Task:
+def make_task(name: str, rows: Sequence[RawProblem], source: str) -> Task:
     """A task of mathematics. Every gold answer is parsed.
 
     Raises:
@@ -115,7 +117,7 @@ def make_task(name: str, rows: Sequence[Row], source: str) -> Task:
     )
 
 
-def _checked(name: str, rows: Sequence[Row], source: str) -> Task:
+def _checked(name: str, rows: Sequence[RawProblem], source: str) -> Task:
     entry = BENCHMARKS.get(name)
     if entry is not None and len(rows) != entry.problems:
         raise ValueError(
@@ -125,7 +127,7 @@ def _checked(name: str, rows: Sequence[Row], source: str) -> Task:
     return make_task(name, rows, source)
 
 
-def _check_golds(rows: Sequence[Row], source: str) -> None:
+def _check_golds(rows: Sequence[RawProblem], source: str) -> None:
     with ThreadPoolExecutor(4) as threads:
         checks = [threads.submit(check_gold, row.gold) for row in rows]
     for number, check in enumerate(checks, start=1):
@@ -135,7 +137,7 @@ def _check_golds(rows: Sequence[Row], source: str) -> None:
             raise ValueError(f"{source}, problem {number}: {error}") from error
 
 
-def _prompt(row: Row) -> Prompt:
+def _prompt(row: RawProblem) -> Prompt:
     problem = row.problem.strip()
     for instruction in GIVEN_INSTRUCTIONS:
         problem = problem.removesuffix(instruction).rstrip()

@@ -3,9 +3,9 @@
 from typing import Any, Literal
 
 from oprd.evaluation.answers import answer_part
-from oprd.evaluation.extras import require
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.tasks.base import Problem, Task, Template
+from oprd.extras import require
 
 Split = Literal["train", "test"]
 

@@ -1,0 +1,1 @@
+"""Both models on rollouts of the student, before training."""

@@ -1,0 +1,1 @@
+"""Bridges fitted on calibration rollouts, and judged on those held out."""

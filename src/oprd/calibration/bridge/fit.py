@@ -1,0 +1,252 @@
+"""Two models and the student's rollouts in, a bridge and what it can be expected to carry out.
+
+Letters: S student width, H teacher width.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from accelerate import PartialState
+from rich.progress import Progress
+
+from oprd.calibration.bridge.report import bridge_report
+from oprd.calibration.bridge.scores import score_held_out
+from oprd.calibration.bridge.stream import StatisticsFile, stream
+from oprd.calibration.identity import prompts_identity, supervised_positions
+from oprd.calibration.reading import RowReader
+from oprd.calibration.rollouts import Rollout
+from oprd.calibration.selection import Selection, batches, hold_out, select_rows
+from oprd.core.bridge import Bridge, BridgeFitter
+from oprd.core.bridge.check import checked_rank
+from oprd.core.bridge.ridge import choose_ridge
+from oprd.core.bridge.solve import BASES, Basis
+from oprd.core.capture import hidden_size
+from oprd.core.layers import LayerPair
+from oprd.core.positions import PositionSpec
+from oprd.models.heads import lm_head
+from oprd.models.matching import pair_models
+from oprd.runs.progress import progress_bar
+
+BRIDGE_FILE = "bridge.safetensors"
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What is fitted, and on which rows.
+
+    Attributes:
+        rank: R, the dimensions of the shared space.
+        basis: how the teacher's directions are chosen.
+        center: remove the student's mean; False is Eq. 13 to the letter.
+        ridge: of the regression, relative to the student's mean variance; None for the one that
+            carries over best to the rows held out, layer by layer.
+        layers: which student layers.
+        positions: which response tokens.
+        position_k: how many, for `"first_k"` and `"last_k"`.
+        max_rows: read no more rows than this.
+        batch_size: rollouts that are read at once.
+        seed: of the draws of `basis="fisher"`.
+
+    Raises:
+        ValueError: a value is illegal; the message names it.
+    """
+
+    rank: int = 8
+    basis: Basis = "pca"
+    center: bool = True
+    ridge: float | None = None
+    layers: str | tuple[int, ...] = "all"
+    positions: PositionSpec = "last_k"
+    position_k: int = 2000
+    max_rows: int | None = None
+    batch_size: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "position_k", "batch_size", "max_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+        if self.basis not in BASES:
+            raise ValueError(f"basis must be one of {', '.join(BASES)}, got {self.basis!r}.")
+        if self.positions not in get_args(PositionSpec):
+            choices = ", ".join(get_args(PositionSpec))
+            raise ValueError(f"positions must be one of {choices}, got {self.positions!r}.")
+        if self.ridge is not None and not (math.isfinite(self.ridge) and self.ridge >= 0):
+            raise ValueError(f"ridge must be 0 or more and finite, got {self.ridge}.")
+
+
+@dataclass(frozen=True)
+class BridgeFit:
+    """A bridge, and the report on it: a dictionary that JSON can hold."""
+
+    bridge: Bridge
+    report: dict[str, Any]
+
+    def save(self, folder: Path) -> Path:
+        """Write `bridge.safetensors`, whose path is returned, and `report.json`."""
+        path = folder / BRIDGE_FILE
+        self.bridge.save(path)
+        (folder / "report.json").write_text(json.dumps(self.report) + "\n")
+        return path
+
+
+def check_fit(student: Any, teacher: Any, settings: FitSettings) -> tuple[LayerPair, ...]:
+    """The layer pairs of a fit that is possible.
+
+    Raises:
+        ValueError: a layer does not exist, the rank is above a width, or `basis="fisher"` cannot
+            read the teacher's LM head.
+    """
+    checked_rank(settings.rank, hidden_size(student), hidden_size(teacher))
+    if settings.basis == "fisher":
+        lm_head(teacher)
+    return pair_models(student, teacher, settings.layers)
+
+
+def fit_bridge(
+    student: Any,
+    teacher: Any,
+    rollouts: Sequence[Rollout],
+    settings: FitSettings,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> BridgeFit:
+    """Fit a bridge; under `accelerate launch` every process calls it and reads its share.
+
+    Four fifths of the rollouts are fitted on, the rest is what the ridge is chosen and the report
+    is made by.
+
+    Args:
+        student: a causal language model.
+        teacher: likewise, of any depth and width, that reads the student's token ids.
+        rollouts: what the student wrote.
+        settings: what is fitted.
+        provenance: `student` and `teacher` of `model_identity`, `rollouts` of `drawn_rollouts`, and
+            whatever else says what the rollouts are.
+        folder: where statistics are saved now and then, to go on with after an interruption.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: there are too few rows, a layer is constant, or see `check_fit`.
+        FloatingPointError: a row is not finite; the message names its prompt.
+    """
+    pairs = check_fit(student, teacher, settings)
+    selections = select_rows(rollouts, settings.positions, settings.position_k, settings.max_rows)
+    fit, held_out = hold_out(selections)
+    _check_rows(fit, settings.rank)
+    provenance = {
+        **(provenance or {}),
+        "positions": supervised_positions(settings.positions, settings.position_k),
+        "prompts": prompts_identity([rollout.prompt_ids for rollout in rollouts]),
+    }
+    state = PartialState()
+    reader = RowReader(
+        student, teacher, pairs, settings.seed if settings.basis == "fisher" else None
+    )
+    fitters = [_new_fitter(student, teacher, pairs) for _ in range(2)]
+    shares = [
+        batches(part, settings.batch_size, state.process_index, state.num_processes)
+        for part in (fit, held_out)
+    ]
+    saved = _statistics_file(folder, selections, settings, pairs, provenance)
+    own_held_out = sum(len(batch) for batch in shares[1])
+    with progress_bar(progress and state.is_main_process) as bar:
+        total = sum(len(batch) for share in shares for batch in share)
+        shown = bar.add_task("reading", total=total)
+        work = list(zip(fitters, shares, strict=True))
+        stream(reader, work, saved, lambda count: bar.advance(shown, count))
+        for fitter in fitters:
+            fitter.all_reduce()
+        bridge, widest = _solve(fitters, settings, provenance, bar)
+        shown = bar.add_task("judging", total=own_held_out)
+        scores = score_held_out(
+            reader, bridge, widest, shares[1], lambda count: bar.advance(shown, count)
+        )
+    state.wait_for_everyone()
+    if saved is not None:
+        saved.remove()
+    counts = {"rollouts": len(rollouts), "fit": len(fit), "held_out": len(held_out)}
+    return BridgeFit(bridge, bridge_report(bridge, scores, counts))
+
+
+def _solve(
+    fitters: Sequence[BridgeFitter],
+    settings: FitSettings,
+    provenance: Mapping[str, Any],
+    bar: Progress,
+) -> tuple[Bridge, Bridge]:
+    """The bridge, and that of the highest rank that the rows determine."""
+    fitter, validation = fitters
+    shown = bar.add_task("solving", total=1)
+    options: dict[str, Any] = {"basis": settings.basis, "center": settings.center}
+    ridge: float | dict[int, float] | None = settings.ridge
+    if ridge is None:
+        ridge = choose_ridge(fitter, validation, settings.rank, **options)
+    options["ridge"] = ridge
+    bridge = fitter.solve(settings.rank, **options, provenance=provenance)
+    widest = fitter.solve(fitter.highest_rank(**options), **options)
+    bar.advance(shown)
+    return bridge, widest
+
+
+def _new_fitter(student: Any, teacher: Any, pairs: Sequence[LayerPair]) -> BridgeFitter:
+    cuda = student.device.type == "cuda"
+    return BridgeFitter(
+        pairs,
+        hidden_size(student),
+        hidden_size(teacher),
+        # Elsewhere than on CUDA there is no float64 off the CPU.
+        device=student.device if cuda else "cpu",
+        products=torch.float32 if cuda else torch.float64,
+    )
+
+
+def _check_rows(fit: Sequence[Selection], rank: int) -> None:
+    rows = sum(selection.rows for selection in fit)
+    if rows <= rank:
+        raise ValueError(
+            f"{rows} rows to fit on determine at most {max(rows - 1, 0)} directions, and rank is "
+            f"{rank}: add prompts, raise max_rows, or lower the rank."
+        )
+
+
+def _statistics_file(
+    folder: Path | None,
+    selections: Sequence[Selection],
+    settings: FitSettings,
+    pairs: Sequence[LayerPair],
+    provenance: Mapping[str, Any],
+) -> StatisticsFile | None:
+    if folder is None:
+        return None
+    state = PartialState()
+    # Rank, ridge and centring are for the solve: statistics serve any of them.
+    solved_later = {"rank", "ridge", "center", "layers"}
+    read = {name: value for name, value in asdict(settings).items() if name not in solved_later}
+    read["basis"] = settings.basis == "fisher"
+    identity = {
+        "settings": read,
+        "pairs": pairs,
+        "models": [provenance.get("student"), provenance.get("teacher")],
+        "process": [state.process_index, state.num_processes],
+        "rollouts": _digest(selections),
+    }
+    return StatisticsFile(folder / f"statistics-{state.process_index}.safetensors", identity)
+
+
+def _digest(selections: Sequence[Selection]) -> str:
+    digest = hashlib.sha256()
+    for selection in selections:
+        rollout = selection.rollout
+        ids = (rollout.prompt, rollout.prompt_ids, rollout.completion_ids)
+        digest.update(json.dumps([ids, selection.positions.tolist()]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""How well a bridge carries the rows that were held out, at every rank.
+
+Letters: P pairs, N rows, R rank, S student width.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor
+from torch.nn import functional
+
+from oprd.calibration.reading import PairedRows, RowReader
+from oprd.calibration.selection import Selection
+from oprd.core.bridge import Bridge
+from oprd.core.bridge.score import PairScore, score_rows
+from oprd.core.layers import LayerPair
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class HeldOutScores:
+    """Scores by student layer, over the rows of all processes.
+
+    Attributes:
+        before: with a random P_S in the place of the fitted one, as training it would begin.
+        after: of the highest rank that the rows determine; `PairScore.at` gives the lower ones.
+        states: the mean cosine of the states themselves; None where their widths differ.
+    """
+
+    before: Mapping[int, PairScore]
+    after: Mapping[int, PairScore]
+    states: Mapping[int, float] | None
+
+    @property
+    def rows(self) -> int:
+        """How many rows were scored."""
+        return next(iter(self.after.values())).rows
+
+
+def score_held_out(
+    reader: RowReader,
+    bridge: Bridge,
+    widest: Bridge,
+    batches: Sequence[Sequence[Selection]],
+    advance: Callable[[int], None],
+) -> HeldOutScores:
+    """Read this process's batches once more and score them; every process calls it.
+
+    Args:
+        reader: of both models.
+        bridge: the bridge of the rank asked for.
+        widest: that of the highest rank; left on the models' device in float32.
+        batches: of rollouts that the fit has not seen.
+        advance: called with the number of rollouts that are done.
+    """
+    random = _with_random_projection(bridge).to(reader.device, torch.float32)
+    widest.to(reader.device, torch.float32)
+    before = {pair.student: _no_rows(bridge.rank) for pair in bridge.pairs}
+    after = {pair.student: _no_rows(widest.rank) for pair in bridge.pairs}
+    comparable = bridge.student_dim == bridge.teacher_dim
+    cosines = torch.zeros(len(bridge.pairs), dtype=torch.float64)
+    for batch in batches:
+        rows = reader(batch)
+        for total, judged in ((before, random), (after, widest)):
+            found = score_rows(judged, rows.student, rows.teacher)
+            total |= {layer: total[layer] + score for layer, score in found.items()}
+        if comparable:
+            cosines += _state_cosines(bridge.pairs, rows)
+        advance(len(batch))
+    before, after = _over_processes(before), _over_processes(after)
+    (cosines,) = _sum_over_processes([cosines])
+    count = next(iter(after.values())).rows
+    layers = [pair.student for pair in bridge.pairs]
+    states = dict(zip(layers, (cosines / max(count, 1)).tolist(), strict=True))
+    return HeldOutScores(before, after, states if comparable else None)
+
+
+def _state_cosines(pairs: Sequence[LayerPair], rows: PairedRows) -> Tensor:
+    """[P] sums over rows."""
+    sums = [
+        functional.cosine_similarity(
+            rows.student[pair.student].float(), rows.teacher[pair.teacher].float(), dim=1
+        ).sum()
+        for pair in pairs
+    ]
+    return torch.stack(sums).double().cpu()
+
+
+def _with_random_projection(bridge: Bridge) -> Bridge:
+    """P_S as a linear layer starts out."""
+    generator = torch.Generator().manual_seed(SEED)
+    shape, bound = bridge.student_projection.shape, bridge.student_dim**-0.5
+    drawn = torch.rand(shape, generator=generator, dtype=torch.float64).mul_(2).sub_(1)
+    return Bridge(
+        bridge.pairs,
+        student_projection=(bound * drawn).to(bridge.student_projection),
+        student_mean=bridge.student_mean,
+        teacher_projection=bridge.teacher_projection,
+        teacher_mean=bridge.teacher_mean,
+        statistics=list(bridge.statistics.values()),
+        rows=bridge.rows,
+        basis=bridge.basis,
+        center=bridge.center,
+    )
+
+
+def _no_rows(rank: int) -> PairScore:
+    return PairScore(0, *(torch.zeros(rank, dtype=torch.float64) for _ in range(3)))
+
+
+def _over_processes(scores: Mapping[int, PairScore]) -> dict[int, PairScore]:
+    counts = torch.tensor([score.rows for score in scores.values()])
+    parts = [torch.stack((s.cosine_sum, s.residual, s.total)) for s in scores.values()]
+    counts, *parts = _sum_over_processes([counts, *parts])
+    return {
+        layer: PairScore(int(count), *part)
+        for layer, count, part in zip(scores, counts, parts, strict=True)
+    }
+
+
+def _sum_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
+    state = PartialState()
+    if state.num_processes == 1:
+        return list(tensors)
+    summed = reduce([tensor.to(state.device) for tensor in tensors], "sum")
+    return [tensor.cpu() for tensor in cast(list[Tensor], summed)]

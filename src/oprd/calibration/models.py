@@ -1,0 +1,184 @@
+"""The two models of a fit: what must hold between them, and the rollouts they can both read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from accelerate.logging import get_logger
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from oprd.calibration.identity import drawn_rollouts, model_identity, prompts_identity
+from oprd.calibration.rollouts import (
+    RenderedPrompt,
+    Rollout,
+    check_rollouts,
+    collect_rollouts,
+    read_rollouts,
+)
+from oprd.models.generate import Engine, TransformersEngine, render_prompt
+from oprd.models.load import load_model, resolve_model
+from oprd.models.sampling import Sampling
+from oprd.models.tokenizers import check_same_meaning
+from oprd.prompts.lengths import check_prompt_lengths, context_limits
+from oprd.runs.record import versions
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class FitModels:
+    """A student and a teacher, loaded.
+
+    Attributes:
+        student: a causal language model.
+        teacher: likewise, of any depth and width.
+        tokenizer: the student's.
+        teacher_tokenizer: the teacher's, where it is known.
+    """
+
+    student: Any
+    teacher: Any
+    tokenizer: PreTrainedTokenizerBase
+    teacher_tokenizer: PreTrainedTokenizerBase | None
+
+    @classmethod
+    def load(cls, student: str, teacher: str, dtype: str = "auto") -> "FitModels":
+        """Load both, by path or hub id.
+
+        Raises:
+            ValueError: the teacher reads the student's token ids as other tokens.
+            OSError: a model cannot be found or read.
+        """
+        model, tokenizer = load_model(resolve_model(student), dtype=dtype)
+        teacher_model, teacher_tokenizer = load_model(resolve_model(teacher), dtype=dtype)
+        found = cls(model, teacher_model, tokenizer, teacher_tokenizer)
+        check_same_meaning(tokenizer, teacher_tokenizer, found.vocabularies["teacher"])
+        return found
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Which models they are."""
+        return {
+            "student": model_identity(self.student, self.tokenizer),
+            "teacher": model_identity(self.teacher, self.teacher_tokenizer),
+        }
+
+    def identify(self) -> None:
+        """Read the provenance now: later the weights may be in pieces on several devices."""
+        _ = self.provenance
+
+    @property
+    def vocabularies(self) -> dict[str, int]:
+        """Rows of each model's embedding."""
+        models = {"student": self.student, "teacher": self.teacher}
+        return {
+            role: int(model.config.get_text_config().vocab_size) for role, model in models.items()
+        }
+
+    @property
+    def contexts(self) -> dict[str, int]:
+        """The longest sequence that each model reads, where it has a limit."""
+        return context_limits(self.student, self.teacher)
+
+    def render(
+        self,
+        prompts: Dataset,
+        max_completion_length: int | None,
+        template_options: Mapping[str, Any],
+        *,
+        drop: bool = False,
+    ) -> list[RenderedPrompt]:
+        """Prompts as the student reads them.
+
+        Args:
+            prompts: rows with a `prompt`.
+            max_completion_length: the limit of a response.
+            template_options: of the chat template, see `render_prompt`.
+            drop: leave out prompts that do not fit the contexts, instead of refusing them.
+
+        Raises:
+            ValueError: a prompt does not fit.
+        """
+
+        def render(batch: Sequence[Any]) -> list[RenderedPrompt]:
+            return [
+                RenderedPrompt(*render_prompt(self.tokenizer, prompt, **template_options))
+                for prompt in batch
+            ]
+
+        kept = check_prompt_lengths(
+            prompts,
+            lambda batch: [prompt.ids for prompt in render(batch)],
+            self.contexts,
+            max_completion_length,
+            drop=drop,
+            name="fitting",
+        )
+        return render(kept["prompt"])
+
+    def write_rollouts(
+        self,
+        prompts: Dataset,
+        sampling: Sampling,
+        folder: Path,
+        *,
+        drop: bool = False,
+        batch_size: int = 8,
+        engine: Engine | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ) -> tuple[list[Rollout], dict[str, Any]]:
+        """One rollout of the student a prompt, in `rollouts.jsonl`, beside those that are there.
+
+        Args:
+            prompts: rows with a `prompt`.
+            sampling: how responses are drawn, one a prompt.
+            folder: where they are written.
+            drop: leave out prompts that do not fit the contexts, instead of refusing them.
+            batch_size: rollouts drawn at once.
+            engine: what draws them; by default Transformers.
+            template_options: of the chat template, see `render_prompt`.
+            progress: whether to show a progress bar.
+
+        Returns:
+            The rollouts, and how they were drawn, see `drawn_rollouts`.
+
+        Raises:
+            ValueError: a prompt does not fit, or the folder holds rollouts of other settings.
+        """
+        options = dict(template_options or {})
+        rendered = self.render(prompts, sampling.max_new_tokens, options, drop=drop)
+        header = {
+            "student": self.provenance["student"],
+            "prompts": prompts_identity([prompt.ids for prompt in rendered]),
+            "sampling": sampling.facts(),
+            "chat_template_kwargs": options,
+            "versions": versions(),
+        }
+        engine = engine or TransformersEngine(self.student, self.tokenizer, batch_size)
+        found = collect_rollouts(engine, rendered, sampling, header, folder, progress=progress)
+        # An embedding padded beyond the tokenizer can give ids that the teacher does not know.
+        check_rollouts(found, self.vocabularies, self.contexts)
+        return found, drawn_rollouts(sampling.facts(), sampling.max_new_tokens, options)
+
+    def reuse_rollouts(self, path: Path) -> tuple[list[Rollout], dict[str, Any] | None]:
+        """The rollouts of another fit, and how they were drawn, None where they do not say.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file holds no rollouts, or some that a model cannot read.
+        """
+        header, found = read_rollouts(path)
+        check_rollouts(found, self.vocabularies, self.contexts)
+        writer = header.get("student")
+        weights = self.provenance["student"]["weights"]
+        if not isinstance(writer, Mapping) or writer.get("weights") != weights:
+            logger.warning(f"{path} was not written by this student: its rows are off-policy.")
+        sampling = header.get("sampling")
+        if not isinstance(sampling, Mapping):
+            return found, None
+        limit, options = sampling.get("max_new_tokens"), header.get("chat_template_kwargs")
+        return found, drawn_rollouts(sampling, limit, options)

@@ -1,0 +1,124 @@
+"""Both models' states at the supervised positions of rollouts: bases only, no LM head is called.
+
+Letters: B sequences, N rows, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from oprd.calibration.gradients import output_gradients
+from oprd.calibration.selection import Selection
+from oprd.core.bridge import BridgeFitter
+from oprd.core.bridge.statistics import NonFiniteRowError
+from oprd.core.layers import LayerPair
+from oprd.models.generate import evaluation_mode, left_pad
+from oprd.models.reading import View, read
+
+
+class PairedRows(NamedTuple):
+    """Rows [N, D] by layer: row n of every layer belongs to one position of one rollout.
+
+    Attributes:
+        student: by student layer.
+        teacher: by teacher layer.
+        gradients: of the teacher's output by teacher layer, where they were asked for.
+    """
+
+    student: dict[int, Tensor]
+    teacher: dict[int, Tensor]
+    gradients: dict[int, Tensor] | None
+
+
+class RowReader:
+    """Runs both models over rollouts.
+
+    Args:
+        student: a causal language model; its mode is left as it was.
+        teacher: likewise.
+        pairs: the layers that are read.
+        gradient_seed: also read ∂ log q(y)/∂h at y ~ q, with y drawn from this seed; None not to.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        pairs: Sequence[LayerPair],
+        gradient_seed: int | None = None,
+    ) -> None:
+        self._student, self._teacher = student, teacher
+        self._student_layers = [pair.student for pair in pairs]
+        self._teacher_layers = sorted({pair.teacher for pair in pairs})
+        self._gradient_seed = gradient_seed
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student's rows are."""
+        return self._student.device
+
+    def __call__(self, batch: Sequence[Selection]) -> PairedRows:
+        """The rows of a batch, sequence by sequence, in the models' dtypes."""
+        view = _view(batch)
+
+        def rows_of(model: Any, layers: Sequence[int]) -> dict[int, Tensor]:
+            with torch.no_grad(), evaluation_mode(model):
+                return dict(read(model, view.to(model.device), layers).states)
+
+        student = rows_of(self._student, self._student_layers)
+        if self._gradient_seed is None:
+            return PairedRows(student, rows_of(self._teacher, self._teacher_layers), None)
+        with evaluation_mode(self._teacher):
+            generator = torch.Generator().manual_seed(self._gradient_seed + batch[0].rollout.prompt)
+            teacher, gradients = output_gradients(
+                self._teacher, self._teacher_layers, view, generator
+            )
+        return PairedRows(student, teacher, gradients)
+
+
+@contextmanager
+def naming_prompts(batch: Sequence[Selection]) -> Iterator[None]:
+    """Turn a row that is not finite into an error that names its prompt."""
+    try:
+        yield
+    except NonFiniteRowError as error:
+        counts = torch.tensor([selection.rows for selection in batch]).cumsum(0)
+        place = int((counts <= error.row).sum())
+        selection = batch[place]
+        row = error.row - int(counts[place]) + selection.rows
+        token = int(selection.positions.nonzero()[row])
+        raise FloatingPointError(
+            f"{error.source} layer {error.layer} is not finite where it predicts response token "
+            f"{token} of {selection.rollout.name}: mend the {error.source.split()[0]}'s weights, "
+            "or read it in a wider dtype."
+        ) from error
+
+
+def update(fitter: BridgeFitter, rows: PairedRows, batch: Sequence[Selection]) -> None:
+    """Add a batch's rows to a fitter.
+
+    Raises:
+        FloatingPointError: a row is not finite; the message names its prompt.
+    """
+    with naming_prompts(batch):
+        fitter.update(rows.student, rows.teacher, teacher_gradients=rows.gradients)
+
+
+def _view(batch: Sequence[Selection]) -> View:
+    """What both models read, on the CPU."""
+    prompts = left_pad([selection.rollout.prompt_ids for selection in batch], 0)
+    responses = [torch.tensor(selection.rollout.completion_ids) for selection in batch]
+    masks = [torch.ones_like(ids) for ids in responses]
+    positions = pad_sequence([selection.positions for selection in batch], batch_first=True)
+    written = pad_sequence(masks, batch_first=True)
+    return View.of_rollouts(
+        torch.cat([prompts["input_ids"], pad_sequence(responses, batch_first=True)], dim=1),
+        torch.cat([prompts["attention_mask"], written], dim=1),
+        written.bool(),
+        positions,
+    )

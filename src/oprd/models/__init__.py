@@ -1,0 +1,1 @@
+"""A Transformers model to us: loading, writing, reading, its head and its tokenizer."""

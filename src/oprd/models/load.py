@@ -1,0 +1,175 @@
+"""Find, load and identify the model to be evaluated."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from oprd.extras import require
+from oprd.models.generate import Engine, TransformersEngine
+from oprd.runs.checkpoints import complete_checkpoints
+
+# Elements of each tensor that go into a fingerprint.
+FINGERPRINT_ELEMENTS = 256
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+CONFIGS = ("adapter_config.json", "config.json")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+
+
+def resolve_model(source: str) -> str:
+    """The folder to load for a path, or the hub id itself.
+
+    A run folder without a model of its own stands for its newest complete checkpoint.
+
+    Raises:
+        FileNotFoundError: the folder holds neither a model, an adapter nor a complete checkpoint.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        if source.startswith((".", "/", "~")) or source.count("/") > 1:
+            raise FileNotFoundError(f"model {source!r}: there is no such folder.")
+        return source
+    if _holds_model(path):
+        return str(path)
+    for checkpoint in complete_checkpoints(path):
+        if _holds_model(checkpoint):
+            return str(checkpoint)
+    raise FileNotFoundError(
+        f"model {source!r} holds no config.json or adapter_config.json with weights, and no "
+        "complete checkpoint."
+    )
+
+
+def load_model(
+    source: str, *, base_model: str | None = None, revision: str | None = None, dtype: str = "auto"
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load a model with its tokenizer. Code from a model repository is never run.
+
+    Args:
+        source: a path or a hub id, of a model or of an adapter.
+        base_model: what to load an adapter on, instead of what it names itself.
+        revision: of a hub id; for an adapter in a folder, of its base.
+        dtype: `"auto"` is the checkpoint's own.
+
+    Raises:
+        ImportError: an adapter is to be loaded and peft is not installed.
+        ValueError: there is no such dtype.
+        OSError: the model cannot be found or read.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    adapter, peft, place = Path(source) / "adapter_config.json", None, source
+    if adapter.is_file():
+        peft = cast(Any, require("peft", "peft", "an adapter"))
+        place = base_model or json.loads(adapter.read_text())["base_model_name_or_path"]
+    has_tokenizer = peft is None or (Path(source) / "tokenizer_config.json").is_file()
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            place, revision=revision, dtype=dtype, trust_remote_code=False
+        )
+        if peft is not None:
+            model = peft.PeftModel.from_pretrained(model, source)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source if has_tokenizer else place, revision=revision, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        base = f" on its base {place!r}" if place != source else ""
+        raise OSError(f"model {source!r} cannot be loaded{base}: {error}") from error
+    return model.to(device).eval(), tokenizer
+
+
+def open_engine(
+    source: str,
+    *,
+    engine: str = "transformers",
+    base_model: str | None = None,
+    revision: str | None = None,
+    dtype: str = "auto",
+    batch_size: int = 32,
+) -> tuple[Engine, dict[str, str | None]]:
+    """Load a model into an engine.
+
+    Returns:
+        The engine, and `model`, `path`, `revision` and `weights` for the record of an evaluation.
+
+    Raises:
+        ValueError: the engine is unknown, or cannot do what is asked.
+        OSError: the model cannot be found or read.
+        ImportError: the engine is not installed.
+    """
+    folder = resolve_model(source)
+    if engine == "transformers":
+        model, tokenizer = load_model(folder, base_model=base_model, revision=revision, dtype=dtype)
+        identity = {**identify(model), "model": source, "path": folder}
+        return TransformersEngine(model, tokenizer, batch_size), identity
+    if engine == "vllm":
+        from oprd.models.vllm_engine import VllmEngine
+
+        if (Path(folder) / "adapter_config.json").is_file():
+            raise ValueError("engine vllm evaluates whole models: merge the adapter first.")
+        opened = VllmEngine(folder, revision=revision, dtype=dtype)
+        weights = file_fingerprint(Path(folder)) if Path(folder).is_dir() else None
+        identity = {"model": source, "path": folder, "revision": revision, "weights": weights}
+        return opened, identity
+    raise ValueError(f"engine must be 'transformers' or 'vllm', got {engine!r}.")
+
+
+def identify(model: Any) -> dict[str, str | None]:
+    """`model`, `revision` and `weights` of a loaded model."""
+    return {
+        "model": model.config._name_or_path or type(model).__name__,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "weights": fingerprint(model),
+    }
+
+
+def fingerprint(model: Any) -> str:
+    """A hash that tells apart two models or two states of training, without reading every weight.
+
+    Names, shapes and evenly spaced elements of every tensor go in: a training step moves all of a
+    tensor, so a few hundred elements show it. They are rounded to bfloat16, so that it is the same
+    model in whatever precision it was loaded; and so it is with an adapter that has not trained.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_weights(model).items()):
+        flat = tensor.detach().reshape(-1)
+        kept = flat[:: max(1, flat.numel() // FINGERPRINT_ELEMENTS)].to("cpu", torch.bfloat16)
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(kept.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _weights(model: Any) -> dict[str, torch.Tensor]:
+    """A model's tensors by name; those of its base alone where LoRA adds nothing yet."""
+    state: dict[str, torch.Tensor] = model.state_dict()
+    products = [tensor for name, tensor in state.items() if ".lora_B." in name]
+    if not products or any(tensor.any() for tensor in products):
+        return state
+    return {
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): tensor
+        for name, tensor in state.items()
+        if ".lora_" not in name
+    }
+
+
+def file_fingerprint(folder: Path) -> str:
+    """The same for weights that only an engine holds: sizes, heads and tails of their files."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size, piece = file.stat().st_size, 1 << 20
+        with file.open("rb") as content:
+            digest.update(f"{file.name} {size}".encode() + content.read(piece))
+            content.seek(max(0, size - piece))
+            digest.update(content.read())
+    return digest.hexdigest()[:16]
+
+
+def _holds_model(folder: Path) -> bool:
+    weights = (file for pattern in WEIGHTS for file in folder.glob(pattern))
+    has_config = any((folder / name).is_file() for name in CONFIGS)
+    return has_config and any(file.stat().st_size for file in weights)

@@ -1,0 +1,93 @@
+"""How the layers and vocabularies of two models meet, and which weights a gradient reaches."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from oprd.core.capture import hidden_size, num_layers
+from oprd.core.layers import LayerPair, pair_layers, select_layers
+from oprd.models.heads import lm_head
+
+
+def pair_models(
+    student: PreTrainedModel, teacher: PreTrainedModel, layers: str | Sequence[int]
+) -> tuple[LayerPair, ...]:
+    """Pair the student's selected layers with the teacher's (Eq. 11).
+
+    Raises:
+        ValueError: a layer does not exist.
+    """
+    depth = num_layers(student)
+    return pair_layers(select_layers(layers, depth), depth, num_layers(teacher))
+
+
+def same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
+    """Whether states of the two can be compared."""
+    return hidden_size(student) == hidden_size(teacher)
+
+
+def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Refuse to compare states of different widths.
+
+    Raises:
+        ValueError: with both widths.
+    """
+    if not same_width(student, teacher):
+        raise ValueError(
+            f"the student's states are {hidden_size(student)} wide and the teacher's "
+            f"{hidden_size(teacher)}: states of different widths can only be compared through a "
+            "bridge. Fit one with `oprd bridge fit` and set bridge to its file, or set "
+            "bridge='fit'; or use an output_loss with representation_weight=0."
+        )
+
+
+def common_vocabulary(
+    student: PreTrainedModel, teacher: PreTrainedModel, *, same_meaning: bool, top_k: int
+) -> int:
+    """How many tokens output terms compare: those that both LM heads have.
+
+    Args:
+        student: its head is read, and refused where that cannot be done.
+        teacher: likewise.
+        same_meaning: whether the tokenizers were compared, so that what the longer head has more
+            of is padding, or tokens that the student does not know.
+        top_k: how many likely tokens are compared.
+
+    Raises:
+        ValueError: a head cannot be read, the sizes differ and nothing is known of their tokens, or
+            `top_k` is larger than the vocabulary.
+    """
+    sizes = lm_head(student).vocab_size, lm_head(teacher).vocab_size
+    if sizes[0] != sizes[1] and not same_meaning:
+        raise ValueError(
+            f"the student's vocabulary has {sizes[0]} tokens and the teacher's {sizes[1]}, and "
+            "without the teacher's tokenizer padding cannot be told from other tokens: pass "
+            "teacher_processing_class. A representation loss alone needs no equal vocabularies."
+        )
+    if top_k > min(sizes):
+        raise ValueError(
+            f"loss_top_k={top_k} is more than the {min(sizes)} tokens of the vocabulary."
+        )
+    return min(sizes)
+
+
+def gradient_reaches_all(
+    student: PreTrainedModel, pairs: Sequence[LayerPair], *, output: bool
+) -> bool:
+    """Whether every weight that trains gets a gradient.
+
+    Without an output loss the LM head gets none, nor do blocks above the last compared layer.
+
+    Args:
+        student: not wrapped.
+        pairs: the layers that are compared, in ascending order.
+        output: whether there is an output loss.
+    """
+    if output:
+        return True
+    embedding = {id(parameter) for parameter in student.get_input_embeddings().parameters()}
+    head = student.get_output_embeddings()
+    own = [p for p in head.parameters() if id(p) not in embedding] if head is not None else []
+    if any(parameter.requires_grad for parameter in own):
+        return False
+    return pairs[-1].student == num_layers(student)

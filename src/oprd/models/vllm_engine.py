@@ -1,0 +1,86 @@
+"""Responses from vLLM, which seeds every request by itself."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from oprd.extras import require
+from oprd.models.generate import Request, Response
+from oprd.models.sampling import Sampling
+
+# Requests handed over at once: enough to keep the engine full, few enough to write often.
+CHUNK = 512
+
+
+class VllmEngine:
+    """vLLM in this process, with the seed of its (problem, sample) for every request.
+
+    Args:
+        source: a folder or a hub id.
+        revision: of a hub id.
+        dtype: `"auto"` is the checkpoint's own.
+
+    Raises:
+        ImportError: vLLM is not installed.
+    """
+
+    name = "vllm"
+
+    def __init__(self, source: str, revision: str | None = None, dtype: str = "auto") -> None:
+        self._vllm: Any = require("vllm", "vllm", "engine vllm")
+        self._llm: Any = self._vllm.LLM(model=source, revision=revision, dtype=dtype)
+        self.tokenizer: PreTrainedTokenizerBase = self._llm.get_tokenizer()
+        config = self._llm.llm_engine.model_config
+        self.context_length: int | None = config.max_model_len
+        self.dtype = str(config.dtype).removeprefix("torch.")
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Response]]:
+        """Draw every request once.
+
+        Raises:
+            ValueError: vLLM returned another number of responses, or gave one up.
+        """
+        for start in range(0, len(requests), CHUNK):
+            yield self._chunk(requests[start : start + CHUNK], sampling)
+
+    def _chunk(self, chunk: Sequence[Request], sampling: Sampling) -> list[Response]:
+        started = time.perf_counter()
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": list(request.prompt_ids)} for request in chunk],
+            [
+                self._vllm.SamplingParams(
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    top_k=sampling.top_k or -1,
+                    min_p=sampling.min_p,
+                    repetition_penalty=sampling.repetition_penalty,
+                    max_tokens=sampling.max_new_tokens,
+                    seed=request.seed,
+                )
+                for request in chunk
+            ],
+            use_tqdm=False,
+        )
+        seconds = (time.perf_counter() - started) / len(chunk)
+        if len(outputs) != len(chunk):
+            raise ValueError(
+                f"vllm was asked for {len(chunk)} samples and returned {len(outputs)}."
+            )
+        return [
+            self._response(request, output, seconds)
+            for request, output in zip(chunk, outputs, strict=True)
+        ]
+
+    def _response(self, request: Request, output: Any, seconds: float) -> Response:
+        if list(output.prompt_token_ids) != list(request.prompt_ids):
+            raise ValueError(f"vllm returned responses in another order at {request.problem!r}.")
+        completion = output.outputs[0]
+        if completion.finish_reason not in ("stop", "length"):
+            raise ValueError(
+                f"vllm gave up problem {request.problem!r}, sample {request.sample}: "
+                f"{completion.finish_reason}."
+            )
+        ids = list(completion.token_ids)
+        return Response(request, ids, completion.text, completion.finish_reason, seconds)

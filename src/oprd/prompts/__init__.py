@@ -1,0 +1,1 @@
+"""Prompts, from where they stand to what a model can read."""

@@ -1,0 +1,179 @@
+import json
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from oprd.evaluation.evaluate import evaluate
+from oprd.evaluation.tasks import arithmetic
+from oprd.models.load import fingerprint, load_model, open_engine, resolve_model
+from oprd.models.sampling import Sampling
+from oprd.runs.checkpoints import find_checkpoint
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny.model().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_run_folder_stands_for_its_newest_complete_checkpoint(tmp_path: Path) -> None:
+    for step in (5, 40, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "config.json").write_text("{}")
+        state = tmp_path / f"checkpoint-{step}" / "trainer_state.json"
+        state.write_text(f'{{"global_step": {step}}}')
+    (tmp_path / "checkpoint-5" / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "checkpoint-40" / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "checkpoint-100" / "model.safetensors").touch()
+    assert resolve_model(str(tmp_path)) == str(tmp_path / "checkpoint-40")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    assert resolve_model(str(tmp_path)) == str(tmp_path)
+
+
+def test_a_save_that_was_cut_off_is_passed_over_as_resuming_does(tmp_path: Path) -> None:
+    for step in (5, 40):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"x")
+    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5}')
+    (tmp_path / "checkpoint-v2").mkdir()
+    assert resolve_model(str(tmp_path)) == find_checkpoint(tmp_path, "auto")
+    assert resolve_model(str(tmp_path)) == str(tmp_path / "checkpoint-5")
+
+
+def test_what_holds_no_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+        resolve_model(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        resolve_model("./nowhere")
+    assert resolve_model("owner/name") == "owner/name"
+
+
+def test_a_fingerprint_tells_weights_apart() -> None:
+    model = tiny.model()
+    before = fingerprint(model)
+    assert fingerprint(tiny.model()) == before
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1.001)
+    assert fingerprint(model) != before
+
+
+def test_a_fingerprint_is_that_of_the_model_not_of_its_precision_or_untrained_adapter() -> None:
+    expected = fingerprint(tiny.model())
+    assert fingerprint(tiny.model().bfloat16()) == expected
+    adapted = get_peft_model(tiny.model(), LoraConfig(target_modules=["q_proj"]))
+    assert fingerprint(adapted) == expected
+    with torch.no_grad():
+        next(p for n, p in adapted.named_parameters() if "lora_B" in n).add_(0.1)
+    assert fingerprint(adapted) != expected
+
+
+def test_a_folder_loads_with_its_tokenizer(folder: Path) -> None:
+    model, tokenizer = load_model(str(folder))
+    assert fingerprint(model) == fingerprint(tiny.model())
+    assert tokenizer.eos_token == "<eos>"
+
+
+def test_an_adapter_loads_on_the_base_that_is_given(folder: Path, tmp_path: Path) -> None:
+    adapted = get_peft_model(
+        tiny.model(), LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    )
+    adapted.save_pretrained(tmp_path)
+    engine, identity = open_engine(str(tmp_path), base_model=str(folder))
+    assert identity["model"] == str(tmp_path)
+    assert identity["weights"] != fingerprint(tiny.model())
+    found = evaluate(
+        engine, arithmetic.load(count=2), Sampling(2, max_new_tokens=3), identity, progress=False
+    )
+    assert len(found.records) == 4
+
+
+def test_an_unknown_engine_is_an_error(folder: Path) -> None:
+    with pytest.raises(ValueError, match="got 'sglang'"):
+        open_engine(str(folder), engine="sglang")
+
+
+class FakeLLM:
+    """vLLM's interface, as far as it is used."""
+
+    drop = 0
+    reason = "stop"
+
+    def __init__(self, model: str, revision: str | None, dtype: str) -> None:
+        config = SimpleNamespace(max_model_len=256, dtype=torch.float32)
+        self.llm_engine = SimpleNamespace(model_config=config)
+
+    def get_tokenizer(self):
+        return tiny.tokenizer()
+
+    def generate(self, prompts: list, params: list, use_tqdm: bool) -> list:
+        return [
+            SimpleNamespace(
+                prompt_token_ids=prompt["prompt_token_ids"],
+                outputs=[
+                    SimpleNamespace(token_ids=(param.seed,), text="", finish_reason=self.reason)
+                ],
+            )
+            for prompt, param in zip(prompts, params, strict=True)
+        ][self.drop :]
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> type[FakeLLM]:
+    module = types.ModuleType("vllm")
+    fake = type("FakeLLM", (FakeLLM,), {})
+    module.LLM, module.SamplingParams = fake, SimpleNamespace  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    return fake
+
+
+def test_vllm_gets_the_seed_of_every_pair(vllm: type[FakeLLM], folder: Path) -> None:
+    engine, identity = open_engine(str(folder), engine="vllm")
+    task, sampling = arithmetic.load(count=2), Sampling(2, max_new_tokens=3)
+    found = evaluate(engine, task, sampling, identity, progress=False)
+    assert [r.ids[0] for r in found.records] == [
+        sampling.pair_seed("arithmetic", r.problem, r.sample) for r in found.records
+    ]
+
+
+@pytest.mark.parametrize(
+    ("drop", "reason", "message"),
+    [(1, "stop", "4 samples and returned 3"), (0, "abort", "gave up problem")],
+)
+def test_vllm_that_leaves_responses_out_is_an_error(
+    vllm: type[FakeLLM], folder: Path, drop: int, reason: str, message: str
+) -> None:
+    vllm.drop, vllm.reason = drop, reason
+    engine, identity = open_engine(str(folder), engine="vllm")
+    with pytest.raises(ValueError, match=message):
+        evaluate(
+            engine,
+            arithmetic.load(count=2),
+            Sampling(2, max_new_tokens=3),
+            identity,
+            progress=False,
+        )
+
+
+def test_vllm_missing_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(ImportError, match=r"pip install 'oprd\[vllm\]'"):
+        open_engine(str(folder), engine="vllm")
+
+
+def test_code_of_a_model_repository_is_refused_without_a_question(tmp_path: Path) -> None:
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(OSError, match=r"cannot be loaded: [\s\S]*custom code"):
+        load_model(str(tmp_path))
