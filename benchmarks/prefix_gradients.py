@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from oprd.core.capture import num_layers
 from oprd.core.layers import pair_layers
 from oprd.core.reduction import supervised_count
-from oprd.core.representation import LayerComparison
+from oprd.core.states.comparison import LayerComparison
 from oprd.evaluation.tasks import arithmetic
 from oprd.models.load import load_model
 from oprd.models.reading import View, read

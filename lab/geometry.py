@@ -16,9 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oprd.core.head import LMHead
-from oprd.core.objective import OutputLoss
-from oprd.core.representation import row_distances
+from oprd.core.output.chunked import output_loss
+from oprd.core.output.head import LMHead
+from oprd.core.output.loss import OutputLoss
+from oprd.core.states.distance import row_distances
 
 # Singular values below this share of the largest are rounding errors of float32 weights.
 ROUNDING = 1e-6
@@ -88,15 +89,12 @@ def losses_along(
     """
     teacher = rows.double()
     mask = torch.ones(1, len(rows), dtype=torch.bool)
-    unused = torch.zeros_like(mask, dtype=torch.long)
     found = dict.fromkeys([*losses, MSE], 0.0)
     for sign in (1, -1):
         student = teacher + sign * size * direction
         for name, loss in losses.items():
-            total, count = loss(student, teacher, head, head, mask, unused)
-            found[name] += float(
-                total / (count * (len(rows) if loss.reduction == "sequence" else 1))
-            )
+            total, count = output_loss(loss, student, teacher, head, head, mask, reduction="token")
+            found[name] += float(total / count)
         found[MSE] += float(row_distances(student, teacher).distance.mean())
     return {name: value / 2 for name, value in found.items()}
 

@@ -15,11 +15,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lab.runs import METHODS, OUTPUT_ONLY
 from oprd.core.capture import num_layers
-from oprd.core.head import LMHead
 from oprd.core.layers import pair_layers, select_layers
-from oprd.core.objective import OutputKind, OutputLoss, Term, objective
+from oprd.core.objective import Term, objective
+from oprd.core.output.chunked import output_loss
+from oprd.core.output.divergence import ForwardKL, ReverseKL
+from oprd.core.output.head import LMHead
+from oprd.core.output.loss import OutputLoss
 from oprd.core.reduction import LossSum
-from oprd.core.representation import LayerComparison
+from oprd.core.states.comparison import LayerComparison
 from oprd.models.heads import lm_head
 from oprd.models.reading import read
 from oprd.training.batch import MicroBatch
@@ -130,22 +133,19 @@ class Objectives:
     @torch.no_grad()
     def divergence(self) -> float:
         """δ, the mean over positions of KL(p‖q) + KL(q‖p)."""
-        kinds: tuple[OutputKind, ...] = ("reverse_kl", "forward_kl")
         both = [
-            OutputLoss(kind, reduction="token")(
-                *self._last(), self.batch.response, self.batch.response_ids
-            )
-            for kind in kinds
+            output_loss(loss, *self._last(), self.batch.response, reduction="token")
+            for loss in (ReverseKL(), ForwardKL())
         ]
         return float(sum(total / count for total, count in both))
 
     def _loss(self, method: str, token_ids: Tensor | None) -> LossSum:
-        output, settings = output_loss(method), METHODS[method]
+        output, settings = loss_of(method), METHODS[method]
         if settings and not OUTPUT_ONLY.items() <= settings.items():
             raise ValueError(f"{method!r} is neither plain OPRD nor an output-space loss alone.")
         if output is not None:
             ids = self.batch.response_ids if token_ids is None else token_ids
-            return output(*self._last(), self.batch.response, ids)
+            return output_loss(output, *self._last(), self.batch.response, ids)
         pairs = pair_layers(self._layers, len(self._layers), len(self._layers))
         comparison = LayerComparison(dict(self._teacher), pairs, self.batch.positions)
         for layer, rows in self._student.items():
@@ -229,7 +229,7 @@ def _sequence(batch: MicroBatch, number: int) -> MicroBatch:
 
 
 @cache
-def output_loss(method: str) -> OutputLoss | None:
+def loss_of(method: str) -> OutputLoss | None:
     """The output-space loss of a method of the lab, None where it has none.
 
     Raises:

@@ -26,7 +26,7 @@ from oprd import OPRDConfig, OPRDTrainer
 from oprd.runs.metrics import read_metrics
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
-TOP_4 = {"output_loss": "topk", "loss_top_k": 4}
+TOP_4 = {"output_loss": "topk", "output_loss_kwargs": {"k": 4}}
 UNIT_LENGTH = {"normalize": True, "representation_weight": 1000.0}
 NOT_CLIPPED = {"max_grad_norm": 0.0}
 RANK = 16
@@ -49,13 +49,16 @@ METHODS: dict[str, dict[str, Any]] = {
     "OPRD": {},
     "OPRD, unit length": UNIT_LENGTH,
     "top-1": {**OUTPUT_ONLY, **SAMPLED_TOKEN},
-    "top-4 of the paper's runs": {**OUTPUT_ONLY, **TOP_4, "loss_top_k_renormalize": False},
+    "top-4 of the paper's runs": {
+        **OUTPUT_ONLY,
+        "output_loss": "topk",
+        "output_loss_kwargs": {"k": 4, "renormalize": False},
+    },
     "top-4 of Eq. 5": {**OUTPUT_ONLY, **TOP_4},
     "top-16 of the paper's runs": {
         **OUTPUT_ONLY,
         "output_loss": "topk",
-        "loss_top_k": 16,
-        "loss_top_k_renormalize": False,
+        "output_loss_kwargs": {"k": 16, "renormalize": False},
     },
     "reverse KL": {**OUTPUT_ONLY, **REVERSE_KL},
     "forward KL": {**OUTPUT_ONLY, "output_loss": "forward_kl"},

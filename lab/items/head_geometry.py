@@ -24,15 +24,15 @@ from lab.results import Estimate, write
 from lab.runs import Run
 from lab.students import PAIR, students, taught
 from oprd.core.capture import decoder
-from oprd.core.objective import OutputLoss
+from oprd.core.output.divergence import ForwardKL, ReverseKL, TopK
 from oprd.models.heads import lm_head
 
 # Of a state's mean norm: small enough for losses to be quadratic in it.
 SIZE = 1e-3
 LOSSES = {
-    "reverse KL": OutputLoss("reverse_kl", reduction="token"),
-    "forward KL": OutputLoss("forward_kl", reduction="token"),
-    "top-4 of Eq. 5": OutputLoss("topk", k=4, reduction="token"),
+    "reverse KL": ReverseKL(),
+    "forward KL": ForwardKL(),
+    "top-4 of Eq. 5": TopK(k=4),
 }
 PRETRAINED = "SmolLM2-135M"
 # What no loss falls below by more than rounding.

@@ -16,7 +16,6 @@ from lab.results import write
 from lab.runs import Run
 from lab.students import PAIR, TAUGHT, students, taught
 from oprd.core.positions import select_positions
-from oprd.core.representation import row_distances
 from oprd.training.batch import MicroBatch
 
 PRETRAINED = "SmolLM2-135M, untouched"
@@ -67,7 +66,10 @@ def cosine_curves(models: Models, batch: MicroBatch) -> dict[str, Any]:
         the mean of all layers, `mean`.
     """
     student, teacher = read_states(models.student, batch), read_states(models.teacher, batch)
-    by_layer = {layer: row_distances(student[layer], teacher[layer]).cosine for layer in student}
+    by_layer = {
+        layer: torch.cosine_similarity(rows.float(), teacher[layer].float(), dim=1)
+        for layer, rows in student.items()
+    }
     last = by_layer[max(by_layer)]
     mean = torch.stack(list(by_layer.values())).mean(dim=0)
     longest = batch.response.shape[1]

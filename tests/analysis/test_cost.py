@@ -10,7 +10,7 @@ from oprd.analysis.cost import SWEEPS, bytes_in_fresh_process, measure_cost, swe
 from oprd.analysis.memory import transient_bytes
 from oprd.analysis.setup import Models, Scene, Setup
 from oprd.analysis.shapes import SHAPES, random_model
-from oprd.analysis.updates import OBJECTIVES
+from oprd.analysis.updates import all_objectives
 from oprd.models.reading import read
 from tests import tiny
 
@@ -26,12 +26,12 @@ def scene() -> Scene:
 
 @pytest.fixture(scope="module")
 def measured() -> dict:
-    return measure_cost([SMALL], list(OBJECTIVES), rounds=2, memory=False)
+    return measure_cost([SMALL], list(all_objectives()), rounds=2, memory=False)
 
 
 def gradients(scene: Scene, name: str) -> dict[str, torch.Tensor]:
     scene.student.zero_grad()
-    OBJECTIVES[name].prepare(scene)()
+    all_objectives()[name].prepare(scene)()
     return {n: p.grad for n, p in scene.student.named_parameters() if p.grad is not None}
 
 
@@ -45,7 +45,7 @@ def entry(result: dict, name: str, point: int = 0) -> dict:
     return next(e for e in result["points"][point]["objectives"] if e["name"] == name)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", all_objectives())
 def test_every_update_leaves_finite_gradients_in_the_student_alone(scene, name):
     found = gradients(scene, name)
     assert found and all(g.isfinite().all() for g in found.values())
@@ -75,7 +75,7 @@ def test_the_objectives_on_layers_and_on_a_window_supervise_less(scene):
 
 
 def test_every_objective_is_measured_with_ratios_to_both_references(measured):
-    assert [e["name"] for e in measured["points"][0]["objectives"]] == list(OBJECTIVES)
+    assert [e["name"] for e in measured["points"][0]["objectives"]] == list(all_objectives())
     for found in measured["points"][0]["objectives"]:
         for key in ("seconds", "time_to_floor", "time_to_naive_topk"):
             spread = found[key]
@@ -175,7 +175,7 @@ def test_models_of_other_width_and_vocabulary_are_measured_by_what_needs_neither
     measured = {e["name"] for e in result["points"][0]["objectives"]}
     assert {"floor", "oprd_bridge", "topk", "reverse_kl"} <= measured
     left_out = {line.split()[0]: line for line in said if "is left out" in line}
-    assert measured | left_out.keys() == OBJECTIVES.keys() and not measured & left_out.keys()
+    assert measured | left_out.keys() == all_objectives().keys() and not measured & left_out.keys()
     width = "oprd is left out: the student's width is 32 and the teacher's 48"
     vocabulary = "trl is left out: the student's vocabulary is 260 and the teacher's 280"
     assert (left_out["oprd"], left_out["trl"]) == (width, vocabulary)

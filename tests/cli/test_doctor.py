@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from oprd.cli import doctor
 from oprd.cli.main import app
 from oprd.core.reduction import LossSum
-from oprd.core.representation import LayerComparison, LayersLoss
+from oprd.core.states.comparison import LayerComparison, LayersLoss
 
 
 @pytest.fixture

@@ -70,8 +70,7 @@ def test_an_output_loss_is_chosen_by_flags(folder: Path):
     chosen = {
         "output_loss": "topk",
         "representation_weight": "0",
-        "loss_top_k": "4",
-        "loss_top_k_renormalize": "false",
+        "output_loss_kwargs": '{"k": 4, "renormalize": false}',
         "diagnostics_steps": "1",
         "output_dir": str(folder / "opd"),
     }
@@ -80,7 +79,13 @@ def test_an_output_loss_is_chosen_by_flags(folder: Path):
     lines = (folder / "opd" / "metrics.jsonl").read_text().splitlines()
     assert "diagnostics/top16_overlap" in json.loads(lines[0])
     settings = json.loads((folder / "opd" / "run.json").read_text())["settings"]
-    assert settings["loss_top_k_renormalize"] is False
+    assert settings["output_loss_kwargs"] == {"k": 4, "renormalize": False}
+
+
+def test_a_setting_of_an_earlier_version_is_refused_with_its_new_name(folder: Path):
+    result = invoke(folder, "--loss_top_k", "4")
+    assert result.exit_code == 1
+    assert "--loss_top_k has become 'k' of output_loss_kwargs" in result.stderr
 
 
 def test_a_constant_prefix_is_chosen_by_a_flag(folder: Path):

@@ -1,9 +1,12 @@
+from dataclasses import FrozenInstanceError
+
 import pytest
 import torch
 
-from oprd.core.objective import OutputLoss, Term, objective
+from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES, Term, make_loss, objective
+from oprd.core.output.chunked import output_loss
 from oprd.core.reduction import LossSum
-from oprd.core.representation import representation_loss
+from oprd.core.states.comparison import representation_loss
 from tests.reference import divergence, representation
 
 B, K, V, D = 3, 5, 11, 4
@@ -28,17 +31,23 @@ def made(seed=0):
     return draw(B, K, D).requires_grad_(), draw(B, K, D), draw(V, D).requires_grad_(), draw(V, D)
 
 
-def output_loss(kind, reduction="sequence"):
-    return OutputLoss(kind, k=3, support="union", beta=0.3, temperature=0.7, reduction=reduction)
+PARAMETERS = {"topk": {"k": 3, "support": "union"}, "jsd": {"beta": 0.3}}
+
+
+def output(kind, *arguments, reduction="sequence"):
+    loss = OUTPUT_LOSSES[kind](**PARAMETERS.get(kind, {}))
+    return output_loss(loss, *arguments, temperature=0.7, reduction=reduction)
 
 
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("reduction", ["sequence", "token"])
 def test_the_objective_is_the_sum_of_its_parts_each_over_its_own_count(kind, reduction):
     student, teacher, head, teacher_head = made()
-    output = output_loss(kind, reduction)(student, teacher, head, teacher_head, RESPONSE, TOKENS)
+    outputs = output(
+        kind, student, teacher, head, teacher_head, RESPONSE, TOKENS, reduction=reduction
+    )
     states = representation_loss(student, teacher, WINDOW, reduction=reduction)
-    value = objective([Term("representation", 10.0, states), Term("output", 0.5, output)])
+    value = objective([Term("representation", 10.0, states), Term("output", 0.5, outputs)])
 
     heads = [(weight, None, 1.0, None) for weight in (head, teacher_head)]
     total, count = divergence.total(
@@ -47,7 +56,7 @@ def test_the_objective_is_the_sum_of_its_parts_each_over_its_own_count(kind, red
     state_total, state_count = representation.representation_loss(
         student, teacher, WINDOW, False, reduction
     )
-    assert (output.count, states.count) == (count, state_count)
+    assert (outputs.count, states.count) == (count, state_count)
     expected = 0.5 * total / count + 10.0 * state_total / state_count
     torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
     variables = (student, head)
@@ -62,9 +71,8 @@ def test_the_objective_is_the_sum_of_its_parts_each_over_its_own_count(kind, red
 @pytest.mark.parametrize("kind", VALUES)
 def test_gathered_rows_give_the_loss_of_the_states_they_come_from(kind):
     student, teacher, *heads = made()
-    loss = output_loss(kind)
-    whole = loss(student, teacher, *heads, RESPONSE, TOKENS)
-    rows = loss(student[RESPONSE], teacher[RESPONSE], *heads, RESPONSE, TOKENS)
+    whole = output(kind, student, teacher, *heads, RESPONSE, TOKENS)
+    rows = output(kind, student[RESPONSE], teacher[RESPONSE], *heads, RESPONSE, TOKENS)
     assert torch.equal(rows.total, whole.total)
     assert torch.equal(*(torch.autograd.grad(one.total, student)[0] for one in (rows, whole)))
 
@@ -72,7 +80,7 @@ def test_gathered_rows_give_the_loss_of_the_states_they_come_from(kind):
 def test_rows_of_another_number_are_refused_with_both_shapes():
     student, teacher, *heads = made()
     with pytest.raises(ValueError, match=r"or the mask's rows alone, \[6, 4\], got \[5, 4\]"):
-        output_loss("jsd")(student[RESPONSE][1:], teacher, *heads, RESPONSE, TOKENS)
+        output("jsd", student[RESPONSE][1:], teacher, *heads, RESPONSE, TOKENS)
 
 
 def test_a_batch_in_parts_adds_up_to_the_whole():
@@ -91,7 +99,7 @@ def test_nothing_supervised_is_a_finite_zero_with_a_graph():
     nothing = torch.zeros(B, K, dtype=torch.bool)
     terms = [
         Term("representation", 1.0, representation_loss(student, teacher, nothing)),
-        Term("output", 1.0, output_loss("topk")(student, teacher, *heads, nothing, TOKENS)),
+        Term("output", 1.0, output("topk", student, teacher, *heads, nothing, TOKENS)),
     ]
     value = objective(terms)
     assert value == 0
@@ -109,6 +117,25 @@ def test_terms_with_counts_of_zero_do_not_divide_by_zero():
     assert term.mean == 0
 
 
-def test_an_unknown_output_loss_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match=r"one of sampled, topk, .*got 'top1'"):
-        OutputLoss("top1")
+def test_every_loss_of_the_table_has_a_reference_here():
+    assert set(VALUES) == set(OUTPUT_LOSSES)
+
+
+def test_an_unknown_name_is_refused_with_those_there_are_and_the_closest():
+    with pytest.raises(ValueError, match=r"one of sampled, topk, .*mean topk\?\), got 'topq'"):
+        make_loss(OUTPUT_LOSSES, "topq", {}, "output_loss")
+
+
+def test_an_unknown_parameter_is_refused_with_those_the_loss_takes():
+    with pytest.raises(ValueError, match=r"output_loss_kwargs: 'topk' takes k, support, .*'kk'"):
+        make_loss(OUTPUT_LOSSES, "topk", {"kk": 3}, "output_loss")
+    with pytest.raises(ValueError, match=r"'reverse_kl' takes no parameters, got 'k'"):
+        make_loss(OUTPUT_LOSSES, "reverse_kl", {"k": 3}, "output_loss")
+
+
+def test_every_loss_is_a_value():
+    for table in (STATE_LOSSES, OUTPUT_LOSSES):
+        for kind in table.values():
+            assert kind() == kind() and hash(kind()) == hash(kind())
+            with pytest.raises(FrozenInstanceError):
+                kind().anything = 1

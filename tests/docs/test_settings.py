@@ -4,11 +4,15 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
 from trl import DistillationConfig
 
 from oprd import OPRDConfig
+from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
+from oprd.training.stages import STAGE_SETTINGS
 
-PAGE = (Path(__file__).parents[2] / "docs/settings.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, BRIDGES = (DOCS / "settings.md").read_text(), (DOCS / "bridge.md").read_text()
 
 
 def test_every_setting_of_ours_has_a_row():
@@ -17,3 +21,20 @@ def test_every_setting_of_ours_has_a_row():
     first_cells = [row.split("|")[1] for row in PAGE.splitlines() if row.startswith("| `")]
     shown = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
     assert shown == ours
+
+
+@pytest.mark.parametrize(
+    ("setting", "table"), [("state_loss", STATE_LOSSES), ("output_loss", OUTPUT_LOSSES)]
+)
+def test_every_loss_has_a_row_with_its_parameters(setting, table):
+    rows = PAGE.partition(f"| `{setting}` | parameters |")[2].partition("\n\n")[0].splitlines()[2:]
+    shown = {cells[1].strip(): cells[2] for cells in (row.split("|") for row in rows)}
+    assert list(shown) == list(table)
+    for name, kind in table.items():
+        for field in dataclasses.fields(kind):
+            assert f"`{field.name}`" in shown[name]
+
+
+def test_the_page_on_bridges_names_what_a_stage_may_set():
+    sentence = BRIDGES.partition("Each stage takes")[2].partition(";")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == set(STAGE_SETTINGS)

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from lab.geometry import MSE, head_spectrum, losses_along, relative_error, split_error
-from oprd.core.head import LMHead
-from oprd.core.objective import OutputLoss
+from oprd.core.output.divergence import ReverseKL
+from oprd.core.output.head import LMHead
 
 GENERATOR = torch.Generator().manual_seed(0)
 WIDE, TALL = (torch.randn(*shape, generator=GENERATOR) for shape in ((5, 8), (40, 8)))
-LOSSES = {"reverse KL": OutputLoss("reverse_kl", reduction="token")}
+LOSSES = {"reverse KL": ReverseKL()}
 
 
 @pytest.mark.parametrize("weight", [WIDE, TALL])

@@ -15,7 +15,7 @@ from oprd.calibration.models import FitModels
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import capture_states
-from oprd.core.representation import LayerComparison
+from oprd.core.states.comparison import LayerComparison
 from oprd.training import bridges as obtain
 from oprd.training.bridges import check_can_fit, run_sampling
 from tests import tiny

@@ -3,7 +3,8 @@ import math
 import pytest
 
 from oprd import OPRDConfig
-from oprd.core.objective import OutputLoss
+from oprd.core.output.divergence import JSD, TopK
+from oprd.training.values import RENAMED
 
 
 def config(**options):
@@ -69,14 +70,28 @@ def test_layers_are_a_name_or_numbers(given, spec):
         ("num_train_epochs", 0, "num_train_epochs must be above 0"),
         ("max_completion_length", 0, "max_completion_length must be a whole number"),
         ("long_prompts", "cut", "long_prompts must be one of error, drop"),
-        ("beta", 0.5, r"beta=0.5 has no effect here.*output_loss and jsd_beta"),
+        ("beta", 0.5, r"beta=0.5 has no effect here.*output_loss and output_loss_kwargs"),
         ("output_loss", "top1", "output_loss must be one of none, sampled, topk, reverse_kl"),
         ("output_weight", 0.0, "output_weight must be above 0"),
-        ("loss_top_k", 0, "loss_top_k must be a whole number of at least 1"),
-        ("loss_top_k_support", "both", "loss_top_k_support must be one of student, teacher, union"),
-        ("jsd_beta", 1.5, "jsd_beta must be between 0 and 1, got 1.5"),
-        ("jsd_beta", math.nan, "jsd_beta must be between 0 and 1"),
-        ("jsd_beta", "half", "jsd_beta must be a number"),
+        ("output_loss", "topkk", "got 'topkk': did you mean 'topk'"),
+        ("output_loss_kwargs", {"k": 4}, "output_loss_kwargs={'k': 4} needs an output_loss"),
+        (
+            "output_loss_kwargs",
+            [4],
+            r"output_loss_kwargs must be a mapping of parameters, got \[4\]",
+        ),
+        ("output_loss_kwargs", "k=4", "output_loss_kwargs must be a JSON object"),
+        (
+            "state_loss",
+            "msse",
+            r"state_loss must be one of mse.* \(did you mean mse\?\), got 'msse'",
+        ),
+        ("state_loss_kwargs", {"unit": True}, "'mse' takes normalize, got 'unit'"),
+        (
+            "state_loss_kwargs",
+            {"normalize": 2},
+            "state_loss_kwargs: normalize must be true or false",
+        ),
         ("diagnostics_steps", -1, "diagnostics_steps must be a whole number of at least 0"),
     ],
 )
@@ -85,21 +100,55 @@ def test_an_illegal_value_is_refused_at_construction(option, value, message):
         config(**{option: value})
 
 
+@pytest.mark.parametrize(
+    ("loss", "parameters", "message"),
+    [
+        ("topk", {"k": 0}, "k must be a whole number of at least 1, got 0"),
+        ("topk", {"k": 2.5}, "k must be a whole number of at least 1, got 2.5"),
+        ("topk", {"support": "both"}, "support must be one of .*'union'.*got 'both'"),
+        ("topk", {"renormalize": "no"}, "renormalize must be true or false, got 'no'"),
+        ("topk", {"suport": "union"}, r"did you mean support\?\), got 'suport'"),
+        ("jsd", {"beta": 1.5}, "beta must be between 0 .* and 1 .*got 1.5"),
+        ("jsd", {"beta": math.nan}, "beta must be between 0 .* and 1"),
+        ("jsd", {"beta": "half"}, "beta must be between 0 .* and 1 .*got 'half'"),
+        ("reverse_kl", {"k": 4}, "'reverse_kl' takes no parameters, got 'k'"),
+    ],
+)
+def test_a_parameter_that_the_loss_does_not_take_is_refused(loss, parameters, message):
+    with pytest.raises(ValueError, match=f"output_loss_kwargs: .*{message}"):
+        config(output_loss=loss, output_loss_kwargs=parameters)
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_setting_of_an_earlier_version_is_refused_with_its_new_name(name):
+    with pytest.raises(ValueError, match=f"{name} has become '.*' of output_loss_kwargs"):
+        config(**{name: 1})
+    with pytest.raises(ValueError, match=f"{name} has become"):
+        config(stages=[{"steps": 1, name: 1}])
+
+
+def test_a_stage_with_another_loss_begins_with_parameters_of_its_own():
+    made = config(
+        output_loss="topk",
+        output_loss_kwargs={"k": 4},
+        stages=[{"steps": 1}, {"steps": 1, "output_loss": "jsd"}],
+    )
+    assert [stage.output for stage in made.objectives()] == [TopK(k=4), JSD()]
+
+
 def test_an_output_loss_may_stand_alone_or_beside_the_representation_loss():
     assert config().output is None
     made = config(
         output_loss="topk",
         representation_weight=0,
-        loss_top_k=4,
-        loss_top_k_support="union",
-        loss_top_k_renormalize=False,
+        output_loss_kwargs={"k": 4, "support": "union", "renormalize": False},
         temperature=0.7,
         reduction="token",
     )
-    assert made.output == OutputLoss(
-        "topk", k=4, support="union", renormalize=False, temperature=0.7, reduction="token"
-    )
-    assert config(output_loss="jsd", jsd_beta=0.1, representation_weight=10.0).output.beta == 0.1
+    assert made.output == TopK(k=4, support="union", renormalize=False)
+    # As a command line gives it.
+    made = config(output_loss="jsd", output_loss_kwargs='{"beta": 0.1}', representation_weight=10.0)
+    assert made.output == JSD(0.1)
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, True])

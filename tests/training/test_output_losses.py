@@ -6,8 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from oprd.core.objective import OutputLoss
-from oprd.core.representation import representation_loss
+from oprd.core.objective import OUTPUT_LOSSES
+from oprd.core.output.chunked import output_loss
+from oprd.core.output.divergence import ReverseKL
+from oprd.core.states.comparison import representation_loss
 from oprd.models import matching
 from oprd.models.heads import lm_head
 from oprd.training import teacher, update
@@ -17,6 +19,9 @@ from tests.training.runs import LORA, largest_difference, trainer, weights
 
 KINDS = ("sampled", "topk", "reverse_kl", "forward_kl", "jsd")
 ALONE = {"representation_weight": 0.0}
+# Parameters that differ from the defaults, and a support of the whole vocabulary.
+PARAMETERS = {"topk": {"k": 5, "support": "union"}, "jsd": {"beta": 0.3}}
+WHOLE = {"topk": {"output_loss_kwargs": {"k": 260}}}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -46,7 +51,7 @@ def divergence(made):
             ]
             heads = [lm_head(model) for model in (made.model, made.teacher_model)]
             mask = torch.ones(1, len(response), dtype=torch.bool)
-            loss = OutputLoss("reverse_kl")(*states, *heads, mask, torch.tensor([response]))
+            loss = output_loss(ReverseKL(), *states, *heads, mask)
         total, count = total + loss.total, count + loss.count
     return (total / count).item()
 
@@ -59,7 +64,7 @@ def divergence(made):
 def test_the_logged_loss_is_equation_7_over_unpadded_sequences(tmp_path, kind, reduction):
     student, teacher = tiny.model(seed=1), tiny.model(seed=2)
     settings = {"temperature": 0.7, "reduction": reduction}
-    loss = OutputLoss(kind, k=5, support="union", beta=0.3, **settings)
+    loss = OUTPUT_LOSSES[kind](**PARAMETERS.get(kind, {}))
     sums = {"output": [], "representation": []}
     for prompt in runs.PROMPTS[:4]:
         ids = tiny.tokenizer()(prompt)["input_ids"]
@@ -73,7 +78,8 @@ def test_the_logged_loss_is_equation_7_over_unpadded_sequences(tmp_path, kind, r
             heads = [lm_head(model) for model in (student, teacher)]
             mask = torch.ones(1, len(response), dtype=torch.bool)
             window = mask & (torch.arange(len(response)) >= len(response) - 3)
-            sums["output"].append(loss(*states, *heads, mask, torch.tensor([response])))
+            tokens = torch.tensor([response])
+            sums["output"].append(output_loss(loss, *states, *heads, mask, tokens, **settings))
             sums["representation"].append(representation_loss(*states, window, reduction=reduction))
     means = {
         name: sum(part.total for part in parts) / sum(part.count for part in parts)
@@ -89,9 +95,7 @@ def test_the_logged_loss_is_equation_7_over_unpadded_sequences(tmp_path, kind, r
         output_loss=kind,
         output_weight=0.5,
         representation_weight=10.0,
-        loss_top_k=5,
-        loss_top_k_support="union",
-        jsd_beta=0.3,
+        output_loss_kwargs=PARAMETERS.get(kind),
         **settings,
     )
     expected = 0.5 * means["output"] + 10 * means["representation"]
@@ -103,7 +107,7 @@ def test_the_logged_loss_is_equation_7_over_unpadded_sequences(tmp_path, kind, r
 @every_kind
 def test_a_step_on_an_output_loss_alone_moves_the_student_towards_the_teacher(tmp_path, kind):
     # The support of a random model's 16 likeliest tokens holds little: all tokens do.
-    options = {"output_loss": kind, "loss_top_k": 260, "per_device_train_batch_size": 16}
+    options = {"output_loss": kind, **WHOLE.get(kind, {}), "per_device_train_batch_size": 16}
     made = trainer(tmp_path, **options, **ALONE)
     before = divergence(made)
     made.train()
@@ -168,7 +172,7 @@ def test_the_representation_term_keeps_its_factor_beside_an_output_loss(tmp_path
 
 def step_in_float64(folder, **options):
     student = tiny.model(seed=1).double()
-    options = {"output_loss": "topk", "loss_top_k": 8, "position_k": 3, **options}
+    options = {"output_loss": "topk", "output_loss_kwargs": {"k": 8}, "position_k": 3, **options}
     made = run(folder, student=student, teacher=tiny.model(seed=2).double(), **options)
     return weights(student), made.state.log_history[0]["loss"]
 
@@ -205,7 +209,7 @@ def test_an_empty_rollout_counts_for_nothing(tmp_path, kind):
     def rollout(ids):
         return [] if tuple(ids) == empty else runs.scripted(ids)
 
-    options = {"output_loss": kind, **ALONE}
+    options = {"output_loss": kind, "output_loss_kwargs": PARAMETERS.get(kind), **ALONE}
     with_empty, loss = step_in_float64(tmp_path, rollout=rollout, prompts=prompts, **options)
     without, expected = step_in_float64(
         tmp_path, prompts=prompts[1:], per_device_train_batch_size=3, **options
@@ -252,7 +256,7 @@ def test_padding_rows_of_a_longer_vocabulary_do_not_count(tmp_path, kind, longer
     for name, weight in padded[longer].state_dict().items():
         own = equal[longer].state_dict()[name]
         weight[: len(own)] = own
-    options = {"output_loss": kind, "loss_top_k": 260, **ALONE}
+    options = {"output_loss": kind, **WHOLE.get(kind, {}), **ALONE}
     expected = run(tmp_path, **equal, **options).state.log_history[0]["loss"]
     loss = run(tmp_path, **padded, **options).state.log_history[0]["loss"]
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -284,9 +288,8 @@ def test_unequal_vocabularies_without_a_teachers_tokenizer_are_refused_with_both
 
 
 def test_a_k_above_the_vocabulary_is_refused_with_both_numbers(tmp_path):
-    with pytest.raises(ValueError, match=r"loss_top_k=261 is more than the 260 tokens"):
-        trainer(tmp_path, output_loss="topk", loss_top_k=261)
-    trainer(tmp_path, output_loss="jsd", loss_top_k=261)
+    with pytest.raises(ValueError, match=r"k must be between 1 and .* 260 tokens, got 261"):
+        trainer(tmp_path, output_loss="topk", output_loss_kwargs={"k": 261})
 
 
 def test_a_head_that_cannot_be_read_is_refused_at_construction(tmp_path):

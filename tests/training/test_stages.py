@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from oprd.core.output.divergence import ReverseKL
 from oprd.training.stages import Schedule
 from tests import tiny
 from tests.training import runs
@@ -33,7 +34,7 @@ def test_a_stage_has_what_it_sets_and_the_runs_settings_beside():
     first, second = settings(stages=TWO, learning_rate=0.1, reduction="token").objectives()
     assert (first.representation_weight, first.output, first.learning_rate) == (1.0, None, 0.1)
     assert (second.representation_weight, second.learning_rate) == (0, 0.02)
-    assert second.output is not None and second.output.kind == "reverse_kl"
+    assert second.output == ReverseKL()
     assert first.reduction == second.reduction == "token"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from transformers import AutoConfig
 
 from oprd.analysis.setup import Setup
-from oprd.analysis.updates import FLOOR, OBJECTIVES
+from oprd.analysis.updates import FLOOR, all_objectives
 
 # What a configuration calls what an objective needs alike in both models.
 _FIELDS = {"width": "hidden_size", "vocabulary": "vocab_size"}
@@ -14,29 +14,30 @@ _FIELDS = {"width": "hidden_size", "vocabulary": "vocab_size"}
 def choose_objectives(
     setup: Setup, asked: Sequence[str] | None, notify: Callable[[str], None]
 ) -> list[str]:
-    """The objectives to measure, in the order of `OBJECTIVES`; the floor is always among them.
+    """The objectives to measure, in the order of `all_objectives`; the floor is always among them.
 
     Args:
         setup: whose models they are measured on.
-        asked: names in `OBJECTIVES`; None for all that the models permit.
+        asked: names in `all_objectives`; None for all that the models permit.
         notify: told of each that None leaves out, and why.
 
     Raises:
         ValueError: a name is unknown, or the models do not permit what was asked for.
         OSError: a model's configuration cannot be read.
     """
-    if unknown := set(asked or ()) - set(OBJECTIVES):
-        known = ", ".join(OBJECTIVES)
+    every = all_objectives()
+    if unknown := set(asked or ()) - set(every):
+        known = ", ".join(every)
         raise ValueError(f"objectives must be among {known}, got {', '.join(sorted(unknown))}.")
     refused = _refused(setup)
     if asked is None:
         for name, why in refused.items():
             notify(f"{name} is left out: {why}")
-        return [name for name in OBJECTIVES if name not in refused]
+        return [name for name in every if name not in refused]
     for name in asked:
         if name in refused:
             raise ValueError(f"{name} cannot be measured: {refused[name]}; leave it out.")
-    return [name for name in OBJECTIVES if name == FLOOR or name in asked]
+    return [name for name in every if name == FLOOR or name in asked]
 
 
 def _refused(setup: Setup) -> dict[str, str]:
@@ -52,4 +53,4 @@ def _refused(setup: Setup) -> dict[str, str]:
         sizes = getattr(student, field), getattr(teacher, field)
         if sizes[0] != sizes[1]:
             why[what] = f"the student's {what} is {sizes[0]} and the teacher's {sizes[1]}"
-    return {name: why[o.same] for name, o in OBJECTIVES.items() if o.same in why}
+    return {name: why[o.same] for name, o in all_objectives().items() if o.same in why}

@@ -21,7 +21,7 @@ from oprd.analysis.choice import choose_objectives
 from oprd.analysis.machine import machine
 from oprd.analysis.memory import FRESH_PROCESS, transient_bytes
 from oprd.analysis.setup import Models, Scene, Setup
-from oprd.analysis.updates import FLOOR, NAIVE_TOP, OBJECTIVES
+from oprd.analysis.updates import FLOOR, NAIVE_TOP, all_objectives
 from oprd.runs.record import versions
 
 WARM_UP_ROUNDS = 1
@@ -62,7 +62,7 @@ def measure_cost(
 
     Args:
         setups: one, or the points of a sweep.
-        objectives: names in `OBJECTIVES`, all that the models permit by default; the floor is
+        objectives: names in `all_objectives`, all that the models permit by default; the floor is
             always among what is measured.
         sweep: what the setups vary, a name in `SWEEPS`.
         rounds: how often each update is timed, after a round of warm-up; 0 times nothing.
@@ -131,7 +131,7 @@ def _time_rounds(
 ) -> dict[Case, list[float]]:
     """Seconds of each case in each round."""
     scenes = _scenes(setups)
-    runs = {(place, name): OBJECTIVES[name].prepare(scenes[place]) for place, name in cases}
+    runs = {(place, name): all_objectives()[name].prepare(scenes[place]) for place, name in cases}
     seconds: dict[Case, list[float]] = {case: [] for case in cases}
     for turn in range(WARM_UP_ROUNDS + rounds):
         start = turn % len(cases)
@@ -175,7 +175,7 @@ def _entry(
     entry: dict[str, Any] = {
         "name": name,
         "label": _label(setup, name),
-        "family": OBJECTIVES[name].family,
+        "family": all_objectives()[name].family,
         "seconds": _spread(seconds.get(case)),
         "each_round": seconds.get(case),
         "transient_bytes": peaks.get(case),
@@ -192,7 +192,7 @@ def _entry(
 
 
 def _label(setup: Setup, name: str) -> str:
-    return OBJECTIVES[name].label.format(layers=setup.layers, window=setup.window_length)
+    return all_objectives()[name].label.format(layers=setup.layers, window=setup.window_length)
 
 
 def _ratios(one: list[float] | None, other: list[float] | None) -> list[float] | None:
@@ -211,7 +211,7 @@ def _measure_ordered() -> None:
     torch.set_num_threads(order["threads"])
     setup = Setup(**order["setup"])
     scene = Scene(setup, Models(setup))
-    run = OBJECTIVES[order["objective"]].prepare(scene)
+    run = all_objectives()[order["objective"]].prepare(scene)
     run()
     sys.stdout.write(f"{transient_bytes(run, scene.student.device)}\n")
 

@@ -6,7 +6,7 @@ Letters: B sequences, K response tokens, T all tokens, V vocabulary; of a bridge
 R rank, S student width, H teacher width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -19,6 +19,7 @@ from oprd.core.bridge.bridge import PairFit
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
+from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
 from oprd.models.heads import lm_head
 from oprd.models.matching import check_widths, common_vocabulary, pair_models, same_width
 from oprd.models.reading import base_forward, read
@@ -76,15 +77,16 @@ def _trained(
             **{"positions": "all", **options(scene.setup)},
         )
         student, teacher = scene.student, scene.teacher
-        if args.representation_weight > 0 and args.bridge is None:
+        if args.representation_weight > 0 and args.bridge is None and args.state.equal_widths:
             check_widths(student, teacher)
         pairs = pair_models(student, teacher, args.layer_spec)
         vocab_size = 0
         if args.reads_heads or diagnose:
             # Random tokens are as good as any: what the longer head has more of is left out.
-            top_k = TOP_K if diagnose or args.output_loss == "topk" else 1
-            vocab_size = common_vocabulary(student, teacher, same_meaning=True, top_k=top_k)
-        comparable = args.bridge is not None or same_width(student, teacher)
+            vocab_size = common_vocabulary(student, teacher, same_meaning=True)
+        comparable = (
+            args.bridge is not None or same_width(student, teacher) or not args.state.equal_widths
+        )
         update = Update(args, pairs, comparable=comparable, vocab_size=vocab_size)
         if args.bridge is not None:
             bridge = _random_bridge(pairs, hidden_size(student), hidden_size(teacher))
@@ -220,7 +222,7 @@ def _window(setup: Setup) -> dict[str, Any]:
 
 FLOOR, NAIVE_TOP = "floor", "naive_topk"
 
-OBJECTIVES: Mapping[str, Objective] = {
+_OPRD: dict[str, Objective] = {
     FLOOR: Objective("floor", "floor", _floor),
     "oprd": Objective("OPRD", "representation", _trained(lambda setup: {}), "width"),
     "oprd_layers": Objective(
@@ -247,14 +249,13 @@ OBJECTIVES: Mapping[str, Objective] = {
     "oprd_topk": Objective(
         "OPRD + top-16", "output", _trained(lambda setup: {"output_loss": "topk"}), "width"
     ),
-    "sampled": Objective("sampled token", "output", _output(output_loss="sampled")),
-    "topk": Objective("top-16", "output", _output(output_loss="topk")),
+}
+_OTHERS: dict[str, Objective] = {
     "topk_truncated": Objective(
-        "top-16, truncated", "output", _output(output_loss="topk", loss_top_k_renormalize=False)
+        "top-16, truncated",
+        "output",
+        _output(output_loss="topk", output_loss_kwargs={"renormalize": False}),
     ),
-    "reverse_kl": Objective("reverse KL", "output", _output(output_loss="reverse_kl")),
-    "forward_kl": Objective("forward KL", "output", _output(output_loss="forward_kl")),
-    "jsd": Objective("JSD", "output", _output(output_loss="jsd")),
     "naive_sampled": Objective(
         "naive sampled token", "naive", _naive(_naive_sampled), "vocabulary"
     ),
@@ -264,3 +265,30 @@ OBJECTIVES: Mapping[str, Objective] = {
     ),
     "trl": Objective("TRL's reverse KL", "trl", _trl, "vocabulary"),
 }
+# What tables call losses otherwise than settings do.
+_LABELS = {
+    "sampled": "sampled token",
+    "topk": "top-16",
+    "reverse_kl": "reverse KL",
+    "forward_kl": "forward KL",
+    "jsd": "JSD",
+}
+
+
+def all_objectives() -> dict[str, Objective]:
+    """All that can be measured, by name: OPRD's settings, every loss of the tables, and others'."""
+    states = {
+        name: Objective(
+            name,
+            "representation",
+            _trained(lambda setup, name=name: {"state_loss": name}),
+            "width" if kind.equal_widths else None,
+        )
+        for name, kind in STATE_LOSSES.items()
+        if name != "mse"
+    }
+    outputs = {
+        name: Objective(_LABELS.get(name, name), "output", _output(output_loss=name))
+        for name in OUTPUT_LOSSES
+    }
+    return {**_OPRD, **states, **outputs, **_OTHERS}

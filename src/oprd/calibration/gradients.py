@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from oprd.core.capture import capture_states, num_layers
-from oprd.core.head import LMHead, chunks
+from oprd.core.output.head import LMHead, chunks
 from oprd.core.positions import gather_rows, row_index
 from oprd.models.heads import lm_head
 from oprd.models.reading import View, base_forward

@@ -14,7 +14,7 @@ from trl import DistillationConfig, ModelConfig, TrlParser
 from oprd.training.config import OPRDConfig
 from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
-from oprd.training.values import parse_mapping
+from oprd.training.values import RENAMED, parse_mapping
 
 WORDS = {
     str: "text",
@@ -31,6 +31,8 @@ JSON_FIELDS = (
     "generation_kwargs",
     "chat_template_kwargs",
     "gradient_checkpointing_kwargs",
+    "output_loss_kwargs",
+    "state_loss_kwargs",
 )
 # The configuration reads numbers and lists too; the command line needs one type, text.
 WIDER = {"layers": str | int | list[int], "eval_tasks": str | list[str] | None}
@@ -127,6 +129,8 @@ def parse(arguments: Sequence[str]) -> tuple[DataArguments, OPRDConfig, ModelCon
 def unknown_field(name: str, known: Iterable[str], dashes: str = "") -> str:
     """Says that a field does not exist, and which one may have been meant."""
     bare = name.removeprefix("--").replace("-", "_")
+    if bare in RENAMED:
+        return f"{dashes}{bare} has become {RENAMED[bare]}"
     known = list(known)
     # `model` and `dataset` are short for a name, which is far away by letters.
     close = [field for field in known if field.startswith(f"{bare}_name")]

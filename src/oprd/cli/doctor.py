@@ -23,7 +23,7 @@ from oprd.cli.errors import one_line
 from oprd.cli.tiny import ARCHITECTURES, byte_tokenizer, tiny_model
 from oprd.core.capture import capture_states, num_layers
 from oprd.core.layers import pair_layers, select_layers
-from oprd.core.representation import LayerComparison
+from oprd.core.states.comparison import LayerComparison
 from oprd.models.heads import lm_head
 from oprd.models.reading import View, base_forward, read
 from oprd.runs.record import versions

@@ -4,24 +4,37 @@
 
 on one rollout, from one forward pass of each model. Each term is a sum over its own positions,
 divided by its own count over the whole batch, so that its factor keeps its meaning whatever
-positions the other supervises. The representation term is `oprd.core.representation`'s; the output
-term is one of `oprd.core.divergence`'s, chosen here by name.
-
-Letters: B sequences, K response tokens, N supervised rows.
+positions the other supervises. Both losses are chosen by name from the two tables here: a further
+one is a file, a test and a line.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from oprd.core.divergence import Support, full_kl_loss, jsd_loss, sampled_token_loss, topk_loss
-from oprd.core.head import LMHead
-from oprd.core.reduction import LossSum, Reduction
+from oprd.core.output.divergence import JSD, ForwardKL, ReverseKL, SampledToken, TopK
+from oprd.core.output.loss import OutputLoss
+from oprd.core.reduction import LossSum
+from oprd.core.states.distance import SquaredDistance
+from oprd.core.states.loss import StateLoss
 
-OutputKind = Literal["sampled", "topk", "reverse_kl", "forward_kl", "jsd"]
+STATE_LOSSES: dict[str, type[StateLoss]] = {
+    "mse": SquaredDistance,
+}
+
+OUTPUT_LOSSES: dict[str, type[OutputLoss]] = {
+    "sampled": SampledToken,
+    "topk": TopK,
+    "reverse_kl": ReverseKL,
+    "forward_kl": ForwardKL,
+    "jsd": JSD,
+}
+
+Loss = TypeVar("Loss", StateLoss, OutputLoss)
 
 
 class Term(NamedTuple):
@@ -60,82 +73,37 @@ def objective(terms: Iterable[Term]) -> Tensor:
     return torch.stack([value.to(weighted[0].device) for value in weighted]).sum()
 
 
-@dataclass(frozen=True)
-class OutputLoss:
-    """Which output-space loss, and its settings.
+def make_loss(
+    table: Mapping[str, type[Loss]], name: str, options: Mapping[str, Any], setting: str
+) -> Loss:
+    """A loss by its name in one of the tables.
 
-    Attributes:
-        kind: `"sampled"` (Eq. 3), `"topk"` (Eq. 5), `"reverse_kl"` (Eq. 4), `"forward_kl"` or
-            `"jsd"`.
-        k: of `"topk"`, see `oprd.core.divergence.topk_loss`.
-        support: of `"topk"`, likewise.
-        renormalize: of `"topk"`, likewise.
-        beta: of `"jsd"`, see `oprd.core.divergence.jsd_loss`.
-        temperature: divides both models' logits.
-        reduction: see `oprd.core.reduction.position_weights`.
+    Args:
+        table: `STATE_LOSSES` or `OUTPUT_LOSSES`.
+        name: in the table.
+        options: its parameters; what is left out has its default.
+        setting: what messages call the name; `<setting>_kwargs` are the options.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: the name or a parameter is unknown (the closest one is named), or a value is out
+            of bounds.
     """
+    if name not in table:
+        raise ValueError(f"{setting} must be one of {_listed(name, table)}, got {name!r}.")
+    kind = table[name]
+    known = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType] # dataclasses all
+    for option in options:
+        if option not in known:
+            takes = f"takes {_listed(option, known)}" if known else "takes no parameters"
+            raise ValueError(f"{setting}_kwargs: {name!r} {takes}, got {option!r}.")
+    try:
+        return kind(**options)
+    except ValueError as error:
+        raise ValueError(f"{setting}_kwargs: {error}") from error
 
-    kind: OutputKind
-    k: int = 16
-    support: Support = "student"
-    renormalize: bool = True
-    beta: float = 0.5
-    temperature: float = 1.0
-    reduction: Reduction = "sequence"
 
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(OutputKind):
-            raise ValueError(
-                f"an output loss is one of {', '.join(get_args(OutputKind))}, got {self.kind!r}."
-            )
-
-    def __call__(
-        self,
-        student_hidden: Tensor,
-        teacher_hidden: Tensor,
-        student_head: LMHead | Tensor,
-        teacher_head: LMHead | Tensor,
-        mask: Tensor,
-        token_ids: Tensor,
-    ) -> LossSum:
-        """The loss at the mask's positions.
-
-        Args:
-            student_hidden: [B, K, student width], or the mask's rows [N, student width].
-            teacher_hidden: [B, K, teacher width], or the mask's rows [N, teacher width].
-            student_head: an `LMHead`, or its weight [V, student width].
-            teacher_head: an `LMHead`, or its weight [V, teacher width].
-            mask: [B, K], true where a position is supervised.
-            token_ids: [B, K] integers, the rollout; read by `"sampled"` alone.
-
-        Raises:
-            ValueError: see the functions of `oprd.core.divergence`.
-        """
-        pair = (student_hidden, teacher_hidden, student_head, teacher_head, mask)
-        temperature, reduction = self.temperature, self.reduction
-        match self.kind:
-            case "sampled":
-                return sampled_token_loss(
-                    *pair, token_ids, temperature=temperature, reduction=reduction
-                )
-            case "topk":
-                return topk_loss(
-                    *pair,
-                    k=self.k,
-                    support=self.support,
-                    renormalize=self.renormalize,
-                    temperature=temperature,
-                    reduction=reduction,
-                )
-            case "reverse_kl" | "forward_kl":
-                return full_kl_loss(
-                    *pair,
-                    direction="reverse" if self.kind == "reverse_kl" else "forward",
-                    temperature=temperature,
-                    reduction=reduction,
-                )
-            case "jsd":
-                return jsd_loss(*pair, beta=self.beta, temperature=temperature, reduction=reduction)
+def _listed(wanted: str, known: Iterable[str]) -> str:
+    """All known names, and the closest one where there is one."""
+    known = list(known)
+    close = difflib.get_close_matches(str(wanted), known, n=1)
+    return ", ".join(known) + (f" (did you mean {close[0]}?)" if close else "")

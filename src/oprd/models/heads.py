@@ -1,7 +1,8 @@
 """A model's LM head as weights and numbers: what output-space losses need, never its forward.
 
-Only heads whose logits `oprd.core.head.LMHead` reproduces are read. Others are refused: a loss on
-logits that are not the model's would train towards the wrong distribution without a sign of it.
+Only heads whose logits `oprd.core.output.head.LMHead` reproduces are read. Others are refused: a
+loss on logits that are not the model's would train towards the wrong distribution without a sign of
+it.
 """
 
 from typing import Any, cast
@@ -11,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_peft_available
 
-from oprd.core.head import LMHead
+from oprd.core.output.head import LMHead
 
 # What configurations call the number that multiplies the product of states and head.
 _SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier")

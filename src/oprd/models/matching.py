@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from oprd.core.capture import hidden_size, num_layers
 from oprd.core.layers import LayerPair, pair_layers, select_layers
+from oprd.core.objective import STATE_LOSSES
 from oprd.models.heads import lm_head
 
 
@@ -27,22 +28,24 @@ def same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
 
 
 def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    """Refuse to compare states of different widths.
+    """Refuse to compare states of different widths row by row.
 
     Raises:
-        ValueError: with both widths.
+        ValueError: with both widths, and what would do.
     """
     if not same_width(student, teacher):
+        others = [name for name, kind in STATE_LOSSES.items() if not kind.equal_widths]
+        relational = f", set state_loss to {' or '.join(map(repr, others))}" if others else ""
         raise ValueError(
             f"the student's states are {hidden_size(student)} wide and the teacher's "
             f"{hidden_size(teacher)}: states of different widths can only be compared through a "
             "bridge. Fit one with `oprd bridge fit` and set bridge to its file, or set "
-            "bridge='fit'; or use an output_loss with representation_weight=0."
+            f"bridge='fit'{relational}, or use an output_loss with representation_weight=0."
         )
 
 
 def common_vocabulary(
-    student: PreTrainedModel, teacher: PreTrainedModel, *, same_meaning: bool, top_k: int
+    student: PreTrainedModel, teacher: PreTrainedModel, *, same_meaning: bool
 ) -> int:
     """How many tokens output terms compare: those that both LM heads have.
 
@@ -51,11 +54,9 @@ def common_vocabulary(
         teacher: likewise.
         same_meaning: whether the tokenizers were compared, so that what the longer head has more
             of is padding, or tokens that the student does not know.
-        top_k: how many likely tokens are compared.
 
     Raises:
-        ValueError: a head cannot be read, the sizes differ and nothing is known of their tokens, or
-            `top_k` is larger than the vocabulary.
+        ValueError: a head cannot be read, or the sizes differ and nothing is known of their tokens.
     """
     sizes = lm_head(student).vocab_size, lm_head(teacher).vocab_size
     if sizes[0] != sizes[1] and not same_meaning:
@@ -63,10 +64,6 @@ def common_vocabulary(
             f"the student's vocabulary has {sizes[0]} tokens and the teacher's {sizes[1]}, and "
             "without the teacher's tokenizer padding cannot be told from other tokens: pass "
             "teacher_processing_class. A representation loss alone needs no equal vocabularies."
-        )
-    if top_k > min(sizes):
-        raise ValueError(
-            f"loss_top_k={top_k} is more than the {min(sizes)} tokens of the vocabulary."
         )
     return min(sizes)
 

@@ -1,5 +1,6 @@
 """Settings of a run: TRL's distillation settings, and what representation distillation adds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -131,9 +132,9 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     def _check_batches(self) -> None:
         """A generation batch holds whole groups of rollouts, and a checkpoint falls after one."""
         updates = self.updates_per_rollout
-        if updates > 1 and any(stage.output_loss == "sampled" for stage in self.objectives()):
+        if updates > 1 and (written := _own_rollouts(self.objectives())):
             raise ValueError(
-                f"output_loss='sampled' is the gradient of the student that wrote the rollouts: "
+                f"output_loss={written!r} is the gradient of the student that wrote the rollouts: "
                 f"with updates_per_rollout={updates} take another output loss."
             )
         for number, steps in enumerate(self.schedule.steps, 1):
@@ -172,5 +173,10 @@ def _check_unused(config: DistillationConfig) -> None:
         if getattr(config, name) != default:
             raise ValueError(
                 f"{name}={getattr(config, name)} has no effect here: it chooses among TRL's "
-                "divergences. Leave it out, and choose with output_loss and jsd_beta."
+                "divergences. Leave it out, and choose with output_loss and output_loss_kwargs."
             )
+
+
+def _own_rollouts(objectives: Sequence[ObjectiveConfig]) -> str | None:
+    """The first output loss that holds only for rollouts of the student as it is."""
+    return next((o.output_loss for o in objectives if o.output and o.output.own_rollouts), None)

@@ -1,19 +1,25 @@
 """Settings of what a student is trained towards, in a whole run or in each of its stages."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, cast, get_args
 
 from trl.trainer.distillation_config import DistillationConfig
 
 from oprd.core.bridge.solve import BASES
-from oprd.core.divergence import Support
-from oprd.core.objective import OutputKind, OutputLoss
+from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES, make_loss
+from oprd.core.output.loss import OutputLoss
 from oprd.core.reduction import Reduction
+from oprd.core.states.loss import StateLoss
 from oprd.training.stages import Schedule, parse_stages
-from oprd.training.values import check_at_least, check_choice, check_number, check_positive
-
-OUTPUT_LOSSES = ("none", *get_args(OutputKind))
+from oprd.training.values import (
+    check_at_least,
+    check_choice,
+    check_positive,
+    parse_mapping,
+    refuse_renamed,
+)
 
 
 @dataclass
@@ -26,19 +32,18 @@ class ObjectiveConfig(DistillationConfig):
         reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
         representation_weight: the factor µ of the representation loss (Eq. 7); 0 leaves it out,
             which needs an `output_loss`.
-        output_loss: the output-space loss beside it, on all response tokens: "none", "sampled"
-            (Eq. 3), "topk" (Eq. 5), "reverse_kl" (Eq. 4), "forward_kl" or "jsd". It reads both LM
-            heads' weights over the tokens that both models have. TRL's `temperature` divides its
-            logits, as it does the sampler's. "sampled" is an unbiased estimate of the reverse KL
-            where nothing else alters the sampler (`top_p`, `top_k`, `repetition_penalty`, …).
+        state_loss: the representation loss, a name in `oprd.core.objective.STATE_LOSSES`: "mse"
+            (Eq. 6).
+        state_loss_kwargs: its parameters, those of its class there.
+        output_loss: the output-space loss beside it, on all response tokens: "none", or a name in
+            `oprd.core.objective.OUTPUT_LOSSES`: "sampled" (Eq. 3), "topk" (Eq. 5), "reverse_kl"
+            (Eq. 4), "forward_kl" or "jsd". It reads both LM heads' weights over the tokens that
+            both models have. TRL's `temperature` divides its logits, as it does the sampler's.
+            "sampled" is an unbiased estimate of the reverse KL where nothing else alters the
+            sampler (`top_p`, `top_k`, `repetition_penalty`, …).
+        output_loss_kwargs: its parameters, those of its class there: of "topk" `k` (16), `support`
+            and `renormalize`, of "jsd" `beta`.
         output_weight: the factor of the output-space loss.
-        loss_top_k: how many tokens "topk" compares. (TRL's `top_k` is the sampler's.)
-        loss_top_k_support: whose most likely tokens those are: "student", "teacher" or "union".
-        loss_top_k_renormalize: condition both distributions on those tokens, as Eq. 5 does. The
-            paper's experiments do not: their truncated sum also falls when the student moves
-            probability out of the support, and can lead away from the teacher where the support
-            holds little of the student's probability.
-        jsd_beta: the teacher's share in the mixture of "jsd", 0 (forward KL) to 1 (reverse KL).
         diagnostics_steps: every so many steps, and in evaluation, measure how far apart the two
             next-token distributions are: overlap of the 16 likeliest tokens, entropies, KL(p‖q),
             policy-gradient loss and the last states' cosine over all response tokens, and the
@@ -78,29 +83,22 @@ class ObjectiveConfig(DistillationConfig):
         default=1.0,
         metadata={"help": "Factor of the representation loss (µ in Eq. 7); 0 leaves it out."},
     )
+    state_loss: str = field(
+        default="mse",
+        metadata={"help": f"The representation loss: {', '.join(STATE_LOSSES)}."},
+    )
+    state_loss_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Its parameters."}
+    )
     output_loss: str = field(
         default="none",
-        metadata={
-            "help": 'Output-space loss beside it: "none", "sampled", "topk", "reverse_kl", '
-            '"forward_kl" or "jsd".'
-        },
+        metadata={"help": f"Output-space loss beside it: none, {', '.join(OUTPUT_LOSSES)}."},
+    )
+    output_loss_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": 'Its parameters, such as {"k": 16} for topk or {"beta": 0.5} for jsd.'},
     )
     output_weight: float = field(default=1.0, metadata={"help": "Factor of the output-space loss."})
-    loss_top_k: int = field(
-        default=16, metadata={"help": 'How many tokens output_loss="topk" compares.'}
-    )
-    loss_top_k_support: str = field(
-        default="student",
-        metadata={"help": 'Whose likely tokens they are: "student", "teacher" or "union".'},
-    )
-    loss_top_k_renormalize: bool = field(
-        default=True,
-        metadata={"help": "Condition both distributions on them (Eq. 5); a truncated sum if not."},
-    )
-    jsd_beta: float = field(
-        default=0.5,
-        metadata={"help": 'The teacher\'s share in the mixture of output_loss="jsd".'},
-    )
     diagnostics_steps: int = field(
         default=0,
         metadata={"help": "Measure the paper's diagnostics every so many steps; 0 never does."},
@@ -129,6 +127,12 @@ class ObjectiveConfig(DistillationConfig):
         metadata={"help": "Parts of the run, each with its steps and an objective of its own."},
     )
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse names of earlier versions, which construction would only call unexpected."""
+        for name in kwargs:
+            refuse_renamed(name)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         """Check every value, of the run and of each stage."""
         check_choice("reduction", self.reduction, get_args(Reduction))
@@ -143,19 +147,24 @@ class ObjectiveConfig(DistillationConfig):
         super().__post_init__()
 
     @property
+    def state(self) -> StateLoss:
+        """The representation loss."""
+        options = dict(cast(Mapping[str, Any], self.state_loss_kwargs or {}))
+        if self.state_loss == "mse":
+            options.setdefault("normalize", bool(self.normalize))
+        elif self.normalize and not self._normalizes_by_bridge:
+            raise ValueError(f"normalize=True is for state_loss='mse', not {self.state_loss!r}.")
+        return make_loss(STATE_LOSSES, self.state_loss, options, "state_loss")
+
+    @property
     def output(self) -> OutputLoss | None:
         """The output-space loss, None where there is none."""
-        if self.output_loss == "none":
-            return None
-        return OutputLoss(
-            cast(OutputKind, self.output_loss),
-            k=self.loss_top_k,
-            support=cast(Support, self.loss_top_k_support),
-            renormalize=self.loss_top_k_renormalize,
-            beta=self.jsd_beta,
-            temperature=self.temperature,
-            reduction=cast(Reduction, self.reduction),
-        )
+        options = cast(Mapping[str, Any], self.output_loss_kwargs or {})
+        if self.output_loss != "none":
+            return make_loss(OUTPUT_LOSSES, self.output_loss, options, "output_loss")
+        if options:
+            raise ValueError(f"output_loss_kwargs={options!r} needs an output_loss.")
+        return None
 
     @property
     def schedule(self) -> Schedule:
@@ -171,6 +180,10 @@ class ObjectiveConfig(DistillationConfig):
         found = []
         for number, stage in enumerate(self._stages, 1):
             settings = copy.copy(self)
+            for name in ("state_loss", "output_loss"):
+                # Another loss begins with parameters of its own.
+                if stage.get(name, getattr(self, name)) != getattr(self, name):
+                    setattr(settings, f"{name}_kwargs", None)
             for name, value in stage.items():
                 if name != "steps":
                     setattr(settings, name, value)
@@ -206,11 +219,16 @@ class ObjectiveConfig(DistillationConfig):
 
     def _resolve(self) -> None:
         """Check what a stage may set, and settle `normalize`."""
+        for name in ("state_loss_kwargs", "output_loss_kwargs"):
+            value = getattr(self, name)
+            value = parse_mapping(name, value) if isinstance(value, str) else value
+            if not isinstance(value, dict | None):
+                raise ValueError(f"{name} must be a mapping of parameters, got {value!r}.")
+            setattr(self, name, value)
         self._check_terms()
         check_positive("learning_rate", self.learning_rate, below=100.0)
-        for name in ("normalize", "loss_top_k_renormalize"):
-            if getattr(self, name) not in (True, False, None):
-                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
+        if self.normalize not in (True, False, None):
+            raise ValueError(f"normalize must be true or false, got {self.normalize!r}.")
         if self.bridge is not None and not (isinstance(self.bridge, str) and self.bridge):
             raise ValueError(f'bridge must be a path or "fit", got {self.bridge!r}.')
         if self._normalizes_by_bridge:
@@ -218,13 +236,10 @@ class ObjectiveConfig(DistillationConfig):
 
     def _check_terms(self) -> None:
         """At least one term, each with what it needs."""
-        check_choice("output_loss", self.output_loss, OUTPUT_LOSSES)
+        check_choice("output_loss", self.output_loss, ("none", *OUTPUT_LOSSES))
+        # Constructing them checks their parameters.
+        _ = self.state, self.output
         check_positive("output_weight", self.output_weight)
-        check_choice("loss_top_k_support", self.loss_top_k_support, get_args(Support))
-        check_at_least("loss_top_k", self.loss_top_k, 1)
         check_at_least("diagnostics_steps", self.diagnostics_steps, 0)
-        check_number("jsd_beta", self.jsd_beta)
-        if not 0 <= self.jsd_beta <= 1:
-            raise ValueError(f"jsd_beta must be between 0 and 1, got {self.jsd_beta}.")
         if self.output_loss == "none" or self.representation_weight != 0:
             check_positive("representation_weight", self.representation_weight)

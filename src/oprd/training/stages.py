@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+from oprd.training.values import refuse_renamed
+
 # What a stage may set beside its steps.
 STAGE_SETTINGS = (
     "learning_rate",
@@ -17,11 +19,10 @@ STAGE_SETTINGS = (
     "normalize",
     "bridge",
     "output_loss",
+    "output_loss_kwargs",
     "output_weight",
-    "loss_top_k",
-    "loss_top_k_support",
-    "loss_top_k_renormalize",
-    "jsd_beta",
+    "state_loss",
+    "state_loss_kwargs",
 )
 
 
@@ -69,6 +70,7 @@ def _check_stage(number: int, stage: object) -> None:
     if not isinstance(stage, dict):
         raise ValueError(f"stage {number} must be a mapping with its steps, got {stage!r}.")
     for name in stage:
+        refuse_renamed(name)
         if name != "steps" and name not in STAGE_SETTINGS:
             close = difflib.get_close_matches(str(name), ("steps", *STAGE_SETTINGS), n=1)
             hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(STAGE_SETTINGS)}"

@@ -21,7 +21,7 @@ from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import create_model_from_path
 
 from oprd.core.capture import Transform
-from oprd.core.head import LMHead
+from oprd.core.output.head import LMHead
 from oprd.models.heads import lm_head, whole
 from oprd.models.reading import Reading, View, base_forward, read
 from oprd.models.tokenizers import find_tokenizer

@@ -13,19 +13,21 @@ from transformers import PreTrainedModel
 
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import Transform
-from oprd.core.drift import token_log_probs
-from oprd.core.head import LMHead
 from oprd.core.layers import LayerPair
 from oprd.core.objective import Term, objective
+from oprd.core.output.chunked import sum_loss
+from oprd.core.output.drift import token_log_probs
+from oprd.core.output.head import LMHead
+from oprd.core.output.pair import Pair, select_pair
 from oprd.core.reduction import Reduction
-from oprd.core.representation import LayerComparison
+from oprd.core.states.comparison import LayerComparison
 from oprd.models.heads import lm_head, whole
 from oprd.models.matching import check_widths, common_vocabulary, same_width
 from oprd.models.reading import Reading, read
 from oprd.models.windowed import check_windows, read_windowed
 from oprd.training.batch import MicroBatch, supervised_window
 from oprd.training.config import OPRDConfig
-from oprd.training.metrics import OutputPair, diagnostic_sums, last_sums, layer_sums
+from oprd.training.metrics import diagnostic_sums, last_sums, layer_sums
 
 
 class Needs(NamedTuple):
@@ -80,7 +82,7 @@ class Update:
         self._pairs = pairs
         self._comparable = comparable
         self._vocab_size = vocab_size
-        self._output = args.output
+        self._state, self._output = args.state, args.output
         self._space: BridgeSpace | None = None
 
     @classmethod
@@ -111,15 +113,16 @@ class Update:
         if not args.prefix_gradients:
             check_windows(student)
         bridged = args.bridge is not None
-        if args.representation_weight > 0 and not bridged:
+        if args.representation_weight > 0 and not bridged and args.state.equal_widths:
             check_widths(student, teacher)
         if args.reads_heads or args.updates_per_rollout > 1:
             _check_heads_stand_whole(accelerator)
             lm_head(student)
         if args.reads_heads:
-            top_k = args.loss_top_k if args.output_loss == "topk" else 1
-            vocab_size = common_vocabulary(student, teacher, same_meaning=same_meaning, top_k=top_k)
-        comparable = bridged or same_width(student, teacher)
+            vocab_size = common_vocabulary(student, teacher, same_meaning=same_meaning)
+            if args.output is not None:
+                args.output.check(vocab_size)
+        comparable = bridged or same_width(student, teacher) or not args.state.equal_widths
         return cls(args, pairs, comparable=comparable, vocab_size=vocab_size)
 
     def enter(self, spaces: Mapping[str, BridgeSpace]) -> None:
@@ -182,10 +185,11 @@ class Update:
             sums |= last_sums(pair)
             if self._output is not None:
                 sums["supervised"] = batch.response.sum()
-                loss = self._output(*pair)._replace(count=batch.response_count)
+                loss = sum_loss(pair, self._output, cast(Reduction, self._args.reduction))
+                loss = loss._replace(count=batch.response_count)
                 terms.append(Term("output", self._args.output_weight, loss))
             if needs.diagnose:
-                sums |= diagnostic_sums(pair, self._args.temperature)
+                sums |= diagnostic_sums(pair)
         sums |= {f"loss/{term.name}": term.mean.detach() for term in terms}
         log_probs = self._log_probs(student, student_read, batch) if needs.drift else None
         return Result(objective(terms), sums, log_probs)
@@ -198,7 +202,7 @@ class Update:
             states,
             pairs,
             batch.positions,
-            normalize=bool(self._args.normalize),
+            self._state,
             reduction=cast(Reduction, self._args.reduction),
         )
 
@@ -234,17 +238,18 @@ class Update:
         teacher: Reading,
         teacher_head: LMHead,
         batch: MicroBatch,
-    ) -> OutputPair:
+    ) -> Pair:
         """Both models' last states and heads over the tokens that both have, on one device."""
         assert student_read.last is not None and teacher.last is not None
         head = lm_head(student).cut(self._vocab_size)
         device = head.weight.device
-        return OutputPair(
+        return select_pair(
             student_read.last.to(device),
             teacher.last.to(device),
             head,
             teacher_head.cut(self._vocab_size),
             batch.response.to(device),
+            self._args.temperature,
             batch.response_ids.to(device),
         )
 

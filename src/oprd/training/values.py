@@ -1,8 +1,21 @@
 """Values of settings: parsed, and refused with a sentence that names the setting."""
 
+import difflib
 import json
 import math
 from typing import Any
+
+# Settings of earlier versions, with what takes their place.
+RENAMED: dict[object, str] = {
+    "loss_top_k": "'k' of output_loss_kwargs, such as {\"k\": 16} for output_loss topk",
+    "loss_top_k_support": (
+        '\'support\' of output_loss_kwargs, such as {"support": "union"} for output_loss topk'
+    ),
+    "loss_top_k_renormalize": (
+        "'renormalize' of output_loss_kwargs, such as {\"renormalize\": false} for output_loss topk"
+    ),
+    "jsd_beta": "'beta' of output_loss_kwargs, such as {\"beta\": 0.5} for output_loss jsd",
+}
 
 
 def parse_layers(layers: object) -> str | tuple[int, ...]:
@@ -20,6 +33,12 @@ def parse_layers(layers: object) -> str | tuple[int, ...]:
     else:
         raise ValueError(f"layers must be a name or layer numbers, got {layers!r}.")
     return spec
+
+
+def refuse_renamed(name: object) -> None:
+    """Refuse, with a ValueError that says the new name, a setting of an earlier version."""
+    if name in RENAMED:
+        raise ValueError(f"{name} has become {RENAMED[name]}.")
 
 
 def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
@@ -42,7 +61,9 @@ def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Refuse, with a ValueError, what is not among the choices."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f": did you mean {close[0]!r}?" if close else "."
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
 
 def check_at_least(name: str, value: object, least: int) -> None:

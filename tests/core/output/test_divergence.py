@@ -1,5 +1,5 @@
+import dataclasses
 import functools
-import inspect
 
 import pytest
 import torch
@@ -7,9 +7,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-from oprd.core import head
-from oprd.core.divergence import full_kl_loss, jsd_loss, sampled_token_loss, topk_loss
-from oprd.core.head import LMHead
+from oprd.core.output import head
+from oprd.core.output.chunked import output_loss
+from oprd.core.output.divergence import JSD, ForwardKL, ReverseKL, SampledToken, TopK
+from oprd.core.output.head import LMHead
 from tests.reference import divergence as reference
 
 V, D_STUDENT, D_TEACHER = 23, 5, 7
@@ -22,6 +23,19 @@ HEADS = {
     "softcap": (False, 1.0, 2.0),
     "all": (True, 0.7, 1.5),
 }
+
+
+sampled_token_loss = functools.partial(output_loss, SampledToken())
+full_kl_loss = functools.partial(output_loss, ReverseKL())
+forward_kl_loss = functools.partial(output_loss, ForwardKL())
+
+
+def topk_loss(*arguments, k=16, support="student", renormalize=True, **options):
+    return output_loss(TopK(k, support, renormalize), *arguments, **options)
+
+
+def jsd_loss(*arguments, beta=0.5, **options):
+    return output_loss(JSD(beta), *arguments, **options)
 
 
 def sampled_value(log_p, log_q, b, t):
@@ -46,7 +60,7 @@ LOSSES = {
     "sampled": (functools.partial(sampled_token_loss, token_ids=TOKENS), sampled_value),
     "reverse_kl": (full_kl_loss, lambda log_p, log_q, b, t: reference.reverse_kl(log_p, log_q)),
     "forward_kl": (
-        functools.partial(full_kl_loss, direction="forward"),
+        forward_kl_loss,
         lambda log_p, log_q, b, t: reference.forward_kl(log_p, log_q),
     ),
     "jsd_0.5": jsd_case(0.5),
@@ -163,10 +177,9 @@ def test_jsd_is_that_of_trl(beta, temperature):
 
 def test_jsd_at_its_ends_is_forward_and_reverse_kl():
     arguments = setting()
-    for beta, direction in ((0.0, "forward"), (1.0, "reverse")):
+    for beta, limit in ((0.0, forward_kl_loss), (1.0, full_kl_loss)):
         assert torch.equal(
-            jsd_loss(*arguments, MASK, beta=beta).total,
-            full_kl_loss(*arguments, MASK, direction=direction).total,
+            jsd_loss(*arguments, MASK, beta=beta).total, limit(*arguments, MASK).total
         )
 
 
@@ -420,9 +433,10 @@ def refused(match, loss=full_kl_loss, replace=(), **options):
         loss(*arguments, **options)
 
 
-@pytest.mark.parametrize("k", [0, -1, V + 1])
-def test_k_outside_the_vocabulary_is_refused(k):
-    refused(rf"between 1 and the vocabulary's {V} tokens, got {k}", topk_loss, k=k)
+def test_k_outside_the_vocabulary_is_refused():
+    refused(rf"between 1 and the vocabulary's {V} tokens, got {V + 1}", topk_loss, k=V + 1)
+    for k in (0, -1, 1.5, True):
+        refused(rf"k must be a whole number of at least 1, got {k}", topk_loss, k=k)
 
 
 @all_losses
@@ -448,9 +462,12 @@ def test_an_unknown_reduction_is_refused(loss):
     )
 
 
-def test_an_unknown_support_or_direction_is_refused():
+def test_an_unknown_support_is_refused():
     refused("support must be one of .*'union'.*got 'both'", topk_loss, support="both")
-    refused("direction must be one of .*got 'backward'", direction="backward")
+
+
+def test_a_loss_that_looks_at_tokens_is_refused_without_them():
+    refused("looks at the rollout's tokens: pass token_ids", sampled_token_loss)
 
 
 @pytest.mark.parametrize("beta", [-0.1, 1.1, float("nan")])
@@ -496,19 +513,14 @@ def test_a_head_that_is_none_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("function", "own"),
+    ("kind", "own"),
     [
-        (sampled_token_loss, {"token_ids": inspect.Parameter.empty}),
-        (topk_loss, {"k": 16, "support": "student", "renormalize": True}),
-        (full_kl_loss, {"direction": "reverse"}),
-        (jsd_loss, {"beta": 0.5}),
+        (SampledToken, {}),
+        (TopK, {"k": 16, "support": "student", "renormalize": True}),
+        (ReverseKL, {}),
+        (ForwardKL, {}),
+        (JSD, {"beta": 0.5}),
     ],
 )
-def test_signatures_and_defaults_stay(function, own):
-    states = ("student_hidden", "teacher_hidden", "student_head", "teacher_head", "mask")
-    assert {n: p.default for n, p in inspect.signature(function).parameters.items()} == {
-        **dict.fromkeys(states, inspect.Parameter.empty),
-        **own,
-        "temperature": 1.0,
-        "reduction": "sequence",
-    }
+def test_parameters_and_defaults_stay(kind, own):
+    assert dataclasses.asdict(kind()) == own

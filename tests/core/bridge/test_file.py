@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 from oprd.core.bridge import Bridge
-from tests.core.test_bridge_module import make_bridge
+from tests.core.bridge.test_module import make_bridge
 
 PROVENANCE = {
     "student": {"model": "student", "revision": "abc", "tokenizer": "t"},

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from oprd.core.layers import LayerPair
-from oprd.core.representation import LayerComparison, representation_loss, row_distances
+from oprd.core.states.comparison import representation_loss
+from oprd.core.states.distance import SquaredDistance, row_distances
 from tests.reference import representation as reference
 
 MASK = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
@@ -22,7 +22,7 @@ def states(seed: int = 0, dtype: torch.dtype = torch.float32, width: int = 7):
 def test_value_and_gradient_are_those_of_equation_6(normalize, reduction, dtype, tolerance):
     student, teacher = states(dtype=dtype)
     total, count = representation_loss(
-        student, teacher, MASK, normalize=normalize, reduction=reduction
+        student, teacher, MASK, SquaredDistance(normalize), reduction=reduction
     )
     (gradient,) = torch.autograd.grad(total, student)
     expected, expected_count = reference.representation_loss(
@@ -40,7 +40,7 @@ def test_value_and_gradient_are_those_of_equation_6(normalize, reduction, dtype,
 @pytest.mark.parametrize("normalize", [False, True])
 def test_no_gradient_reaches_the_teacher(normalize):
     student, teacher = states()
-    representation_loss(student, teacher, MASK, normalize=normalize).total.backward()
+    representation_loss(student, teacher, MASK, SquaredDistance(normalize)).total.backward()
     assert student.grad is not None
     assert teacher.grad is None
 
@@ -48,7 +48,9 @@ def test_no_gradient_reaches_the_teacher(normalize):
 @pytest.mark.parametrize("normalize", [False, True])
 def test_identical_states_have_zero_loss_and_zero_gradient(normalize):
     student, _ = states()
-    total, _ = representation_loss(student, student.detach().clone(), MASK, normalize=normalize)
+    total, _ = representation_loss(
+        student, student.detach().clone(), MASK, SquaredDistance(normalize)
+    )
     (gradient,) = torch.autograd.grad(total, student)
     assert total == 0
     assert not gradient.any()
@@ -59,7 +61,7 @@ def test_identical_states_have_zero_loss_and_zero_gradient(normalize):
 def test_an_empty_mask_gives_a_finite_zero_with_a_graph(normalize, reduction):
     student, teacher = states()
     total, count = representation_loss(
-        student, teacher, torch.zeros_like(MASK), normalize=normalize, reduction=reduction
+        student, teacher, torch.zeros_like(MASK), SquaredDistance(normalize), reduction=reduction
     )
     total.backward()
     assert total == 0
@@ -70,12 +72,12 @@ def test_an_empty_mask_gives_a_finite_zero_with_a_graph(normalize, reduction):
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_nan_outside_the_mask_is_never_read(normalize):
     student, teacher = states()
-    expected = representation_loss(student, teacher, MASK, normalize=normalize)
+    expected = representation_loss(student, teacher, MASK, SquaredDistance(normalize))
     (expected_gradient,) = torch.autograd.grad(expected.total, student)
     holes = ~MASK[..., None]
     poisoned = student.detach().masked_fill(holes, torch.nan).requires_grad_()
     total, _ = representation_loss(
-        poisoned, teacher.masked_fill(holes, torch.nan), MASK, normalize=normalize
+        poisoned, teacher.masked_fill(holes, torch.nan), MASK, SquaredDistance(normalize)
     )
     (gradient,) = torch.autograd.grad(total, poisoned)
     assert total == expected.total
@@ -87,7 +89,7 @@ def test_a_nan_inside_the_mask_reaches_the_total(normalize):
     student, teacher = states()
     broken = teacher.detach().clone()
     broken[0, 0, 0] = torch.nan
-    assert representation_loss(student, broken, MASK, normalize=normalize).total.isnan()
+    assert representation_loss(student, broken, MASK, SquaredDistance(normalize)).total.isnan()
 
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
@@ -95,7 +97,7 @@ def test_a_zero_state_under_normalisation_gives_a_finite_loss_and_gradient(side)
     student, teacher = (s.detach().clone() for s in states())
     (student if side == "student" else teacher)[0, 0] = 0
     student.requires_grad_()
-    total, _ = representation_loss(student, teacher, MASK, normalize=True)
+    total, _ = representation_loss(student, teacher, MASK, SquaredDistance(True))
     total.backward()
     assert total.isfinite()
     assert student.grad.isfinite().all()
@@ -130,46 +132,12 @@ def test_row_cosines_and_norms_are_those_of_torch(normalize):
     torch.testing.assert_close(rows.teacher_norm, teacher.norm(dim=-1))
 
 
-def test_layers_are_averaged_and_the_teachers_rows_released():
-    generator = torch.Generator().manual_seed(0)
-    student, teacher = (
-        {layer: torch.randn(4, 5, 6, generator=generator) for layer in (1, 2, 3)} for _ in range(2)
-    )
-    # Two student layers meet one teacher layer, as they do where the teacher is shallower.
-    pairs = (LayerPair(1, 1), LayerPair(2, 1), LayerPair(3, 3))
-    expected = torch.stack(
-        [representation_loss(student[p.student], teacher[p.teacher], MASK).total for p in pairs]
-    ).mean()
-    selected = {layer: states[MASK] for layer, states in teacher.items()}
-    comparison = LayerComparison(selected, pairs, MASK)
-    for layer in (1, 2, 3):
-        comparison(layer, student[layer][MASK])
-    assert set(selected) == {2}
-    result = comparison.result()
-    torch.testing.assert_close(result.loss.total, expected)
-    assert result.loss.count == 3
-    cosine = torch.cosine_similarity(student[2][MASK], teacher[1][MASK], dim=-1).sum()
-    torch.testing.assert_close(result.cosine[1], cosine)
-
-
-def test_a_layer_that_was_not_reached_is_an_error():
-    pairs = (LayerPair(1, 1), LayerPair(2, 2))
-    rows = {1: torch.ones(9, 4), 2: torch.ones(9, 4)}
-    comparison = LayerComparison(rows, pairs, MASK)
-    comparison(1, torch.ones(9, 4))
-    with pytest.raises(KeyError):
-        comparison.result()
-
-
-def test_no_pair_is_refused():
-    with pytest.raises(ValueError, match="no layer pair"):
-        LayerComparison({}, (), MASK)
-
-
 def test_unequal_shapes_are_refused_with_both():
     student, teacher = states()
-    with pytest.raises(ValueError, match=r"\(4, 5, 7\), \(4, 5, 6\)"):
+    with pytest.raises(ValueError, match=r"\(9, 7\) and teacher rows \(9, 6\)"):
         representation_loss(student, teacher[..., :6], MASK)
+    with pytest.raises(ValueError, match=r"\(4, 5, 7\), \(4, 4, 7\)"):
+        representation_loss(student, teacher[:, :4], MASK)
     with pytest.raises(ValueError, match="need a bridge"):
         row_distances(student[0], teacher[0, :, :6])
     with pytest.raises(ValueError, match="reduction"):

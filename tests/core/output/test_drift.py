@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from oprd.core.drift import drift, token_log_probs
-from oprd.core.head import LMHead
+from oprd.core.output.drift import drift, token_log_probs
+from oprd.core.output.head import LMHead
 
 
 def case(seed=0, rows=3, tokens=5, width=8, vocab=40):

@@ -1,4 +1,4 @@
-"""The sum of a per-row loss over rows, in chunks, so that the logits of all rows never exist.
+"""The sum of an output-space loss over rows, in chunks: the logits of all rows never exist.
 
 A loss on next-token distributions has a closed-form gradient with respect to the logits. Each chunk
 of rows is projected once, and while its logits are at hand the gradient goes on to the rows and to
@@ -8,37 +8,66 @@ to keep for the backward pass.
 Letters: N supervised rows, n rows of a chunk, V vocabulary, D width, M ids looked at in each row.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from oprd.core.head import LMHead, add_product, chunks
-from oprd.core.pair import Chunk, Pair, pass_over
+from oprd.core.output.head import LMHead, add_product, chunks
+from oprd.core.output.loss import OutputLoss
+from oprd.core.output.pair import Pair, pass_over, select_pair
 from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
 
 
-class Slope(NamedTuple):
-    """A loss on the n rows of a chunk.
+def output_loss(
+    loss: OutputLoss,
+    student_hidden: Tensor,
+    teacher_hidden: Tensor,
+    student_head: LMHead | Tensor,
+    teacher_head: LMHead | Tensor,
+    mask: Tensor,
+    token_ids: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    reduction: Reduction = "sequence",
+) -> LossSum:
+    """A loss at the mask's positions.
 
-    Attributes:
-        values: [n].
-        slope: [n, V], or [n, M] with `ids`: what descends, ∂ value / ∂ student logits.
-        ids: [n, M], the vocabulary entries that `slope` speaks of, if not all.
+    Args:
+        loss: one of `oprd.core.objective.OUTPUT_LOSSES`.
+        student_hidden: [B, K, student width], row t the state that predicts token t; or the mask's
+            rows alone, [N, student width], in its order.
+        teacher_hidden: [B, K, teacher width], on the same tokens; or its rows, likewise.
+        student_head: an `LMHead`, or its weight [V, student width].
+        teacher_head: an `LMHead`, or its weight [V, teacher width].
+        mask: [B, K], true where a position is supervised; other rows are never read.
+        token_ids: [B, K] integers, the rollout ŷ, for losses that look at it; ids outside the mask
+            are never read.
+        temperature: divides both models' logits.
+        reduction: see `oprd.core.reduction.position_weights`.
+
+    Returns:
+        The total, float32 (float64 for float64 student states), and its count.
+
+    Raises:
+        ValueError: a shape, the temperature, the reduction or a supervised token id is out of
+            bounds, the vocabularies differ in size or are too small, or the loss looks at tokens
+            and was given none.
     """
-
-    values: Tensor
-    slope: Tensor
-    ids: Tensor | None = None
-
-
-Formula = Callable[[Chunk], Slope]
+    pair = select_pair(
+        student_hidden, teacher_hidden, student_head, teacher_head, mask, temperature, token_ids
+    )
+    return sum_loss(pair, loss, reduction)
 
 
-def sum_loss(pair: Pair, formula: Formula, reduction: Reduction) -> LossSum:
-    """Reduce a formula's values over a pair's rows, with a graph to the student's rows and head."""
+def sum_loss(pair: Pair, loss: OutputLoss, reduction: Reduction) -> LossSum:
+    """A loss's values reduced over a pair's rows, with a graph to the student's rows and head.
+
+    Raises:
+        ValueError: the reduction is unknown, or the pair's vocabulary is too small for the loss.
+    """
+    loss.check(pair.student_head.vocab_size)
     weights = position_weights(pair.mask, reduction, pair.dtype).flatten()[pair.index]
     head = pair.student_head
     variables = (pair.student_rows, head.weight, head.bias)
@@ -46,7 +75,7 @@ def sum_loss(pair: Pair, formula: Formula, reduction: Reduction) -> LossSum:
         torch.is_grad_enabled() and variable is not None and variable.requires_grad
         for variable in variables
     )
-    total = _ChunkedSum.apply(*variables, pair.detach(), weights, formula, needs)
+    total = _ChunkedSum.apply(*variables, pair.detach(), weights, loss, needs)
     return LossSum(cast(Tensor, total), supervised_count(pair.mask, reduction))
 
 
@@ -61,11 +90,11 @@ class _ChunkedSum(torch.autograd.Function):
         bias: Tensor | None,
         pair: Pair,
         weights: Tensor,
-        formula: Formula,
+        loss: OutputLoss,
         needs: tuple[bool, bool, bool],
     ) -> Tensor:
         ctx.save_for_backward(rows, weight, bias)
-        ctx.evaluate = lambda: _evaluate(pair, weights, formula, needs)
+        ctx.evaluate = lambda: _evaluate(pair, weights, loss, needs)
         total, ctx.gradients = ctx.evaluate()
         return total
 
@@ -88,7 +117,7 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _evaluate(
-    pair: Pair, weights: Tensor, formula: Formula, needs: tuple[bool, bool, bool]
+    pair: Pair, weights: Tensor, loss: OutputLoss, needs: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Gradients]:
     """The weighted sum and its gradients for the student's rows, head weight and head bias."""
     rows, head = pair.student_rows, pair.student_head
@@ -101,7 +130,7 @@ def _evaluate(
     with torch.autocast(rows.device.type, enabled=False):
         for chunk in pass_over(pair):
             part = chunk.part
-            values[part], slope, ids = formula(chunk)
+            values[part], slope, ids = loss(chunk)
             if any(needs):
                 slope = slope.mul_(weights[part, None] * chunk.derivative(ids))
                 here = (None if grad_rows is None else grad_rows[part], grad_weight, grad_bias)

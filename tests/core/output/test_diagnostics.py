@@ -1,10 +1,15 @@
 import pytest
 import torch
 
-from oprd.core import head
-from oprd.core.diagnostics import output_diagnostics
-from tests.core.test_divergence import MASK, TOKENS, V, setting
+from oprd.core.output import head
+from oprd.core.output.diagnostics import output_diagnostics
+from oprd.core.output.pair import select_pair
+from tests.core.output.test_divergence import MASK, TOKENS, V, setting
 from tests.reference import divergence as reference
+
+
+def pair(*arguments, mask=MASK, temperature=1.0):
+    return select_pair(*arguments, mask, temperature, TOKENS)
 
 
 def by_hand(arguments, k, temperature):
@@ -27,7 +32,7 @@ def by_hand(arguments, k, temperature):
 def test_sums_are_those_of_the_definitions_for_any_chunk_size(k, temperature, budget, monkeypatch):
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", budget)
     arguments = setting()
-    *sums, count = output_diagnostics(*arguments, MASK, TOKENS, k=k, temperature=temperature)
+    *sums, count = output_diagnostics(pair(*arguments, temperature=temperature), k=k)
     assert count == MASK.sum()
     assert not any(value.requires_grad for value in sums)
     torch.testing.assert_close(torch.stack(sums), by_hand(arguments, k, temperature))
@@ -35,7 +40,7 @@ def test_sums_are_those_of_the_definitions_for_any_chunk_size(k, temperature, bu
 
 def test_identical_models_overlap_fully_and_do_not_diverge():
     student, _, student_head, _ = setting()
-    sums = output_diagnostics(student, student, student_head, student_head, MASK, TOKENS)
+    sums = output_diagnostics(pair(student, student, student_head, student_head))
     assert sums.topk_overlap == sums.count == 8
     assert sums.reverse_kl == 0 and sums.policy_gradient_loss == 0
     assert torch.equal(sums.student_entropy, sums.teacher_entropy)
@@ -43,10 +48,10 @@ def test_identical_models_overlap_fully_and_do_not_diverge():
 
 def test_an_empty_mask_gives_zeros():
     empty = torch.zeros_like(MASK)
-    assert all(value == 0 for value in output_diagnostics(*setting(), empty, TOKENS))
+    assert all(value == 0 for value in output_diagnostics(pair(*setting(), mask=empty)))
 
 
 @pytest.mark.parametrize("k", [0, V + 1])
 def test_k_outside_the_vocabulary_is_refused(k):
     with pytest.raises(ValueError, match=f"between 1 and the vocabulary's {V} tokens, got {k}"):
-        output_diagnostics(*setting(), MASK, TOKENS, k=k)
+        output_diagnostics(pair(*setting()), k=k)

@@ -8,12 +8,12 @@ D width, M ids looked at in each row.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from oprd.core.head import LMHead, as_head, chunks
+from oprd.core.output.head import LMHead, as_head, chunks
 from oprd.core.positions import gather_rows, row_index
 
 
@@ -29,6 +29,7 @@ class Pair:
         mask: [B, K] bool, the positions; rows are in its order.
         index: [N], where they are in the flattened mask.
         temperature: divides both models' logits.
+        ids: [N], the rollout's tokens at the rows, where they were given.
     """
 
     student_rows: Tensor
@@ -38,6 +39,7 @@ class Pair:
     mask: Tensor
     index: Tensor
     temperature: float
+    ids: Tensor | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -46,14 +48,10 @@ class Pair:
 
     def detach(self) -> "Pair":
         """The same pair without a graph."""
-        return Pair(
-            self.student_rows.detach(),
-            self.teacher_rows,
-            self.student_head.detach(),
-            self.teacher_head,
-            self.mask,
-            self.index,
-            self.temperature,
+        return replace(
+            self,
+            student_rows=self.student_rows.detach(),
+            student_head=self.student_head.detach(),
         )
 
 
@@ -119,6 +117,17 @@ class Chunk:
         log_q, exponentials, total = self._log_softmax(self.teacher_logits())
         return log_q, exponentials.div_(total)
 
+    @property
+    def token_ids(self) -> Tensor:
+        """[n], the rollout's tokens.
+
+        Raises:
+            ValueError: the pair was made without them.
+        """
+        if self._pair.ids is None:
+            raise ValueError("this loss looks at the rollout's tokens: pass token_ids.")
+        return self._pair.ids[self.part]
+
     def scratch(self) -> Tensor:
         """[n, V], uninitialised."""
         return self._buffer("scratch")
@@ -174,14 +183,17 @@ def select_pair(
     student_head: LMHead | Tensor,
     teacher_head: LMHead | Tensor,
     mask: Tensor,
-    temperature: float,
+    temperature: float = 1.0,
+    token_ids: Tensor | None = None,
 ) -> Pair:
-    """Check the arguments that all output-space losses share, and keep the supervised rows.
+    """Check what output-space losses and diagnostics share, and keep the supervised rows.
 
-    States are [B, K, width], or already gathered: the mask's rows [N, width], in its order.
+    States are [B, K, width], or already gathered: the mask's rows [N, width], in its order. See
+    `oprd.core.output.chunked.output_loss` for the rest.
 
     Raises:
-        ValueError: shapes do not fit, vocabularies differ, or the temperature is not positive.
+        ValueError: shapes do not fit, vocabularies differ, a supervised token id is out of bounds,
+            or the temperature is not positive.
     """
     student_head, teacher_head = as_head(student_head), as_head(teacher_head)
     if not (temperature > 0 and math.isfinite(temperature)):
@@ -214,37 +226,25 @@ def select_pair(
         mask.bool(),
         index,
         temperature,
+        None if token_ids is None else _supervised_ids(token_ids, mask, index, student_head),
     )
 
 
-def supervised_ids(token_ids: Tensor, pair: Pair) -> Tensor:
-    """The rollout's tokens at a pair's rows, [N].
-
-    Raises:
-        ValueError: `token_ids` is not [B, K] integers, or a supervised one is not in 0..V−1.
-    """
-    if token_ids.shape != pair.mask.shape or token_ids.is_floating_point():
+def _supervised_ids(token_ids: Tensor, mask: Tensor, index: Tensor, head: LMHead) -> Tensor:
+    """[N], refused with a ValueError where they are not integers in 0..V−1."""
+    if token_ids.shape != mask.shape or token_ids.is_floating_point():
         raise ValueError(
-            f"token_ids must be integers of the mask's shape {list(pair.mask.shape)}, got "
+            f"token_ids must be integers of the mask's shape {list(mask.shape)}, got "
             f"{token_ids.dtype} {list(token_ids.shape)}."
         )
-    ids = token_ids.flatten()[pair.index].long()
-    last = pair.student_head.vocab_size - 1
+    ids = token_ids.flatten()[index].long()
+    last = head.vocab_size - 1
     if len(ids) and not 0 <= ids.min() <= ids.max() <= last:
         raise ValueError(
             f"supervised token_ids must be in 0..{last}, got {ids.min()}..{ids.max()}: mask out "
             "padding and ignored labels."
         )
     return ids
-
-
-def check_k(k: int, pair: Pair) -> None:
-    """Refuse a k outside 1..V with a ValueError."""
-    if not 1 <= k <= pair.student_head.vocab_size:
-        raise ValueError(
-            f"k must be between 1 and the vocabulary's {pair.student_head.vocab_size} tokens, "
-            f"got {k}."
-        )
 
 
 def _rows(hidden: Tensor, index: Tensor) -> Tensor:

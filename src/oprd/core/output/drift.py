@@ -9,8 +9,8 @@ Letters: B sequences, K response tokens, N response positions, V vocabulary, D w
 import torch
 from torch import Tensor
 
-from oprd.core.head import LMHead
-from oprd.core.pair import log_softmax_at, pass_over, select_pair, supervised_ids
+from oprd.core.output.head import LMHead
+from oprd.core.output.pair import log_softmax_at, pass_over, select_pair
 from oprd.core.reduction import LossSum
 
 
@@ -35,12 +35,11 @@ def token_log_probs(
     Raises:
         ValueError: a shape, the temperature or a token id in the mask is out of bounds.
     """
-    pair = select_pair(hidden, hidden, head, head, mask, temperature)
-    ids = supervised_ids(token_ids, pair)
-    found = torch.empty(len(ids), dtype=pair.dtype, device=pair.student_rows.device)
+    pair = select_pair(hidden, hidden, head, head, mask, temperature, token_ids)
+    found = pair.student_rows.new_empty(len(pair.index), dtype=pair.dtype)
     with torch.autocast(found.device.type, enabled=False):
         for chunk in pass_over(pair):
-            at, _, _ = log_softmax_at(chunk.student_logits(), ids[chunk.part, None])
+            at, _, _ = log_softmax_at(chunk.student_logits(), chunk.token_ids[:, None])
             found[chunk.part] = at[:, 0]
     return found
 

@@ -1,0 +1,148 @@
+"""The OPRD loss (Eqs. 6 and 14): a distance of student and teacher states, over layer pairs.
+
+    L = 1/|Layers| Σ_l 1/B Σ_b 1/Σ_t m_bt Σ_t m_bt · d(h_student, sg(h_teacher))
+
+The distance d of two rows is a loss of this folder.
+
+Letters: B sequences, K response tokens, N selected rows, L layers, D width.
+"""
+
+from collections.abc import MutableMapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from oprd.core.layers import LayerPair
+from oprd.core.positions import gather_rows, row_index
+from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
+from oprd.core.states.distance import SquaredDistance
+from oprd.core.states.loss import Sequences, StateLoss
+
+# Eq. 6.
+PLAIN = SquaredDistance()
+
+
+class LayersLoss(NamedTuple):
+    """The loss over all layers, and what each layer contributed.
+
+    Attributes:
+        loss: the mean over layers of their totals, with the count that all of them share.
+        cosine: [L] each layer's sum over positions of the row cosine; None for unequal widths.
+        student_norm: [L] sums of row norms; not finite where a row is not.
+        teacher_norm: [L] likewise.
+    """
+
+    loss: LossSum
+    cosine: Tensor | None
+    student_norm: Tensor
+    teacher_norm: Tensor
+
+
+def representation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor,
+    loss: StateLoss = PLAIN,
+    *,
+    reduction: Reduction = "sequence",
+) -> LossSum:
+    """The representation loss of one layer.
+
+    Args:
+        student: [B, K, S] states, float16, bfloat16, float32 or float64.
+        teacher: [B, K, H] states; no gradient flows into them.
+        mask: [B, K], true at supervised positions. What stands elsewhere is never read.
+        loss: the distance of two rows.
+        reduction: `"sequence"` (Eq. 6: mean over a sequence's positions, sum over sequences) or
+            `"token"` (sum over positions).
+
+    Returns:
+        Total and count. An empty mask gives a finite zero with a graph, and a count of 0.
+
+    Raises:
+        ValueError: the shapes do not fit, or the reduction is unknown.
+    """
+    shapes = student.shape[:2], teacher.shape[:2]
+    if student.ndim != 3 or teacher.ndim != 3 or shapes != (mask.shape, mask.shape):
+        raise ValueError(
+            "student and teacher must be [B, K, width] and the mask [B, K], got "
+            f"{tuple(student.shape)}, {tuple(teacher.shape)} and {tuple(mask.shape)}."
+        )
+    index = row_index(mask.bool())
+    rows = loss(gather_rows(student, index), gather_rows(teacher, index), Sequences(mask))
+    weights = position_weights(mask, reduction, rows.distance.dtype).flatten()[index]
+    return LossSum((rows.distance * weights).sum(), supervised_count(mask, reduction))
+
+
+class LayerComparison:
+    """The representation loss over layer pairs, one layer at a time as the student reaches it.
+
+    Meant as the `transform` of the student's `capture_states`: each layer's rows meet the teacher's
+    at once, and of both only their difference is kept. The backward pass then also works layer by
+    layer; computed after the forward pass, all layers' gradients would come to exist first.
+
+    Args:
+        teacher: rows [N, D] by teacher layer, as `capture_states` gives them for a mask. They are
+            taken out of the mapping as they are used.
+        pairs: which layers meet.
+        mask: [B, K], true at the N supervised positions, in row-major order.
+        loss: the distance of two rows.
+        reduction: see `representation_loss`.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+
+    def __init__(
+        self,
+        teacher: MutableMapping[int, Tensor],
+        pairs: Sequence[LayerPair],
+        mask: Tensor,
+        loss: StateLoss = PLAIN,
+        *,
+        reduction: Reduction = "sequence",
+    ) -> None:
+        if not pairs:
+            raise ValueError("no layer pair to compare.")
+        self._teacher = teacher
+        self._partners = dict(pairs)
+        # Several student layers may meet one teacher layer; the deepest of them is its last use.
+        self._last_use = {pair.teacher: pair.student for pair in sorted(pairs)}
+        self._weights = position_weights(mask, reduction)[mask.bool()]
+        self._count = supervised_count(mask, reduction)
+        self._loss = loss
+        self._sequences = Sequences(mask)
+        self._has_cosine = True
+        self._totals: dict[int, Tensor] = {}
+        self._sums: dict[int, Tensor] = {}
+
+    def __call__(self, layer: int, rows: Tensor) -> Tensor:
+        """Compare the rows [N, D] of a student layer; returns its total."""
+        partner = self._partners[layer]
+        target = self._teacher[partner]
+        if self._last_use[partner] == layer:
+            del self._teacher[partner]
+        distance, cosine, *norms = self._loss(rows, target, self._sequences)
+        total = (distance * self._weights.to(distance)).sum()
+        self._totals[layer] = total
+        self._has_cosine &= cosine is not None
+        statistics = [torch.zeros_like(norms[0]) if cosine is None else cosine, *norms]
+        self._sums[layer] = torch.stack(statistics).sum(dim=1)
+        return total
+
+    def result(self) -> LayersLoss:
+        """The loss of all pairs, in their order.
+
+        Raises:
+            KeyError: a student layer was not reached.
+        """
+        # Layers may stand on several devices.
+        totals = [self._totals[layer] for layer in self._partners]
+        device = totals[0].device
+        total = torch.stack([total.to(device) for total in totals]).mean()
+        sums = torch.stack([self._sums[layer].to(device) for layer in self._partners])
+        cosine, *norms = sums.unbind(dim=1)
+        return LayersLoss(
+            LossSum(total, self._count.to(device)), cosine if self._has_cosine else None, *norms
+        )

@@ -1,0 +1,91 @@
+"""What a loss on states is: its parameters, checked, and a formula that gives a value a row.
+
+Letters: B sequences, K response tokens, N selected rows, D width, S student and H teacher width.
+"""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class RowDistances(NamedTuple):
+    """Student and teacher rows compared, each [N], float32 (float64 for float64 rows).
+
+    Attributes:
+        distance: what the loss sums, with a graph to the student.
+        cosine: cosine of the two rows, without a graph; None where their widths differ.
+        student_norm: L2 norm of the student's row, without a graph.
+        teacher_norm: L2 norm of the teacher's row, without a graph.
+    """
+
+    distance: Tensor
+    cosine: Tensor | None
+    student_norm: Tensor
+    teacher_norm: Tensor
+
+
+class Sequences:
+    """Which of the selected rows belong to one sequence.
+
+    Args:
+        mask: [B, K], true at the N selected positions; rows are in its order.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = mask.bool()
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Rows of each of the B sequences; asked for first, it waits for the device."""
+        return self._mask.sum(dim=1).tolist()
+
+    def split(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Rows [N, …] sequence by sequence, B views."""
+        return rows.split(self.lengths)
+
+
+class StateLoss(ABC):
+    """A loss on the states of one layer, a frozen dataclass of its parameters.
+
+    Its construction refuses parameters that are out of bounds. A row's value may depend on all rows
+    of its own sequence and on no others, so that the split of a batch does not matter; the caller
+    weighs and sums the values, see `oprd.core.states.comparison`.
+
+    Attributes:
+        equal_widths: whether both models' rows must have one width.
+    """
+
+    equal_widths: ClassVar[bool] = True
+
+    @abstractmethod
+    def __call__(self, student: Tensor, teacher: Tensor, sequences: Sequences) -> RowDistances:
+        """Compare rows.
+
+        Args:
+            student: [N, S], with a graph.
+            teacher: [N, H], perhaps of another dtype or on another device; no gradient flows into
+                it.
+            sequences: which rows belong together.
+        """
+
+
+@torch.no_grad()
+def with_statistics(distance: Tensor, student: Tensor, teacher: Tensor) -> RowDistances:
+    """Distances [N] with the cosines and norms of their rows, for losses that do not work them out.
+
+    Args:
+        distance: [N], with a graph to the student.
+        student: [N, S].
+        teacher: [N, H].
+    """
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    s, t = student.detach().to(dtype), teacher.to(student.device, dtype)
+    norms = torch.linalg.vector_norm(s, dim=-1), torch.linalg.vector_norm(t, dim=-1)
+    if s.shape != t.shape:
+        return RowDistances(distance, None, *norms)
+    product = norms[0] * norms[1]
+    cosine = torch.where(product > 0, (s * t).sum(dim=-1) / product, 0)
+    return RowDistances(distance, cosine, *norms)
