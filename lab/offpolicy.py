@@ -2,36 +2,25 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from lab.models import END
 from lab.pairs import Pair
-from oprd import OPRDTrainer
 from oprd.calibration.rollouts import RenderedPrompt, collect_rollouts
 from oprd.models.generate import TransformersEngine
 from oprd.models.load import load_model
 from oprd.models.sampling import Sampling
+from oprd.training.rollouts import Write
 
 # Whose responses a run is trained on; the student's at the start stay what they are.
 TEACHER, START, SOLUTIONS = "teacher", "start", "solutions"
 Problems = Sequence[tuple[str, str]]
 
 
-class OffPolicyTrainer(OPRDTrainer):
-    """OPRD on given responses, one for each prompt; evaluation is the student's own.
-
-    Attributes:
-        responses: token ids by the prompt's.
-    """
-
-    responses: dict[tuple[int, ...], list[int]]
-
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
-        if not self.student.training:
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        return [list(self.responses[tuple(ids)]) for ids in prompt_ids]
+def given(responses: dict[tuple[int, ...], list[int]]) -> Write:
+    """What writes given responses, one for each prompt, in the student's place while it trains."""
+    return lambda prompt_ids: [list(responses[tuple(ids)]) for ids in prompt_ids]
 
 
 def write_responses(

@@ -17,11 +17,11 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from lab.models import CACHE
-from lab.offpolicy import SOLUTIONS, START, TEACHER, OffPolicyTrainer, write_responses
+from lab.offpolicy import SOLUTIONS, START, TEACHER, given, write_responses
 from lab.pairs import PAIRS
 from lab.quiet import quieten
 from lab.scores import Scores, samples, scores
-from lab.variants import ConsumedStatesTrainer, write_layer_scales
+from lab.variants import select_consumed, write_layer_scales
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.runs.metrics import read_metrics
 
@@ -222,15 +222,18 @@ def _distil(run: Run) -> None:
         settings["bridge"] = str(write_layer_scales(pair, run.folder, run.seed))
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=PROBLEMS_SEED + run.seed)
-    trainer = _trainer_class(run.method)(
+    trainer = OPRDTrainer(
         model=str(pair.student.path()),
         teacher_model=str(pair.teacher.path()),
         args=OPRDConfig(output_dir=str(run.folder), **settings),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
     )
-    if isinstance(trainer, OffPolicyTrainer):
+    if run.method in OFF_POLICY:
         source = OFF_POLICY[run.method]
-        trainer.responses = write_responses(source, pair, problems, run.folder, run.seed)
+        responses = write_responses(source, pair, problems, run.folder, run.seed)
+        trainer.rollouts.write = given(responses)
+    if run.method == CONSUMED:
+        trainer.rollouts.select = select_consumed
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
@@ -256,9 +259,3 @@ def _shared_settings(run: Run) -> dict[str, Any]:
         "disable_tqdm": True,
         "report_to": [],
     }
-
-
-def _trainer_class(method: str) -> type[OPRDTrainer]:
-    if method in OFF_POLICY:
-        return OffPolicyTrainer
-    return ConsumedStatesTrainer if method == CONSUMED else OPRDTrainer

@@ -8,28 +8,26 @@ from torch.nn.functional import pad
 
 from lab.pairs import Pair
 from lab.readings import load_models, read_states, write_rollouts
-from oprd import OPRDTrainer
+from oprd import OPRDConfig
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.bridge import PairFit
+from oprd.training.batch import select
 
 # Rollouts of the untouched student whose teacher states give a layer its scale.
 ROLLOUTS = 250
 
 
-class ConsumedStatesTrainer(OPRDTrainer):
-    """OPRD one position later: the state after reading ŷ_t, as the official code has it.
+def select_consumed(output: dict[str, Any], args: OPRDConfig) -> None:
+    """Supervise one position later: the state after reading ŷ_t, as the official code has it.
 
     The state that predicts the first token is never supervised, and the one after the last is. In
     terms of predicting states the mask moves by one column, of which there is one more.
     """
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
-        # Whatever stands in the new column is masked.
-        output["completion_ids"] = pad(output["completion_ids"], (0, 1))
-        output["completion_mask"] = pad(output["completion_mask"], (0, 1))
-        output["positions"] = pad(output["positions"], (1, 0))
-        return output
+    select(output, args)
+    # Whatever stands in the new column is masked.
+    output["completion_ids"] = pad(output["completion_ids"], (0, 1))
+    output["completion_mask"] = pad(output["completion_mask"], (0, 1))
+    output["positions"] = pad(output["positions"], (1, 0))
 
 
 def write_layer_scales(pair: Pair, folder: Path, seed: int) -> Path:

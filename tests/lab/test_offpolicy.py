@@ -2,7 +2,7 @@ import pytest
 
 from lab import offpolicy as module
 from lab.models import make_tokenizer
-from lab.offpolicy import SOLUTIONS, START, TEACHER, OffPolicyTrainer, write_responses
+from lab.offpolicy import SOLUTIONS, START, TEACHER, given, write_responses
 from lab.pairs import PAIRS
 from oprd.calibration.rollouts import Rollout
 
@@ -47,11 +47,9 @@ def test_responses_are_sampled_from_the_model_that_is_named(
     assert tokenizer.loaded[0].endswith(f"checkpoint-{step}")
 
 
-def test_a_student_in_training_reads_the_given_responses_and_none_is_shared():
-    trainer = OffPolicyTrainer.__new__(OffPolicyTrainer)
-    trainer.responses = {(1, 2): [5, 6], (3,): [7]}
-    trainer.model = type("Student", (), {"training": True})()
-    given = trainer._generate_single_turn([[3], [1, 2]], None, None)
-    assert given == [[7], [5, 6]]
-    given[0].append(9)
-    assert trainer.responses[3,] == [7]
+def test_the_given_responses_are_written_and_none_is_shared():
+    responses = {(1, 2): [5, 6], (3,): [7]}
+    written = given(responses)([[3], [1, 2]])
+    assert written == [[7], [5, 6]]
+    written[0].append(9)
+    assert responses[3,] == [7]

@@ -4,7 +4,7 @@ import torch
 from lab import variants
 from lab.pairs import PAIRS
 from lab.readings import read_states
-from lab.variants import ConsumedStatesTrainer, write_layer_scales
+from lab.variants import select_consumed, write_layer_scales
 from oprd.core.bridge import Bridge
 from tests import tiny
 from tests.lab import theory
@@ -18,11 +18,11 @@ def test_consumed_states_are_those_after_their_tokens(tmp_path, positions):
     made = runs.trainer(
         tmp_path,
         prompts=prompts,
-        kind=ConsumedStatesTrainer,
         positions=positions,
         position_k=k,
         layers="2",
     )
+    made.rollouts.select = select_consumed
     made.train()
     distances = []
     for prompt in prompts:

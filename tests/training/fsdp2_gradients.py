@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -23,7 +22,7 @@ from oprd.core.positions import select_positions
 from oprd.core.reduction import supervised_count
 from oprd.training.batch import MicroBatch
 from oprd.training.config import OPRDConfig
-from oprd.training.teacher import TeacherReader
+from oprd.training.teachers.teacher import Teacher
 from oprd.training.update import Update
 from tests import tiny
 
@@ -55,14 +54,13 @@ def backward(
     depth = num_layers(student)
     pairs = pair_layers(range(1, depth + 1), depth, depth)
     redirect = _ForwardRedirection()
-    reader = TeacherReader(teacher, Accelerator(cpu=True), redirect)
-    with torch.no_grad():
-        reading = reader.read(student, batch.view, range(1, depth + 1), last=True)
-        head = reader.head(student)
-    update = Update(args, pairs, comparable=True, vocab_size=tiny.VOCAB)
+    frozen = Teacher(teacher, pairs)
+    # As `place` leaves a teacher that is sharded already.
+    frozen._wrapper, frozen._redirect = teacher, redirect
+    update = Update(args, comparable=True, vocab_size=tiny.VOCAB)
 
     def loss(model: nn.Module) -> torch.Tensor:
-        return update(model, batch, reading, head, update.needs()).objective
+        return update(model, batch, frozen, update.needs()).objective
 
     redirect(student, student, loss, student).backward()
 

@@ -156,10 +156,10 @@ def test_one_teacher_layer_is_projected_for_each_student_layer_that_meets_it(tmp
 
 def test_the_bridge_stays_as_it_was_and_out_of_the_students_checkpoint(tmp_path, bridge):
     made = made_trainer(tmp_path, bridge=bridge, max_steps=2)
-    spaces = [update._space for update in made._updates]
-    before = {name: buffer.clone() for name, buffer in spaces[0].bridge.named_buffers()}
+    (space,) = made._teacher.spaces.values()
+    before = {name: buffer.clone() for name, buffer in space.bridge.named_buffers()}
     made.train()
-    for name, buffer in spaces[0].bridge.named_buffers():
+    for name, buffer in space.bridge.named_buffers():
         assert torch.equal(buffer, before[name]) and not buffer.requires_grad
     made.save_model(str(tmp_path / "saved"))
     saved = load_file(tmp_path / "saved" / "model.safetensors")
@@ -295,7 +295,7 @@ def test_a_bridge_is_fitted_on_the_first_prompts_kept_and_used_again(tmp_path, m
     monkeypatch.setattr(obtain, "fit_bridge", lambda *_, **__: pytest.fail("fitted again"))
     again = made_trainer(tmp_path, **options)
     torch.testing.assert_close(
-        again._updates[0]._space.bridge.student_projection,
+        again._teacher.spaces["fit"].bridge.student_projection,
         kept.student_projection.float(),
     )
 

@@ -12,7 +12,8 @@ from oprd.core.output.divergence import ReverseKL
 from oprd.core.states.comparison import representation_loss
 from oprd.models import matching
 from oprd.models.heads import lm_head
-from oprd.training import teacher, update
+from oprd.training import update
+from oprd.training.teachers import teacher
 from tests import tiny
 from tests.training import runs
 from tests.training.runs import LORA, largest_difference, trainer, weights

@@ -6,7 +6,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from oprd.models.reading import View, predicting_rows
+from oprd.models.reading import predicting_rows
+from oprd.training.batch import MicroBatch
 from tests import tiny
 from tests.reference import representation as reference
 from tests.training import runs
@@ -170,9 +171,13 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
 # --- teachers -------------------------------------------------------------------------------------
 
 
-def everything(ids, mask):
-    """A view whose every token but the first is a supervised response."""
-    return View.of_rollouts(ids, mask, mask[:, 1:].bool())
+def states_of_everything(made, ids, mask):
+    """The teacher's states where every token but the first is a supervised response."""
+    response, count = mask[:, 1:].bool(), torch.ones(())
+    batch = MicroBatch.of_rollouts(
+        ids, mask, response, response, response_count=count, position_count=count
+    )
+    return made._teacher.read(made.model, batch, states=True, last=False).reading.states
 
 
 def test_one_base_serves_a_student_adapter_and_a_teacher_adapter(tmp_path, places):
@@ -229,13 +234,9 @@ def test_the_teacher_does_not_change_over_training(tmp_path, places, kind):
     )
     ids, mask = tiny.batch((7, 5))
 
-    def states():
-        with torch.no_grad():
-            return made._teacher.read(made.model, everything(ids, mask), (1, 2, 3)).states
-
-    before = states()
+    before = states_of_everything(made, ids, mask)
     made.train()
-    after = states()
+    after = states_of_everything(made, ids, mask)
     assert all(torch.equal(before[layer], after[layer]) for layer in (1, 2, 3))
 
 
@@ -290,11 +291,7 @@ def test_dropout_never_reaches_the_teacher(tmp_path, places):
     )
     made.model.train()
     ids, mask = tiny.batch((7, 5))
-    with torch.no_grad():
-        first, second = (
-            made._teacher.read(made.model, everything(ids, mask), (1, 2, 3)).states
-            for _ in range(2)
-        )
+    first, second = (states_of_everything(made, ids, mask) for _ in range(2))
     assert all(torch.equal(first[layer], second[layer]) for layer in (1, 2, 3))
     assert made.model.training
 

@@ -19,7 +19,7 @@ def lines(folder):
 def counted(made):
     """A trainer whose generations and teacher readings are counted."""
     calls = {"rollouts": 0, "readings": 0}
-    generate, read = made._generate_and_score_completions, made._teacher.read
+    generate, read = made._generate_and_score_completions, made._teacher._read
 
     def counting_generate(inputs):
         calls["rollouts"] += 1
@@ -30,7 +30,7 @@ def counted(made):
         return read(*args, **options)
 
     made._generate_and_score_completions = counting_generate
-    made._teacher.read = counting_read
+    made._teacher._read = counting_read
     return calls
 
 

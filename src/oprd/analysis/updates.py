@@ -20,11 +20,13 @@ from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
+from oprd.core.reduction import Reduction
 from oprd.models.heads import lm_head
-from oprd.models.matching import check_widths, common_vocabulary, pair_models, same_width
-from oprd.models.reading import base_forward, read
-from oprd.training.batch import BatchCounts, MicroBatch, supervise
+from oprd.models.matching import pair_models
+from oprd.models.reading import base_forward
+from oprd.training.batch import BatchCounts, MicroBatch, count, select
 from oprd.training.config import OPRDConfig
+from oprd.training.teachers.teacher import Teacher
 from oprd.training.update import Update
 
 Family = Literal["floor", "representation", "output", "naive", "trl"]
@@ -76,38 +78,17 @@ def _trained(
             report_to=[],
             **{"positions": "all", **options(scene.setup)},
         )
-        student, teacher = scene.student, scene.teacher
-        if args.representation_weight > 0 and args.bridge is None and args.state.equal_widths:
-            check_widths(student, teacher)
-        pairs = pair_models(student, teacher, args.layer_spec)
-        vocab_size = 0
-        if args.reads_heads or diagnose:
-            # Random tokens are as good as any: what the longer head has more of is left out.
-            vocab_size = common_vocabulary(student, teacher, same_meaning=True)
-        comparable = (
-            args.bridge is not None or same_width(student, teacher) or not args.state.equal_widths
-        )
-        update = Update(args, pairs, comparable=comparable, vocab_size=vocab_size)
+        student = scene.student
+        pairs = pair_models(student, scene.teacher, args.layer_spec)
+        teacher = Teacher(scene.teacher, pairs)
         if args.bridge is not None:
-            bridge = _random_bridge(pairs, hidden_size(student), hidden_size(teacher))
-            update.enter({BRIDGE: BridgeSpace(bridge, pairs, student.device, student.dtype)})
+            bridge = _random_bridge(pairs, hidden_size(student), hidden_size(scene.teacher))
+            teacher.spaces = {BRIDGE: BridgeSpace(bridge, pairs, student.device, student.dtype)}
+        # Random tokens are as good as any: what the longer head has more of is left out.
+        update = Update.of(args, student, scene.teacher, same_meaning=True, diagnoses=diagnose)
         needs = update.needs(diagnose)
-        teacher_layers = sorted({pair.teacher for pair in pairs}) if needs.states else []
         batch = _micro_batch(scene, args)
-
-        def run() -> None:
-            with torch.no_grad():
-                reading = read(
-                    teacher,
-                    batch.view,
-                    teacher_layers,
-                    last=needs.last,
-                    transform=update.teacher_transform,
-                )
-                head = lm_head(teacher).detach() if needs.last else None
-            update(student, batch, reading, head, needs).objective.backward()
-
-        return run
+        return lambda: update(student, batch, teacher, needs).objective.backward()
 
     return prepare
 
@@ -134,13 +115,14 @@ def _random_bridge(pairs: Sequence[LayerPair], student_dim: int, teacher_dim: in
 
 def _micro_batch(scene: Scene, args: OPRDConfig) -> MicroBatch:
     prompt = scene.setup.prompt_length
-    rollouts = {
+    rollouts: dict[str, Any] = {
         "prompt_ids": scene.input_ids[:, :prompt],
         "completion_ids": scene.input_ids[:, prompt:],
         "prompt_mask": scene.attention_mask[:, :prompt],
         "completion_mask": scene.attention_mask[:, prompt:],
     }
-    counts = BatchCounts(*supervise(rollouts, args))
+    select(rollouts, args)
+    counts = BatchCounts(*count(rollouts, cast(Reduction, args.reduction)))
     rollouts |= {"supervised_count": counts.positions, "response_count": counts.responses}
     return MicroBatch.of(rollouts)
 

@@ -3,7 +3,7 @@
 Letters: B sequences, K response tokens, T all tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -38,6 +38,9 @@ class MicroBatch:
         positions: [B, K] bool, those of them that the representation term supervises.
         response_count: what the output term is divided by, over the whole generation batch.
         position_count: what the representation term is divided by, likewise.
+        use: which update on these rollouts this is, from 0.
+        comes_again: whether there will be another one.
+        kept: what an update leaves for the next ones on these rollouts.
     """
 
     view: View
@@ -46,6 +49,9 @@ class MicroBatch:
     positions: Tensor
     response_count: Tensor
     position_count: Tensor
+    use: int = 0
+    comes_again: bool = False
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_rollouts(
@@ -70,17 +76,20 @@ class MicroBatch:
         )
 
     @classmethod
-    def of(cls, inputs: dict[str, Any]) -> "MicroBatch":
-        """A micro-batch of TRL's, with the keys that `supervise` adds."""
-        return cls.of_rollouts(
+    def of(cls, inputs: dict[str, Any], *, use: int = 0, comes_again: bool = False) -> "MicroBatch":
+        """A micro-batch of TRL's, with the keys that `Rollouts.supervise` adds."""
+        batch = cls.of_rollouts(
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
             torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-            _written(inputs),
+            written(inputs),
             inputs["positions"],
             response_count=inputs["response_count"],
             position_count=inputs["supervised_count"],
             extra={key: inputs[key] for key in MULTIMODAL_KEYS if key in inputs},
         )
+        # TRL gives out the same mapping for every update on these rollouts.
+        kept = inputs.setdefault("kept", {})
+        return replace(batch, use=use, comes_again=comes_again, kept=kept)
 
 
 class BatchCounts(NamedTuple):
@@ -103,16 +112,15 @@ class BatchCounts(NamedTuple):
     sequences: Tensor
 
 
-def supervise(output: dict[str, Any], args: OPRDConfig) -> Tensor:
-    """Add the supervised positions to a generation batch of TRL's.
+def select(output: dict[str, Any], args: OPRDConfig) -> None:
+    """Add the supervised positions to a generation batch of TRL's."""
+    spec = cast(PositionSpec, args.positions)
+    output["positions"] = select_positions(written(output), spec, args.position_k)
 
-    Returns:
-        This process's `BatchCounts`, as one tensor in their order.
-    """
-    mask, response = output["completion_mask"], _written(output)
-    positions = select_positions(response, cast(PositionSpec, args.positions), args.position_k)
-    output["positions"] = positions
-    reduction = cast(Reduction, args.reduction)
+
+def count(output: dict[str, Any], reduction: Reduction) -> Tensor:
+    """This process's `BatchCounts` of a generation batch, as one tensor in their order."""
+    mask, response, positions = output["completion_mask"], written(output), output["positions"]
     counts = BatchCounts(
         positions=supervised_count(positions, reduction),
         responses=supervised_count(response, reduction),
@@ -139,7 +147,7 @@ def supervised_window(view: View, args: OPRDConfig) -> Tensor:
     return view.rows | (shorter & view.attention_mask.bool())
 
 
-def _written(output: dict[str, Any]) -> Tensor:
+def written(output: dict[str, Any]) -> Tensor:
     """[B, K] bool: what the student wrote, without padding and without what tools returned."""
-    written = output["completion_mask"].bool()
-    return written & output["tool_mask"].bool() if "tool_mask" in output else written
+    mask = output["completion_mask"].bool()
+    return mask & output["tool_mask"].bool() if "tool_mask" in output else mask

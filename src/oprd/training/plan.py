@@ -1,36 +1,83 @@
-"""The learning rate of a run in stages."""
+"""Which update each step of a run makes, and at what rate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
+from accelerate import Accelerator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 
 from oprd.training.config import OPRDConfig
+from oprd.training.teachers.teacher import Context
+from oprd.training.update import Update
 
 
-def stage_scheduler(optimizer: Optimizer, args: OPRDConfig) -> LambdaLR:
-    """A learning rate that warms up and runs through its schedule once in each stage.
+class Plan:
+    """The stages of a run; one without stages is a single stage without end.
 
     Args:
-        optimizer: with the run's own learning rate.
-        args: the run's settings.
-
-    Raises:
-        ValueError: the kind of schedule depends on more than the step.
+        args: of the run.
+        updates: one for each stage.
     """
-    schedule = args.schedule
-    stages = args.objectives()
-    shares = [stage.learning_rate / args.learning_rate for stage in stages]
-    factors = [_factor(*pair) for pair in zip(schedule.steps, stages, strict=True)]
 
-    def factor(step: int) -> float:
-        stage = schedule.at(step)
-        return shares[stage] * factors[stage](step - schedule.start(stage))
+    def __init__(self, args: OPRDConfig, updates: Sequence[Update]) -> None:
+        self.settings, self.updates = args.objectives(), tuple(updates)
+        self._args, self._schedule = args, args.schedule
 
-    return LambdaLR(optimizer, factor)
+    @classmethod
+    def of(
+        cls,
+        args: OPRDConfig,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        *,
+        same_meaning: bool,
+        autocast: Context = nullcontext,
+    ) -> "Plan":
+        """Check that the settings of every stage fit the models; see `Update.of`."""
+        drifts = args.updates_per_rollout > 1
+        updates = [
+            Update.of(
+                settings,
+                student,
+                teacher,
+                same_meaning=same_meaning,
+                drifts=drifts,
+                autocast=autocast,
+            )
+            for settings in args.objectives()
+        ]
+        return cls(args, updates)
+
+    def stage(self, step: int) -> int:
+        """The index of the stage of a step, both from 0."""
+        return self._schedule.at(step)
+
+    def update(self, step: int) -> Update:
+        """What a step does with its micro-batches."""
+        return self.updates[self.stage(step)]
+
+    def scheduler(self, optimizer: Optimizer) -> LambdaLR:
+        """A learning rate that warms up and runs through its schedule once in each stage.
+
+        Args:
+            optimizer: with the run's own learning rate.
+
+        Raises:
+            ValueError: the kind of schedule depends on more than the step.
+        """
+        schedule, stages = self._schedule, self.settings
+        shares = [stage.learning_rate / self._args.learning_rate for stage in stages]
+        factors = [_factor(*pair) for pair in zip(schedule.steps, stages, strict=True)]
+
+        def factor(step: int) -> float:
+            stage = schedule.at(step)
+            return shares[stage] * factors[stage](step - schedule.start(stage))
+
+        return LambdaLR(optimizer, factor)
 
 
 def _factor(steps: int, args: OPRDConfig) -> Callable[[int], float]:
@@ -49,3 +96,16 @@ def _factor(steps: int, args: OPRDConfig) -> Callable[[int], float]:
             "that of a run in stages must: choose another, such as cosine or linear."
         )
     return cast(Callable[[int], float], scheduler.lr_lambdas[0])
+
+
+def check_heads_stand_whole(accelerator: Accelerator) -> None:
+    """Refuse output terms where the LM heads' weights are not there to be read."""
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    zero3 = plugin is not None and plugin.zero_stage == 3
+    fsdp = getattr(accelerator.state, "fsdp_plugin", None) is not None
+    if zero3 or (fsdp and not accelerator.is_fsdp2):
+        raise ValueError(
+            "output_loss, diagnostics_steps and updates_per_rollout read LM heads' weights, which "
+            f"{'DeepSpeed ZeRO-3' if zero3 else 'FSDP 1'} keeps in pieces: use FSDP2 or DeepSpeed "
+            "ZeRO-2, or leave them out."
+        )

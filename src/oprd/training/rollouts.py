@@ -1,167 +1,142 @@
-"""Rollouts: prompts that fit, completions that came back whole, positions counted at once."""
+"""What the student writes: which update on it is made, what came back, what is supervised."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
-from torch import Tensor, nn
-from torch.utils.data import Sampler
-from transformers import PreTrainedModel
-from trl.trainer.distillation_trainer import DistillationTrainer
-from trl.trainer.utils import RepeatSampler
+from torch import Tensor
 
-from oprd.prompts.lengths import check_prompt_lengths, context_limits, prompt_problem
-from oprd.training.batch import BatchCounts, supervise
+from oprd.core.reduction import Reduction
+from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
+from oprd.training.batch import BatchCounts, count, select
 from oprd.training.config import OPRDConfig
-from oprd.training.sampler import EpochRepeatSampler
-from oprd.training.stopwatch import Stopwatch
+
+Write = Callable[[list[list[int]]], list[list[int]]]
+Tokenize = Callable[[list], list[list[int]]]
 
 logger = get_logger(__name__)
 
 
-class RolloutTrainer(DistillationTrainer):
-    """TRL's trainer up to the loss: what it writes is checked, counted and can be resumed.
+class Rollouts:
+    """The rollouts of a run, from the prompts that are asked to the counts of a batch.
 
-    A subclass calls `_expect_rollouts` once its teacher is known.
+    Args:
+        args: of the run.
+        vocabularies: rows of the student's embedding and of the teacher's.
+        contexts: the longest sequence that each model reads, by the model's name.
+        end: an end token's id.
+        limit: most tokens of a response.
+
+    Attributes:
+        write: writes in the engine's place while the student trains, if it is set: given prompts
+            as token ids, it returns responses as token ids.
+        select: adds the supervised `positions` to a generation batch.
+        tokens: real tokens of the last training batch, over all processes.
     """
 
-    args: OPRDConfig  # pyright: ignore[reportIncompatibleVariableOverride] # TRL's, narrowed
-
-    @property
-    def student(self) -> PreTrainedModel:
-        """The model that trains, not wrapped for distribution."""
-        return cast(PreTrainedModel, self.model)
-
-    def _expect_rollouts(self, teacher: PreTrainedModel) -> None:
-        """Check prompts for both models' contexts, and be ready to write for this teacher."""
-        self._stopwatch = Stopwatch(self.accelerator.device)
-        self._contexts = context_limits(self.student, teacher)
-        self._teacher_vocab_size = int(teacher.config.get_text_config().vocab_size)
+    def __init__(
+        self,
+        args: OPRDConfig,
+        vocabularies: tuple[int, int],
+        contexts: Mapping[str, int],
+        end: int,
+        limit: int | None,
+    ) -> None:
+        self.write: Write | None = None
+        self.select: Callable[[dict[str, Any], OPRDConfig], None] = select
+        self.tokens = 0.0
+        self._args, self._end, self._limit = args, end, limit
+        self._vocabularies, self._contexts = vocabularies, contexts
         self._empty_rows: list[int] = []
-        self._step_tokens = 0.0
-        self._check_prompts()
 
-    def _check_prompts(self) -> None:
-        self.train_dataset = self._checked(self.train_dataset, "training")
-        if isinstance(self.eval_dataset, dict):
-            self.eval_dataset = {n: self._checked(d, n) for n, d in self.eval_dataset.items()}
-        else:
-            self.eval_dataset = self._checked(self.eval_dataset, "evaluation")
-        _check_prompt_count(self.train_dataset, self.args)
+    def use(self, micro_step: int) -> int:
+        """Which update on the same rollouts a micro-step belongs to, from 0."""
+        args = self._args
+        return micro_step // args.gradient_accumulation_steps % args.updates_per_rollout
 
-    def _checked(self, dataset: Any, name: str) -> Any:
-        """The dataset with its prompts' lengths checked, where it has a length."""
+    def is_last_use(self, micro_step: int) -> bool:
+        """Whether new rollouts are written after it."""
+        return self.use(micro_step) == self._args.updates_per_rollout - 1
+
+    def measures_drift(self, micro_step: int) -> bool:
+        """Whether this is the first or the last of several updates on the same rollouts."""
+        several = self._args.updates_per_rollout > 1
+        return several and (self.use(micro_step) == 0 or self.is_last_use(micro_step))
+
+    def fitting(self, dataset: Any, name: str, tokenize: Tokenize) -> Any:
+        """A dataset with its prompts' lengths checked, where it has a length.
+
+        Raises:
+            ValueError: a prompt leaves no room for a response; see `check_prompt_lengths`.
+        """
         if not isinstance(dataset, Dataset):
             return dataset
+        drop = self._args.long_prompts == "drop"
         return check_prompt_lengths(
-            dataset,
-            lambda prompts: self._tokenize_prompts(prompts)[0],
-            self._contexts,
-            self.max_completion_length,
-            drop=self.args.long_prompts == "drop",
-            name=name,
+            dataset, tokenize, self._contexts, self._limit, drop=drop, name=name
         )
 
-    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
-        """TRL's sampler, with each prompt repeated for its rollouts, and resumable."""
-        sampler = super()._get_train_sampler(dataset)
-        assert isinstance(sampler, RepeatSampler)
-        return EpochRepeatSampler(
-            data_source=sampler.data_source,
-            rollouts_per_prompt=self.args.rollouts_per_prompt,
-            batch_size=sampler.batch_size // self.args.rollouts_per_prompt,
-            repeat_count=sampler.repeat_count * self.args.updates_per_rollout,
-            shuffle=sampler.shuffle,
-            seed=self.args.seed,
-            epoch=lambda: int(self.state.epoch or 0),
-        )
+    def check_streamed(self, prompts: list, prompt_ids: list[list[int]]) -> None:
+        """Refuse, with a ValueError, streamed prompts that leave no room for a response."""
+        for prompt, ids in zip(prompts, prompt_ids, strict=True):
+            if problem := prompt_problem(ids, self._contexts, self._limit):
+                raise ValueError(f"the prompt {str(prompt)[:60]!r} {problem}")
 
-    @property
-    def _use(self) -> int:
-        """Which update on the same rollouts this is, from 0."""
-        return self._step // self.args.gradient_accumulation_steps % self.args.updates_per_rollout
+    def receive(
+        self, prompt_ids: list[list[int]], completions: list[list[int]], *, fill: bool = True
+    ) -> None:
+        """Check what came back, and give an empty completion an end token.
 
-    @property
-    def _last_use(self) -> bool:
-        return self._use == self.args.updates_per_rollout - 1
+        TRL looks at the last token of every completion. The end token that one without any gets is
+        masked out again when positions are selected.
 
-    def _measures_drift(self) -> bool:
-        """Whether this is the first or the last of several updates on the same rollouts."""
-        several = self.args.updates_per_rollout > 1 and self.student.training
-        return several and (self._use == 0 or self._last_use)
+        Args:
+            prompt_ids: what was asked.
+            completions: what was written, one for each.
+            fill: whether to change those that are empty.
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, beginning with rollouts of its own."""
-        self._step, self._buffered_inputs = 0, None
-        return super().train(*args, **kwargs)
-
-    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        """TRL's: rollouts, or the micro-batch of those at hand whose turn it is."""
-        if self.student.training and self._use > 0 and self._buffered_inputs is not None:
-            return self._buffered_inputs[self._step % self.args.gradient_accumulation_steps]
-        return super()._prepare_inputs(generation_batch)
-
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
-        try:
-            completions = super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        except RuntimeError as error:
-            if broken := first_broken_parameter(self.student):
-                raise FloatingPointError(
-                    f"the student's {broken} is not finite before step "
-                    f"{self.state.global_step + 1}."
-                ) from error
-            raise
+        Raises:
+            RuntimeError: there are fewer completions than prompts, or more.
+        """
         if len(completions) != len(prompt_ids):
             raise RuntimeError(
                 f"{len(prompt_ids)} rollouts were asked for and {len(completions)} came back: "
                 "see the rollout engine's log."
             )
-        if not self.tools:
-            # TRL looks at the last token of every completion. One that is empty gets an EOS for it
-            # to look at, which is masked out again when positions are selected.
-            self._empty_rows = [row for row, ids in enumerate(completions) if not ids]
-            for row in self._empty_rows:
-                completions[row] = [self._tokenizer.eos_token_id]
-        return completions
+        self._empty_rows = [row for row, ids in enumerate(completions) if fill and not ids]
+        for row in self._empty_rows:
+            completions[row] = [self._end]
 
-    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, Any]:
-        """TRL's, for a batch about to be written; streamed prompts are checked here."""
-        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
-        if isinstance(self.train_dataset, IterableDataset):
-            for prompt, ids in zip(prompts, prompt_ids, strict=True):
-                if problem := prompt_problem(ids, self._contexts, self.max_completion_length):
-                    raise ValueError(f"the prompt {str(prompt)[:60]!r} {problem}")
-        return prompt_ids, images, fields
+    def supervise(
+        self, output: dict[str, Any], sum_over_processes: Callable[[Tensor], Tensor]
+    ) -> dict[str, float]:
+        """Select and count the supervised positions of a whole generation batch.
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Write rollouts, then select and count the supervised positions of the whole batch."""
-        mode = "train" if self.student.training else "eval"
-        with self._timed("rollout"):
-            output = super()._generate_and_score_completions(inputs)
-        rows = self.student.config.get_text_config().vocab_size
-        _check_ids(output["completion_ids"], rows, self._teacher_vocab_size)
+        Args:
+            output: TRL's, to which positions and counts are added.
+            sum_over_processes: of a tensor.
+
+        Returns:
+            metrics of the batch.
+
+        Raises:
+            ValueError: a token is beyond the teacher's embedding.
+        """
+        _check_ids(output["completion_ids"], *self._vocabularies)
         output["completion_mask"][self._empty_rows] = 0
-        local = supervise(output, self.args)
-        counts = BatchCounts(*cast(Tensor, self.accelerator.reduce(local, "sum")).unbind())
+        self.select(output, self._args)
+        local = count(output, cast(Reduction, self._args.reduction))
+        counts = BatchCounts(*sum_over_processes(local).unbind())
         output["supervised_count"], output["response_count"] = counts.positions, counts.responses
-        _, _, supervised, empty, tokens, sequences = torch.stack(counts).tolist()
-        if mode == "train":
-            self._step_tokens = tokens
-        self._metrics[mode]["completions/empty_ratio"].append(empty / sequences)
-        self._metrics[mode]["completions/unsupervised_ratio"].append(1 - supervised / sequences)
+        _, _, supervised, empty, self.tokens, sequences = torch.stack(counts).tolist()
         if not supervised:
             logger.warning("No position of this batch is supervised: its loss is zero.")
-        return output
-
-    def _timed(self, phase: str) -> AbstractContextManager[None]:
-        return self._stopwatch(phase) if self.student.training else nullcontext()
-
-
-def first_broken_parameter(model: nn.Module) -> str | None:
-    """The name of the first parameter with a value that is not finite."""
-    return next((n for n, p in model.named_parameters() if not p.isfinite().all()), None)
+        return {
+            "completions/empty_ratio": empty / sequences,
+            "completions/unsupervised_ratio": 1 - supervised / sequences,
+        }
 
 
 def check_streaming(dataset: Any, args: OPRDConfig) -> None:
@@ -177,7 +152,7 @@ def check_streaming(dataset: Any, args: OPRDConfig) -> None:
             )
 
 
-def _check_prompt_count(dataset: Any, args: OPRDConfig) -> None:
+def check_prompt_count(dataset: Any, args: OPRDConfig) -> None:
     """Refuse a dataset too small for one step."""
     if not isinstance(dataset, Dataset):
         return

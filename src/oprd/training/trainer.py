@@ -1,14 +1,16 @@
 """OPRD on TRL: its distillation trainer, with states in the place of logits.
 
-TRL writes the rollouts, splits them into micro-batches and steps the optimizer. Three of its
-methods are the seam: `_generate_and_score_completions`, where positions are selected and counted
-once for a generation batch; `_compute_loss`, where the teacher reads and the student follows; and
-`compute_loss`, through which that runs where FSDP and DeepSpeed materialise the weights. What
-happens there is in `batch`, `reading` and `update`.
+TRL writes the rollouts, splits them into micro-batches and steps the optimizer. Every place where
+it calls us is here, a few lines each; what happens there is in `rollouts`, `plan` and `update`.
+Three of its methods are the seam: `_generate_and_score_completions`, where positions are selected
+and counted once for a generation batch; `_compute_loss`, where the teacher reads and the student
+follows; and `compute_loss`, through which that runs where FSDP and DeepSpeed materialise the
+weights. The file is longer than others because TRL wants one class.
 """
 
 import textwrap
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +18,8 @@ from typing import Any, cast
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Sampler
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,33 +27,30 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
-from trl.trainer.utils import get_config_model_id
+from trl.trainer.distillation_trainer import DistillationTrainer
+from trl.trainer.utils import RepeatSampler, get_config_model_id
 
 from oprd.calibration.models import FitModels
 from oprd.core.capture import num_layers
-from oprd.models.reading import Reading
+from oprd.models.matching import gradient_reaches_all, pair_models
 from oprd.models.tokenizers import check_tokenizers
+from oprd.prompts.lengths import context_limits
 from oprd.training.batch import MicroBatch
-from oprd.training.bridges import load_bridges
+from oprd.training.bridges import bridge_facts, check_can_fit, load_bridges, obtain_spaces
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.config import OPRDConfig
-from oprd.training.metrics import StepStatistics, drift_sums
-from oprd.training.rollouts import check_streaming
-from oprd.training.staged import StagedTrainer
-from oprd.training.stopwatch import cost_metrics
+from oprd.training.metrics import StepStatistics, first_broken_parameter, warn_if_unrelated
+from oprd.training.plan import Plan, check_heads_stand_whole
+from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
+from oprd.training.sampler import EpochRepeatSampler
+from oprd.training.stopwatch import Stopwatch, cost_metrics
 from oprd.training.task_evaluation import TaskEvaluation
-from oprd.training.teacher import (
-    TeacherReader,
-    TeacherSource,
-    obtain_teacher,
-    prepare_teacher,
-    teacher_tokenizer,
-    without_teacher_adapter,
-)
-from oprd.training.update import Needs
+from oprd.training.teachers.adapter import without_teacher_adapter
+from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
+from oprd.training.teachers.teacher import Context, Teacher
 
 
-class OPRDTrainer(StagedTrainer):
+class OPRDTrainer(DistillationTrainer):
     """Trains a student by on-policy representation distillation (Eqs. 6 and 7).
 
     The student writes rollouts, the frozen teacher reads them, and the student's hidden states are
@@ -76,6 +77,8 @@ class OPRDTrainer(StagedTrainer):
         ValueError: a setting does not fit the models, the teacher reads the student's token ids as
             other tokens, or a prompt does not fit the context.
     """
+
+    args: OPRDConfig  # pyright: ignore[reportIncompatibleVariableOverride] # TRL's, narrowed
 
     _tag_names = ["trl", "oprd"]  # noqa: RUF012 # TRL's own class attribute
     _name = "OPRD"
@@ -134,32 +137,81 @@ class OPRDTrainer(StagedTrainer):
             tools=tools,
         )
         self.args: OPRDConfig = args
-        teacher = obtain_teacher(self.student, source, args)
-        self.shares_base = teacher is self.student
-        same_meaning = self.shares_base and teacher_processing_class is None
-        if not same_meaning:
-            same_meaning = check_tokenizers(
-                self._tokenizer,
-                teacher_processing_class or teacher_tokenizer(source, args),
-                teacher,
-            )
-        self._bind_objectives(teacher, same_meaning=same_meaning)
-        self._expect_rollouts(teacher)
-        models = FitModels(self.student, teacher, self._tokenizer, teacher_processing_class)
+        self._stopwatch = Stopwatch(self.accelerator.device)
+        self._step_tokens = 0.0
+        self._seen_first_batch = False
+        self._set_teacher(source, teacher_processing_class)
+        self._set_rollouts()
+        # Before the teacher has its place: then the weights may be in pieces on several devices.
+        models = FitModels(
+            self.student, self._teacher.model, self._tokenizer, teacher_processing_class
+        )
         if bridges:
             models.identify()
-        self._statistics = StepStatistics(
-            self.pairs, (num_layers(self.student), num_layers(teacher))
+        self.teacher_model = self._teacher.place(self.accelerator, self._forward_redirection)
+        check_can_fit(bridges, self.accelerator)
+        self._teacher.spaces = obtain_spaces(
+            bridges, models, self.pairs, args, self.train_dataset, self.accelerator.device
         )
-        self.teacher_model = (
-            None if self.shares_base else prepare_teacher(teacher, self.accelerator)
-        )
-        self._teacher = TeacherReader(
-            self.teacher_model, self.accelerator, self._forward_redirection
-        )
-        self._set_callbacks(source, self._enter_bridges(bridges, models))
+        self._set_callbacks(source)
 
-    def _set_callbacks(self, source: TeacherSource, bridges: dict[str, Any]) -> None:
+    def _set_teacher(
+        self, source: TeacherSource, tokenizer: PreTrainedTokenizerBase | None
+    ) -> None:
+        """Obtain the teacher, and check that the settings of every stage fit both models."""
+        args = self.args
+        autocast: Context = self.accelerator.autocast
+        model = obtain_teacher(self.student, source, args)
+        shares_base = model is self.student
+        same_meaning = shares_base and tokenizer is None
+        if not same_meaning:
+            theirs = tokenizer or teacher_tokenizer(source, args)
+            same_meaning = check_tokenizers(self._tokenizer, theirs, model)
+        self._teacher = Teacher(
+            model,
+            pair_models(self.student, model, args.layer_spec),
+            shares_base=shares_base,
+            keep=args.keep_teacher_states,
+            autocast=autocast,
+            timed=partial(self._timed, "teacher"),
+        )
+        depths = num_layers(self.student), num_layers(model)
+        self._statistics = StepStatistics(self.pairs, depths)
+        objectives = args.objectives()
+        if args.updates_per_rollout > 1 or any(settings.reads_heads for settings in objectives):
+            check_heads_stand_whole(self.accelerator)
+        self._plan = Plan.of(
+            args, self.student, model, same_meaning=same_meaning, autocast=autocast
+        )
+        if args.ddp_find_unused_parameters is None:
+            output = all(settings.output is not None for settings in objectives)
+            args.ddp_find_unused_parameters = not gradient_reaches_all(
+                self.student, self.pairs, output=output
+            )
+
+    def _set_rollouts(self) -> None:
+        """Be ready to write for this teacher, and check the prompts for both models' contexts."""
+        models = self.student, self._teacher.model
+        student, teacher = (int(m.config.get_text_config().vocab_size) for m in models)
+        self.rollouts = Rollouts(
+            self.args,
+            (student, teacher),
+            context_limits(*models),
+            cast(int, self._tokenizer.eos_token_id),
+            self.max_completion_length,
+        )
+
+        def fitting(dataset: Any, name: str) -> Any:
+            return self.rollouts.fitting(dataset, name, lambda p: self._tokenize_prompts(p)[0])
+
+        self.train_dataset = fitting(self.train_dataset, "training")
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {n: fitting(d, n) for n, d in self.eval_dataset.items()}
+        else:
+            self.eval_dataset = fitting(self.eval_dataset, "evaluation")
+        check_prompt_count(self.train_dataset, self.args)
+
+    def _set_callbacks(self, source: TeacherSource) -> None:
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress)
@@ -169,11 +221,90 @@ class OPRDTrainer(StagedTrainer):
             "teacher_base": source.model if source.adapter else None,
             "one_base_serves_both": self.shares_base,
             "layer_pairs": [list(pair) for pair in self.pairs],
-            **bridges,
+            **bridge_facts(self._teacher.spaces),
         }
         self.add_callback(RunRecorder(facts))
         if self.args.eval_task_names:
             self.add_callback(TaskEvaluation(self, self.args, self._tokenizer))
+
+    @property
+    def student(self) -> PreTrainedModel:
+        """The model that trains, not wrapped for distribution."""
+        return cast(PreTrainedModel, self.model)
+
+    @property
+    def pairs(self) -> tuple[Any, ...]:
+        """Which of the student's layers meet which of the teacher's."""
+        return self._teacher.pairs
+
+    @property
+    def shares_base(self) -> bool:
+        """Whether the teacher is a second adapter on the student's own base."""
+        return self._teacher.shares_base
+
+    # --- rollouts -------------------------------------------------------------------------------
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, beginning with rollouts of its own."""
+        self._step, self._buffered_inputs = 0, None
+        return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
+        """TRL's sampler, with each prompt repeated for its rollouts, and resumable."""
+        sampler = super()._get_train_sampler(dataset)
+        assert isinstance(sampler, RepeatSampler)
+        return EpochRepeatSampler(
+            data_source=sampler.data_source,
+            rollouts_per_prompt=self.args.rollouts_per_prompt,
+            batch_size=sampler.batch_size // self.args.rollouts_per_prompt,
+            repeat_count=sampler.repeat_count * self.args.updates_per_rollout,
+            shuffle=sampler.shuffle,
+            seed=self.args.seed,
+            epoch=lambda: int(self.state.epoch or 0),
+        )
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """TRL's: rollouts, or the micro-batch of those at hand whose turn it is."""
+        at_hand = self._buffered_inputs
+        if self.student.training and self.rollouts.use(self._step) > 0 and at_hand is not None:
+            return at_hand[self._step % self.args.gradient_accumulation_steps]
+        return super()._prepare_inputs(generation_batch)
+
+    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, Any]:
+        """TRL's, for a batch about to be written; streamed prompts are checked here."""
+        prompt_ids, images, fields = super()._tokenize_prompts(prompts)
+        if isinstance(self.train_dataset, IterableDataset):
+            self.rollouts.check_streamed(prompts, prompt_ids)
+        return prompt_ids, images, fields
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
+        write = self.rollouts.write if self.student.training else None
+        try:
+            completions = (
+                write(prompt_ids)
+                if write is not None
+                else super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            )
+        except RuntimeError as error:
+            if broken := first_broken_parameter(self.student):
+                raise FloatingPointError(
+                    f"the student's {broken} is not finite before step "
+                    f"{self.state.global_step + 1}."
+                ) from error
+            raise
+        self.rollouts.receive(prompt_ids, completions, fill=not self.tools)
+        return completions
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write rollouts, then select and count the supervised positions of the whole batch."""
+        mode = "train" if self.student.training else "eval"
+        with self._timed("rollout"):
+            output = super()._generate_and_score_completions(inputs)
+        metrics = self.rollouts.supervise(output, self._summed)
+        if mode == "train":
+            self._step_tokens = self.rollouts.tokens
+        self._append_metrics(mode, metrics)
+        return output
 
     # --- the loss -------------------------------------------------------------------------------
 
@@ -207,42 +338,28 @@ class OPRDTrainer(StagedTrainer):
         num_items_in_batch: Tensor | int | None,
     ) -> Tensor:
         """The micro-batch's objective: one teacher forward, one student forward, terms summed."""
-        batch = MicroBatch.of(inputs)
-        needs = self._update.needs(self._diagnosing(), drift=self._measures_drift())
-        # Accelerate's own autocast is on the models' forward, which is not what runs here. Each
-        # model has its own: what that casts of the model's weights is held until it ends.
-        with torch.no_grad(), self._timed("teacher"), self.accelerator.autocast():
-            teacher = self._read_teacher(unwrapped_student, batch, needs, inputs)
-            head = self._teacher.head(unwrapped_student) if needs.last else None
-        with self.accelerator.autocast():
-            result = self._update(unwrapped_student, batch, teacher, head, needs)
+        batch = self._micro_batch(inputs)
+        update = self._plan.update(self._place)
+        needs = update.needs(self._diagnosing(), drift=self._measures_drift())
+        result = update(unwrapped_student, batch, self._teacher, needs)
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
-        if result.log_probs is not None:
-            written = inputs.setdefault("log_probs", result.log_probs)
-            if self._use > 0:
-                self._statistics.add(drift_sums(written, result.log_probs))
         return result.objective
 
-    def _read_teacher(
-        self, student: nn.Module, batch: MicroBatch, needs: Needs, inputs: dict[str, Any]
-    ) -> Reading:
-        """What the teacher reads, kept with the micro-batch where that will come again."""
-        kept: tuple[Needs, Reading] | None = inputs.pop("teacher_reading", None)
-        if kept is None or not needs.covered_by(kept[0]):
-            layers = sorted({pair.teacher for pair in self.pairs}) if needs.states else []
-            projected = self._update.teacher_transform
-            kept = (
-                needs,
-                self._teacher.read(
-                    student, batch.view, layers, last=needs.last, transform=projected
-                ),
-            )
-        if self.student.training and self.args.keep_teacher_states and not self._last_use:
-            inputs["teacher_reading"] = kept
-        reading = kept[1]
-        # The comparison drops each layer's rows when it is done with them.
-        return reading._replace(states=dict(reading.states))
+    def _micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
+        if not self.student.training:
+            return MicroBatch.of(inputs)
+        again = not self.rollouts.is_last_use(self._step)
+        return MicroBatch.of(inputs, use=self.rollouts.use(self._step), comes_again=again)
+
+    @property
+    def _place(self) -> int:
+        """The step, from 0, whose update this is; in evaluation the last one that was made."""
+        step = self.state.global_step
+        return step if self.student.training else max(step - 1, 0)
+
+    def _measures_drift(self) -> bool:
+        return self.student.training and self.rollouts.measures_drift(self._step)
 
     def _diagnosing(self) -> bool:
         """Whether this step, or this evaluation, measures the paper's diagnostics."""
@@ -265,24 +382,12 @@ class OPRDTrainer(StagedTrainer):
             self._append_metrics("train", cost)
         return loss
 
-    def _log_statistics(self, mode: str) -> None:
-        reduce = partial(self.accelerator.reduce, reduction="sum")
-        sums = self._statistics.take(cast(Callable[[Tensor], Tensor], reduce))
-        if not sums:
-            return
-        where = "in evaluation after" if mode == "eval" else "before the update of"
-        step = self.state.global_step + (mode == "train")
-        self._statistics.check(sums, f"{where} step {step}")
-        metrics = self._statistics.metrics(sums)
-        if self.args.stages:
-            metrics["stage"] = self._stage + 1
-        self._append_metrics(mode, metrics)
-        if mode == "train":
-            self._look_at_first_batch(metrics)
-
-    def _append_metrics(self, mode: str, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            self._metrics[mode][name].append(value)
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
+        """Transformers' own, once in each stage of a run that has stages."""
+        if self.args.stages and self.lr_scheduler is None:
+            self.lr_scheduler = self._plan.scheduler(cast(Optimizer, optimizer or self.optimizer))
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient norm, checked on its way to the optimizer.
@@ -302,3 +407,33 @@ class OPRDTrainer(StagedTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
             super()._save(output_dir, state_dict)
+
+    # --- what is logged -------------------------------------------------------------------------
+
+    def _log_statistics(self, mode: str) -> None:
+        sums = self._statistics.take(self._summed)
+        if not sums:
+            return
+        where = "in evaluation after" if mode == "eval" else "before the update of"
+        step = self.state.global_step + (mode == "train")
+        self._statistics.check(sums, f"{where} step {step}")
+        metrics = self._statistics.metrics(sums)
+        stage = self._plan.stage(self._place)
+        if self.args.stages:
+            metrics["stage"] = stage + 1
+        self._append_metrics(mode, metrics)
+        settings = self._plan.settings[stage]
+        compared = settings.bridge is None and settings.representation_weight > 0
+        if mode == "train" and compared and not self._seen_first_batch:
+            warn_if_unrelated(metrics.get("rep_cosine"))
+            self._seen_first_batch = True
+
+    def _append_metrics(self, mode: str, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self._metrics[mode][name].append(value)
+
+    def _summed(self, values: Tensor) -> Tensor:
+        return cast(Tensor, self.accelerator.reduce(values, "sum"))
+
+    def _timed(self, phase: str) -> AbstractContextManager[None]:
+        return self._stopwatch(phase) if self.student.training else nullcontext()

@@ -1,0 +1,1 @@
+"""Teachers: where they come from, and how they read what the student wrote."""

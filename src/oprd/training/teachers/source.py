@@ -1,0 +1,160 @@
+"""Where a teacher comes from, and how it is loaded: a model, or a base and an adapter on it.
+
+A teacher that is an adapter on the base of a student that trains an adapter itself needs no copy of
+that base. Where the base trains, the teacher gets its own, with the adapter merged in.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from accelerate.utils import DistributedType
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
+from transformers.utils.import_utils import is_peft_available
+from trl.trainer.utils import create_model_from_path
+
+from oprd.models.tokenizers import find_tokenizer
+from oprd.training.config import OPRDConfig
+from oprd.training.teachers.adapter import add_teacher_adapter, shares_base
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Where a teacher comes from: a model, or a base model and an adapter on it.
+
+    Attributes:
+        model: path or hub id of the model, or of the adapter's base model; may be empty for a model
+            that is given.
+        adapter: path or hub id of the adapter, None where there is none.
+        given: the model itself, where it is there already.
+    """
+
+    model: str
+    adapter: str | None = None
+    given: PreTrainedModel | None = None
+
+    @classmethod
+    def resolve(cls, teacher: str | PreTrainedModel, args: OPRDConfig) -> "TeacherSource":
+        """Look whether a name is a model or an adapter, and find the adapter's base.
+
+        Raises:
+            ValueError: it is an adapter that names no base, and none was given; or a setting
+                describes the path of a model that is there already.
+            ImportError: it is an adapter and PEFT is not installed.
+        """
+        if not isinstance(teacher, str):
+            _check_path_options(args)
+            return cls(teacher.config.name_or_path or "", given=teacher)
+        name = teacher
+        if not _is_adapter(name, args.teacher_model_revision):
+            if args.teacher_base_model_name_or_path is not None:
+                raise ValueError(
+                    f"teacher_base_model_name_or_path={args.teacher_base_model_name_or_path!r} is "
+                    f"for a teacher that is an adapter, and {name!r} holds no adapter_config.json."
+                )
+            return cls(name)
+        if not is_peft_available():
+            raise ImportError(
+                f"the teacher {name!r} is an adapter, which needs PEFT: pip install 'oprd[peft]'."
+            )
+        from peft import PeftConfig
+
+        config = PeftConfig.from_pretrained(name, revision=args.teacher_model_revision)
+        base = args.teacher_base_model_name_or_path or config.base_model_name_or_path
+        if base is None:
+            raise ValueError(
+                f"the teacher adapter {name!r} names no base model: "
+                "set teacher_base_model_name_or_path."
+            )
+        return cls(base, name)
+
+
+def obtain_teacher(
+    student: PreTrainedModel, source: TeacherSource, args: OPRDConfig
+) -> PreTrainedModel:
+    """The teacher in eval mode; the student itself, with one more adapter, where its base serves.
+
+    Raises:
+        ValueError: a model that was given shares weights with the student.
+    """
+    if source.given is not None:
+        _check_own_weights(student, source.given)
+        return source.given.eval()
+    # A bridge is fitted between two models that are there.
+    revision = args.teacher_model_revision
+    adapter = None if args.bridged else source.adapter
+    if adapter is not None and shares_base(student, adapter, source.model, revision):
+        add_teacher_adapter(student, adapter, revision)
+        return student
+    return load_teacher(source, args)
+
+
+def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
+    """Load a teacher on its own, an adapter merged into its base, frozen and in eval mode.
+
+    Like TRL's, it is loaded in float32 unless `teacher_model_init_kwargs` says otherwise.
+    """
+    options: dict[str, Any] = dict(cast(dict[str, Any], args.teacher_model_init_kwargs) or {})
+    # Custom code of the student's repository says nothing about the teacher's.
+    options.setdefault("trust_remote_code", False)
+    if source.adapter is None and args.teacher_model_revision is not None:
+        options.setdefault("revision", args.teacher_model_revision)
+    state = args.distributed_state
+    if state is not None and state.distributed_type != DistributedType.NO:
+        # Accelerate or DeepSpeed decides where it stands.
+        options["device_map"] = None
+    teacher = create_model_from_path(source.model, **options)
+    if source.adapter is not None:
+        from peft import PeftModel
+
+        wrapped = PeftModel.from_pretrained(
+            teacher, source.adapter, revision=args.teacher_model_revision
+        )
+        teacher = cast(PreTrainedModel, wrapped.merge_and_unload())
+    return cast(PreTrainedModel, teacher.eval().requires_grad_(False))
+
+
+def teacher_tokenizer(source: TeacherSource, args: OPRDConfig) -> PreTrainedTokenizerBase | None:
+    """The tokenizer beside the teacher's model, None where there is none."""
+    given = args.teacher_model_init_kwargs
+    options = given if isinstance(given, dict) else {}
+    return find_tokenizer(source.model, args.teacher_model_revision, options)
+
+
+def _is_adapter(name: str, revision: str | None) -> bool:
+    if Path(name).is_dir():
+        return (Path(name) / "adapter_config.json").is_file()
+    found = cached_file(
+        name,
+        "adapter_config.json",
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    return found is not None
+
+
+def _check_path_options(args: OPRDConfig) -> None:
+    """Refuse what describes a teacher's path for a model that is there already."""
+    for name in (
+        "teacher_model_init_kwargs",
+        "teacher_model_revision",
+        "teacher_base_model_name_or_path",
+    ):
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"{name} is for a teacher given by its path, and this one is a model: leave it out."
+            )
+
+
+def _check_own_weights(student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse a teacher that would train with the student."""
+    students = {id(parameter) for parameter in student.parameters()}
+    if any(id(parameter) in students for parameter in teacher.parameters()):
+        raise ValueError(
+            "teacher_model shares weights with the student and would train with it: "
+            "pass a copy, or the path of an adapter."
+        )
