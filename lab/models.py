@@ -35,7 +35,7 @@ from lab.quiet import quieten
 from lab.threads import threads
 
 # To be raised where a change of the code changes what models or runs come out as.
-VERSION = 1
+VERSION = 2
 CACHE = Path(__file__).parents[1] / ".cache" / "lab" / f"v{VERSION}"
 END, PAD = "#", "_"
 EXAMPLES = 50_000

@@ -68,16 +68,14 @@ def common_vocabulary(
     return min(sizes)
 
 
-def gradient_reaches_all(
-    student: PreTrainedModel, pairs: Sequence[LayerPair], *, output: bool
-) -> bool:
+def gradient_reaches_all(student: PreTrainedModel, layers: Sequence[int], *, output: bool) -> bool:
     """Whether every weight that trains gets a gradient.
 
     Without an output loss the LM head gets none, nor do blocks above the last compared layer.
 
     Args:
         student: not wrapped.
-        pairs: the layers that are compared, in ascending order.
+        layers: those that are compared.
         output: whether there is an output loss.
     """
     if output:
@@ -87,4 +85,14 @@ def gradient_reaches_all(
     own = [p for p in head.parameters() if id(p) not in embedding] if head is not None else []
     if any(parameter.requires_grad for parameter in own):
         return False
-    return pairs[-1].student == num_layers(student)
+    return max(layers) == num_layers(student)
+
+
+def check_trains(student: PreTrainedModel) -> None:
+    """Refuse, with a ValueError, a student of which nothing trains."""
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise ValueError(
+            "no weight of the student trains: every parameter has requires_grad=False. Load a PEFT "
+            "adapter with PeftModel.from_pretrained(…, is_trainable=True), pass peft_config to "
+            "train a new one, or unfreeze the weights that are to train."
+        )

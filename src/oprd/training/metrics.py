@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from accelerate.logging import get_logger
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from oprd.core.layers import LayerPair
 from oprd.core.output.diagnostics import output_diagnostics
@@ -164,5 +165,9 @@ def warn_if_unrelated(cosine: float | None) -> None:
 
 
 def first_broken_parameter(model: nn.Module) -> str | None:
-    """The name of the first parameter with a value that is not finite."""
-    return next((n for n, p in model.named_parameters() if not p.isfinite().all()), None)
+    """The name of the first parameter with a value that is not finite, of those held here."""
+    for name, parameter in model.named_parameters():
+        held = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        if not (held.is_meta or held.isfinite().all()):
+            return name
+    return None

@@ -60,42 +60,61 @@ class Plan:
         """What a step does with its micro-batches."""
         return self.updates[self.stage(step)]
 
-    def scheduler(self, optimizer: Optimizer) -> LambdaLR:
+    def scheduler(self, optimizer: Optimizer, steps: int) -> LambdaLR | None:
         """A learning rate that warms up and runs through its schedule once in each stage.
 
         Args:
             optimizer: with the run's own learning rate.
+            steps: of a run without stages.
+
+        Returns:
+            None where the kind of schedule depends on more than the step, in a run without stages.
 
         Raises:
-            ValueError: the kind of schedule depends on more than the step.
+            ValueError: it does, in a run with stages.
         """
         schedule, stages = self._schedule, self.settings
         shares = [stage.learning_rate / self._args.learning_rate for stage in stages]
-        factors = [_factor(*pair) for pair in zip(schedule.steps, stages, strict=True)]
+        lengths = schedule.steps or (steps,)
+        factors = [_factor(*pair) for pair in zip(lengths, stages, strict=True)]
+        known = [factor for factor in factors if factor is not None]
+        if len(known) < len(factors):
+            if not schedule.steps:
+                return None
+            raise ValueError(
+                f"lr_scheduler_type={self._args.lr_scheduler_type!r} does not follow from the step "
+                "alone, as that of a run in stages must: choose another, such as cosine or linear."
+            )
+        starts = [schedule.start(stage) if schedule.steps else 0 for stage in range(len(known))]
 
         def factor(step: int) -> float:
             stage = schedule.at(step)
-            return shares[stage] * factors[stage](step - schedule.start(stage))
+            return shares[stage] * known[stage](step - starts[stage])
 
         return LambdaLR(optimizer, factor)
 
 
-def _factor(steps: int, args: OPRDConfig) -> Callable[[int], float]:
-    """The schedule of a stage of so many steps, as a factor by step."""
+def _factor(steps: int, args: OPRDConfig) -> Callable[[int], float] | None:
+    """The schedule of a stage of so many steps, as a factor by step, None where it is none.
+
+    Transformers' warm-up begins at zero, so that the first step would train nothing: here the rate
+    rises from 1/(W + 1) to W/(W + 1) of its peak in W steps.
+    """
+    warmup = args.get_warmup_steps(steps)
     scheduler = get_scheduler(
         args.lr_scheduler_type,
         # Schedules with a floor in absolute terms divide by the optimizer's rate.
         torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate),
-        args.get_warmup_steps(steps),
+        warmup,
         steps,
         scheduler_specific_kwargs=cast(dict[str, Any] | None, args.lr_scheduler_kwargs),
     )
     if not isinstance(scheduler, LambdaLR):
-        raise ValueError(
-            f"lr_scheduler_type={args.lr_scheduler_type!r} does not follow from the step alone, as "
-            "that of a run in stages must: choose another, such as cosine or linear."
-        )
-    return cast(Callable[[int], float], scheduler.lr_lambdas[0])
+        return None
+    after = cast(Callable[[int], float], scheduler.lr_lambdas[0])
+    if after(0) > 0:
+        return after
+    return lambda step: (step + 1) / (warmup + 1) if step < warmup else after(step)
 
 
 def check_heads_stand_whole(accelerator: Accelerator) -> None:

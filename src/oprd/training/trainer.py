@@ -32,7 +32,8 @@ from trl.trainer.utils import RepeatSampler, get_config_model_id
 
 from oprd.calibration.models import FitModels
 from oprd.core.capture import num_layers
-from oprd.models.matching import gradient_reaches_all, pair_models
+from oprd.core.layers import select_layers
+from oprd.models.matching import check_trains, gradient_reaches_all, pair_models
 from oprd.models.tokenizers import check_tokenizers
 from oprd.prompts.lengths import context_limits
 from oprd.training.batch import MicroBatch
@@ -46,6 +47,7 @@ from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.stopwatch import Stopwatch, cost_metrics
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.adapter import without_teacher_adapter
+from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
 from oprd.training.teachers.teacher import Context, Teacher
 
@@ -137,6 +139,7 @@ class OPRDTrainer(DistillationTrainer):
             tools=tools,
         )
         self.args: OPRDConfig = args
+        check_trains(self.student)
         self._stopwatch = Stopwatch(self.accelerator.device)
         self._step_tokens = 0.0
         self._seen_first_batch = False
@@ -154,6 +157,17 @@ class OPRDTrainer(DistillationTrainer):
             bridges, models, self.pairs, args, self.train_dataset, self.accelerator.device
         )
         self._set_callbacks(source)
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        """Transformers', told in time whether DDP will see weights without a gradient."""
+        args = self.args
+        if args.ddp_find_unused_parameters is None:
+            layers = select_layers(args.layer_spec, num_layers(self.student))
+            output = all(settings.output is not None for settings in args.objectives())
+            args.ddp_find_unused_parameters = not gradient_reaches_all(
+                self.student, layers, output=output
+            )
+        return super()._build_accelerator_args(**kwargs)
 
     def _set_teacher(
         self, source: TeacherSource, tokenizer: PreTrainedTokenizerBase | None
@@ -178,16 +192,14 @@ class OPRDTrainer(DistillationTrainer):
         depths = num_layers(self.student), num_layers(model)
         self._statistics = StepStatistics(self.pairs, depths)
         objectives = args.objectives()
-        if args.updates_per_rollout > 1 or any(settings.reads_heads for settings in objectives):
+        heads = args.updates_per_rollout > 1 or any(o.reads_heads for o in objectives)
+        if heads:
             check_heads_stand_whole(self.accelerator)
         self._plan = Plan.of(
             args, self.student, model, same_meaning=same_meaning, autocast=autocast
         )
-        if args.ddp_find_unused_parameters is None:
-            output = all(settings.output is not None for settings in objectives)
-            args.ddp_find_unused_parameters = not gradient_reaches_all(
-                self.student, self.pairs, output=output
-            )
+        names = str(self.student.config.name_or_path), source.adapter or source.model
+        check_pair(self.student, self._teacher, names, heads=heads)
 
     def _set_rollouts(self) -> None:
         """Be ready to write for this teacher, and check the prompts for both models' contexts."""
@@ -247,7 +259,10 @@ class OPRDTrainer(DistillationTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's, beginning with rollouts of its own."""
         self._step, self._buffered_inputs = 0, None
-        return super().train(*args, **kwargs)
+        result = super().train(*args, **kwargs)
+        # No further loss would show what the last step did.
+        self._check_student()
+        return result
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         """TRL's sampler, with each prompt repeated for its rollouts, and resumable."""
@@ -383,10 +398,11 @@ class OPRDTrainer(DistillationTrainer):
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
-        """Transformers' own, once in each stage of a run that has stages."""
-        if self.args.stages and self.lr_scheduler is None:
-            self.lr_scheduler = self._plan.scheduler(cast(Optimizer, optimizer or self.optimizer))
-            self._created_lr_scheduler = True
+        """Transformers' own from a rate above zero, once in each stage of a run that has stages."""
+        if self.lr_scheduler is None:
+            stepped = cast(Optimizer, optimizer or self.optimizer)
+            self.lr_scheduler = self._plan.scheduler(stepped, num_training_steps)
+            self._created_lr_scheduler = self.lr_scheduler is not None
         return super().create_scheduler(num_training_steps, optimizer)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -403,6 +419,22 @@ class OPRDTrainer(DistillationTrainer):
                 + left
             )
         return norm
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """TRL's, of weights that are finite in every process."""
+        self._check_student()
+        super().save_model(output_dir, _internal_call)
+
+    def _check_student(self) -> None:
+        broken = first_broken_parameter(self.student)
+        found = torch.tensor(float(broken is not None), device=self.accelerator.device)
+        if self._summed(found) > 0:
+            where = broken or "weights in another process"
+            raise FloatingPointError(
+                f"the student's {where} is not finite after step {self.state.global_step}: it is "
+                "not saved. Look at the optimizer's settings (learning_rate, weight_decay, "
+                "max_grad_norm), and go on from an earlier checkpoint."
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):

@@ -17,7 +17,12 @@ from trl.trainer.utils import create_model_from_path
 
 from oprd.models.tokenizers import find_tokenizer
 from oprd.training.config import OPRDConfig
-from oprd.training.teachers.adapter import add_teacher_adapter, shares_base
+from oprd.training.teachers.adapter import (
+    add_teacher_adapter,
+    check_no_virtual_tokens,
+    merged,
+    shares_base,
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,13 @@ class TeacherSource:
         """Look whether a name is a model or an adapter, and find the adapter's base.
 
         Raises:
-            ValueError: it is an adapter that names no base, and none was given; or a setting
-                describes the path of a model that is there already.
+            ValueError: it is an adapter that names no base, and none was given, or one of virtual
+                tokens; or a setting describes the path of a model that is there already.
             ImportError: it is an adapter and PEFT is not installed.
         """
         if not isinstance(teacher, str):
             _check_path_options(args)
+            check_no_virtual_tokens(getattr(teacher, "peft_config", {}).values(), "teacher")
             return cls(teacher.config.name_or_path or "", given=teacher)
         name = teacher
         if not _is_adapter(name, args.teacher_model_revision):
@@ -62,6 +68,7 @@ class TeacherSource:
         from peft import PeftConfig
 
         config = PeftConfig.from_pretrained(name, revision=args.teacher_model_revision)
+        check_no_virtual_tokens([config], f"teacher {name!r}")
         base = args.teacher_base_model_name_or_path or config.base_model_name_or_path
         if base is None:
             raise ValueError(
@@ -85,8 +92,11 @@ def obtain_teacher(
     # A bridge is fitted between two models that are there.
     revision = args.teacher_model_revision
     adapter = None if args.bridged else source.adapter
-    if adapter is not None and shares_base(student, adapter, source.model, revision):
-        add_teacher_adapter(student, adapter, revision)
+    if (
+        adapter is not None
+        and shares_base(student, adapter, source.model, revision)
+        and add_teacher_adapter(student, adapter, revision)
+    ):
         return student
     return load_teacher(source, args)
 
@@ -107,12 +117,7 @@ def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
         options["device_map"] = None
     teacher = create_model_from_path(source.model, **options)
     if source.adapter is not None:
-        from peft import PeftModel
-
-        wrapped = PeftModel.from_pretrained(
-            teacher, source.adapter, revision=args.teacher_model_revision
-        )
-        teacher = cast(PreTrainedModel, wrapped.merge_and_unload())
+        teacher = merged(teacher, source.adapter, args.teacher_model_revision)
     return cast(PreTrainedModel, teacher.eval().requires_grad_(False))
 
 

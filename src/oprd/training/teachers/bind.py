@@ -1,0 +1,56 @@
+"""What must hold of a student and its teacher, tried on a few tokens before the first rollout."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+
+from oprd.models.probe import Probe, check_head, check_padding, probe, stands_whole
+from oprd.training.teachers.adapter import teacher_adapter_active
+from oprd.training.teachers.teacher import Teacher
+
+logger = get_logger(__name__)
+
+
+def check_pair(student: Any, teacher: Teacher, names: tuple[str, str], *, heads: bool) -> None:
+    """Compare what is read of both models with what they compute, and them with each other.
+
+    Weights that are in pieces, or on the meta device, cannot be tried, which a note says.
+
+    Args:
+        student: not wrapped.
+        teacher: before it has its place.
+        names: where the student and the teacher come from, for messages.
+        heads: whether LM heads are read.
+
+    Raises:
+        ValueError: a head's logits are not the model's own, or padding changes a model's states.
+    """
+    seen: dict[str, Probe] = {}
+    for role, model in (("student", student), ("teacher", teacher.model)):
+        if not stands_whole(model):
+            logger.info(f"The {role}'s weights are in pieces: its head and padding are not tried.")
+            continue
+        with teacher_adapter_active(student) if _shared(role, teacher) else nullcontext():
+            seen[role] = probe(model)
+            check_padding(model, seen[role], role)
+            if heads:
+                check_head(model, seen[role], role)
+    if len(seen) == 2:
+        _warn_if_equal(seen["student"], seen["teacher"], names)
+
+
+def _shared(role: str, teacher: Teacher) -> bool:
+    return role == "teacher" and teacher.shares_base
+
+
+def _warn_if_equal(student: Probe, teacher: Probe, names: tuple[str, str]) -> None:
+    """A teacher that is the student teaches nothing."""
+    same = student.states.shape == teacher.states.shape
+    if same and torch.equal(student.states, teacher.states.to(student.states)):
+        logger.warning(
+            f"The student ({names[0] or 'given as a model'}) and the teacher "
+            f"({names[1] or 'given as a model'}) have the same states: the loss will be 0 and "
+            "nothing is learned. Was one meant to be another checkpoint, or an adapter?"
+        )
