@@ -1,5 +1,5 @@
 import gc
-from functools import partial
+from functools import partial, partialmethod
 
 import pytest
 import torch
@@ -60,13 +60,13 @@ def test_gradients_through_captured_states_survive_checkpointing(architecture, r
 
 def checkpoint_calls(model, reentrant):
     """Checkpoint the blocks as Transformers did up to 5.22: with their hooks inside."""
+
+    def call(self, kind, *args, **kwargs):
+        return checkpoint(partial(kind.__call__, self, **kwargs), *args, use_reentrant=reentrant)
+
     for block in blocks(model):
-
-        def call(self, *args, original=type(block).__call__, **kwargs):
-            run = partial(original, self, **kwargs)
-            return checkpoint(run, *args, use_reentrant=reentrant)
-
-        block.__class__ = type("Checkpointed", (type(block),), {"__call__": call})
+        kind = type(block)
+        block.__class__ = type("Checkpointed", (kind,), {"__call__": partialmethod(call, kind)})
 
 
 def checkpoint_blocks(model, reentrant):

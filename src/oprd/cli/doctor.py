@@ -23,6 +23,7 @@ from oprd.cli.errors import one_line
 from oprd.cli.tiny import ARCHITECTURES, byte_tokenizer, tiny_model
 from oprd.core.capture import capture_states, num_layers
 from oprd.core.representation import representation_loss
+from oprd.supported import TRANSFORMERS, check_transformers
 from oprd.training.callbacks import versions
 from oprd.training.config import OPRDConfig
 from oprd.training.forward import base_forward
@@ -78,6 +79,11 @@ def examine(name: str, check: Callable[[], str]) -> Finding:
         *_, (frame, line) = traceback.walk_tb(error.__traceback__)
         where = f"{frame.f_globals.get('__name__')}:{line}"
         return Finding(name, False, one_line(f"{type(error).__name__} in {where}: {error}"))
+
+
+def check_versions() -> str:
+    """Transformers is one that this package is tested with."""
+    return f"{check_transformers()} is in {TRANSFORMERS}"
 
 
 def check_self_distillation() -> str:
@@ -165,6 +171,7 @@ def check_training_step() -> str:
 
 
 CHECKS = {
+    "Transformers is a tested one": check_versions,
     "teacher = student gives loss 0": check_self_distillation,
     "captured states = hidden_states": check_capture,
     "LM heads as read = logits": check_heads,

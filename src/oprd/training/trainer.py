@@ -26,6 +26,7 @@ from transformers import (
 from trl.trainer.utils import get_config_model_id
 
 from oprd.core.capture import num_layers
+from oprd.supported import check_transformers
 from oprd.training.batch import MicroBatch
 from oprd.training.bridge.models import FitModels
 from oprd.training.bridge.obtain import load_bridges
@@ -73,6 +74,7 @@ class OPRDTrainer(StagedTrainer):
     Raises:
         ValueError: a setting does not fit the models, the teacher reads the student's token ids as
             other tokens, or a prompt does not fit the context.
+        ImportError: Transformers is not of the tested range.
     """
 
     _tag_names = ["trl", "oprd"]  # noqa: RUF012 # TRL's own class attribute
@@ -105,6 +107,7 @@ class OPRDTrainer(StagedTrainer):
         *,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
+        check_transformers()
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
