@@ -148,6 +148,7 @@ def _before_checkpoint(block: nn.Module, state: Tensor) -> Iterator[None]:
         yield
         return
     graph = torch.is_grad_enabled() or state.requires_grad
+    # Of nested hooks for saved tensors the innermost get them: these, not the checkpoint's.
     with saved_tensors_hooks(_as_it_is, _as_it_is), torch.set_grad_enabled(graph):
         yield
 
