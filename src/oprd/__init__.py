@@ -19,6 +19,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'oprd' has no attribute {name!r}")
     from importlib import import_module
 
+    from oprd.supported import check_transformers
+
+    check_transformers()
     return getattr(import_module(_LAZY[name]), name)
 
 

@@ -1,10 +1,12 @@
 import gc
+from functools import partial, partialmethod
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.utils.checkpoint import checkpoint
 
-from oprd.core.capture import capture_states, hidden_size, num_layers
+from oprd.core.capture import blocks, capture_states, hidden_size, num_layers
 from tests import tiny
 
 IDS, ATTENTION = tiny.batch((9, 6, 3))
@@ -54,6 +56,52 @@ def test_gradients_through_captured_states_survive_checkpointing(architecture, r
     assert expected.keys() == actual.keys()
     for name, gradient in actual.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-9)
+
+
+def checkpoint_calls(model, reentrant):
+    """Checkpoint the blocks as Transformers did up to 5.22: with their hooks inside."""
+
+    def call(self, kind, *args, **kwargs):
+        return checkpoint(partial(kind.__call__, self, **kwargs), *args, use_reentrant=reentrant)
+
+    for block in blocks(model):
+        kind = type(block)
+        block.__class__ = type("Checkpointed", (kind,), {"__call__": partialmethod(call, kind)})
+
+
+def checkpoint_blocks(model, reentrant):
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("enable", [checkpoint_blocks, checkpoint_calls])
+def test_what_is_computed_of_rows_survives_checkpointing_wherever_hooks_run(enable, reentrant):
+    model = tiny.model().double().train()
+    model.enable_input_require_grads()
+
+    def gradients():
+        model.zero_grad()
+        rows = ATTENTION.bool() & (torch.arange(9) % 2 == 0)
+        options = {"transform": lambda layer, rows: layer * rows.square().sum().sqrt()}
+        with capture_states(model, "all", rows, **options) as states:
+            model.base_model(**inputs(model), use_cache=False)
+        sum(states.values()).backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    expected = gradients()
+    enable(model, reentrant)
+    actual = gradients()
+    assert expected.keys() == actual.keys()
+    for name, gradient in actual.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-9)
+
+
+def test_hooks_inside_a_checkpoint_make_no_graph_where_none_is_wanted():
+    model = tiny.model().train()
+    checkpoint_calls(model, reentrant=False)
+    with torch.no_grad(), capture_states(model, "all") as states:
+        model.base_model(**inputs(model), use_cache=False)
+    assert not any(state.requires_grad for state in states.values())
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

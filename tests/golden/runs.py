@@ -34,7 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "unit length, last positions": {"normalize": True, "positions": "last_k", "position_k": 3},
     "own rollouts, over tokens": {"rollout": None, "reduction": "token"},
     "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
-    "checkpointed": {"activation_checkpointing": True},
+    "checkpointed": {"gradient_checkpointing": True},
     "bridge": {"bridge": "fit", "bridge_rank": 4, "teacher": LARGE, "layers": "even"},
     "sampled": {**OUTPUT, "output_loss": "sampled"},
     "topk": {"output_loss": "topk", "output_loss_kwargs": {"k": 4}},

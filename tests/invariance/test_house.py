@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "oprd"
-GROUND = {"extras", "files", "names", "version"}
+GROUND = {"extras", "files", "names", "supported", "values", "version"}
 # A room, and the rooms, or modules and folders of them, that it may import besides itself.
 ROOMS = {
     "version": set(),
     "extras": set(),
+    "supported": set(),
+    "values": set(),
     "names": set(),
     "files": set(),
     "core": set(),
@@ -36,6 +38,8 @@ FORBIDDEN = {
     "runs": LIGHT,
     "version": LIGHT,
     "extras": LIGHT,
+    "supported": LIGHT,
+    "values": LIGHT,
     "names": LIGHT,
     "files": LIGHT,
     "models": {"trl", "datasets"},

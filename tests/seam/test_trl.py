@@ -1,4 +1,4 @@
-"""The places of TRL and Transformers that the trainer builds on. One that moves fails by name."""
+"""What TRL and Transformers do where the trainer builds on them; `test_contract.py` has where."""
 
 import inspect
 
@@ -6,55 +6,14 @@ import torch
 import trl
 from packaging.version import Version
 from transformers import Trainer
-from trl.distributed import DistributedBackend
-from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.distillation_trainer import DistillationTrainer
 from trl.trainer.utils import RepeatSampler, shuffle_sequence_dict, split_tensor_dict
 
 from tests.training import runs
 
 
-def parameters(function) -> list[str]:
-    return list(inspect.signature(function).parameters)
-
-
 def test_the_version_is_the_one_the_seam_was_written_for():
     assert Version("1.16") <= Version(trl.__version__) < Version("1.17")
-
-
-def test_the_methods_that_are_overridden_have_their_signatures():
-    assert parameters(DistillationTrainer._compute_loss) == [
-        "self",
-        "unwrapped_student",
-        "inputs",
-        "num_items_in_batch",
-    ]
-    assert parameters(DistillationTrainer.compute_loss) == [
-        "self",
-        "model",
-        "inputs",
-        "return_outputs",
-        "num_items_in_batch",
-    ]
-    assert parameters(DistillationTrainer._generate_and_score_completions) == ["self", "inputs"]
-    assert parameters(DistillationTrainer._generate_single_turn)[:2] == ["self", "prompt_ids"]
-    assert parameters(DistillationTrainer._get_train_sampler) == ["self", "dataset"]
-    assert parameters(DistillationTrainer._prepare_inputs) == ["self", "generation_batch"]
-    assert parameters(DistillationTrainer._tokenize_prompts) == ["self", "prompts"]
-    assert parameters(Trainer._get_grad_norm) == ["self", "model", "grad_norm"]
-    assert parameters(Trainer._save) == ["self", "output_dir", "state_dict"]
-
-
-def test_what_evaluates_the_student_while_it_trains_is_there():
-    assert parameters(unwrap_model_for_generation)[:3] == [
-        "model",
-        "accelerator",
-        "gather_deepspeed3_params",
-    ]
-    assert "gradient_checkpointing_kwargs" in parameters(unwrap_model_for_generation)
-    assert parameters(DistributedBackend.summon_full_params)[:2] == ["self", "module"]
-    assert parameters(Trainer.save_model) == ["self", "output_dir", "_internal_call"]
-    assert parameters(Trainer.log) == ["self", "logs", "start_time"]
 
 
 def test_the_loss_is_not_scaled_again_for_accumulation():

@@ -29,7 +29,7 @@ def settings(folder: Path, **options: Any) -> OPRDConfig:
         "report_to": [],
         "use_cpu": True,
         "disable_tqdm": True,
-        "activation_checkpointing": False,
+        "gradient_checkpointing": False,
     }
     return OPRDConfig(**{**defaults, **options})
 

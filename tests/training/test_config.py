@@ -4,7 +4,7 @@ import pytest
 
 from oprd import OPRDConfig
 from oprd.core.output.divergence import JSD, TopK
-from oprd.training.values import RENAMED
+from oprd.values import RENAMED
 
 
 def config(**options):

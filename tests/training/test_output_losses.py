@@ -189,7 +189,7 @@ def step_in_float64(folder, **options):
             {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}, id="1×8"
         ),
         pytest.param({"pad_to_multiple_of": 64}, id="padding"),
-        pytest.param({"activation_checkpointing": True}, id="checkpointing"),
+        pytest.param({"gradient_checkpointing": True}, id="checkpointing"),
     ],
 )
 def test_an_output_loss_takes_the_same_step_however_the_batch_is_laid_out(

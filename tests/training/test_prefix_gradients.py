@@ -44,7 +44,7 @@ def logged(folder, key):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_the_loss_is_the_exact_one_and_the_step_is_not(tmp_path, architecture, checkpointing):
-    options = {"architecture": architecture, "activation_checkpointing": checkpointing, **WINDOW}
+    options = {"architecture": architecture, "gradient_checkpointing": checkpointing, **WINDOW}
     exact, loss = step(tmp_path, **options)
     constant, same_loss = step(tmp_path, **options, **CONSTANT)
     assert same_loss == pytest.approx(loss, rel=1e-5)
@@ -73,7 +73,7 @@ def test_every_kind_of_term_has_its_exact_loss(tmp_path, terms):
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
         {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
         {"per_device_train_batch_size": 8, "pad_to_multiple_of": 64},
-        {"per_device_train_batch_size": 8, "activation_checkpointing": True},
+        {"per_device_train_batch_size": 8, "gradient_checkpointing": True},
         {"per_device_train_batch_size": 8, "diagnostics_steps": 1},
     ],
     ids=["split", "one by one", "padded", "checkpointed", "diagnosed"],
@@ -152,7 +152,7 @@ def test_an_adapter_trains_on_the_base_that_it_shares_with_its_teacher(
             student=base,
             teacher=adapter,
             peft_config=LoraConfig(target_modules="all-linear", r=2),
-            activation_checkpointing=checkpointing,
+            gradient_checkpointing=checkpointing,
             **WINDOW,
             **options,
         )

@@ -85,7 +85,7 @@ def test_evaluating_leaves_training_as_it_was(tmp_path, lora):
             tmp_path / folder,
             student=tiny.model(seed=1, attention_dropout=0.3),
             peft_config=LoraConfig(**LORA, lora_dropout=0.3) if lora else None,
-            activation_checkpointing=True,
+            gradient_checkpointing=True,
             logging_steps=3,
             **{**STEPS, **options},
         )

@@ -157,7 +157,7 @@ def test_left_padding_does_not_matter(tmp_path, architecture):
 
 def test_gradient_checkpointing_takes_the_same_step(tmp_path):
     plain, _ = step_in_float64(tmp_path)
-    checkpointed, _ = step_in_float64(tmp_path, activation_checkpointing=True)
+    checkpointed, _ = step_in_float64(tmp_path, gradient_checkpointing=True)
     assert largest_difference(plain, checkpointed) < 1e-9
 
 

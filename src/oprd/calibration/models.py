@@ -18,6 +18,7 @@ from oprd.calibration.rollouts import (
     collect_rollouts,
     read_rollouts,
 )
+from oprd.models.adapters import check_no_virtual_tokens
 from oprd.models.generate import Engine, TransformersEngine, render_prompt
 from oprd.models.load import load_model, resolve_model
 from oprd.models.sampling import Sampling
@@ -54,6 +55,8 @@ class FitModels:
         """
         model, tokenizer = load_model(resolve_model(student), dtype=dtype)
         teacher_model, teacher_tokenizer = load_model(resolve_model(teacher), dtype=dtype)
+        for role, loaded in (("student", model), ("teacher", teacher_model)):
+            check_no_virtual_tokens(getattr(loaded, "peft_config", {}).values(), role)
         found = cls(model, teacher_model, tokenizer, teacher_tokenizer)
         check_same_meaning(tokenizer, teacher_tokenizer, found.vocabularies["teacher"])
         return found

@@ -14,7 +14,7 @@ from trl import DistillationConfig, ModelConfig, TrlParser
 from oprd.training.config import OPRDConfig
 from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
-from oprd.training.values import RENAMED, parse_mapping
+from oprd.values import RENAMED, parse_mapping
 
 WORDS = {
     str: "text",

@@ -104,7 +104,7 @@ def fit(
     """
     from oprd.calibration.bridge.fit import FitSettings
     from oprd.models.sampling import Sampling
-    from oprd.training.values import parse_layers, parse_mapping
+    from oprd.values import parse_layers, parse_mapping
 
     settings = FitSettings(
         rank=rank,

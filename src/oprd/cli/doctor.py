@@ -27,6 +27,7 @@ from oprd.core.states.comparison import LayerComparison
 from oprd.models.heads import lm_head
 from oprd.models.reading import View, base_forward, read
 from oprd.runs.record import versions
+from oprd.supported import TRANSFORMERS, check_transformers
 from oprd.training.config import OPRDConfig
 from oprd.training.trainer import OPRDTrainer
 
@@ -79,6 +80,11 @@ def examine(name: str, check: Callable[[], str]) -> Finding:
         *_, (frame, line) = traceback.walk_tb(error.__traceback__)
         where = f"{frame.f_globals.get('__name__')}:{line}"
         return Finding(name, False, one_line(f"{type(error).__name__} in {where}: {error}"))
+
+
+def check_versions() -> str:
+    """Transformers is one that this package is tested with."""
+    return f"{check_transformers()} is in {TRANSFORMERS}"
 
 
 def check_self_distillation() -> str:
@@ -166,6 +172,7 @@ def check_training_step() -> str:
 
 
 CHECKS = {
+    "Transformers is a tested one": check_versions,
     "teacher = student gives loss 0": check_self_distillation,
     "captured states = hidden_states": check_capture,
     "LM heads as read = logits": check_heads,

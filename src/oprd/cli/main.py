@@ -10,6 +10,7 @@ from oprd.cli import bridge
 from oprd.cli.bench import bench
 from oprd.cli.errors import one_sentence, show_tracebacks
 from oprd.cli.eval import evaluate
+from oprd.supported import check_transformers
 from oprd.version import __version__
 
 # Without rich markup the help needs no import of rich, and errors are lines that a script can read.
@@ -53,6 +54,7 @@ def main(
 @one_sentence
 def train(context: typer.Context) -> None:
     """Train a student: [--config FILE.yaml] [--FIELD VALUE ...]."""
+    check_transformers()
     from oprd.cli.train import run
 
     run(context.args)
@@ -67,7 +69,12 @@ app.command("bench")(one_sentence(bench))
 @one_sentence
 def doctor() -> None:
     """Check this installation, on tiny models and offline."""
-    from oprd.cli.doctor import run
+    try:
+        from oprd.cli.doctor import run
+    except ImportError:
+        # A version that is not supported is the likely cause, and says how to mend it.
+        check_transformers()
+        raise
 
     if not run():
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from oprd.core.layers import select_layers
 from oprd.core.positions import gather_rows, row_index
@@ -126,11 +127,34 @@ def _keep_input(
 ) -> Callable[..., None]:
     # What block l+1 reads is what block l wrote. Read on the way in, it is part of the graph under
     # both kinds of gradient checkpointing, whichever side of the checkpoint the hooks are on.
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        rows = keep(args[0] if args else kwargs["hidden_states"])
-        states[layer] = transform(layer, rows) if transform else rows
+    def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        state: Tensor = args[0] if args else kwargs["hidden_states"]
+        with _before_checkpoint(block, state):
+            rows = keep(state)
+            states[layer] = transform(layer, rows) if transform else rows
 
     return hook
+
+
+@contextmanager
+def _before_checkpoint(block: nn.Module, state: Tensor) -> Iterator[None]:
+    """Make a graph that a block's checkpoint does not see, although its hooks may run inside.
+
+    Up to 5.22 Transformers checkpoints a block's `__call__`, hooks and all. What they save for
+    backward would be missing when the block runs again without them; and a reentrant checkpoint
+    runs them without a graph.
+    """
+    if type(block).__call__ is nn.Module.__call__:
+        yield
+        return
+    graph = torch.is_grad_enabled() or state.requires_grad
+    # Of nested hooks for saved tensors the innermost get them: these, not the checkpoint's.
+    with saved_tensors_hooks(_as_it_is, _as_it_is), torch.set_grad_enabled(graph):
+        yield
+
+
+def _as_it_is(saved: Tensor) -> Tensor:
+    return saved
 
 
 def _keep_output(

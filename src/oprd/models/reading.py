@@ -173,11 +173,14 @@ def base_forward(
         inputs: further inputs of the base model, such as a picture's.
     """
     base = _base(model)
+    takes = inspect.signature(base.forward).parameters
     # Models that read pictures work out positions of more dimensions from them.
-    if not inputs and "position_ids" in inspect.signature(base.forward).parameters:
+    if not inputs and "position_ids" in takes:
         inputs["position_ids"] = position_ids(attention_mask)[:, -input_ids.shape[1] :]
     if cache is not None:
-        inputs["past_key_values"] = cache
+        # Transformers renamed it in 5.24. Asked of the model, because code that comes with weights
+        # keeps the old name under a new Transformers.
+        inputs["cache" if "cache" in takes else "past_key_values"] = cache
     return base(
         input_ids=input_ids, attention_mask=attention_mask, use_cache=cache is not None, **inputs
     )

@@ -11,7 +11,7 @@ from oprd.core.layers import select_layers
 from oprd.core.positions import PositionSpec
 from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
-from oprd.training.values import (
+from oprd.values import (
     check_at_least,
     check_choice,
     check_positive,

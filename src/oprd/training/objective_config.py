@@ -13,7 +13,7 @@ from oprd.core.output.loss import OutputLoss
 from oprd.core.reduction import Reduction
 from oprd.core.states.loss import StateLoss
 from oprd.training.stages import Schedule, parse_stages
-from oprd.training.values import (
+from oprd.values import (
     check_at_least,
     check_choice,
     check_positive,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from oprd.training.values import refuse_renamed
+from oprd.values import refuse_renamed
 
 # What a stage may set beside its steps.
 STAGE_SETTINGS = (

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from trl.trainer.distillation_config import DistillationConfig
 
-from oprd.training.values import check_at_least, check_positive
+from oprd.values import check_at_least, check_positive
 
 
 @dataclass

@@ -36,6 +36,7 @@ from oprd.core.layers import select_layers
 from oprd.models.matching import check_trains, gradient_reaches_all, pair_models
 from oprd.models.tokenizers import check_tokenizers
 from oprd.prompts.lengths import context_limits
+from oprd.supported import check_transformers
 from oprd.training.batch import MicroBatch
 from oprd.training.bridges import bridge_facts, check_can_fit, load_bridges, obtain_spaces
 from oprd.training.callbacks import RunRecorder, TrainingProgress
@@ -78,6 +79,7 @@ class OPRDTrainer(DistillationTrainer):
     Raises:
         ValueError: a setting does not fit the models, the teacher reads the student's token ids as
             other tokens, or a prompt does not fit the context.
+        ImportError: Transformers is not of the tested range.
     """
 
     args: OPRDConfig  # pyright: ignore[reportIncompatibleVariableOverride] # TRL's, narrowed
@@ -112,6 +114,7 @@ class OPRDTrainer(DistillationTrainer):
         *,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
+        check_transformers()
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")

@@ -1,0 +1,66 @@
+"""PEFT adapters of a model that is read: those that can be, and those merged into their base."""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from oprd.models.probe import close, probe, stands_whole
+
+
+def check_no_virtual_tokens(configs: Iterable[Any], what: str) -> None:
+    """Refuse, with a ValueError, adapters that work by tokens which only PEFT's forward adds."""
+    for config in configs:
+        kind = str(getattr(config.peft_type, "value", config.peft_type))
+        if config.is_prompt_learning or config.is_adaption_prompt:
+            raise ValueError(
+                f"the {what} is a {kind} adapter, whose virtual tokens are no part of the "
+                "base model that is read here: use LoRA or another adapter of weights."
+            )
+
+
+def merged(base: PreTrainedModel, adapter: str, revision: str | None) -> PreTrainedModel:
+    """A base with an adapter merged in, which gives the logits of the adapter beside it.
+
+    Raises:
+        ValueError: the adapter is not of this base, or cannot be merged into it.
+    """
+    from peft import PeftModel
+
+    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
+    tied = head is not None and getattr(head, "weight", None) is embedding.weight
+    try:
+        wrapped = PeftModel.from_pretrained(base, adapter, revision=revision)
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise ValueError(
+            f"the adapter {adapter!r} was trained on a base with another number of tokens than "
+            f"{base.config.name_or_path!r}: resize that base (resize_token_embeddings), save it, "
+            "and name it with teacher_base_model_name_or_path."
+        ) from error
+    if tied and (_has_adapter(wrapped, embedding) or _has_adapter(wrapped, head)):
+        # Merged into the one weight, what the adapter does to one of them would be done to both.
+        weight = cast(Any, head).weight
+        cast(Any, head).weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        base.config.get_text_config().tie_word_embeddings = False
+        base.config.tie_word_embeddings = False
+    expected = probe(wrapped).logits if stands_whole(wrapped) else None
+    model = cast(PreTrainedModel, wrapped.merge_and_unload())
+    if expected is not None and not close(probe(model).logits, expected):
+        raise ValueError(
+            f"the adapter {adapter!r} merged into its base gives other logits than beside it: pass "
+            "the teacher as a PEFT model that is loaded already."
+        )
+    return model
+
+
+def _has_adapter(wrapped: nn.Module, module: nn.Module | None) -> bool:
+    """Whether an adapter's layer stands around a module."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return any(
+        isinstance(layer, BaseTunerLayer) and layer.get_base_layer() is module
+        for layer in wrapped.modules()
+    )

@@ -1,0 +1,498 @@
+"""Every place in TRL, Transformers, Accelerate and PEFT that can move without notice.
+
+One row for each: where it is, what it takes, and which of our files leans on it. What a place must
+do, beyond being there, is in `test_trl.py` and in the tests of those files.
+"""
+
+import ast
+import inspect
+import textwrap
+from functools import cache, reduce
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import transformers
+from packaging.specifiers import SpecifierSet
+from trl.trainer.distillation_trainer import DistillationTrainer
+
+import oprd
+from oprd.training.trainer import OPRDTrainer
+
+SOURCE = Path(oprd.__file__).parent
+PACKAGES = ("trl", "transformers", "accelerate", "peft")
+# Below the package, and documented as where its names are imported from.
+DOCUMENTED = (
+    "accelerate.logging",
+    "accelerate.utils",
+    "transformers.modeling_outputs",
+    "transformers.utils",
+)
+# Private by its name, and the standard library's.
+STANDARD = {"_actions", "_asdict", "_exit", "_get_formatter", "_replace"}
+
+# In the place of parameters: a class, of which only the name is used; and what a class has or sets.
+CLASS, ATTRIBUTE = "a class", "an attribute"
+
+
+class Row(NamedTuple):
+    """A place, and what is leant on.
+
+    Attributes:
+        place: `module:name`, or `module:Class.name`.
+        takes: names of parameters, all of them and in order. After `...` come those that must be
+            among the rest. Or `CLASS`, or `ATTRIBUTE`.
+        users: files in `src/oprd`, separated by spaces.
+        versions: those of Transformers that have it.
+    """
+
+    place: str
+    takes: str
+    users: str
+    versions: str = ""
+
+
+DISTILLATION = "trl.trainer.distillation_trainer:"
+TRAINER = "transformers:Trainer."
+CACHE = "transformers.cache_utils:"
+
+TABLE = [
+    # What the trainer overrides: its own must take the same.
+    Row(
+        f"{DISTILLATION}DistillationTrainer.__init__",
+        "self, model, teacher_model, args, train_dataset, eval_dataset, processing_class, "
+        "callbacks, optimizers, quantization_config, peft_config, tools",
+        "training/trainer.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer._compute_loss",
+        "self, unwrapped_student, inputs, num_items_in_batch",
+        "training/trainer.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer.compute_loss",
+        "self, model, inputs, return_outputs, num_items_in_batch",
+        "training/trainer.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer.training_step",
+        "self, model, inputs, num_items_in_batch",
+        "training/trainer.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer._generate_and_score_completions",
+        "self, inputs",
+        "training/trainer.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer._generate_single_turn",
+        "self, prompt_ids, ...",
+        "training/trainer.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer._get_train_sampler",
+        "self, dataset",
+        "training/trainer.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer._prepare_inputs",
+        "self, generation_batch",
+        "training/trainer.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer._tokenize_prompts",
+        "self, prompts",
+        "training/trainer.py",
+    ),
+    Row(f"{DISTILLATION}DistillationTrainer._tag_names", ATTRIBUTE, "training/trainer.py"),
+    Row(f"{DISTILLATION}DistillationTrainer._name", ATTRIBUTE, "training/trainer.py"),
+    Row(f"{DISTILLATION}DistillationTrainer._paper", ATTRIBUTE, "training/trainer.py"),
+    Row(f"{TRAINER}_get_grad_norm", "self, model, grad_norm", "training/trainer.py"),
+    Row(f"{TRAINER}_save", "self, output_dir, state_dict", "training/trainer.py"),
+    Row(
+        f"{TRAINER}create_scheduler",
+        "self, num_training_steps, optimizer",
+        "training/trainer.py",
+    ),
+    Row(f"{TRAINER}_build_accelerator_args", "self, **kwargs", "training/trainer.py"),
+    Row(f"{TRAINER}train", "self, resume_from_checkpoint, ...", "training/trainer.py"),
+    # What the trainer finds on itself.
+    Row(f"{DISTILLATION}DistillationTrainer._buffered_inputs", ATTRIBUTE, "training/trainer.py"),
+    Row(f"{DISTILLATION}DistillationTrainer._step", ATTRIBUTE, "training/trainer.py"),
+    Row(
+        f"{DISTILLATION}DistillationTrainer._metrics",
+        ATTRIBUTE,
+        "training/trainer.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer._tokenizer",
+        ATTRIBUTE,
+        "training/trainer.py training/task_evaluation.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer._forward_redirection", ATTRIBUTE, "training/trainer.py"
+    ),
+    Row(
+        "trl.models.utils:_ForwardRedirection.__call__",
+        "self, wrapper_module, original_module, method, *args, **kwargs",
+        "training/trainer.py training/teachers/teacher.py",
+    ),
+    Row(
+        f"{DISTILLATION}DistillationTrainer.max_completion_length",
+        ATTRIBUTE,
+        "training/trainer.py",
+    ),
+    Row(f"{DISTILLATION}DistillationTrainer.tools", ATTRIBUTE, "training/trainer.py"),
+    Row(f"{TRAINER}is_deepspeed_enabled", ATTRIBUTE, "training/trainer.py"),
+    Row(f"{TRAINER}_created_lr_scheduler", ATTRIBUTE, "training/trainer.py"),
+    Row(f"{TRAINER}lr_scheduler", ATTRIBUTE, "training/trainer.py"),
+    Row(f"{TRAINER}model_wrapped", ATTRIBUTE, "training/task_evaluation.py"),
+    Row(f"{TRAINER}control", ATTRIBUTE, "training/task_evaluation.py"),
+    # What is called on it.
+    Row(f"{TRAINER}save_model", "self, output_dir, _internal_call", "training/task_evaluation.py"),
+    Row(f"{TRAINER}log", "self, logs, start_time", "training/task_evaluation.py"),
+    Row(f"{TRAINER}end", "self", "cli/train.py", ">=5.18"),
+    Row("transformers:ProgressCallback.training_bar", ATTRIBUTE, "training/callbacks.py"),
+    Row(
+        "transformers:TrainingArguments.distributed_state", ATTRIBUTE, "training/teachers/source.py"
+    ),
+    Row(
+        "transformers:TrainingArguments.get_warmup_steps",
+        "self, num_training_steps",
+        "training/plan.py",
+    ),
+    # TRL's helpers.
+    Row(
+        "trl.trainer.utils:RepeatSampler.__init__",
+        "self, data_source, mini_repeat_count, batch_size, repeat_count, shuffle, seed",
+        "training/sampler.py training/trainer.py",
+    ),
+    Row("trl.trainer.utils:RepeatSampler.generator", ATTRIBUTE, "training/sampler.py"),
+    Row(
+        "trl.trainer.utils:create_model_from_path",
+        "model_id, ..., **kwargs",
+        "training/teachers/source.py",
+    ),
+    Row("trl.trainer.utils:get_config_model_id", "config", "training/trainer.py"),
+    Row("trl.models.utils:prepare_deepspeed", "model, accelerator", "training/teachers/teacher.py"),
+    Row("trl.models.utils:prepare_fsdp", "model, accelerator", "training/teachers/teacher.py"),
+    Row(
+        "trl.models.utils:unwrap_model_for_generation",
+        "model, accelerator, ..., gather_deepspeed3_params, gradient_checkpointing_kwargs",
+        "training/task_evaluation.py",
+    ),
+    Row(
+        "trl.distributed:DistributedBackend.__init__",
+        "self, accelerator",
+        "training/task_evaluation.py",
+    ),
+    Row(
+        "trl.distributed:DistributedBackend.summon_full_params",
+        "self, module, **kwargs",
+        "training/task_evaluation.py",
+    ),
+    Row(
+        f"{DISTILLATION}_chunked_divergence_loss",
+        "student_hidden_states, teacher_hidden_states, student_lm_head_weight, "
+        "teacher_lm_head_weight, completion_mask, ..., beta, student_lm_head_bias, "
+        "teacher_lm_head_bias, student_logit_scale, teacher_logit_scale, "
+        "student_final_logit_softcapping, teacher_final_logit_softcapping",
+        "analysis/updates.py",
+    ),
+    Row("trl:TrlParser.__init__", "self, dataclass_types, **kwargs", "cli/arguments.py"),
+    Row("trl:TrlParser.parse_args_and_config", "self, args, ...", "cli/arguments.py"),
+    Row("transformers:HfArgumentParser.dataclass_types", ATTRIBUTE, "cli/arguments.py"),
+    # The cache, and the name under which a model takes it.
+    Row(f"{CACHE}Cache.__init__", "self, layers, ...", "models/windowed.py"),
+    Row(f"{CACHE}Cache.layers", ATTRIBUTE, "models/windowed.py"),
+    Row(
+        f"{CACHE}Cache.update",
+        "self, key_states, value_states, layer_idx, *args, **kwargs",
+        "models/windowed.py",
+    ),
+    Row(f"{CACHE}DynamicCache.__init__", "self, ..., config", "models/windowed.py"),
+    Row(f"{CACHE}DynamicLayer.__init__", "self, **kwargs", "models/windowed.py"),
+    Row(
+        f"{CACHE}DynamicLayer.lazy_initialization",
+        "self, key_states, value_states",
+        "models/windowed.py",
+    ),
+    Row(
+        f"{CACHE}DynamicLayer.update",
+        "self, key_states, value_states, *args, **kwargs",
+        "models/windowed.py",
+    ),
+    Row(f"{CACHE}DynamicLayer.keys", ATTRIBUTE, "models/windowed.py"),
+    Row(f"{CACHE}DynamicLayer.values", ATTRIBUTE, "models/windowed.py"),
+    Row(f"{CACHE}DynamicSlidingWindowLayer", CLASS, "models/windowed.py"),
+    Row(
+        "transformers:LlamaModel.forward",
+        "self, input_ids, attention_mask, position_ids, ..., past_key_values, use_cache",
+        "models/reading.py",
+        "<5.24",
+    ),
+    Row(
+        "transformers:LlamaModel.forward",
+        "self, input_ids, attention_mask, position_ids, ..., cache, use_cache",
+        "models/reading.py",
+        ">=5.24",
+    ),
+    # Transformers' models.
+    Row(
+        "transformers.modeling_layers:GradientCheckpointingLayer.gradient_checkpointing",
+        ATTRIBUTE,
+        "models/windowed.py",
+    ),
+    Row(
+        "transformers:PreTrainedModel._gradient_checkpointing_func",
+        ATTRIBUTE,
+        "models/windowed.py",
+    ),
+    Row("transformers:PreTrainedModel.get_decoder", "self", "core/capture.py"),
+    Row("transformers:PreTrainedModel.base_model", ATTRIBUTE, "models/reading.py"),
+    Row("transformers:PreTrainedConfig._name_or_path", ATTRIBUTE, "models/load.py"),
+    # Since then a configuration does not say of which commit it is, and no commit is recorded.
+    Row("transformers:PreTrainedConfig._commit_hash", ATTRIBUTE, "models/load.py", "<5.18"),
+    Row(
+        "transformers.utils.hub:cached_file",
+        "path_or_repo_id, filename, **kwargs",
+        "training/teachers/source.py",
+    ),
+    # Where `cached_file` hands what it takes by name.
+    Row(
+        "transformers.utils.hub:cached_files",
+        "path_or_repo_id, filenames, ..., revision, _raise_exceptions_for_missing_entries, "
+        "_raise_exceptions_for_connection_errors, _raise_exceptions_for_gated_repo",
+        "training/teachers/source.py",
+    ),
+    Row(
+        "transformers.utils.import_utils:is_peft_available",
+        "",
+        "training/teachers/adapter.py models/heads.py",
+    ),
+    # PEFT.
+    Row(
+        "peft.tuners.tuners_utils:BaseTunerLayer._active_adapter",
+        ATTRIBUTE,
+        "training/teachers/adapter.py models/heads.py",
+    ),
+    Row(
+        "peft.utils.other:AuxiliaryTrainingWrapper._active_adapter",
+        ATTRIBUTE,
+        "training/teachers/adapter.py models/heads.py",
+    ),
+    Row("peft.utils.other:ModulesToSaveWrapper.modules_to_save", ATTRIBUTE, "models/heads.py"),
+    Row("peft.utils.other:AuxiliaryTrainingWrapper.active_adapters", ATTRIBUTE, "models/heads.py"),
+    Row("peft:LoraModel.prefix", ATTRIBUTE, "training/teachers/adapter.py"),
+    Row("peft:PeftModel.peft_config", ATTRIBUTE, "training/teachers/adapter.py"),
+    Row("peft:PeftModel.get_base_model", "self", "core/capture.py models/reading.py"),
+    Row(
+        "peft:PeftModel.load_adapter",
+        "self, model_id, adapter_name, is_trainable, ...",
+        "training/teachers/adapter.py",
+    ),
+    # Accelerate.
+    Row(
+        "accelerate.state:AcceleratorState.deepspeed_plugin",
+        ATTRIBUTE,
+        "training/teachers/teacher.py training/plan.py training/bridges.py",
+    ),
+    Row(
+        "accelerate.state:AcceleratorState.fsdp_plugin",
+        ATTRIBUTE,
+        "training/teachers/teacher.py training/plan.py training/bridges.py",
+    ),
+    Row("accelerate:Accelerator.is_fsdp2", ATTRIBUTE, "training/plan.py"),
+    Row(
+        "accelerate:Accelerator.prepare_model",
+        "self, model, ..., evaluation_mode",
+        "training/teachers/teacher.py",
+    ),
+    Row("accelerate.utils:gather_object", "object", "training/task_evaluation.py"),
+    Row(
+        "accelerate.utils:broadcast_object_list", "object_list, ...", "training/task_evaluation.py"
+    ),
+    Row("accelerate.utils:reduce", "tensor, reduction, ...", "calibration/bridge/scores.py"),
+]
+
+HERE = [row for row in TABLE if transformers.__version__ in SpecifierSet(row.versions)]
+LEAVES = {row.place.replace(":", ".").rpartition(".")[2] for row in TABLE}
+# The trainer's own names that are TRL's documented ones as well.
+SHARED = {"args", "train_dataset", "eval_dataset", "teacher_model"}
+
+
+def check(row: Row) -> None:
+    """Fail in one line where a place is not what its row says."""
+    module, _, name = row.place.partition(":")
+    *outer, last = name.split(".")
+    try:
+        owner = reduce(getattr, outer, import_module(module))
+        is_set = row.takes is ATTRIBUTE and last in names_set(owner)
+        found = None if is_set else getattr(owner, last)
+    except (ImportError, AttributeError) as error:
+        raise AssertionError(f"{row.place} is gone ({error}): {advice(row)}") from error
+    if row.takes is ATTRIBUTE:
+        return
+    if row.takes is CLASS:
+        assert isinstance(found, type), f"{row.place} is no class: {advice(row)}"
+        return
+    taken = parameters(found)
+    difference = f"takes ({', '.join(taken)}), not ({row.takes})"
+    assert agrees(taken, row.takes), f"{row.place} {difference}: {advice(row)}"
+
+
+def advice(row: Row) -> str:
+    return "look at " + ", ".join(f"src/oprd/{user}" for user in row.users.split())
+
+
+def parameters(function: Any) -> list[str]:
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    found = inspect.signature(function).parameters.values()
+    return [stars.get(parameter.kind, "") + parameter.name for parameter in found]
+
+
+def agrees(taken: list[str], takes: str) -> bool:
+    first, gap, others = takes.partition("...")
+    start = [name for name in first.split(", ") if name]
+    if not gap:
+        return taken == start
+    rest = taken[len(start) :]
+    return taken[: len(start)] == start and all(n in rest for n in others.split(", ") if n)
+
+
+@cache
+def names_set(cls: type) -> set[str]:
+    """What a class and its bases, Python's own left out, set on an object or declare."""
+    bases = [base for base in inspect.getmro(cls) if base.__module__ != "builtins"]
+    names: set[str] = set()
+    for base in bases:
+        try:
+            source = inspect.getsource(base)
+        except (OSError, TypeError):  # made at run time
+            continue
+        for node in ast.walk(ast.parse(textwrap.dedent(source))):
+            match node:
+                case ast.Attribute(attr=name, ctx=ast.Store()):
+                    names.add(name)
+                case ast.AnnAssign(target=ast.Name(id=name)):
+                    names.add(name)
+    return names
+
+
+@pytest.mark.parametrize("row", HERE, ids=lambda row: row.place)
+def test_a_place_that_we_lean_on_is_as_it_was(row):
+    check(row)
+
+
+@pytest.mark.parametrize(
+    ("place", "takes", "problem"),
+    [
+        ("trl.no_such_module:name", "", "is gone"),
+        ("trl.trainer.utils:no_such_function", "", "is gone"),
+        ("trl:NoSuchClass.method", "", "is gone"),
+        ("trl:DistillationTrainer._no_such_attribute", ATTRIBUTE, "is gone"),
+        ("trl.trainer.utils:get_config_model_id", CLASS, "is no class"),
+        ("trl.trainer.utils:get_config_model_id", "", r"takes \(config\), not \(\)"),
+        ("trl.models.utils:prepare_fsdp", "model", r"takes \(model, accelerator\), not \(model\)"),
+        ("trl.models.utils:prepare_fsdp", "accelerator, model", "takes"),
+        ("trl.models.utils:prepare_fsdp", "accelerator, ...", "takes"),
+        ("trl.models.utils:prepare_fsdp", "model, ..., evaluation_mode", "takes"),
+        ("transformers.cache_utils:DynamicLayer.update", "self, ..., args", "takes"),
+    ],
+)
+def test_a_place_that_moved_is_named_with_the_files_that_lean_on_it(place, takes, problem):
+    with pytest.raises(AssertionError, match=problem) as raised:
+        check(Row(place, takes, "training/trainer.py training/teachers/teacher.py"))
+    message = str(raised.value).splitlines()[0]
+    assert message.startswith(place)
+    assert message.endswith(
+        ": look at src/oprd/training/trainer.py, src/oprd/training/teachers/teacher.py"
+    )
+
+
+def test_the_files_of_the_table_are_there():
+    users = {user for row in TABLE for user in row.users.split()}
+    assert sorted(user for user in users if not (SOURCE / user).is_file()) == []
+
+
+def test_each_place_has_one_row_in_each_version():
+    for version in ("5.17.0", "5.23.0", "5.24.0"):
+        places = [row.place for row in TABLE if version in SpecifierSet(row.versions)]
+        assert sorted(places) == sorted(set(places))
+
+
+def imports_of_insides(source: str) -> set[str]:
+    """`module:name` of imports of these packages that are none of their public names."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in PACKAGES:
+                package = import_module(module.split(".")[0])
+                for name in (alias.name for alias in node.names):
+                    public = module in DOCUMENTED or hasattr(package, name)
+                    if name.startswith("_") or not public:
+                        found.add(f"{module}:{name}")
+    return found
+
+
+def private_names(source: str) -> tuple[set[str], set[str]]:
+    """Private attributes that are read, and private names that are made."""
+    read, made = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Load()):
+                read.add(name)
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]):
+                read.add(name)
+            case ast.Attribute(attr=name) | ast.Name(id=name, ctx=ast.Store()):
+                made.add(name)
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                made.add(name)
+
+    def private(names: set[str]) -> set[str]:
+        return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+    return private(read), private(made)
+
+
+def unlisted(source: str) -> set[str]:
+    """What a source takes from the inside of these packages without a row in the table."""
+    places = [row.place for row in TABLE]
+    imports = {
+        name
+        for name in imports_of_insides(source)
+        if not any(place == name or place.startswith(f"{name}.") for place in places)
+    }
+    read, made = private_names(source)
+    return imports | (read - made - STANDARD - LEAVES)
+
+
+def test_everything_private_that_the_package_uses_is_in_the_table():
+    sources = [file.read_text() for file in sorted(SOURCE.rglob("*.py"))]
+    assert len(sources) > 50
+    assert unlisted("\n".join(sources)) == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from trl.trainer.utils import _private", "trl.trainer.utils:_private"),
+        ("from trl import _private", "trl:_private"),
+        ("from trl.trainer.utils import pad", "trl.trainer.utils:pad"),
+        ("model._private()", "_private"),
+        ("getattr(model, '_private', None)", "_private"),
+    ],
+)
+def test_something_private_without_a_row_would_be_found(line, found):
+    assert unlisted(line) == {found}
+
+
+def test_what_our_trainer_takes_the_place_of_is_in_the_table():
+    kinds = [kind for kind in OPRDTrainer.__mro__ if kind.__module__.startswith("oprd.")]
+    ours = {name for kind in kinds for name in vars(kind) if not name.startswith("__")}
+    for kind in kinds:
+        _, made = private_names(inspect.getsource(kind))
+        ours |= made
+    theirs = {*dir(DistillationTrainer), *names_set(DistillationTrainer)}
+    assert (ours & theirs) - LEAVES - SHARED == set()
