@@ -20,10 +20,12 @@ from oprd.core.output.divergence import JSD, ForwardKL, ReverseKL, SampledToken,
 from oprd.core.output.loss import OutputLoss
 from oprd.core.reduction import LossSum
 from oprd.core.states.distance import SquaredDistance
+from oprd.core.states.gram import GramDistance
 from oprd.core.states.loss import StateLoss
 
 STATE_LOSSES: dict[str, type[StateLoss]] = {
     "mse": SquaredDistance,
+    "gram": GramDistance,
 }
 
 OUTPUT_LOSSES: dict[str, type[OutputLoss]] = {
