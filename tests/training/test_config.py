@@ -114,6 +114,7 @@ def test_an_illegal_value_is_refused_at_construction(option, value, message):
         ("jsd", {"beta": math.nan}, "beta must be between 0 .* and 1"),
         ("jsd", {"beta": "half"}, "beta must be between 0 .* and 1 .*got 'half'"),
         ("reverse_kl", {"k": 4}, "'reverse_kl' takes no parameters, got 'k'"),
+        ("skewed_kl", {"alpha": 1}, r"alpha must be at least 0 .* and below 1 .*, got 1\."),
     ],
 )
 def test_a_parameter_that_the_loss_does_not_take_is_refused(loss, parameters, message):
