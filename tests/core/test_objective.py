@@ -19,6 +19,7 @@ VALUES = {
     "reverse_kl": lambda p, q, b, t: divergence.reverse_kl(p, q),
     "forward_kl": lambda p, q, b, t: divergence.forward_kl(p, q),
     "jsd": lambda p, q, b, t: divergence.jsd(p, q, 0.3),
+    "skewed_kl": lambda p, q, b, t: divergence.skewed_kl(p, q, 0.1, False),
 }
 
 

@@ -50,6 +50,12 @@ def jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
     return (beta * q * (q / m).log() + (1 - beta) * p * (p / m).log()).sum()
 
 
+def skewed_kl(log_p: Tensor, log_q: Tensor, alpha: float, mirror: bool) -> Tensor:
+    p, q = log_p.exp(), log_q.exp()
+    first, second = (q, p) if mirror else (p, q)
+    return (first * (first / (alpha * first + (1 - alpha) * second)).log()).sum()
+
+
 def total(value, student, teacher, student_head, teacher_head, mask, temperature, reduction):
     """Sum value(log_p, log_q, b, t) over a mask's positions, per sequence first or over tokens."""
     result, count = torch.zeros((), dtype=torch.float64), 0

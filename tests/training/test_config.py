@@ -4,6 +4,8 @@ import pytest
 
 from oprd import OPRDConfig
 from oprd.core.output.divergence import JSD, TopK
+from oprd.core.states.distance import SquaredDistance
+from oprd.core.states.gram import GramDistance
 from oprd.values import RENAMED
 
 
@@ -112,11 +114,26 @@ def test_an_illegal_value_is_refused_at_construction(option, value, message):
         ("jsd", {"beta": math.nan}, "beta must be between 0 .* and 1"),
         ("jsd", {"beta": "half"}, "beta must be between 0 .* and 1 .*got 'half'"),
         ("reverse_kl", {"k": 4}, "'reverse_kl' takes no parameters, got 'k'"),
+        ("skewed_kl", {"alpha": 1}, r"alpha must be at least 0 .* and below 1 .*, got 1\."),
     ],
 )
 def test_a_parameter_that_the_loss_does_not_take_is_refused(loss, parameters, message):
     with pytest.raises(ValueError, match=f"output_loss_kwargs: .*{message}"):
         config(output_loss=loss, output_loss_kwargs=parameters)
+
+
+def test_normalize_is_refused_where_the_state_loss_has_no_use_for_it():
+    with pytest.raises(ValueError, match=r"normalize=True is for state_loss='mse', not 'gram'"):
+        config(state_loss="gram", normalize=True)
+    with pytest.raises(ValueError, match=r"stage 2: normalize=True is for state_loss='mse'"):
+        config(normalize=True, stages=[{"steps": 1}, {"steps": 1, "state_loss": "gram"}])
+    with pytest.raises(ValueError, match=r"state_loss_kwargs: 'gram' takes no parameters"):
+        config(state_loss="gram", state_loss_kwargs={"normalize": True})
+    # A bridge turns it on for the loss that has it.
+    stages = [{"steps": 1}, {"steps": 1, "state_loss": "gram"}]
+    settings = config(bridge="fit", stages=stages).objectives()
+    assert [stage.normalize for stage in settings] == [True, False]
+    assert [stage.state for stage in settings] == [SquaredDistance(normalize=True), GramDistance()]
 
 
 @pytest.mark.parametrize("name", RENAMED)

@@ -18,7 +18,7 @@ from tests import tiny
 from tests.training import runs
 from tests.training.runs import LORA, largest_difference, trainer, weights
 
-KINDS = ("sampled", "topk", "reverse_kl", "forward_kl", "jsd")
+KINDS = tuple(OUTPUT_LOSSES)
 ALONE = {"representation_weight": 0.0}
 # Parameters that differ from the defaults, and a support of the whole vocabulary.
 PARAMETERS = {"topk": {"k": 5, "support": "union"}, "jsd": {"beta": 0.3}}

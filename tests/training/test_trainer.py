@@ -392,7 +392,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(tmp_path, m
 
 
 def test_a_wider_teacher_is_refused_with_both_widths(tmp_path):
-    with pytest.raises(ValueError, match=r"32 wide.*teacher's 64"):
+    with pytest.raises(ValueError, match=r"32 wide.*teacher's 64.*set state_loss to 'gram'"):
         trainer(tmp_path, teacher=tiny.model(seed=2, hidden_size=64))
 
 

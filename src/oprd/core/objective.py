@@ -18,12 +18,15 @@ from torch import Tensor
 
 from oprd.core.output.divergence import JSD, ForwardKL, ReverseKL, SampledToken, TopK
 from oprd.core.output.loss import OutputLoss
+from oprd.core.output.skewed import SkewedKL
 from oprd.core.reduction import LossSum
 from oprd.core.states.distance import SquaredDistance
+from oprd.core.states.gram import GramDistance
 from oprd.core.states.loss import StateLoss
 
 STATE_LOSSES: dict[str, type[StateLoss]] = {
     "mse": SquaredDistance,
+    "gram": GramDistance,
 }
 
 OUTPUT_LOSSES: dict[str, type[OutputLoss]] = {
@@ -32,6 +35,7 @@ OUTPUT_LOSSES: dict[str, type[OutputLoss]] = {
     "reverse_kl": ReverseKL,
     "forward_kl": ForwardKL,
     "jsd": JSD,
+    "skewed_kl": SkewedKL,
 }
 
 Loss = TypeVar("Loss", StateLoss, OutputLoss)

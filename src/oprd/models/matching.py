@@ -23,7 +23,7 @@ def pair_models(
 
 
 def same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
-    """Whether states of the two can be compared."""
+    """Whether a state of one has a cosine with a state of the other."""
     return hidden_size(student) == hidden_size(teacher)
 
 

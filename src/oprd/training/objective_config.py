@@ -32,17 +32,16 @@ class ObjectiveConfig(DistillationConfig):
         reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
         representation_weight: the factor µ of the representation loss (Eq. 7); 0 leaves it out,
             which needs an `output_loss`.
-        state_loss: the representation loss, a name in `oprd.core.objective.STATE_LOSSES`: "mse"
-            (Eq. 6).
+        state_loss: the representation loss, a name in `oprd.core.objective.STATE_LOSSES` ("mse" is
+            Eq. 6).
         state_loss_kwargs: its parameters, those of its class there.
         output_loss: the output-space loss beside it, on all response tokens: "none", or a name in
-            `oprd.core.objective.OUTPUT_LOSSES`: "sampled" (Eq. 3), "topk" (Eq. 5), "reverse_kl"
-            (Eq. 4), "forward_kl" or "jsd". It reads both LM heads' weights over the tokens that
-            both models have. TRL's `temperature` divides its logits, as it does the sampler's.
-            "sampled" is an unbiased estimate of the reverse KL where nothing else alters the
-            sampler (`top_p`, `top_k`, `repetition_penalty`, …).
-        output_loss_kwargs: its parameters, those of its class there: of "topk" `k` (16), `support`
-            and `renormalize`, of "jsd" `beta`.
+            `oprd.core.objective.OUTPUT_LOSSES` ("sampled" is Eq. 3, "topk" Eq. 5, "reverse_kl"
+            Eq. 4). It reads both LM heads' weights over the tokens that both models have. TRL's
+            `temperature` divides its logits, as it does the sampler's. "sampled" is an unbiased
+            estimate of the reverse KL where nothing else alters the sampler (`top_p`, `top_k`,
+            `repetition_penalty`, …).
+        output_loss_kwargs: its parameters, those of its class there.
         output_weight: the factor of the output-space loss.
         diagnostics_steps: every so many steps, and in evaluation, measure how far apart the two
             next-token distributions are: overlap of the 16 likeliest tokens, entropies, KL(p‖q),
@@ -55,8 +54,9 @@ class ObjectiveConfig(DistillationConfig):
             each response's supervised stretch, with an `output_loss` all of the response; a
             response shorter than `position_k` keeps the exact gradient.
         bridge: compare states in the space of a bridge: the path of its file, or "fit" to fit one
-            on the first prompts and keep it in the output directory. Models of different width need
-            one, and so do unrelated models of equal width.
+            on the first prompts and keep it in the output directory. Where the state loss compares
+            states themselves, models of different width need one, and so do unrelated models of
+            equal width.
         bridge_rank: dimensions of the bridge that "fit" fits.
         bridge_basis: how "fit" chooses the teacher's directions: "pca", "rrr" or "fisher".
         bridge_prompts: prompts whose rollouts "fit" reads (the paper's 2,000).
@@ -157,6 +157,11 @@ class ObjectiveConfig(DistillationConfig):
         return make_loss(STATE_LOSSES, self.state_loss, options, "state_loss")
 
     @property
+    def row_by_row(self) -> bool:
+        """Whether the representation loss pulls the student's states to the teacher's very own."""
+        return self.bridge is None and self.state.equal_widths
+
+    @property
     def output(self) -> OutputLoss | None:
         """The output-space loss, None where there is none."""
         options = cast(Mapping[str, Any], self.output_loss_kwargs or {})
@@ -232,7 +237,7 @@ class ObjectiveConfig(DistillationConfig):
         if self.bridge is not None and not (isinstance(self.bridge, str) and self.bridge):
             raise ValueError(f'bridge must be a path or "fit", got {self.bridge!r}.')
         if self._normalizes_by_bridge:
-            self.normalize = self.bridge is not None
+            self.normalize = self.bridge is not None and self.state_loss == "mse"
 
     def _check_terms(self) -> None:
         """At least one term, each with what it needs."""

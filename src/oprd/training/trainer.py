@@ -458,7 +458,7 @@ class OPRDTrainer(DistillationTrainer):
             metrics["stage"] = stage + 1
         self._append_metrics(mode, metrics)
         settings = self._plan.settings[stage]
-        compared = settings.bridge is None and settings.representation_weight > 0
+        compared = settings.row_by_row and settings.representation_weight > 0
         if mode == "train" and compared and not self._seen_first_batch:
             warn_if_unrelated(metrics.get("rep_cosine"))
             self._seen_first_batch = True

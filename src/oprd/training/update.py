@@ -18,7 +18,7 @@ from oprd.core.output.chunked import sum_loss
 from oprd.core.output.drift import token_log_probs
 from oprd.core.output.pair import Pair, select_pair
 from oprd.core.reduction import Reduction
-from oprd.core.states.comparison import LayerComparison
+from oprd.core.states.comparison import PLAIN, LayerComparison
 from oprd.models.heads import lm_head, whole
 from oprd.models.matching import check_widths, common_vocabulary, same_width
 from oprd.models.reading import Reading, read
@@ -62,7 +62,7 @@ class Update:
 
     Args:
         settings: which terms, with which factors.
-        comparable: whether states of the two models can be compared. Where no term compares them,
+        comparable: whether states of the two models have cosines. Where no term compares them,
             diagnostics do.
         vocab_size: tokens that output terms compare: those that both models have.
         autocast: entered while the student runs.
@@ -78,8 +78,9 @@ class Update:
     ) -> None:
         self._settings = settings
         self._comparable, self._vocab_size, self._autocast = comparable, vocab_size, autocast
-        self._state, self._output = settings.state, settings.output
-        self._weight = settings.representation_weight
+        self._weight, self._output = settings.representation_weight, settings.output
+        # Without a term, states meet for their cosines alone.
+        self._state = settings.state if self._weight > 0 else PLAIN
 
     @classmethod
     def of(
@@ -110,8 +111,7 @@ class Update:
         vocab_size = 0
         if not settings.prefix_gradients:
             check_windows(student)
-        row_by_row = settings.bridge is None and settings.state.equal_widths
-        if settings.representation_weight > 0 and row_by_row:
+        if settings.representation_weight > 0 and settings.row_by_row:
             check_widths(student, teacher)
         if drifts:
             lm_head(student)
@@ -119,7 +119,7 @@ class Update:
             vocab_size = common_vocabulary(student, teacher, same_meaning=same_meaning)
         if settings.output is not None:
             settings.output.check(vocab_size)
-        comparable = not row_by_row or same_width(student, teacher)
+        comparable = settings.bridge is not None or same_width(student, teacher)
         return cls(settings, comparable=comparable, vocab_size=vocab_size, autocast=autocast)
 
     def needs(self, diagnose: bool = False, *, drift: bool = False) -> Needs:

@@ -11,6 +11,7 @@ from oprd.core.output import head
 from oprd.core.output.chunked import output_loss
 from oprd.core.output.divergence import JSD, ForwardKL, ReverseKL, SampledToken, TopK
 from oprd.core.output.head import LMHead
+from oprd.core.output.skewed import SkewedKL
 from tests.reference import divergence as reference
 
 V, D_STUDENT, D_TEACHER = 23, 5, 7
@@ -56,6 +57,13 @@ def jsd_case(beta):
     return functools.partial(jsd_loss, beta=beta), value
 
 
+def skewed_case(alpha, mirror):
+    def value(log_p, log_q, b, t):
+        return reference.skewed_kl(log_p, log_q, alpha, mirror)
+
+    return functools.partial(output_loss, SkewedKL(alpha, mirror)), value
+
+
 LOSSES = {
     "sampled": (functools.partial(sampled_token_loss, token_ids=TOKENS), sampled_value),
     "reverse_kl": (full_kl_loss, lambda log_p, log_q, b, t: reference.reverse_kl(log_p, log_q)),
@@ -65,6 +73,10 @@ LOSSES = {
     ),
     "jsd_0.5": jsd_case(0.5),
     "jsd_0.1": jsd_case(0.1),
+    "skewed_0.1": skewed_case(0.1, False),
+    "skewed_0.7": skewed_case(0.7, False),
+    "skewed_0.1_mirrored": skewed_case(0.1, True),
+    "skewed_0.7_mirrored": skewed_case(0.7, True),
     # Truncated, a support that holds too little of p is left instead of matched: not so with 18.
     **{
         f"top{k}_{support}_{'renormalized' if renormalize else 'truncated'}": topk_case(

@@ -75,11 +75,13 @@ class _SquaredDistance(torch.autograd.Function):
         s, t = student.to(dtype), teacher.to(student.device, dtype)
         s_norm, t_norm = _norm(s), _norm(t)
         if normalize:
-            u = s / _divisor(s_norm)
-            error = u - t / _divisor(t_norm)
+            u = s / unit_divisor(s_norm)
+            error = u - t / unit_divisor(t_norm)
             distance = _norm(error).square() / width
             cosine = 1 - distance * width / 2
-            error = error.sub_(u.mul_((u * error).sum(dim=-1, keepdim=True))).div_(_divisor(s_norm))
+            error = error.sub_(u.mul_((u * error).sum(dim=-1, keepdim=True))).div_(
+                unit_divisor(s_norm)
+            )
         else:
             error = s - t
             distance = _norm(error).square() / width
@@ -102,6 +104,6 @@ def _norm(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=-1)
 
 
-def _divisor(norm: Tensor) -> Tensor:
+def unit_divisor(norm: Tensor) -> Tensor:
     """What normalises a row: a row without direction becomes zero, and gets no gradient."""
     return torch.where(norm > EPSILON, norm, torch.inf)[:, None]
