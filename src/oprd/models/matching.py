@@ -2,24 +2,40 @@
 
 from collections.abc import Sequence
 
+import torch
 from transformers import PreTrainedModel
 
 from oprd.core.capture import hidden_size, num_layers
-from oprd.core.layers import LayerPair, pair_layers, select_layers
+from oprd.core.layers import LayerPair, Measure, pair_layers, unmeasured
 from oprd.core.objective import STATE_LOSSES
 from oprd.models.heads import lm_head
 
 
 def pair_models(
-    student: PreTrainedModel, teacher: PreTrainedModel, layers: str | Sequence[int]
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    layers: str | Sequence[int],
+    pairing: str = "proportional",
+    measure: Measure = unmeasured,
 ) -> tuple[LayerPair, ...]:
-    """Pair the student's selected layers with the teacher's (Eq. 11).
+    """Pair the student's selected layers with the teacher's; see `pair_layers`."""
+    return pair_layers(layers, num_layers(student), num_layers(teacher), pairing, measure)
+
+
+def paired_layers(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    layers: str | Sequence[int],
+    pairing: str = "proportional",
+) -> tuple[int, ...]:
+    """The student's layers that will be paired, known before anything is measured.
 
     Raises:
-        ValueError: a layer does not exist.
+        ValueError: what `pair_layers` refuses without measuring.
     """
-    depth = num_layers(student)
-    return pair_layers(select_layers(layers, depth), depth, num_layers(teacher))
+    all_alike = torch.zeros(num_layers(student), num_layers(teacher))
+    pairs = pair_models(student, teacher, layers, pairing, lambda: all_alike)
+    return tuple(pair.student for pair in pairs)
 
 
 def same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
@@ -68,16 +84,14 @@ def common_vocabulary(
     return min(sizes)
 
 
-def gradient_reaches_all(
-    student: PreTrainedModel, pairs: Sequence[LayerPair], *, output: bool
-) -> bool:
+def gradient_reaches_all(student: PreTrainedModel, layers: Sequence[int], *, output: bool) -> bool:
     """Whether every weight that trains gets a gradient.
 
     Without an output loss the LM head gets none, nor do blocks above the last compared layer.
 
     Args:
         student: not wrapped.
-        pairs: the layers that are compared, in ascending order.
+        layers: its layers that are compared, in ascending order.
         output: whether there is an output loss.
     """
     if output:
@@ -87,4 +101,4 @@ def gradient_reaches_all(
     own = [p for p in head.parameters() if id(p) not in embedding] if head is not None else []
     if any(parameter.requires_grad for parameter in own):
         return False
-    return pairs[-1].student == num_layers(student)
+    return layers[-1] == num_layers(student)
