@@ -269,28 +269,28 @@ TABLE = [
     Row(
         "transformers.utils.import_utils:is_peft_available",
         "",
-        "training/teachers/adapter.py models/heads.py",
+        "models/shared_base.py models/heads.py",
     ),
     # PEFT.
     Row(
         "peft.tuners.tuners_utils:BaseTunerLayer._active_adapter",
         ATTRIBUTE,
-        "training/teachers/adapter.py models/heads.py",
+        "models/shared_base.py models/heads.py",
     ),
     Row(
         "peft.utils.other:AuxiliaryTrainingWrapper._active_adapter",
         ATTRIBUTE,
-        "training/teachers/adapter.py models/heads.py",
+        "models/shared_base.py models/heads.py",
     ),
     Row("peft.utils.other:ModulesToSaveWrapper.modules_to_save", ATTRIBUTE, "models/heads.py"),
     Row("peft.utils.other:AuxiliaryTrainingWrapper.active_adapters", ATTRIBUTE, "models/heads.py"),
-    Row("peft:LoraModel.prefix", ATTRIBUTE, "training/teachers/adapter.py"),
-    Row("peft:PeftModel.peft_config", ATTRIBUTE, "training/teachers/adapter.py"),
+    Row("peft:LoraModel.prefix", ATTRIBUTE, "models/shared_base.py"),
+    Row("peft:PeftModel.peft_config", ATTRIBUTE, "models/shared_base.py"),
     Row("peft:PeftModel.get_base_model", "self", "core/capture.py models/reading.py"),
     Row(
         "peft:PeftModel.load_adapter",
         "self, model_id, adapter_name, is_trainable, ...",
-        "training/teachers/adapter.py",
+        "models/shared_base.py",
     ),
     # Accelerate.
     Row(

@@ -17,7 +17,8 @@ from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import capture_states
 from oprd.core.states.comparison import LayerComparison
 from oprd.training import bridges as obtain
-from oprd.training.bridges import check_can_fit, run_sampling
+from oprd.training.bridges import check_can_fit
+from oprd.training.calibration import run_sampling
 from tests import tiny
 from tests.calibration.pairs import rollouts, student, teacher
 from tests.training import runs
@@ -330,14 +331,14 @@ def test_a_bridge_is_fitted_on_rollouts_drawn_as_the_run_draws_its_own(tmp_path,
 
 def test_what_the_sampler_is_not_told_shapes_nothing():
     args = runs.settings("unused", top_k=-1, min_p=None, generation_kwargs={"top_p": None})
-    sampling = run_sampling(args)
+    sampling = run_sampling(args, "bridge='fit'")
     assert (sampling.temperature, sampling.top_p) == (args.temperature, 1.0)
     assert sampling.facts().keys().isdisjoint({"top_k", "min_p", "repetition_penalty"})
 
 
 def test_a_top_k_that_means_nothing_is_refused():
     with pytest.raises(ValueError, match="top_k must be at least 1, or 0 for all tokens, got -5"):
-        run_sampling(runs.settings("unused", top_k=-5))
+        run_sampling(runs.settings("unused", top_k=-5), "bridge='fit'")
 
 
 def test_fitting_leaves_the_runs_random_numbers_alone(tmp_path):

@@ -29,6 +29,11 @@ from oprd.runs.record import versions
 logger = get_logger(__name__)
 
 
+def first_prompts(prompts: Dataset, count: int) -> Dataset:
+    """So many, or all that there are."""
+    return prompts.select(range(min(count, len(prompts))))
+
+
 @dataclass(frozen=True)
 class FitModels:
     """A student and a teacher, loaded.
@@ -121,6 +126,16 @@ class FitModels:
             name="fitting",
         )
         return render(kept["prompt"])
+
+    def identity_of(
+        self,
+        prompts: Dataset,
+        max_completion_length: int | None,
+        template_options: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """`prompts_identity` of prompts as `render` gives them."""
+        rendered = self.render(prompts, max_completion_length, template_options)
+        return prompts_identity([prompt.ids for prompt in rendered])
 
     def write_rollouts(
         self,

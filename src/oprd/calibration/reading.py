@@ -64,21 +64,22 @@ class RowReader:
 
     def __call__(self, batch: Sequence[Selection]) -> PairedRows:
         """The rows of a batch, sequence by sequence, in the models' dtypes."""
-        view = _view(batch)
-
-        def rows_of(model: Any, layers: Sequence[int]) -> dict[int, Tensor]:
-            with torch.no_grad(), evaluation_mode(model):
-                return dict(read(model, view.to(model.device), layers).states)
-
-        student = rows_of(self._student, self._student_layers)
+        view = view_of(batch)
+        student = rows_of(self._student, view, self._student_layers)
         if self._gradient_seed is None:
-            return PairedRows(student, rows_of(self._teacher, self._teacher_layers), None)
+            return PairedRows(student, rows_of(self._teacher, view, self._teacher_layers), None)
         with evaluation_mode(self._teacher):
             generator = torch.Generator().manual_seed(self._gradient_seed + batch[0].rollout.prompt)
             teacher, gradients = output_gradients(
                 self._teacher, self._teacher_layers, view, generator
             )
         return PairedRows(student, teacher, gradients)
+
+
+def rows_of(model: Any, view: View, layers: Sequence[int]) -> dict[int, Tensor]:
+    """A model's supervised rows [N, D] by layer; its mode is left as it was."""
+    with torch.no_grad(), evaluation_mode(model):
+        return dict(read(model, view.to(model.device), layers).states)
 
 
 @contextmanager
@@ -109,8 +110,8 @@ def update(fitter: BridgeFitter, rows: PairedRows, batch: Sequence[Selection]) -
         fitter.update(rows.student, rows.teacher, teacher_gradients=rows.gradients)
 
 
-def _view(batch: Sequence[Selection]) -> View:
-    """What both models read, on the CPU."""
+def view_of(batch: Sequence[Selection]) -> View:
+    """What both models read of a batch, on the CPU."""
     prompts = left_pad([selection.rollout.prompt_ids for selection in batch], 0)
     responses = [torch.tensor(selection.rollout.completion_ids) for selection in batch]
     masks = [torch.ones_like(ids) for ids in responses]

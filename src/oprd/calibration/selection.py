@@ -64,6 +64,29 @@ def select_rows(
     return selections
 
 
+def draw_rows(selections: Sequence[Selection], most: int, seed: int) -> list[Selection]:
+    """At most so many of the rows, each as likely as any other; what loses all of its is left out.
+
+    Args:
+        selections: what could be read.
+        most: all rows are kept where there are no more.
+        seed: of the draw, which is made on the CPU.
+    """
+    counts = [selection.rows for selection in selections]
+    if sum(counts) <= most:
+        return list(selections)
+    order = torch.randperm(sum(counts), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.zeros(sum(counts), dtype=torch.bool)
+    drawn[order[:most]] = True
+    kept: list[Selection] = []
+    for selection, own in zip(selections, drawn.split(counts), strict=True):
+        positions = selection.positions.clone()
+        positions[selection.positions] = own
+        if own.any():
+            kept.append(Selection(selection.rollout, positions))
+    return kept
+
+
 def hold_out(selections: Sequence[Selection]) -> tuple[list[Selection], list[Selection]]:
     """What is fitted on, and a fifth to judge the fit by.
 

@@ -35,7 +35,12 @@ JSON_FIELDS = (
     "state_loss_kwargs",
 )
 # The configuration reads numbers and lists too; the command line needs one type, text.
-WIDER = {"layers": str | int | list[int], "eval_tasks": str | list[str] | None}
+WIDER = {
+    "layers": str | int | list[int],
+    # YAML takes an unquoted 1:1 for a number, which the configuration explains.
+    "layer_pairing": str | int,
+    "eval_tasks": str | list[str] | None,
+}
 
 
 @dataclass

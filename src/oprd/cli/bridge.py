@@ -27,6 +27,10 @@ OutputDir = Annotated[
 ]
 Rank = Annotated[int, typer.Option("--rank", help="Dimensions of the shared space.")]
 Layers = Annotated[str, typer.Option("--layers", help="Student layers, as in oprd train.")]
+LayerPairing = Annotated[
+    str,
+    typer.Option("--layer_pairing", help="The teacher layers that they meet, as in oprd train."),
+]
 Positions = Annotated[str, typer.Option("--positions", help="all, last, first_k or last_k.")]
 PositionK = Annotated[int, typer.Option("--position_k", help="How many, for first_k and last_k.")]
 BasisName = Annotated[
@@ -79,6 +83,7 @@ def fit(
     output_dir: OutputDir = Path("runs/bridge"),
     rank: Rank = 8,
     layers: Layers = "all",
+    layer_pairing: LayerPairing = "proportional",
     positions: Positions = "last_k",
     position_k: PositionK = 2000,
     basis: BasisName = "pca",
@@ -111,6 +116,7 @@ def fit(
         basis=cast(Any, basis),  # checked by FitSettings
         ridge=ridge,
         layers=parse_layers(layers),
+        layer_pairing=layer_pairing,
         positions=cast(Any, positions),  # likewise
         position_k=position_k,
         max_rows=max_rows,

@@ -2,24 +2,40 @@
 
 from collections.abc import Sequence
 
+import torch
 from transformers import PreTrainedModel
 
 from oprd.core.capture import hidden_size, num_layers
-from oprd.core.layers import LayerPair, pair_layers, select_layers
+from oprd.core.layers import LayerPair, Measure, pair_layers, unmeasured
 from oprd.core.objective import STATE_LOSSES
 from oprd.models.heads import lm_head
 
 
 def pair_models(
-    student: PreTrainedModel, teacher: PreTrainedModel, layers: str | Sequence[int]
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    layers: str | Sequence[int],
+    pairing: str = "proportional",
+    measure: Measure = unmeasured,
 ) -> tuple[LayerPair, ...]:
-    """Pair the student's selected layers with the teacher's (Eq. 11).
+    """Pair the student's selected layers with the teacher's; see `pair_layers`."""
+    return pair_layers(layers, num_layers(student), num_layers(teacher), pairing, measure)
+
+
+def paired_layers(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    layers: str | Sequence[int],
+    pairing: str = "proportional",
+) -> tuple[int, ...]:
+    """The student's layers that will be paired, known before anything is measured.
 
     Raises:
-        ValueError: a layer does not exist.
+        ValueError: what `pair_layers` refuses without measuring.
     """
-    depth = num_layers(student)
-    return pair_layers(select_layers(layers, depth), depth, num_layers(teacher))
+    all_alike = torch.zeros(num_layers(student), num_layers(teacher))
+    pairs = pair_models(student, teacher, layers, pairing, lambda: all_alike)
+    return tuple(pair.student for pair in pairs)
 
 
 def same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:

@@ -85,6 +85,15 @@ def without_secrets(settings: Any) -> Any:
     return settings
 
 
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What `write_record` wrote, None where there is nothing.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    return _read_record(folder / RECORD) if (folder / RECORD).is_file() else None
+
+
 def read_best(run: Path) -> dict[str, Any] | None:
     """`figure`, `value` and `step` of the best student that a run kept, None where it kept none."""
     record = run / BEST / BEST_RECORD

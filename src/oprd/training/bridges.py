@@ -1,9 +1,8 @@
 """The bridges of a run: read from their files, or fitted before its first step."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -12,22 +11,22 @@ from datasets import Dataset
 
 from oprd.calibration.bridge.check import as_text, check_bridge, differing
 from oprd.calibration.bridge.fit import BRIDGE_FILE, FitSettings, check_fit, fit_bridge
-from oprd.calibration.identity import (
-    UNSHAPED,
-    drawn_rollouts,
-    prompts_identity,
-    supervised_positions,
-)
-from oprd.calibration.models import FitModels
+from oprd.calibration.identity import supervised_positions
+from oprd.calibration.models import FitModels, first_prompts
+from oprd.calibration.processes import stand_in_pieces
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
-from oprd.core.layers import LayerPair
-from oprd.models.sampling import Sampling
+from oprd.core.layers import LayerPair, pairs_text
+from oprd.training.calibration import (
+    BRIDGE_FOLDER,
+    run_rollouts,
+    template_options,
+    write_rollouts,
+)
 from oprd.training.config import OPRDConfig
 
 FIT = "fit"
-FOLDER = "bridge"
 
 logger = get_logger(__name__)
 
@@ -47,9 +46,7 @@ def load_bridges(args: OPRDConfig) -> dict[str, Bridge | None]:
 
 def check_can_fit(loaded: Mapping[str, Bridge | None], accelerator: Accelerator) -> None:
     """Refuse, with a ValueError, to fit where the models' weights are not there to be read."""
-    plugins = ("fsdp_plugin", "deepspeed_plugin")
-    sharded = any(getattr(accelerator.state, plugin, None) is not None for plugin in plugins)
-    if sharded and None in loaded.values():
+    if None in loaded.values() and stand_in_pieces(accelerator):
         raise ValueError(
             "bridge='fit' reads whole models, which FSDP and DeepSpeed keep in pieces: fit one "
             "first with `oprd bridge fit`, and set bridge to its file."
@@ -88,22 +85,6 @@ def obtain_spaces(
     }
 
 
-def bridge_facts(spaces: Mapping[str, BridgeSpace]) -> dict[str, Any]:
-    """What a run's record says of its bridges: what they are, and hashes of their numbers."""
-    bridges = {name: space.bridge for name, space in spaces.items()}
-    described = {
-        name: {
-            "rank": bridge.rank,
-            "basis": bridge.basis,
-            "rows": bridge.rows,
-            "cosine": [fit.cosine for fit in bridge.statistics.values()],
-            "provenance": bridge.provenance,
-        }
-        for name, bridge in bridges.items()
-    }
-    return {"bridges": described, "bridge_hashes": [_hash(b) for b in bridges.values()]}
-
-
 def obtain_bridge(
     name: str,
     loaded: Bridge | None,
@@ -126,9 +107,9 @@ def obtain_bridge(
         ValueError: the bridge is of other models or layers, one that was kept is of other settings
             or prompts, or none can be fitted here.
     """
-    file = Path(str(args.output_dir)) / FOLDER / BRIDGE_FILE
+    file = Path(str(args.output_dir)) / BRIDGE_FOLDER / BRIDGE_FILE
     if loaded is None and not file.is_file():
-        return _fit(models, args, prompts, file)
+        return _fit(models, pairs, args, prompts, file)
     kept = loaded is None
     if loaded is None:
         name, loaded = str(file), Bridge.load(file)
@@ -151,7 +132,7 @@ def _check_kept(
     file: Path, kept: Bridge, models: FitModels, args: OPRDConfig, prompts: Any
 ) -> None:
     """Refuse, with a ValueError, a bridge that this run would have fitted otherwise."""
-    rendered = models.render(
+    identity = models.identity_of(
         _first_prompts(args, prompts), args.max_completion_length, template_options(args)
     )
     provenance = kept.provenance or {}
@@ -167,7 +148,7 @@ def _check_kept(
         "bridge_basis": args.bridge_basis,
         **supervised_positions(args.positions, args.position_k),
         **run_rollouts(args),
-        "prompts": prompts_identity([prompt.ids for prompt in rendered]),
+        "prompts": identity,
     }
     of_fit, of_run = differing(fitted, wanted)
     if of_run:
@@ -188,16 +169,17 @@ def _first_prompts(args: OPRDConfig, prompts: Any) -> Dataset:
             "bridge='fit' needs training prompts with a length, and these are streamed: fit one "
             "with `oprd bridge fit`, and set its path."
         )
-    return prompts.select(range(min(args.bridge_prompts, len(prompts))))
+    return first_prompts(prompts, args.bridge_prompts)
 
 
-def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridge:
+def _fit(
+    models: FitModels, pairs: Sequence[LayerPair], args: OPRDConfig, prompts: Any, file: Path
+) -> Bridge:
     fitted_on = _first_prompts(args, prompts)
-    sampling = run_sampling(args)
     settings = FitSettings(
         rank=args.bridge_rank,
         basis=args.bridge_basis,  # pyright: ignore[reportArgumentType] # checked by both
-        layers=args.layer_spec,
+        layer_pairing=pairs_text(pairs),
         positions=args.positions,  # pyright: ignore[reportArgumentType] # likewise
         position_k=args.position_k,
         batch_size=args.per_device_train_batch_size,
@@ -205,15 +187,7 @@ def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridg
     )
     check_fit(models.student, models.teacher, settings)
     folder = file.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    rollouts, drawn = models.write_rollouts(
-        fitted_on,
-        sampling,
-        folder,
-        batch_size=args.per_device_train_batch_size,
-        template_options=template_options(args),
-        progress=not args.disable_tqdm,
-    )
+    rollouts, drawn = write_rollouts(models, args, fitted_on, folder, "bridge='fit'")
     fitted = fit_bridge(
         models.student,
         models.teacher,
@@ -229,53 +203,3 @@ def _fit(models: FitModels, args: OPRDConfig, prompts: Any, file: Path) -> Bridg
     state.wait_for_everyone()
     # Every process trains through the very same numbers.
     return Bridge.load(file)
-
-
-def _hash(bridge: Bridge) -> str:
-    digest = hashlib.sha256()
-    for _, buffer in sorted(bridge.named_buffers()):
-        digest.update(buffer.to("cpu", torch.float32).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def run_sampling(args: OPRDConfig) -> Sampling:
-    """One rollout a prompt, drawn as the run draws its own; what cannot be followed is named.
-
-    Raises:
-        ValueError: there is no length limit, or a value is out of range.
-    """
-    if args.max_completion_length is None:
-        raise ValueError("bridge='fit' needs max_completion_length, the limit of its rollouts.")
-    if ignored := sorted(set(_generation_kwargs(args)) - set(UNSHAPED)):
-        logger.warning(
-            f"bridge='fit' writes its rollouts without {', '.join(ignored)} of generation_kwargs, "
-            "so that they differ from those that the run trains on: where that matters, set bridge "
-            "to a file that `oprd bridge fit --rollouts` made of the run's own."
-        )
-    return Sampling(
-        1, max_new_tokens=args.max_completion_length, seed=args.seed, **_run_shaping(args)
-    )
-
-
-def run_rollouts(args: OPRDConfig) -> dict[str, Any]:
-    """How the run draws its rollouts, as a bridge's provenance names it."""
-    return drawn_rollouts(_run_shaping(args), args.max_completion_length, template_options(args))
-
-
-def template_options(args: OPRDConfig) -> dict[str, Any]:
-    """What the run's chat template is given."""
-    return dict(cast(Mapping[str, Any], args.chat_template_kwargs or {}))
-
-
-def _run_shaping(args: OPRDConfig) -> dict[str, Any]:
-    """The run's values of `UNSHAPED`."""
-    further = _generation_kwargs(args)
-    # As TRL has it, generation_kwargs go before settings of the same name.
-    given = {name: further.get(name, getattr(args, name)) for name in UNSHAPED}
-    shaping = {**UNSHAPED, **{name: v for name, v in given.items() if v is not None}}
-    # -1 is vLLM's way to say all tokens.
-    return shaping | ({"top_k": 0} if shaping["top_k"] == -1 else {})
-
-
-def _generation_kwargs(args: OPRDConfig) -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], args.generation_kwargs or {})

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from trl.trainer.distillation_config import DistillationConfig
 
-from oprd.core.layers import select_layers
+from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
 from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
@@ -33,8 +33,10 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     training is in float32 (TRL's default is bfloat16, which most CPUs emulate).
 
     Args:
-        layers: which student layers are supervised: "all", "last", "even", "odd", "every:N", or
-            layer numbers from 1, on the command line as "1,2,3".
+        layers: which student layers are supervised: "all", "last", "last:N", "even", "odd",
+            "every:N", or layer numbers from 1, on the command line as "1,2,3".
+        layer_pairing: which teacher layers they meet: a name in `oprd.core.layers.PAIRINGS`
+            ("similarity" is measured before the first step), or pairs such as "1:1,2:3".
         positions: which response tokens are supervised: "all", "last", "first_k" or "last_k".
         position_k: how many, for "first_k" and "last_k".
         rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
@@ -65,7 +67,11 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     )
     layers: str = field(
         default="all",
-        metadata={"help": 'Supervised layers: "all", "last", "even", "odd", "every:N" or "1,2,3".'},
+        metadata={"help": 'Supervised layers: all, last, last:N, even, odd, every:N or "1,2,3".'},
+    )
+    layer_pairing: str = field(
+        default="proportional",
+        metadata={"help": f'The teacher layers they meet: {", ".join(PAIRINGS)} or "1:1,2:3".'},
     )
     positions: str = field(
         default="last_k",
@@ -99,6 +105,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         """Check every value before anything is loaded or allocated."""
         # An "even" of one layer is refused when the model is known: here the form is checked.
         select_layers(self.layer_spec, _ANY_DEPTH)
+        check_pairing(self.layer_pairing, self.layer_spec)
         check_choice("positions", self.positions, get_args(PositionSpec))
         check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
         check_at_least("position_k", self.position_k, 1)

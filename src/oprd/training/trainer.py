@@ -30,15 +30,19 @@ from transformers import (
 from trl.trainer.distillation_trainer import DistillationTrainer
 from trl.trainer.utils import RepeatSampler, get_config_model_id
 
+from oprd.calibration.bridge.check import bridge_facts
 from oprd.calibration.models import FitModels
+from oprd.calibration.pairing import check_prompts
 from oprd.core.capture import num_layers
-from oprd.core.layers import select_layers
-from oprd.models.matching import check_trains, gradient_reaches_all, pair_models
+from oprd.core.layers import LayerPair, measures, student_layers
+from oprd.models.matching import check_trains, gradient_reaches_all, paired_layers
+from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.prompts.lengths import context_limits
 from oprd.supported import check_transformers
 from oprd.training.batch import MicroBatch
-from oprd.training.bridges import bridge_facts, check_can_fit, load_bridges, obtain_spaces
+from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
+from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.config import OPRDConfig
 from oprd.training.metrics import StepStatistics, first_broken_parameter, warn_if_unrelated
@@ -47,7 +51,6 @@ from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.stopwatch import Stopwatch, cost_metrics
 from oprd.training.task_evaluation import TaskEvaluation
-from oprd.training.teachers.adapter import without_teacher_adapter
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
 from oprd.training.teachers.teacher import Context, Teacher
@@ -124,6 +127,7 @@ class OPRDTrainer(DistillationTrainer):
         if teacher_model is None:
             raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
         check_streaming(train_dataset, args)
+        check_prompts(train_dataset, args.layer_pairing, args.max_completion_length)
         source = TeacherSource.resolve(teacher_model, args)
         bridges = load_bridges(args)
         # TRL compares the sizes of the vocabularies of a teacher that it is given. What must agree
@@ -152,9 +156,10 @@ class OPRDTrainer(DistillationTrainer):
         models = FitModels(
             self.student, self._teacher.model, self._tokenizer, teacher_processing_class
         )
-        if bridges:
+        if bridges or measures(args.layer_pairing):
             models.identify()
         self.teacher_model = self._teacher.place(self.accelerator, self._forward_redirection)
+        self._set_pairs(models, fits=None in bridges.values())
         check_can_fit(bridges, self.accelerator)
         self._teacher.spaces = obtain_spaces(
             bridges, models, self.pairs, args, self.train_dataset, self.accelerator.device
@@ -165,7 +170,8 @@ class OPRDTrainer(DistillationTrainer):
         """Transformers', told in time whether DDP will see weights without a gradient."""
         args = self.args
         if args.ddp_find_unused_parameters is None:
-            layers = select_layers(args.layer_spec, num_layers(self.student))
+            depth = num_layers(self.student)
+            layers = student_layers(args.layer_spec, args.layer_pairing, depth)
             output = all(settings.output is not None for settings in args.objectives())
             args.ddp_find_unused_parameters = not gradient_reaches_all(
                 self.student, layers, output=output
@@ -184,16 +190,15 @@ class OPRDTrainer(DistillationTrainer):
         if not same_meaning:
             theirs = tokenizer or teacher_tokenizer(source, args)
             same_meaning = check_tokenizers(self._tokenizer, theirs, model)
+        # Refuses what needs no measuring before anything else is done.
+        paired_layers(self.student, model, args.layer_spec, args.layer_pairing)
         self._teacher = Teacher(
             model,
-            pair_models(self.student, model, args.layer_spec),
             shares_base=shares_base,
             keep=args.keep_teacher_states,
             autocast=autocast,
             timed=partial(self._timed, "teacher"),
         )
-        depths = num_layers(self.student), num_layers(model)
-        self._statistics = StepStatistics(self.pairs, depths)
         objectives = args.objectives()
         heads = args.updates_per_rollout > 1 or any(o.reads_heads for o in objectives)
         if heads:
@@ -203,6 +208,23 @@ class OPRDTrainer(DistillationTrainer):
         )
         names = str(self.student.config.name_or_path), source.adapter or source.model
         check_pair(self.student, self._teacher, names, heads=heads)
+
+    def _set_pairs(self, models: FitModels, *, fits: bool) -> None:
+        """Pair the layers, once the teacher can be read."""
+        adapter = partial(teacher_adapter_active, self.student)
+        self._paired = obtain_pairs(
+            models,
+            self.args,
+            self.train_dataset,
+            self.accelerator,
+            fits=fits,
+            teacher_active=adapter if self.shares_base else nullcontext,
+        )
+        self._teacher.pairs = self._paired.pairs
+        if self.accelerator.is_main_process and not self.args.disable_tqdm:
+            self._paired.show()
+        depths = num_layers(self.student), num_layers(self._teacher.model)
+        self._statistics = StepStatistics(self.pairs, depths)
 
     def _set_rollouts(self) -> None:
         """Be ready to write for this teacher, and check the prompts for both models' contexts."""
@@ -235,7 +257,7 @@ class OPRDTrainer(DistillationTrainer):
             "teacher": source.adapter or source.model,
             "teacher_base": source.model if source.adapter else None,
             "one_base_serves_both": self.shares_base,
-            "layer_pairs": [list(pair) for pair in self.pairs],
+            **self._paired.facts(),
             **bridge_facts(self._teacher.spaces),
         }
         self.add_callback(RunRecorder(facts))
@@ -248,7 +270,7 @@ class OPRDTrainer(DistillationTrainer):
         return cast(PreTrainedModel, self.model)
 
     @property
-    def pairs(self) -> tuple[Any, ...]:
+    def pairs(self) -> tuple[LayerPair, ...]:
         """Which of the student's layers meet which of the teacher's."""
         return self._teacher.pairs
 

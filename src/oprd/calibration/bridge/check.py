@@ -1,10 +1,14 @@
 """What a bridge was fitted on, and whether that is what it is used with."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from oprd.core.bridge import Bridge
-from oprd.core.layers import LayerPair
+from oprd.core.bridge.space import BridgeSpace
+from oprd.core.layers import LayerPair, pairs_text
 
 REFIT = "fit one for this run with `oprd bridge fit`, or set bridge='fit'"
 
@@ -56,7 +60,8 @@ def check_bridge(
         listed = ", ".join(f"{pair.student} with {pair.teacher}" for pair in missing)
         raise ValueError(
             f"the bridge was not fitted on the layer pairs {listed} (student with teacher), but "
-            f"on the student's layers {[pair.student for pair in bridge.pairs]}; {REFIT}."
+            f"on the student's layers {[pair.student for pair in bridge.pairs]}; "
+            f"{_other_partners(bridge, pairs, models)}{REFIT}."
         )
     if bridge.provenance is None:
         # Loading it has warned.
@@ -91,6 +96,18 @@ def check_bridge(
     return reports
 
 
+def _other_partners(
+    bridge: Bridge, pairs: Sequence[LayerPair], models: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """The way out where a bridge of these models has the run's layers, with other partners."""
+    fitted = bridge.provenance or {}
+    same = all(_same_model(fitted.get(name) or {}, found) for name, found in models.items())
+    own = {pair.student: pair for pair in bridge.pairs}
+    if not same or not all(pair.student in own for pair in pairs):
+        return ""
+    return f"set layer_pairing='{pairs_text([own[pair.student] for pair in pairs])}', or "
+
+
 def _same_model(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """By weights; by the commit of one repository where a model was loaded otherwise quantized."""
     if first.get("weights") is not None and first.get("weights") == second.get("weights"):
@@ -109,3 +126,26 @@ def _positions_label(positions: Any) -> str:
         return repr(positions)
     count = positions.get("position_k")
     return f"positions={positions.get('positions')}" + (f" of {count}" if count else "")
+
+
+def bridge_facts(spaces: Mapping[str, BridgeSpace]) -> dict[str, Any]:
+    """What a run's record says of its bridges: what they are, and hashes of their numbers."""
+    bridges = {name: space.bridge for name, space in spaces.items()}
+    described = {
+        name: {
+            "rank": bridge.rank,
+            "basis": bridge.basis,
+            "rows": bridge.rows,
+            "cosine": [fit.cosine for fit in bridge.statistics.values()],
+            "provenance": bridge.provenance,
+        }
+        for name, bridge in bridges.items()
+    }
+    return {"bridges": described, "bridge_hashes": [_hash(b) for b in bridges.values()]}
+
+
+def _hash(bridge: Bridge) -> str:
+    digest = hashlib.sha256()
+    for _, buffer in sorted(bridge.named_buffers()):
+        digest.update(buffer.to("cpu", torch.float32).numpy().tobytes())
+    return digest.hexdigest()[:16]

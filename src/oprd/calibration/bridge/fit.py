@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,18 +20,20 @@ from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
 from oprd.calibration.bridge.stream import StatisticsFile, stream
 from oprd.calibration.identity import prompts_identity, supervised_positions
+from oprd.calibration.pairing import SIMILARITY, PairedLayers
 from oprd.calibration.reading import RowReader
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.selection import Selection, batches, hold_out, select_rows
+from oprd.calibration.similarity import measure_similarity
 from oprd.core.bridge import Bridge, BridgeFitter
 from oprd.core.bridge.check import checked_rank
 from oprd.core.bridge.ridge import choose_ridge
 from oprd.core.bridge.solve import BASES, Basis
 from oprd.core.capture import hidden_size
-from oprd.core.layers import LayerPair
+from oprd.core.layers import LayerPair, check_pairing
 from oprd.core.positions import PositionSpec
 from oprd.models.heads import lm_head
-from oprd.models.matching import pair_models
+from oprd.models.matching import paired_layers
 from oprd.runs.progress import progress_bar
 
 BRIDGE_FILE = "bridge.safetensors"
@@ -47,11 +50,13 @@ class FitSettings:
         ridge: of the regression, relative to the student's mean variance; None for the one that
             carries over best to the rows held out, layer by layer.
         layers: which student layers.
+        layer_pairing: which teacher layers they meet: a name in `oprd.core.layers.PAIRINGS`, or
+            pairs such as "1:1,2:3". "similarity" is measured on the rollouts of the fit.
         positions: which response tokens.
         position_k: how many, for `"first_k"` and `"last_k"`.
         max_rows: read no more rows than this.
         batch_size: rollouts that are read at once.
-        seed: of the draws of `basis="fisher"`.
+        seed: of the draws of `basis="fisher"` and of rows for `layer_pairing="similarity"`.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -62,6 +67,7 @@ class FitSettings:
     center: bool = True
     ridge: float | None = None
     layers: str | tuple[int, ...] = "all"
+    layer_pairing: str = "proportional"
     positions: PositionSpec = "last_k"
     position_k: int = 2000
     max_rows: int | None = None
@@ -73,6 +79,7 @@ class FitSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
+        check_pairing(self.layer_pairing, self.layers)
         if self.basis not in BASES:
             raise ValueError(f"basis must be one of {', '.join(BASES)}, got {self.basis!r}.")
         if self.positions not in get_args(PositionSpec):
@@ -97,17 +104,17 @@ class BridgeFit:
         return path
 
 
-def check_fit(student: Any, teacher: Any, settings: FitSettings) -> tuple[LayerPair, ...]:
-    """The layer pairs of a fit that is possible.
+def check_fit(student: Any, teacher: Any, settings: FitSettings) -> None:
+    """Refuse a fit that is not possible.
 
     Raises:
-        ValueError: a layer does not exist, the rank is above a width, or `basis="fisher"` cannot
-            read the teacher's LM head.
+        ValueError: a layer does not exist or has no partner, the rank is above a width, or
+            `basis="fisher"` cannot read the teacher's LM head.
     """
     checked_rank(settings.rank, hidden_size(student), hidden_size(teacher))
     if settings.basis == "fisher":
         lm_head(teacher)
-    return pair_models(student, teacher, settings.layers)
+    paired_layers(student, teacher, settings.layers, settings.layer_pairing)
 
 
 def fit_bridge(
@@ -139,7 +146,7 @@ def fit_bridge(
         ValueError: there are too few rows, a layer is constant, or see `check_fit`.
         FloatingPointError: a row is not finite; the message names its prompt.
     """
-    pairs = check_fit(student, teacher, settings)
+    check_fit(student, teacher, settings)
     selections = select_rows(rollouts, settings.positions, settings.position_k, settings.max_rows)
     fit, held_out = hold_out(selections)
     _check_rows(fit, settings.rank)
@@ -149,6 +156,8 @@ def fit_bridge(
         "prompts": prompts_identity([rollout.prompt_ids for rollout in rollouts]),
     }
     state = PartialState()
+    paired = _pair(student, teacher, rollouts, settings, progress and state.is_main_process)
+    pairs = paired.pairs
     reader = RowReader(
         student, teacher, pairs, settings.seed if settings.basis == "fisher" else None
     )
@@ -175,7 +184,33 @@ def fit_bridge(
     if saved is not None:
         saved.remove()
     counts = {"rollouts": len(rollouts), "fit": len(fit), "held_out": len(held_out)}
-    return BridgeFit(bridge, bridge_report(bridge, scores, counts))
+    report = {**bridge_report(bridge, scores, counts), SIMILARITY: paired.similarity}
+    return BridgeFit(bridge, report)
+
+
+def _pair(
+    student: Any,
+    teacher: Any,
+    rollouts: Sequence[Rollout],
+    settings: FitSettings,
+    progress: bool,
+) -> PairedLayers:
+    """The layers that are fitted, measured on the rollouts and shown where they are chosen so."""
+    measure = partial(
+        measure_similarity,
+        student,
+        teacher,
+        rollouts,
+        settings.positions,
+        settings.position_k,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        progress=progress,
+    )
+    paired = PairedLayers.of(student, teacher, settings.layers, settings.layer_pairing, measure)
+    if progress:
+        paired.show()
+    return paired
 
 
 def _solve(
@@ -229,8 +264,9 @@ def _statistics_file(
     if folder is None:
         return None
     state = PartialState()
-    # Rank, ridge and centring are for the solve: statistics serve any of them.
-    solved_later = {"rank", "ridge", "center", "layers"}
+    # Rank, ridge and centring are for the solve: statistics serve any of them. So they do however
+    # the pairs were chosen.
+    solved_later = {"rank", "ridge", "center", "layers", "layer_pairing"}
     read = {name: value for name, value in asdict(settings).items() if name not in solved_later}
     read["basis"] = settings.basis == "fisher"
     identity = {

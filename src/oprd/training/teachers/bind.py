@@ -7,7 +7,7 @@ import torch
 from accelerate.logging import get_logger
 
 from oprd.models.probe import Probe, check_head, check_padding, probe, stands_whole
-from oprd.training.teachers.adapter import teacher_adapter_active
+from oprd.models.shared_base import teacher_adapter_active
 from oprd.training.teachers.teacher import Teacher
 
 logger = get_logger(__name__)

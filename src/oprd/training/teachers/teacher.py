@@ -19,8 +19,8 @@ from oprd.core.layers import LayerPair
 from oprd.core.output.head import LMHead
 from oprd.models.heads import lm_head, whole
 from oprd.models.reading import Reading, View, base_forward, read
+from oprd.models.shared_base import teacher_adapter_active
 from oprd.training.batch import MicroBatch
-from oprd.training.teachers.adapter import teacher_adapter_active
 
 Context = Callable[..., AbstractContextManager[Any]]
 
@@ -42,7 +42,7 @@ class Teacher:
 
     Args:
         model: not wrapped; the student itself where the teacher is an adapter on its base.
-        pairs: which of the student's layers meet which of its own.
+        pairs: which of the student's layers meet which of its own; may be set later.
         shares_base: whether it is such an adapter.
         keep: whether a reading is kept for further updates on the same rollouts.
         autocast: entered while it reads. Accelerate's own is on the models' forward, which is not
@@ -56,14 +56,15 @@ class Teacher:
     def __init__(
         self,
         model: PreTrainedModel,
-        pairs: Sequence[LayerPair],
+        pairs: Sequence[LayerPair] = (),
         *,
         shares_base: bool = False,
         keep: bool = True,
         autocast: Context = nullcontext,
         timed: Context = nullcontext,
     ) -> None:
-        self.model, self.pairs, self.shares_base = model, tuple(pairs), shares_base
+        self.model, self.shares_base = model, shares_base
+        self.pairs: tuple[LayerPair, ...] = tuple(pairs)
         self.spaces: Mapping[str, BridgeSpace] = {}
         self._keep, self._autocast, self._timed = keep, autocast, timed
         self._wrapper: nn.Module | None = None
