@@ -1,13 +1,11 @@
-"""One optimizer step on scripted rollouts; run in several processes by test_distributed.
+"""One optimizer step on scripted rollouts; run in two processes by test_distributed.
 
-    python -m tests.training.distributed_step FOLDER BATCH_SIZE OPTIONS...
-
-Each of OPTIONS makes another student take the step: settings as NAME=VALUE, separated by commas.
+Each of the options makes another student take the step: settings as NAME=VALUE, separated by
+commas.
 """
 
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     untied = extra.pop("untied", None) is not None
     # The last prompts of a batch are those of the last process.
     empty = tuple(PROMPTS[2:4]) if extra.pop("empty", None) else ()
-    rank = os.environ.get("RANK")
+    rank = os.environ.get("RANK", "0")
     broken, nan_gradient = (extra.pop(name, None) == rank for name in ("broken", "nan_gradient"))
     student = tiny.model(seed=1, tie_word_embeddings=not untied).double()
     if nan_gradient:
@@ -52,7 +50,3 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     made.train()
     weights = made.accelerator.get_state_dict(made.model_wrapped)
     return {"weights": weights, "loss": made.state.log_history[0]["loss"]}
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
