@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 
 import hypothesis
 import pytest
@@ -16,6 +17,31 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
+
+STARTED = time.monotonic()
+# Slow tests that would not end within so many seconds of the start are left out, and reported.
+SLOW_SECONDS = float(os.environ.get("OPRD_SLOW_SECONDS", "inf"))
+
+
+def minutes(item: pytest.Item) -> float:
+    """How long a slow test takes by its marker, 0 for others."""
+    marker = item.get_closest_marker("slow")
+    return marker.kwargs.get("minutes", 1) if marker else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    for item in items:
+        if "two_processes" in getattr(item, "fixturenames", ()):
+            item.add_marker("two_processes")
+    items.sort(key=minutes)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item):
+    seconds = 60 * minutes(item)
+    if seconds and time.monotonic() - STARTED + seconds > SLOW_SECONDS:
+        pytest.skip(f"{item.name} would not end within OPRD_SLOW_SECONDS={SLOW_SECONDS:.0f}")
 
 
 @pytest.fixture(scope="module", autouse=True)
