@@ -195,7 +195,7 @@ def test_through_a_bridge_only_its_numbers_of_the_teachers_rows_are_kept(unequal
         kept.append({layer: tuple(rows.shape) for layer, rows in reading.states.items()})
         return reading
 
-    monkeypatch.setattr("oprd.analysis.updates.read", spy)
+    monkeypatch.setattr("oprd.training.teachers.teacher.read", spy)
     found = Scene(unequal, Models(unequal))
     assert gradients(found, "oprd_bridge")
     # Three student layers meet teacher layers 1, 3 and 4, on 2 × 8 rows.
