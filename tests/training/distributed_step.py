@@ -1,11 +1,13 @@
-"""One optimizer step on scripted rollouts; run in two processes by test_distributed.
+"""One optimizer step on scripted rollouts; run in several processes by test_distributed.
 
-Each of the options makes another student take the step: settings as NAME=VALUE, separated by
-commas.
+    python -m tests.training.distributed_step FOLDER BATCH_SIZE OPTIONS...
+
+Each of OPTIONS makes another student take the step: settings as NAME=VALUE, separated by commas.
 """
 
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +52,7 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     made.train()
     weights = made.accelerator.get_state_dict(made.model_wrapped)
     return {"weights": weights, "loss": made.state.log_history[0]["loss"]}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
