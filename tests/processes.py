@@ -40,7 +40,8 @@ class TwoProcesses:
             for stream in self._streams:
                 errors.append(json.loads(stream.readline()))
         except (OSError, ValueError) as error:
-            said = "\n".join([*errors, self._stop()])
+            # Where one died, torchrun ends the other.
+            said = "\n".join([*errors, self._ended(hang=isinstance(error, TimeoutError))])
             raise AssertionError(f"{module} did not end in both processes:\n{said}") from error
         return errors
 
@@ -66,16 +67,15 @@ class TwoProcesses:
                     self._streams.append(connection.makefile("rw"))
                     connection.close()  # when its stream is
             except TimeoutError as error:
-                raise AssertionError(f"two processes did not start:\n{self._stop()}") from error
+                raise AssertionError(
+                    f"two processes did not start:\n{self._ended(hang=True)}"
+                ) from error
 
-    def _stop(self) -> str:
-        """End both, whatever they do; the last that they wrote."""
+    def _ended(self, *, hang: bool) -> str:
+        """The last that both wrote, when they have ended; those that hang are made to."""
         assert self._launcher is not None
-        self._launcher.terminate()
-        return self._ended()
-
-    def _ended(self) -> str:
-        assert self._launcher is not None
+        if hang:
+            self._launcher.terminate()
         for stream in self._streams:
             stream.close()
         self._launcher.wait(SECONDS)
@@ -89,7 +89,7 @@ class TwoProcesses:
 
     def __exit__(self, *_: object) -> None:
         if launcher := self._launcher:
-            left = self._ended()
+            left = self._ended(hang=False)
             assert launcher.returncode == 0, left
 
 
