@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# That run tests side by side, each on one thread.
+WORKERS ?= 2
 
 .PHONY: help setup demo test test-slow lint format bench lab lab-quick clean
 
@@ -23,11 +25,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup ## distil a real model on this machine, in about ten minutes on two CPU cores
 	$(BIN)/python recipes/demo/demo.py
 
-test: setup ## the main test suite
-	$(BIN)/python -m pytest
+test: setup ## the main test suite, within six minutes on two cores
+	$(BIN)/python -m pytest -m 'two_processes and not slow and not gpu'
+	$(BIN)/python -m pytest -m 'not two_processes and not slow and not gpu' \
+		--numprocesses $(WORKERS) --dist worksteal --durations 10
 
 test-slow: setup ## tests that take minutes, the demo among them
-	$(BIN)/python -m pytest -m slow --timeout 3600
+	$(BIN)/python -m pytest -m 'slow and not gpu' --timeout 2400 --durations 10
 
 lint: setup ## style and types
 	$(BIN)/ruff check .

@@ -195,7 +195,7 @@ def test_through_a_bridge_only_its_numbers_of_the_teachers_rows_are_kept(unequal
         kept.append({layer: tuple(rows.shape) for layer, rows in reading.states.items()})
         return reading
 
-    monkeypatch.setattr("oprd.analysis.updates.read", spy)
+    monkeypatch.setattr("oprd.training.teachers.teacher.read", spy)
     found = Scene(unequal, Models(unequal))
     assert gradients(found, "oprd_bridge")
     # Three student layers meet teacher layers 1, 3 and 4, on 2 × 8 rows.
@@ -211,8 +211,7 @@ def test_a_bridge_of_narrow_models_is_measured_at_the_rank_that_they_have(tmp_pa
     assert gradients(Scene(setup, Models(setup)), "oprd_bridge")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.slow(minutes=2)
 def test_through_a_bridge_an_update_holds_no_more_than_its_floor():
     # With gradient checkpointing little else is held, so that whole rows of the teacher show.
     setup = Setup(

@@ -1,7 +1,6 @@
-"""One process's part of a fit; run in several by test_distributed."""
+"""One process's part of a fit; run in one and in two by test_distributed."""
 
 import json
-import sys
 from pathlib import Path
 
 from accelerate import PartialState
@@ -26,7 +25,3 @@ def main(folder: str) -> None:
     name = f"{state.process_index}-of-{state.num_processes}"
     fitted.bridge.save(Path(folder) / f"{name}.safetensors")
     (Path(folder) / f"{name}.json").write_text(json.dumps(fitted.report))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -5,13 +5,10 @@ import pytest
 import torch
 
 from oprd.core.bridge import Bridge
-from tests.training.test_distributed import launch
+from tests.calibration import fit_share
 
 
-def fit(folder, processes):
-    folder.mkdir()
-    done = launch(processes, "calibration.fit_share", folder)
-    assert done.returncode == 0, done.stderr[-3000:]
+def fitted(folder, processes):
     names = [f"{process}-of-{processes}" for process in range(processes)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # these bridges have no models in their provenance
@@ -19,9 +16,16 @@ def fit(folder, processes):
     return bridges, [json.loads((folder / f"{name}.json").read_text()) for name in names]
 
 
-def test_two_processes_write_and_read_their_shares_and_fit_the_bridge_of_one(tmp_path):
-    (one,), (report,) = fit(tmp_path / "one", 1)
-    two, reports = fit(tmp_path / "two", 2)
+def test_two_processes_write_and_read_their_shares_and_fit_the_bridge_of_one(
+    tmp_path, two_processes
+):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    fit_share.main(str(tmp_path / "one"))
+    errors = two_processes("calibration.fit_share", tmp_path / "two")
+    assert not any(errors), errors
+    (one,), (report,) = fitted(tmp_path / "one", 1)
+    two, reports = fitted(tmp_path / "two", 2)
     rollouts = [(tmp_path / name / "rollouts.jsonl").read_bytes() for name in ("one", "two")]
     assert rollouts[0] == rollouts[1]
     left = sorted(path.name for path in (tmp_path / "two").iterdir())

@@ -1,8 +1,10 @@
 import json
+import subprocess
 
 import pytest
 from typer.testing import CliRunner
 
+from oprd.analysis import cost
 from oprd.cli.main import app
 from tests import tiny
 
@@ -51,7 +53,13 @@ def test_bad_input_is_one_sentence(tmp_path, arguments, message):
     assert message in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_a_measurement_of_memory_that_fails_says_why_and_of_what(tmp_path):
+def test_a_measurement_of_memory_that_fails_says_why_and_of_what(tmp_path, monkeypatch):
+    def measure(command, *, input, **_):
+        failed = json.loads(input)["objective"] == "oprd_layers"
+        error = "Traceback ...\nValueError: layer 7 is outside 1..1.\n" if failed else ""
+        return subprocess.CompletedProcess(command, int(failed), "1\n", error)
+
+    monkeypatch.setattr(cost.subprocess, "run", measure)
     wrong = ("--objectives", "oprd_layers", "--layers", "7")
     result = invoke(*SMALL[:-1], *wrong, "--output_dir", str(tmp_path))
     assert result.exit_code == 1

@@ -1,6 +1,7 @@
 """`make demo` as a person runs it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,10 +22,12 @@ def test_the_teacher_is_a_small_adapter_by_the_hub_id_of_its_base():
     assert not [path for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=10)
 def test_the_demo_closes_most_of_the_gap(tmp_path):
     command = [sys.executable, str(ROOT / "recipes/demo/demo.py"), "--run", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # A person's environment does not hold it to the tests' one thread.
+    person = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    done = subprocess.run(command, capture_output=True, text=True, env=person)
     assert done.returncode == 0, done.stderr[-3000:]
     closed = re.search(r"gap closed: (\d+)%", done.stdout)
     assert closed and int(closed[1]) >= 80, done.stdout

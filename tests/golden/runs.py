@@ -7,12 +7,10 @@ writes what they give here to a file, `tests/golden/expected.json` for the test 
 
 import hashlib
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from tests import tiny
+from tests.processes import TwoProcesses
 from tests.training.runs import LORA, trainer
 
 FILE = Path(__file__).with_name("expected.json")
@@ -80,18 +79,14 @@ def observe(case: str, folder: Path) -> dict[str, Any]:
 def observe_all(folder: Path) -> dict[str, Any]:
     """What every case gives, that of two processes included."""
     found = {case: observe(case, folder / str(number)) for number, case in enumerate(CASES)}
-    return {**found, "two processes": two_processes(folder)}
+    with TwoProcesses() as run:
+        return {**found, "two processes": two_processes(folder, run)}
 
 
-def two_processes(folder: Path) -> dict[str, Any]:
+def two_processes(folder: Path, run: TwoProcesses) -> dict[str, Any]:
     """What two processes give that share each step's rollouts."""
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *("-m", "tests.golden.runs", "--process", str(folder)),
-    ]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
+    errors = run("golden.runs", "--process", folder)
+    assert not any(errors), errors
     return json.loads((folder / "process.json").read_text())
 
 
@@ -168,12 +163,15 @@ def _write(file: str) -> None:
     Path(file).write_text(json.dumps(found, indent=1) + "\n")
 
 
-if __name__ == "__main__":
-    job: Callable[[str], None]
-    match sys.argv[1:]:
+def main(*arguments: str) -> None:
+    match arguments:
         case ["--process", place]:
             _process(Path(place))
         case [place]:
             _write(place)
         case _:
             sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from tests.golden.runs import CASES, FILE, machine, observe, two_processes
+from tests.golden import runs
+from tests.golden.runs import CASES, FILE, machine, observe
 
 EXPECTED = json.loads(FILE.read_text())
 SAME_BITS = EXPECTED["machine"] == machine()
@@ -22,5 +23,5 @@ def test_a_seeded_run_gives_the_losses_and_weights_it_always_gave(case, tmp_path
     check(observe(case, tmp_path), EXPECTED["cases"][case])
 
 
-def test_two_processes_give_the_losses_and_weights_they_always_gave(tmp_path):
-    check(two_processes(tmp_path), EXPECTED["cases"]["two processes"])
+def test_two_processes_give_the_losses_and_weights_they_always_gave(tmp_path, two_processes):
+    check(runs.two_processes(tmp_path, two_processes), EXPECTED["cases"]["two processes"])

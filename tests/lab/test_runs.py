@@ -3,13 +3,13 @@ import threading
 from pathlib import Path
 
 import pytest
-import torch
 from filelock import FileLock, Timeout
 
 from lab import models, queue, runs
 from lab.models import Recipe
 from lab.runs import METHODS, Run, execute
 from oprd import OPRDConfig
+from tests.lab.left import leave_process
 
 
 @pytest.fixture
@@ -165,19 +165,12 @@ def test_where_nothing_is_lacking_no_process_is_started(cache, monkeypatch):
         queue.finish(lambda: [*RUNS, Run("sums", "OPRD", 1e-3, 9)], workers=2)
 
 
-def leave_process(name):
-    if name == "bad":
-        raise ValueError("a name that is bad")
-    Path(name).write_text(f"{os.getpid()} {torch.get_num_threads()}")
-
-
 def test_reports_are_made_in_processes_of_their_own_of_one_thread_whose_errors_are_raised(
     tmp_path, monkeypatch
 ):
     names = [str(tmp_path / name) for name in "abc"]
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    queue.each(leave_process, names, workers=2)
+    with pytest.raises(ValueError, match="a name that is bad"):
+        queue.each(leave_process, [*names, "bad"], workers=2)
     left = [Path(name).read_text().split() for name in names]
     assert all(process != str(os.getpid()) and threads == "1" for process, threads in left)
-    with pytest.raises(ValueError, match="a name that is bad"):
-        queue.each(leave_process, ["bad"], workers=1)

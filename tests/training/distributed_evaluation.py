@@ -1,6 +1,5 @@
-"""A step with evaluations before and after; run in several processes by test_task_evaluation."""
+"""A step with evaluations before and after; run by test_task_evaluation."""
 
-import sys
 from pathlib import Path
 
 from tests import tiny
@@ -24,7 +23,3 @@ def main(folder: str) -> None:
         learning_rate=1e-30,
     )
     made.train()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -30,7 +30,7 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     untied = extra.pop("untied", None) is not None
     # The last prompts of a batch are those of the last process.
     empty = tuple(PROMPTS[2:4]) if extra.pop("empty", None) else ()
-    rank = os.environ.get("RANK")
+    rank = os.environ.get("RANK", "0")
     broken, nan_gradient = (extra.pop(name, None) == rank for name in ("broken", "nan_gradient"))
     student = tiny.model(seed=1, tie_word_embeddings=not untied).double()
     if nan_gradient:

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from tests.training.distributed_step import step
 from tests.training.runs import largest_difference
 
 
@@ -38,17 +39,13 @@ STEPS = {
 
 
 @pytest.fixture(scope="module")
-def steps(tmp_path_factory):
+def steps(tmp_path_factory, two_processes):
     """Weights and loss after a step of four rollouts, by the processes that shared them."""
-    found = {}
-    for processes in (1, 2):
-        folder = tmp_path_factory.mktemp(f"processes-{processes}")
-        done = launch(
-            processes, "training.distributed_step", folder, 4 // processes, *STEPS.values()
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        found[processes] = torch.load(folder / "results.pt", weights_only=True)
-    return found
+    folder = tmp_path_factory.mktemp("steps")
+    errors = two_processes("training.distributed_step", folder, 2, *STEPS.values())
+    assert not any(errors), errors
+    alone = {options: step(folder, 4, options) for options in STEPS.values()}
+    return {1: alone, 2: torch.load(folder / "results.pt", weights_only=True)}
 
 
 @pytest.mark.parametrize("options", STEPS.values(), ids=STEPS)
@@ -58,22 +55,15 @@ def test_two_processes_take_the_step_of_one(steps, options):
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
 
 
-def test_a_broken_teacher_in_one_process_stops_both(tmp_path):
-    done = launch(2, "training.distributed_step", tmp_path, 2, "broken=1")
-    assert done.returncode != 0
-    assert (
-        done.stderr.count(
-            "FloatingPointError: states that are not finite before the update of step 1"
-        )
-        == 2
-    )
-    assert "teacher layer 2, teacher layer 3" in done.stderr
+def test_a_broken_teacher_in_one_process_stops_both(tmp_path, two_processes):
+    for error in two_processes("training.distributed_step", tmp_path, 2, "broken=1"):
+        assert "FloatingPointError: states that are not finite before the update of step 1" in error
+        assert "teacher layer 2, teacher layer 3" in error
 
 
-def test_a_broken_gradient_in_one_process_stops_both(tmp_path):
-    done = launch(2, "training.distributed_step", tmp_path, 2, "nan_gradient=1")
-    assert done.returncode != 0
-    assert done.stderr.count("FloatingPointError: the gradient is not finite at step 1") == 2
+def test_a_broken_gradient_in_one_process_stops_both(tmp_path, two_processes):
+    for error in two_processes("training.distributed_step", tmp_path, 2, "nan_gradient=1"):
+        assert "FloatingPointError: the gradient is not finite at step 1" in error
 
 
 @pytest.mark.slow

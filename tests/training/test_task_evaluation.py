@@ -13,6 +13,7 @@ from oprd.evaluation.records import read_records
 from oprd.evaluation.tasks.load import load_task
 from oprd.training.task_evaluation import TaskEvaluation
 from tests import tiny
+from tests.training import distributed_evaluation
 from tests.training.runs import trainer, weights
 from tests.training.test_distributed import launch
 from tests.training.test_trainer import LORA
@@ -244,12 +245,13 @@ def test_tasks_are_given_one_by_one_or_together():
     assert names(None) == names("") == []
 
 
-def test_two_processes_draw_what_one_draws(tmp_path):
+def test_two_processes_draw_what_one_draws(tmp_path, two_processes):
+    one, two = tmp_path / "one", tmp_path / "two"
+    distributed_evaluation.main(str(one))
+    errors = two_processes("training.distributed_evaluation", two)
+    assert not any(errors), errors
     found = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        done = launch(processes, "training.distributed_evaluation", folder)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for folder in (one, two):
         _, records = read_records(samples(folder, 1))
         found.append([(r.key, r.ids, r.status) for r in records])
         assert len(records) == 10

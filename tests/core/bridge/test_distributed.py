@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -63,6 +64,7 @@ def merge(rank, folder):
             raise AssertionError("rows would be counted twice")
 
 
+@pytest.mark.two_processes
 def test_two_processes_equal_one(tmp_path):
     # This process is the other one: it has imported torch already.
     other = mp.get_context("spawn").Process(target=worker, args=(0, str(tmp_path)))
