@@ -65,9 +65,9 @@ def test_every_step_of_a_warm_up_trains_the_first_included(tmp_path, kind):
 
 def test_a_schedule_that_depends_on_more_than_the_step_is_left_to_transformers(tmp_path):
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
-    plan = made(tmp_path, lr_scheduler_type="reduce_lr_on_plateau")
-    assert plan.scheduler(optimizer, 10) is None
-    staged = made(tmp_path, lr_scheduler_type="reduce_lr_on_plateau", stages=STAGES, max_steps=-1)
+    plateau = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"}
+    assert made(tmp_path, **plateau).scheduler(optimizer, 10) is None
+    staged = made(tmp_path, stages=STAGES, max_steps=-1, **plateau)
     with pytest.raises(ValueError, match="does not follow from the step alone"):
         staged.scheduler(optimizer, 10)
 
