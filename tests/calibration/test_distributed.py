@@ -4,7 +4,9 @@ import warnings
 import pytest
 import torch
 
+from oprd.calibration.similarity import measure_similarity
 from oprd.core.bridge import Bridge
+from tests.calibration.pairs import rollouts, student, teacher
 from tests.training.test_distributed import launch
 
 
@@ -38,3 +40,15 @@ def test_two_processes_write_and_read_their_shares_and_fit_the_bridge_of_one(tmp
     for ours, theirs in zip(reports[0]["layers"], report["layers"], strict=True):
         assert ours["cosine"]["after"] == pytest.approx(theirs["cosine"]["after"], abs=1e-4)
         assert ours["r_squared"]["after"] == pytest.approx(theirs["r_squared"]["after"], abs=1e-3)
+
+
+def test_two_processes_go_by_the_similarity_and_by_the_error_of_the_first(tmp_path):
+    done = launch(2, "calibration.similarity_share", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (
+        json.loads((tmp_path / f"similarity-{rank}.json").read_text()) for rank in range(2)
+    )
+    assert first == second
+    expected = measure_similarity(student(), teacher(), rollouts(), "all", 1, progress=False)
+    assert torch.tensor(first["similarity"]).allclose(expected.float(), atol=2e-4)
+    assert first["error"].startswith("teacher layer 4 is not finite where it predicts")

@@ -34,6 +34,7 @@ STEPS = {
     ),
     "output loss alone": "output_loss=sampled,representation_weight=0",
     "constant prefix": "prefix_gradients=false,empty=1",
+    "layers that were measured": "layer_pairing=similarity,teacher_layers=5",
 }
 
 
