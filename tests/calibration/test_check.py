@@ -75,6 +75,18 @@ def test_another_run_is_refused_with_the_way_out(options, message):
     assert "oprd bridge fit" in str(raised.value)
 
 
+def test_the_bridges_own_pairs_are_named_where_the_run_has_other_partners():
+    run = (LayerPair(1, 2), LayerPair(2, 3))
+    with pytest.raises(ValueError, match=r"set layer_pairing='1:1,2:2', or fit one for this run"):
+        check(bridge(), pairs=run)
+    with pytest.raises(ValueError, match="set layer_pairing='2:2', or fit one"):
+        check(bridge(), pairs=run[1:])
+    for options in ({"pairs": (*run, LayerPair(3, 4))}, {"student": identity(tiny.model(seed=9))}):
+        with pytest.raises(ValueError) as raised:
+            check(bridge(), **{"pairs": run, **options})
+        assert "layer_pairing" not in str(raised.value)
+
+
 def test_the_same_commit_is_the_same_model_however_it_was_loaded():
     fitted = {"model": "owner/name", "revision": "abc", "weights": "1"}
     loaded = {"model": "owner/name", "revision": "abc", "weights": "2"}

@@ -4,8 +4,10 @@ import warnings
 import pytest
 import torch
 
+from oprd.calibration.similarity import measure_similarity
 from oprd.core.bridge import Bridge
 from tests.calibration import fit_share
+from tests.calibration.pairs import rollouts, student, teacher
 
 
 def fitted(folder, processes):
@@ -26,8 +28,8 @@ def test_two_processes_write_and_read_their_shares_and_fit_the_bridge_of_one(
     assert not any(errors), errors
     (one,), (report,) = fitted(tmp_path / "one", 1)
     two, reports = fitted(tmp_path / "two", 2)
-    rollouts = [(tmp_path / name / "rollouts.jsonl").read_bytes() for name in ("one", "two")]
-    assert rollouts[0] == rollouts[1]
+    written = [(tmp_path / name / "rollouts.jsonl").read_bytes() for name in ("one", "two")]
+    assert written[0] == written[1]
     left = sorted(path.name for path in (tmp_path / "two").iterdir())
     assert left == ["0-of-2.json", "0-of-2.safetensors", "1-of-2.json", "1-of-2.safetensors",
                     "rollouts.jsonl"]  # fmt: skip
@@ -42,3 +44,15 @@ def test_two_processes_write_and_read_their_shares_and_fit_the_bridge_of_one(
     for ours, theirs in zip(reports[0]["layers"], report["layers"], strict=True):
         assert ours["cosine"]["after"] == pytest.approx(theirs["cosine"]["after"], abs=1e-4)
         assert ours["r_squared"]["after"] == pytest.approx(theirs["r_squared"]["after"], abs=1e-3)
+
+
+def test_two_processes_go_by_the_similarity_and_by_the_error_of_the_first(tmp_path, two_processes):
+    errors = two_processes("calibration.similarity_share", tmp_path)
+    assert not any(errors), errors
+    first, second = (
+        json.loads((tmp_path / f"similarity-{rank}.json").read_text()) for rank in range(2)
+    )
+    assert first == second
+    expected = measure_similarity(student(), teacher(), rollouts(), "all", 1, progress=False)
+    assert torch.tensor(first["similarity"]).allclose(expected.float(), atol=2e-4)
+    assert first["error"].startswith("teacher layer 4 is not finite where it predicts")

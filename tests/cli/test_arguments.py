@@ -36,6 +36,7 @@ def test_config_may_be_joined_with_an_equals_sign(config):
 def test_values_of_every_kind_keep_their_type(config):
     text = """
         layers: [1, 3]
+        layer_pairing: 1:2,3:4
         max_completion_length: null
         report_to: [tensorboard]
         generation_kwargs: {min_new_tokens: 2}
@@ -46,6 +47,7 @@ def test_values_of_every_kind_keep_their_type(config):
     """
     _, training, models = parse(config("\n".join(map(str.strip, text.splitlines()))))
     assert training.layer_spec == (1, 3)
+    assert training.layer_pairing == "1:2,3:4"
     assert training.max_completion_length is None
     assert training.generation_kwargs == {"min_new_tokens": 2}
     assert training.gradient_checkpointing is False
@@ -111,6 +113,8 @@ def test_an_argument_without_dashes_is_refused():
         ("lora_target_modules: [1]", r"lora_target_modules must be a list or null, got \[1\]"),
         ("layers: [1.5]", "layers must be text or a whole number or a list"),
         ("layers: middle", "layers must be .*got 'middle'"),
+        # YAML's number of 61 minutes.
+        ("layer_pairing: 1:1", "layer_pairing must be .* in quotes, such as '1:1,2:3', got 61"),
         ("env: HOME", "env must be a mapping, got 'HOME'"),
     ],
 )

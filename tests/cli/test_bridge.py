@@ -2,12 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from transformers.utils import logging
 from typer.testing import CliRunner
 
 from oprd.calibration.identity import drawn_rollouts, model_identity
 from oprd.cli.main import app
 from oprd.core.bridge import Bridge
+from oprd.core.layers import pair_layers
 from tests import tiny
 from tests.calibration.pairs import student, teacher
 
@@ -79,6 +81,25 @@ def test_a_second_fit_reads_the_rollouts_of_the_first(folder: Path, monkeypatch)
     assert fit(folder, "--rank", "5").exit_code == 0
 
 
+def test_layers_are_paired_as_in_training(folder: Path):
+    done = fit(folder, "--layer_pairing", "from_end", "--layers", "last:2", output="end")
+    assert done.exit_code == 0, done.output
+    bridge = Bridge.load(folder / "end" / "bridge.safetensors")
+    assert bridge.pairs == ((2, 3), (3, 4))
+    assert json.loads((folder / "end" / "report.json").read_text())["layer_similarity"] is None
+
+
+def test_similar_layers_are_measured_on_the_rollouts_of_the_fit(folder: Path):
+    done = fit(folder, "--layer_pairing", "similarity", output="similar")
+    assert done.exit_code == 0, done.output
+    report = json.loads((folder / "similar" / "report.json").read_text())
+    table = torch.tensor(report["layer_similarity"])
+    pairs = pair_layers("all", 3, 4, "similarity", lambda: table)
+    assert Bridge.load(folder / "similar" / "bridge.safetensors").pairs == pairs
+    line = ", ".join(f"{s}:{t} ({table[s - 1, t - 1]:.2f})" for s, t in pairs)
+    assert f"Layer pairs, student:teacher (CKA): {line}" in " ".join(done.stdout.split())
+
+
 def test_the_chat_template_is_given_its_options(folder: Path):
     chat = folder / "chat"
     student().save_pretrained(chat)
@@ -120,6 +141,10 @@ def test_rollouts_of_other_settings_are_not_mixed_in(folder: Path):
         (("--layers", "4"), "layer 4 is outside 1..3"),
         (("--layers", "2,2"), "layers repeat"),
         (("--layers", "first"), "layers must be"),
+        (("--layers", "last:4"), "layers='last:4' asks a model with 3 layers for more"),
+        (("--layer_pairing", "similar"), "did you mean similarity"),
+        (("--layer_pairing", "4:1"), "student layer 4, and the student has 3 layers and the teac"),
+        (("--layer_pairing", "1:1", "--layers", "2"), "selects others: leave layers at 'all'"),
         (("--top_k", "-1"), "top_k must be at least 1, or 0 for all tokens"),
         (("--basis", "svd"), "basis must be one of"),
         (("--temperature", "-1"), "temperature must be finite and at least 0"),

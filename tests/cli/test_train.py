@@ -82,6 +82,31 @@ def test_an_output_loss_is_chosen_by_flags(folder: Path):
     assert settings["output_loss_kwargs"] == {"k": 4, "renormalize": False}
 
 
+@pytest.mark.parametrize("pairing", ["similarity", "from_end", "1:2,3:1"])
+def test_layers_are_paired_by_a_flag(folder: Path, pairing: str):
+    out = folder / f"pairing-{pairing[:4]}"
+    result = invoke(folder, "--layers", "all", "--layer_pairing", pairing, "--output_dir", str(out))
+    assert result.exit_code == 0, result.output
+    record = json.loads((out / "run.json").read_text())
+    shown = "Layer pairs, student:teacher (CKA): 1:" in result.stdout
+    assert shown == (pairing == "similarity") == ("layer_similarity" in record)
+    if pairing == "1:2,3:1":
+        assert record["layer_pairs"] == [[1, 2], [3, 1]]
+
+
+def test_a_resumed_run_shows_the_pairs_it_began_with(folder: Path):
+    arguments = ("--layer_pairing", "similarity", "--output_dir", str(folder / "similar"))
+    first = invoke(folder, *arguments)
+    resumed = invoke(folder, *arguments, "--max_steps", "3", "--resume_from_checkpoint", "auto")
+    assert resumed.exit_code == 0, resumed.output
+    lines = [
+        [line for line in run.stdout.splitlines() if line.startswith("Layer pairs")]
+        for run in (first, resumed)
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) == 1
+    assert "similarity " not in resumed.stdout
+
+
 def test_a_setting_of_an_earlier_version_is_refused_with_its_new_name(folder: Path):
     result = invoke(folder, "--loss_top_k", "4")
     assert result.exit_code == 1
@@ -119,6 +144,8 @@ def no_models(monkeypatch: pytest.MonkeyPatch):
         (["--model_name_or_path", "{folder}/none"], "student '{folder}/none': there is no such"),
         (["--teacher_model_name_or_path", "./none"], "teacher './none': there is no such"),
         (["--max_prompts", "0"], "max_prompts must be at least 1"),
+        (["--layer_pairing", "similar"], "did you mean similarity?), or pairs"),
+        (["--layer_pairing", "1:1,1:2"], "names student layer 1 more than once"),
     ],
 )
 def test_what_cannot_work_is_one_sentence_before_models_are_loaded(

@@ -8,6 +8,7 @@ import pytest
 from trl import DistillationConfig
 
 from oprd import OPRDConfig
+from oprd.core.layers import PAIRINGS
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
 from oprd.training.stages import STAGE_SETTINGS
 
@@ -33,6 +34,12 @@ def test_every_loss_has_a_row_with_its_parameters(setting, table):
     for name, kind in table.items():
         for field in dataclasses.fields(kind):
             assert f"`{field.name}`" in shown[name]
+
+
+def test_every_layer_pairing_has_a_row():
+    rows = PAGE.partition("| `layer_pairing` | the teacher layer")[2].partition("\n\n")[0]
+    shown = [row.split("|")[1].strip() for row in rows.splitlines()[2:]]
+    assert shown == list(PAIRINGS)
 
 
 def test_the_page_on_bridges_names_what_a_stage_may_set():

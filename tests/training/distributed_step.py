@@ -8,12 +8,15 @@ Each of OPTIONS makes another student take the step: settings as NAME=VALUE, sep
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from accelerate.utils import gather_object
 
+from oprd.core.layers import LayerPair
 from tests import tiny
 from tests.training.runs import PROMPTS, scripted, trainer
 
@@ -35,7 +38,8 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     student = tiny.model(seed=1, tie_word_embeddings=not untied).double()
     if nan_gradient:
         student.base_model.embed_tokens.weight.register_hook(lambda grad: grad * math.nan)
-    teacher = tiny.model(seed=2).double()
+    depth = int(extra.pop("teacher_layers", 3))
+    teacher = tiny.model(seed=2, num_hidden_layers=depth).double()
     if broken:
         teacher.base_model.layers[1].mlp.down_proj.weight.data.fill_(float("nan"))
     made = trainer(
@@ -50,8 +54,15 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
         **{name: yaml.safe_load(value) for name, value in extra.items()},
     )
     made.train()
+    _check_pairs(made.pairs)
     weights = made.accelerator.get_state_dict(made.model_wrapped)
     return {"weights": weights, "loss": made.state.log_history[0]["loss"]}
+
+
+def _check_pairs(pairs: Sequence[LayerPair]) -> None:
+    """Every process compares the same layers."""
+    found = gather_object([[tuple(pair) for pair in pairs]])
+    assert all(own == found[0] for own in found)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,15 @@ def test_layers_are_a_name_or_numbers(given, spec):
         ("layers", [], "selects no layer"),
         ("layers", None, "layers must be a name or layer numbers, got None"),
         ("layers", "1,,2", "layers must be"),
+        ("layers", "last:0", "layers must be"),
+        (
+            "layer_pairing",
+            "similar",
+            r"one of proportional, .*did you mean similarity\?\), or pairs",
+        ),
+        ("layer_pairing", "1:1,2", "such as '1:1,2:3', got '1:1,2'"),
+        ("layer_pairing", "1:1,1:2", "names student layer 1 more than once"),
+        ("layer_pairing", None, "layer_pairing must be one of"),
         ("positions", "middle", "positions must be one of all, last, first_k, last_k"),
         ("position_k", 0, "position_k must be a whole number of at least 1, got 0"),
         ("position_k", 2.5, "position_k must be a whole number"),
@@ -134,6 +143,14 @@ def test_normalize_is_refused_where_the_state_loss_has_no_use_for_it():
     settings = config(bridge="fit", stages=stages).objectives()
     assert [stage.normalize for stage in settings] == [True, False]
     assert [stage.state for stage in settings] == [SquaredDistance(normalize=True), GramDistance()]
+
+
+def test_pairs_and_layers_that_name_other_layers_are_refused_at_construction():
+    with pytest.raises(ValueError, match=r"layers \[1, 2\], and layers=\(1, 3\) selects others"):
+        config(layer_pairing="1:1,2:2", layers="1,3")
+    assert config(layer_pairing="1:1,2:2", layers="2,1").layer_spec == (2, 1)
+    # What a name selects is known with the model.
+    assert config(layer_pairing="1:1,3:2", layers="odd").layers == "odd"
 
 
 @pytest.mark.parametrize("name", RENAMED)

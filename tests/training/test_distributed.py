@@ -35,6 +35,13 @@ STEPS = {
     ),
     "output loss alone": "output_loss=sampled,representation_weight=0",
     "constant prefix": "prefix_gradients=false,empty=1",
+    # What users get: with checkpointing Transformers takes it that all weights have a gradient.
+    "a head without gradient, checkpointed": "untied=1,gradient_checkpointing=true,max_steps=2",
+    "blocks without gradient, checkpointed": "layers=1,gradient_checkpointing=true,max_steps=2",
+    "pairs that leave blocks out, checkpointed": (
+        'layer_pairing="1:1",gradient_checkpointing=true,max_steps=2'
+    ),
+    "layers that were measured": "layer_pairing=similarity,teacher_layers=5",
 }
 
 
