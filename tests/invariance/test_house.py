@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "oprd"
-GROUND = {"extras", "files", "names", "version"}
+GROUND = {"extras", "files", "names", "text", "version"}
 # A room, and the rooms, or modules and folders of them, that it may import besides itself.
 ROOMS = {
     "version": set(),
     "extras": set(),
     "names": set(),
     "files": set(),
+    "text": set(),
     "core": set(),
     "runs": GROUND,
     "models": {"core", "runs", *GROUND},
@@ -38,6 +39,7 @@ FORBIDDEN = {
     "extras": LIGHT,
     "names": LIGHT,
     "files": LIGHT,
+    "text": LIGHT,
     "models": {"trl", "datasets"},
     "evaluation": {"trl"},
     "prompts": {"trl"},

@@ -8,6 +8,8 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
 
+from oprd.text import one_line
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -52,12 +54,6 @@ def one_sentence(command: Callable[P, R]) -> Callable[P, R]:
             _fail(error)
 
     return run
-
-
-def one_line(text: object) -> str:
-    """Text on one line, with control characters escaped, so that no input can steer a terminal."""
-    line = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _fail(error: Exception) -> NoReturn:
