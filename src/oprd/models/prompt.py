@@ -1,6 +1,6 @@
 """The two forms of a prompt, as TRL has them, and what a chat template makes of one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Message = dict[str, str]
@@ -31,6 +31,21 @@ def refusal(prompt: Any, error: Exception) -> str:
         return str(error).removeprefix("the prompt ")
     said = f"({type(error).__name__}: {error})"
     return f"cannot be read {said}" if isinstance(prompt, str | None) else f"{REFUSED} {said}"
+
+
+def template_check(tokenizer: Any, options: Mapping[str, Any] | None) -> Callable[[Prompt], None]:
+    """What refuses, with a ValueError, each prompt that a tokenizer's template refuses.
+
+    Args:
+        tokenizer: without a template nothing is refused.
+        options: what the template is given.
+    """
+
+    def check(prompt: Prompt) -> None:
+        if not isinstance(prompt, str) and tokenizer.chat_template:
+            render(tokenizer, prompt, **(options or {}))
+
+    return check
 
 
 def check_template(reader: Any, prompt: Any) -> None:

@@ -103,7 +103,7 @@ def with_prompts(dataset: Any, name: str) -> Any:
     if not isinstance(dataset, Dataset):
         read_columns(columns, name)
         return dataset.map(lambda row: {"prompt": parse_example(row).prompt})
-    tally = Tally(name, "error")
+    tally = Tally(name, "error", "leave it out")
     found = _collect(_examples(_rows_of(dataset, name), tally, _example), dataset.info.dataset_name)
     tally.report()
     return found
@@ -115,6 +115,7 @@ class Tally:
 
     source: str
     bad_rows: BadRows
+    way_out: str = "leave bad rows out with --bad_rows skip"
     good: int = 0
     bad: int = 0
     first: str = ""
@@ -134,11 +135,9 @@ class Tally:
         sentence = f"{self.source!r}, {unit} {number}: {problem}"
         if self.bad_rows == "error":
             # To leave out every row is no advice.
-            if self.good or others():
-                way_out = "Mend it, or leave bad rows out with --bad_rows skip"
-            else:
-                way_out = "No other row is better"
-            raise ValueError(f"{sentence}. {way_out}.")
+            skippable = self.good or others()
+            advice = f"Mend it, or {self.way_out}" if skippable else "No other row is better"
+            raise ValueError(f"{sentence}. {advice}.")
         self.bad += 1
         self.first = self.first or sentence
 
