@@ -134,7 +134,7 @@ def _tokenizer(model: "ModelSource") -> Any:
     from oprd.models.load import find_model, load_tokenizer
 
     what = "model" if model.name == model.source else model.name
-    folder = find_model(model.source, what, model.revision)
+    folder = find_model(model.source, what, model.revision, model.base_model)
     return load_tokenizer(folder, base_model=model.base_model, revision=model.revision)
 
 

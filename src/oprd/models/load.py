@@ -50,10 +50,18 @@ def resolve_model(source: str, what: str = "model") -> str:
     )
 
 
-def find_model(source: str, what: str, revision: str | None = None) -> str:
+def find_model(
+    source: str, what: str, revision: str | None = None, base_model: str | None = None
+) -> str:
     """The same, after a look whether it is there, and the base of an adapter too.
 
     Nothing but small files is read, so that a mistyped name is found before anything slow.
+
+    Args:
+        source: a path or a hub id.
+        what: its part in what is to be done.
+        revision: of a hub id.
+        base_model: of an adapter, instead of what it names itself.
 
     Raises:
         FileNotFoundError: it is neither here nor on the hub.
@@ -62,7 +70,7 @@ def find_model(source: str, what: str, revision: str | None = None) -> str:
     folder = resolve_model(source, what)
     if not Path(folder).exists():
         _ask_hub(folder, what, revision)
-    elif (Path(folder) / ADAPTER).is_file() and (base := _base(folder)):
+    elif (Path(folder) / ADAPTER).is_file() and (base := base_model or _base(folder)):
         find_model(base, f"{what}'s base")
     return folder
 

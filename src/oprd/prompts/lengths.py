@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from oprd.log import get_logger
 from oprd.models.prompt import refusal
 from oprd.models.reading import context_length
 

@@ -5,6 +5,7 @@ left out.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +83,8 @@ def load_prompts(
         rows = _rows_of(_load(source, path, split, config_name), source, prompt_column)
     tally = Tally(source, bad_rows)
     read = partial(_example, prompt_column=prompt_column, check=check)
-    dataset = _collect(islice(_examples(rows, tally, read), max_prompts), source)
+    most = max_prompts and min(max_prompts, sys.maxsize)
+    dataset = _collect(islice(_examples(rows, tally, read), most), source)
     tally.report()
     return dataset
 

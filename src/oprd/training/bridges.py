@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.logging import get_logger
 from datasets import Dataset
 
 from oprd.calibration.bridge.check import as_text, check_bridge, differing
@@ -23,6 +22,7 @@ from oprd.core.bridge import Bridge
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
+from oprd.log import get_logger
 from oprd.models.sampling import Sampling
 from oprd.training.config import OPRDConfig
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from transformers import (
@@ -35,6 +34,7 @@ from oprd.evaluation.tasks.base import Task, prompt_text
 from oprd.evaluation.tasks.load import load_task
 from oprd.evaluation.tasks.readable import readable
 from oprd.extras import require
+from oprd.log import get_logger
 from oprd.models.generate import Request, Response, TransformersEngine
 from oprd.models.sampling import Sampling
 from oprd.runs.record import BEST, BEST_RECORD, read_best

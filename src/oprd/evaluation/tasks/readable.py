@@ -40,17 +40,16 @@ def readable(task: Task, tokenizers: Mapping[str, Any], bad_rows: BadRows = "err
     """
     good, refused = [], []
     for problem in task.problems:
-        try:
-            for name, tokenizer in tokenizers.items():
-                model = name
-                rendered(tokenizer, task, problem)
+        refusals = [
+            f"{model}: {said}"
+            for model, tokenizer in tokenizers.items()
+            if (said := _refusal(tokenizer, task, problem))
+        ]
+        if not refusals:
             good.append(problem)
-        except ValueError as error:
-            refused.append(f"{model}: {error}")
-            if bad_rows == "error":
-                raise ValueError(
-                    f"{refused[0]} Leave such problems out (oprd eval: --bad_rows skip)."
-                ) from error
+        elif bad_rows == "error":
+            raise ValueError(f"{refusals[0]} Leave such problems out (oprd eval: --bad_rows skip).")
+        refused += refusals[:1]
     if not refused:
         return task
     if not good:
@@ -63,3 +62,11 @@ def readable(task: Task, tokenizers: Mapping[str, Any], bad_rows: BadRows = "err
         refused[0],
     )
     return replace(task, problems=tuple(good))
+
+
+def _refusal(tokenizer: Any, task: Task, problem: Problem) -> str | None:
+    try:
+        rendered(tokenizer, task, problem)
+    except ValueError as error:
+        return str(error)
+    return None
