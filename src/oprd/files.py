@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, starmap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,8 +96,7 @@ def _parquet(path: Path, choose: ChooseColumns) -> Iterator[Row]:
 
 def _csv(path: Path, choose: ChooseColumns) -> Iterator[Row]:
     csv.field_size_limit(MAX_CSV_FIELD)
-    # Bytes that are not UTF-8 come through as surrogates, which mark their row as bad.
-    with _open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with _text(path, newline="") as file:
         reader = csv.DictReader(file)
         choose(list(reader.fieldnames or ()))
         for number, fields in enumerate(reader, 1):
@@ -107,8 +106,9 @@ def _csv(path: Path, choose: ChooseColumns) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    with _open(path) as file:
-        if path.name.lower().endswith((".json", ".json.gz")) and file.read(64).lstrip()[:1] == b"[":
+    # A line ends where JSON's grammar has it end, not at every sign that Unicode calls a break.
+    with _text(path, newline="\n") as file:
+        if path.name.lower().endswith((".json", ".json.gz")) and file.read(64).lstrip()[:1] == "[":
             file.seek(0)
             for number, value in enumerate(json.load(file), 1):
                 yield _object(number, value)
@@ -119,7 +119,7 @@ def _json(path: Path) -> Iterator[Row]:
                 yield _line(number, line)
 
 
-def _line(number: int, line: bytes) -> Row:
+def _line(number: int, line: str) -> Row:
     try:
         return _object(number, json.loads(line))
     except (ValueError, RecursionError) as error:
@@ -132,10 +132,17 @@ def _object(number: int, value: object) -> Row:
     return Row(number, {}, f"it is a JSON {type(value).__name__}, not an object with columns")
 
 
-def _open(path: Path, **text: Any) -> Any:
-    mode = "rt" if text else "rb"
-    return (
-        gzip.open(path, mode, **text) if path.suffix.lower() == ".gz" else open(path, mode, **text)
+def _text(path: Path, newline: str) -> IO[str]:
+    """A file's text in the encoding that its first bytes show: UTF-8, UTF-16 or UTF-32.
+
+    Bytes that are no text come through as surrogates, which mark their row as bad.
+    """
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rb") as file:
+        encoding = json.detect_encoding(file.read(4))
+    return cast(
+        IO[str],
+        opener(path, "rt", encoding=encoding, errors="surrogateescape", newline=newline),
     )
 
 

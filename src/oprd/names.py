@@ -1,7 +1,9 @@
 """Names that a user gives: what they stand for, and whether they can be used at all."""
 
+import difflib
 import os
 import reprlib
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
@@ -30,7 +32,7 @@ def locate(name: str, what: str, suffixes: tuple[str, ...] = ()) -> Path | None:
         return path
     looks_local = name.startswith((".", "/", "~")) or name.lower().endswith(suffixes)
     if looks_local or name.count("/") > 1:
-        raise FileNotFoundError(f"{what} {name!r}: there is no such file or folder.")
+        raise FileNotFoundError(f"{what} {name!r}: there is no such file or folder{_close(path)}.")
     try:
         validate_repo_id(name)
     except HFValidationError as error:
@@ -39,6 +41,24 @@ def locate(name: str, what: str, suffixes: tuple[str, ...] = ()) -> Path | None:
             "Hugging Face hub (letters, digits, '-', '_', '.', one '/', at most 96)."
         ) from error
     return None
+
+
+def nowhere(name: str, what: str, reason: object) -> FileNotFoundError:
+    """What is neither here nor, as far as it can be asked, on the hub."""
+    said = " ".join(str(reason).split())
+    return FileNotFoundError(
+        f"{what} {name!r}: there is no such file or folder here{_close(Path(name))}, and it cannot "
+        f"be had from the Hugging Face hub ({said[:200].rstrip('.')})."
+    )
+
+
+def _close(path: Path) -> str:
+    """The name beside a missing one that it may be a misprint of."""
+    with suppress(OSError):
+        close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
+        if close:
+            return f" (did you mean {str(path.parent / close[0])!r}?)"
+    return ""
 
 
 def check_name(name: str, what: str) -> None:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 # Settings of earlier versions, with what takes their place.
@@ -33,6 +34,12 @@ def parse_layers(layers: object) -> str | tuple[int, ...]:
     else:
         raise ValueError(f"layers must be a name or layer numbers, got {layers!r}.")
     return spec
+
+
+def parse_names(names: str | Iterable[str]) -> list[str]:
+    """Names one by one, of a list or of text with commas between them."""
+    text = names if isinstance(names, str) else ",".join(map(str, names))
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def refuse_renamed(name: object) -> None:

@@ -5,8 +5,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from oprd.cli.errors import CommandError, one_line, one_sentence, setting_up, show_tracebacks
+from oprd.cli.errors import CommandError, one_sentence, setting_up, show_tracebacks
 from oprd.cli.main import app
+from oprd.text import one_line
 from oprd.version import __version__
 
 HEAVY = {"torch", "transformers", "trl", "datasets", "accelerate", "peft", "pyarrow", "rich"}

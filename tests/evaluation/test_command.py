@@ -61,7 +61,7 @@ def test_a_missing_model_is_found_out_before_the_first_is_evaluated(
 ) -> None:
     monkeypatch.setattr("oprd.models.load.open_engine", None)
     printed = run(*settings([models[0], "./no-model"], tmp_path), code=1)
-    assert "'./no-model': there is no such folder" in printed
+    assert "model './no-model': there is no such file or folder" in printed
 
 
 def test_a_missing_scipy_is_found_out_before_the_first_is_evaluated(
@@ -120,7 +120,7 @@ def test_a_run_is_its_teacher_and_its_student_before_and_after(
         (["--model", "x/y", "--run", ".", "--tasks", "arithmetic"], "'.' is no run folder"),
         (["--model", "x/y", "--tasks", "aime24=none.parquet"], "'none.parquet' does not exist"),
         (["--model", "x/y", "--tasks", "arithmetic", "--limit", "0"], "limit must be at least 1"),
-        (["--model", "not a model", "--tasks", "arithmetic"], "model 'not a model' cannot be"),
+        (["--model", "not a model", "--tasks", "arithmetic"], "model 'not a model' is no file or"),
         (["--model", "{broken}", "--tasks", "arithmetic"], "cannot be loaded: Error while deseri"),
         (["--model", "{model}", "--tasks", "additions", "--dtype", "int3"], "dtype must be one of"),
         (["--model", "{model}", "--tasks", "{broken}/syntax.py"], "cannot be imported: invalid"),
@@ -134,6 +134,7 @@ def test_bad_arguments_are_one_sentence(
     broken.mkdir()
     (broken / "config.json").write_text((Path(models[0]) / "config.json").read_text())
     (broken / "model.safetensors").write_text("x")
+    tiny.tokenizer().save_pretrained(broken)
     (broken / "syntax.py").write_text("def (:")
     (broken / "import.py").write_text("import nothing_here")
     filled = [part.format(model=models[0], broken=broken) for part in arguments]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "oprd"
-GROUND = {"extras", "files", "names", "supported", "values", "version"}
+GROUND = {"extras", "files", "names", "supported", "text", "values", "version"}
 # A room, and the rooms, or modules and folders of them, that it may import besides itself.
 ROOMS = {
     "version": set(),
@@ -17,13 +17,15 @@ ROOMS = {
     "values": set(),
     "names": set(),
     "files": set(),
+    "text": set(),
+    "log": set(),
     "core": set(),
     "runs": GROUND,
-    "models": {"core", "runs", *GROUND},
+    "models": {"core", "runs", "log", *GROUND},
     "evaluation": {"models", "runs", *GROUND},
-    "prompts": {"models.reading", "models.prompt", "evaluation.tasks", *GROUND},
-    "calibration": {"core", "models", "runs", "prompts", *GROUND},
-    "training": {"core", "models", "runs", "evaluation", "prompts", "calibration", *GROUND},
+    "prompts": {"models.reading", "models.prompt", "evaluation.tasks", "log", *GROUND},
+    "calibration": {"core", "models", "runs", "prompts", "log", *GROUND},
+    "training": {"core", "models", "runs", "evaluation", "prompts", "calibration", "log", *GROUND},
     "analysis": {"core", "models", "runs", "prompts", "calibration", "training", *GROUND},
     "reports": {"runs", "evaluation", *GROUND},
     "cli": {
@@ -42,6 +44,7 @@ FORBIDDEN = {
     "values": LIGHT,
     "names": LIGHT,
     "files": LIGHT,
+    "text": LIGHT,
     "models": {"trl", "datasets"},
     "evaluation": {"trl"},
     "prompts": {"trl"},

@@ -54,7 +54,7 @@ def test_a_save_that_was_cut_off_is_passed_over_as_resuming_does(tmp_path: Path)
 def test_what_holds_no_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
         resolve_model(str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
         resolve_model("./nowhere")
     assert resolve_model("owner/name") == "owner/name"
 

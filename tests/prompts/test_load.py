@@ -12,11 +12,16 @@ from datasets import Dataset, DatasetDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oprd.prompts.load import load_prompts
+from oprd.prompts.load import load_prompts, with_prompts
 
 CHAT = [{"role": "user", "content": "2 + 2?"}]
 MESSAGE = {"role": "user", "content": "a"}
 TEXT_ROWS = [{"problem": "2 + 2?", "answer": "4"}, {"problem": "3 + 3?", "answer": "6"}]
+
+NO_COLUMN = "no column 'prompt', 'problem', 'messages', 'question' or 'instruction'"
+ASKED = {"role": "user", "content": "2 + 2?"}
+SAID = {"role": "assistant", "content": "4"}
+SYSTEM = {"role": "system", "content": "Be brief."}
 
 # Every example writes over the same file.
 FEW = settings(
@@ -62,6 +67,111 @@ def test_chat_messages_with_a_ground_truth_keep_role_and_content(tmp_path: Path,
     assert dataset[1] == {"prompt": CHAT, "answer": "4"}
 
 
+COLUMNS = [
+    ({"question": "2 + 2?", "answer": "4"}, "2 + 2?", "4"),
+    ({"instruction": "Add.", "input": "2, 2", "output": "4"}, "Add.\n\n2, 2", None),
+    ({"instruction": "Say hello.", "input": "", "output": "Hi"}, "Say hello.", None),
+    ({"messages": [ASKED, SAID]}, [ASKED], None),
+    ({"messages": [SYSTEM, ASKED, SAID, ASKED, SAID]}, [SYSTEM, ASKED, SAID, ASKED], None),
+    ({"messages": [SYSTEM, ASKED]}, [SYSTEM, ASKED], None),
+    ({"prompt": "2 + 2?", "messages": [ASKED, SAID]}, "2 + 2?", None),
+    ({"problem": "2 + 2?", "question": "?", "answer": 4}, "2 + 2?", "4"),
+]
+
+
+@pytest.mark.parametrize(("row", "prompt", "answer"), COLUMNS)
+def test_the_column_of_the_prompt_is_found_in_a_file_and_in_a_dataset(
+    tmp_path: Path, row: dict, prompt: object, answer: str | None
+):
+    for found in (
+        load_prompts(write(tmp_path / "x.jsonl", [row])),
+        load_prompts(write(tmp_path / "x.parquet", [row])),
+        with_prompts(Dataset.from_list([row]), "train_dataset"),
+    ):
+        assert found[0]["prompt"] == prompt
+        if "prompt" not in row:
+            assert found[0].get("answer") == answer
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "prompt"),
+    [
+        ({"prompt": "old", "query": "2 + 2?"}, "query", "2 + 2?"),
+        ({"turns": [ASKED, SAID]}, "turns", [ASKED]),
+        ({"prompt": "old", "messages": [ASKED, SAID]}, "messages", [ASKED]),
+    ],
+)
+def test_a_column_that_is_named_is_read_and_no_other(tmp_path: Path, row, column, prompt):
+    path = write(tmp_path / "x.jsonl", [row])
+    assert load_prompts(path, prompt_column=column)["prompt"][:] == [prompt]
+    with pytest.raises(ValueError, match=r"no column 'no_such' for prompt_column \(its columns: "):
+        load_prompts(path, prompt_column="no_such")
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([SAID], "the prompt is a list without messages"),
+        ([ASKED, SAID, SAID], "the roles are .*take turns"),
+        ([{"from": "human", "value": "a"}], "message 1 has the role None"),
+    ],
+)
+def test_a_conversation_that_leaves_no_prompt_is_a_bad_row(tmp_path: Path, messages, problem):
+    rows = [{"messages": [ASKED, SAID]}, {"messages": messages}]
+    with pytest.raises(ValueError, match=f"line 2: {problem}"):
+        load_prompts(write(tmp_path / "x.jsonl", rows))
+
+
+BAD_IN_EVERY_ROW = [
+    [{"query": "a"}, {"query": "b"}],
+    [{"prompt": ""}, {"prompt": None}],
+    [{"prompt": [SAID]}],
+]
+
+
+@pytest.mark.parametrize("rows", BAD_IN_EVERY_ROW)
+def test_no_one_is_told_to_skip_every_row(tmp_path: Path, rows: list):
+    path = write(tmp_path / "x.jsonl", rows)
+    with pytest.raises(ValueError, match=r"line 1: .*No other row is better\.$"):
+        load_prompts(path)
+    with pytest.raises(ValueError, match=r"line 1: .*with --bad_rows skip\.$"):
+        load_prompts(write(tmp_path / "x.jsonl", [*rows, {"prompt": "good"}]))
+
+
+def test_python_is_told_the_same_of_a_dataset_without_prompts():
+    rows = Dataset.from_list([{"query": "a"}])
+    streamed = rows.to_iterable_dataset()
+    for dataset in (rows, {"dev": rows}, streamed):
+        with pytest.raises(ValueError, match=f"train_dataset.* has {NO_COLUMN}.*--prompt_column"):
+            with_prompts(dataset, "train_dataset")
+    with pytest.raises(ValueError, match=r"row 2: the question is empty\. Mend it, or leave it"):
+        with_prompts(Dataset.from_list([{"question": "a"}, {"question": ""}]), "train_dataset")
+
+
+def test_a_stream_and_a_dataset_with_prompts_are_passed_on():
+    rows = Dataset.from_list([{"prompt": "a", "other": 1}])
+    assert with_prompts(rows, "train_dataset") is rows
+    assert with_prompts(None, "eval_dataset") is None
+    asked = Dataset.from_list([{"messages": [ASKED, SAID]}]).to_iterable_dataset()
+    assert next(iter(with_prompts(asked, "train_dataset")))["prompt"] == [ASKED]
+
+
+def test_a_check_of_the_models_refuses_its_rows_by_name(tmp_path: Path):
+    def no_b(prompt: object) -> None:
+        if "b" in str(prompt):
+            raise ValueError("the prompt has a b")
+
+    path = write(tmp_path / "x.jsonl", [{"prompt": p} for p in "abc"])
+    with pytest.raises(ValueError, match=r"line 2: the prompt has a b.*--bad_rows skip"):
+        load_prompts(path, check=no_b)
+    assert load_prompts(path, check=no_b, bad_rows="skip")["prompt"][:] == ["a", "c"]
+
+
+def test_prompts_keep_the_name_of_where_they_are_from(tmp_path: Path):
+    path = write(tmp_path / "x.jsonl", [{"prompt": "a"}])
+    assert load_prompts(path).select([0]).info.dataset_name == path
+
+
 def test_a_prompt_without_answers_gives_one_column(tmp_path: Path):
     dataset = load_prompts(write(tmp_path / "x.jsonl", [{"prompt": "a"}]))
     assert dataset.column_names == ["prompt"]
@@ -92,7 +202,9 @@ def test_a_saved_folder_and_one_of_its_splits_are_read(tmp_path: Path):
 
 def test_a_single_file_has_no_other_split(tmp_path: Path):
     path = write(tmp_path / "x.jsonl", TEXT_ROWS)
-    with pytest.raises(ValueError, match="is one file, which has only the split 'train'"):
+    with pytest.raises(
+        ValueError, match=r"is one file, which has only the split 'train': .*--eval_split"
+    ):
         load_prompts(path, split="test")
 
 
@@ -166,8 +278,8 @@ def test_a_bad_prompt_is_an_error_that_names_file_line_and_way_out(
         (b"\xff\xfe\xfd", "it is not valid JSON"),
         (b"[" * 100_000, "it is not valid JSON"),
         (b'["prompt"]', "it is a JSON list, not an object with columns"),
-        (b'{"text": "a"}', r"it has no column 'prompt' or 'problem' \(its columns: 'text'\)"),
-        (b"{}", r"it has no column 'prompt' or 'problem' \(its columns: none\)"),
+        (b'{"text": "a"}', r"it has no column 'prompt', .* \(its columns: 'text'\)"),
+        (b"{}", r"it has no column 'prompt', .* \(its columns: none\)"),
         (b'{"prompt": "a", "answer": true}', "the answer is bool True, not text or a number"),
         (b'{"prompt": [{"role": "user", "content": "a"}]}', "text and chat messages are mixed"),
     ],
@@ -239,15 +351,16 @@ def test_bytes_that_are_not_utf8_make_their_row_bad(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.csv"])
 def test_a_table_without_prompts_lists_its_columns(tmp_path: Path, name: str):
-    path = write(tmp_path / name, [{"question": "a", "id": 1}])
-    expected = r"no column 'prompt' or 'problem' \(its columns: 'question', 'id'\)"
-    with pytest.raises(ValueError, match=expected):
+    path = write(tmp_path / name, [{"query": "a", "id": 1}])
+    with pytest.raises(ValueError, match=rf"{NO_COLUMN} \(its columns: 'query', 'id'\)") as caught:
         load_prompts(path)
+    assert "name it with --prompt_column" in str(caught.value)
+    assert "skip" not in str(caught.value)
 
 
 def test_a_saved_folder_without_prompts_lists_its_columns(tmp_path: Path):
-    Dataset.from_list([{"question": "a"}]).save_to_disk(tmp_path / "saved")
-    with pytest.raises(ValueError, match=r"no column 'prompt' or 'problem' \(its columns: 'que"):
+    Dataset.from_list([{"query": "a"}]).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=rf"{NO_COLUMN} \(its columns: 'query'\)"):
         load_prompts(tmp_path / "saved")
 
 

@@ -227,7 +227,7 @@ def test_what_cannot_be_evaluated_is_an_error_before_training(tmp_path, options,
     [
         ({"eval_samples": 0}, "eval_samples must be a whole number of at least 1, got 0"),
         ({"eval_limit": 0}, "eval_limit must be"),
-        ({"eval_temperature": -1.0}, "eval_temperature must be above 0, got -1"),
+        ({"eval_temperature": -1.0}, "eval_temperature must be at least 0, got -1"),
         ({"eval_temperature": 0.0}, "gives 4 identical responses: set eval_samples=1"),
         ({"keep_best": "aime24/avg@4"}, "keep_best='aime24/avg@4' needs eval_tasks"),
     ],

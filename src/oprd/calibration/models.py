@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -18,6 +17,7 @@ from oprd.calibration.rollouts import (
     collect_rollouts,
     read_rollouts,
 )
+from oprd.log import get_logger
 from oprd.models.adapters import check_no_virtual_tokens
 from oprd.models.generate import Engine, TransformersEngine, render_prompt
 from oprd.models.load import load_model, resolve_model

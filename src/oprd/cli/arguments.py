@@ -1,7 +1,9 @@
 """What `oprd train` takes: TRL's parser and field names, with values of a YAML file checked."""
 
+import argparse
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +13,8 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 import yaml
 from trl import DistillationConfig, ModelConfig, TrlParser
 
+from oprd.prompts.examples import PROMPT_COLUMNS
+from oprd.runs.limits import LIMITS, check_limits
 from oprd.training.config import OPRDConfig
 from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
@@ -40,6 +44,17 @@ WIDER = {
     # YAML takes an unquoted 1:1 for a number, which the configuration explains.
     "layer_pairing": str | int,
     "eval_tasks": str | list[str] | None,
+    "resume_from_checkpoint": str | bool | None,
+}
+# What takes several values, between commas or one after another.
+SEVERAL = ("layers", "report_to", "eval_tasks")
+# What one name is a list of, where it is text of this form: a pattern or `all-linear` is not.
+LISTS = ("lora_target_modules", "lora_target_parameters", "lora_modules_to_save")
+NAMES = re.compile(r"[\w.]+(\s*,\s*[\w.]+)*")
+HELP = {
+    "resume_from_checkpoint": "Where to go on: auto or true for the newest complete checkpoint in "
+    "output_dir, if there is one; the path of a checkpoint; false, the default, to start anew.",
+    "report_to": "Trackers, such as tensorboard or wandb trackio; none, or all that are installed.",
 }
 
 
@@ -68,6 +83,30 @@ class DataArguments:
     max_prompts: int | None = field(
         default=None, metadata={"help": "Use only so many prompts; for a task, make so many."}
     )
+    prompt_column: str | None = field(
+        default=None,
+        metadata={"help": f"Where the prompts are, if not in {', '.join(PROMPT_COLUMNS)}."},
+    )
+    eval_split: float | None = field(
+        default=None,
+        metadata={
+            "help": "Hold this share of the training prompts out for eval_strategy, such as 0.05, "
+            "in the place of dataset_test_split."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a share that leaves nothing on one side."""
+        share = self.eval_split
+        if share is not None and not (isinstance(share, float) and 0 < share < 1):
+            raise ValueError(f"eval_split must be above 0 and below 1, got {share!r}.")
+
+
+class _Joined(argparse._StoreAction):
+    """Several values as one text, with commas."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, ",".join(values))
 
 
 class TrainParser(TrlParser):
@@ -77,6 +116,10 @@ class TrainParser(TrlParser):
         types: Any = (DataArguments, OPRDConfig, ModelConfig)
         # Abbreviations would let a misspelt field pass for another.
         super().__init__(types, prog="oprd train", allow_abbrev=False)
+        for action in self._actions:
+            action.help = HELP.get(action.dest, action.help)
+            if action.dest in SEVERAL:
+                action.nargs, action.__class__ = "+", _Joined
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage of some two hundred fields."""
@@ -127,7 +170,17 @@ def parse(arguments: Sequence[str]) -> tuple[DataArguments, OPRDConfig, ModelCon
     # The parser's own error would not say which one is wrong.
     for name in JSON_FIELDS:
         parse_mapping(name, getattr(given, name))
-    data, training, model = parser.parse_args_and_config(arguments)
+    try:
+        data, training, model = parser.parse_args_and_config(arguments)
+    # What libraries raise at a value that they did not expect.
+    except (TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"a setting has a value of the wrong kind: {error}") from error
+    for name in LISTS:
+        value = getattr(model, name)
+        # TRL makes one name of a list of one, and PEFT reads that as a pattern.
+        if isinstance(value, str) and NAMES.fullmatch(value):
+            setattr(model, name, [part.strip() for part in value.split(",")])
+    check_limits(vars(model), LIMITS)
     return data, training, model
 
 
@@ -167,6 +220,7 @@ def _split_config(arguments: Sequence[str]) -> list[str]:
 
 def _check_file(path: str, hints: dict[str, Any]) -> None:
     config = _load_yaml(path)
+    _refuse_circles(path, config, [])
     if not isinstance(config, dict):
         raise ValueError(f"{path!r} must hold fields with values, one `field: value` a line.")
     for name, value in config.items():
@@ -191,6 +245,17 @@ def _load_yaml(path: str) -> Any:
         raise ValueError(f"{path!r} is not plain YAML{line}: {error.problem}.") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path!r} is not plain YAML: {error}.") from error
+
+
+def _refuse_circles(path: str, value: Any, within: list[int], seen: set[int] | None = None) -> None:
+    """Refuse, with a ValueError, an anchor that is a part of itself: nothing takes such a value."""
+    seen = set() if seen is None else seen
+    if id(value) in within:
+        raise ValueError(f"{path!r} holds an anchor that refers to itself: write its value out.")
+    if isinstance(value, dict | list) and id(value) not in seen:
+        seen.add(id(value))
+        for part in value.values() if isinstance(value, dict) else value:
+            _refuse_circles(path, part, [*within, id(value)], seen)
 
 
 def _check_value(where: str, value: Any, hint: Any) -> None:

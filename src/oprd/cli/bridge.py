@@ -64,6 +64,9 @@ BadRows = Annotated[
 LongPrompts = Annotated[
     str, typer.Option("--long_prompts", help="error, or drop, prompts without room.")
 ]
+PromptColumn = Annotated[
+    str | None, typer.Option("--prompt_column", help="Where the prompts are, as in oprd train.")
+]
 
 app = typer.Typer(help="Bridges between models of different depth and width.")
 
@@ -102,6 +105,7 @@ def fit(
     dtype: Dtype = "auto",
     bad_rows: BadRows = "error",
     long_prompts: LongPrompts = "error",
+    prompt_column: PromptColumn = None,
 ) -> None:
     """Fit a bridge on the student's rollouts and report how well it carries.
 
@@ -133,7 +137,15 @@ def fit(
         raise ValueError(f"--long_prompts must be 'error' or 'drop', got {long_prompts!r}.")
     with setting_up():
         folder = _check_names(student, teacher, output_dir)
-        dataset = _load(prompts, bad_rows, max_prompts, seed)
+        dataset = _load(
+            prompts,
+            student,
+            template_options,
+            bad_rows=bad_rows,
+            max_prompts=max_prompts,
+            seed=seed,
+            prompt_column=prompt_column,
+        )
         models = _load_models(student, teacher, dtype, settings)
     if dataset is not None:
         drop = long_prompts == "drop"
@@ -151,23 +163,28 @@ def fit(
 
 
 def _check_names(student: str, teacher: str, output_dir: Path) -> Path:
-    """The folder to write to, once it and both models' names can be used."""
-    from oprd.names import locate
+    """The folder to write to, once it can be used and both models are there."""
+    from oprd.models.load import find_model
     from oprd.runs.record import check_output_dir
 
     folder = check_output_dir(str(output_dir))
     for name, what in ((student, "student"), (teacher, "teacher")):
-        locate(name, what)
+        find_model(name, what)
     return folder
 
 
-def _load(prompts: str | None, bad_rows: str, max_prompts: int, seed: int) -> "Dataset | None":
-    """The prompts, if rollouts are to be written."""
+def _load(
+    prompts: str | None, student: str, template_options: dict[str, Any] | None, **options: Any
+) -> "Dataset | None":
+    """The prompts that the student's chat template takes, if rollouts are to be written."""
+    from oprd.models.load import load_tokenizer, resolve_model
+    from oprd.models.prompt import template_check
     from oprd.prompts.load import load_prompts
 
     if prompts is None:
         return None
-    return load_prompts(prompts, bad_rows=cast(Any, bad_rows), max_prompts=max_prompts, seed=seed)
+    tokenizer = load_tokenizer(resolve_model(student, "student"))
+    return load_prompts(prompts, check=template_check(tokenizer, template_options), **options)
 
 
 def _load_models(student: str, teacher: str, dtype: str, settings: "FitSettings") -> "FitModels":

@@ -19,7 +19,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback
 
 from oprd.analysis.machine import GIB, machine
-from oprd.cli.errors import one_line
 from oprd.cli.tiny import ARCHITECTURES, byte_tokenizer, tiny_model
 from oprd.core.capture import capture_states, num_layers
 from oprd.core.layers import pair_layers, select_layers
@@ -28,6 +27,7 @@ from oprd.models.heads import lm_head
 from oprd.models.reading import View, base_forward, read
 from oprd.runs.record import versions
 from oprd.supported import TRANSFORMERS, check_transformers
+from oprd.text import one_line
 from oprd.training.config import OPRDConfig
 from oprd.training.trainer import OPRDTrainer
 

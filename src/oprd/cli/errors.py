@@ -1,18 +1,25 @@
 """Errors that reach a person as one sentence."""
 
+import errno
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
+
+from oprd.text import one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # What code raises on purpose, here or in a library, when what it was given cannot be used.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
+# What a disk answers, whatever was asked of it.
+OF_DISKS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 _show_tracebacks = False
 
@@ -39,6 +46,39 @@ def setting_up() -> Iterator[None]:
         raise CommandError(str(error)) from error
 
 
+@contextmanager
+def writing(folder: Path, way_on: str) -> Iterator[None]:
+    """Take what the machine refuses to write to a folder as the person's to mend.
+
+    Args:
+        folder: where everything is written.
+        way_on: how to go on with what is there.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (problem := _refused(error, folder)) is None:
+            raise
+        raise CommandError(
+            f"{str(folder)!r} could not be written to ({problem}): look at the space that is left, "
+            f"at the limits on files (`ulimit -f`), and whether the folder is still there. {way_on}"
+        ) from error
+
+
+def _refused(error: Exception, folder: Path) -> str | None:
+    """What the operating system says, directly or through a library; None where it is not that."""
+    if isinstance(error, OSError) and error.errno is not None:
+        within = error.filename is not None and Path(
+            os.path.abspath(error.filename)
+        ).is_relative_to(os.path.abspath(folder))
+        name = f": {error.filename}" if within else ""
+        return f"{error.strerror}{name}" if within or error.errno in OF_DISKS else None
+    # Safetensors and PyTorch write by themselves.
+    writes = type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
+    writes |= isinstance(error, RuntimeError) and "inline_container" in str(error)
+    return str(error) if writes else None
+
+
 def one_sentence(command: Callable[P, R]) -> Callable[P, R]:
     """Print expected errors of a command as one line on stderr and exit with code 1."""
 
@@ -52,12 +92,6 @@ def one_sentence(command: Callable[P, R]) -> Callable[P, R]:
             _fail(error)
 
     return run
-
-
-def one_line(text: object) -> str:
-    """Text on one line, with control characters escaped, so that no input can steer a terminal."""
-    line = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _fail(error: Exception) -> NoReturn:

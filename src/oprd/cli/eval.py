@@ -89,8 +89,8 @@ def evaluate(
     with setting_up():
         from oprd.evaluation.records import sample_file
         from oprd.evaluation.tasks.load import load_task
+        from oprd.evaluation.tasks.readable import readable
         from oprd.extras import require
-        from oprd.models.load import resolve_model
         from oprd.models.sampling import Sampling
         from oprd.runs.record import ModelSource, check_output_dir
 
@@ -108,8 +108,9 @@ def evaluate(
         folder = check_output_dir(str(output_dir or (run or Path()) / "evaluations"))
         require("scipy.stats", "report", "oprd eval")
         # The last model's absence is not to be found out after hours of the first.
-        for one in [] if regrade else models:
-            resolve_model(one.source)
+        if not regrade:
+            tokenizers = {one.name: _tokenizer(one) for one in models}
+            loaded = [readable(task, tokenizers, on_bad_rows) for task in loaded]
         if self_test:
             _self_test(loaded)
     found = []
@@ -127,6 +128,14 @@ def _models_of_run(run: Path, dtype: str) -> "list[ModelSource]":
 
     models = models_of_run(run)
     return models if dtype == "auto" else [replace(model, dtype=dtype) for model in models]
+
+
+def _tokenizer(model: "ModelSource") -> Any:
+    from oprd.models.load import find_model, load_tokenizer
+
+    what = "model" if model.name == model.source else model.name
+    folder = find_model(model.source, what, model.revision, model.base_model)
+    return load_tokenizer(folder, base_model=model.base_model, revision=model.revision)
 
 
 def _check_choice(option: str, value: str, *choices: str) -> None:

@@ -1,22 +1,35 @@
 """`oprd train`: arguments in, a trained student in the output directory."""
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
 import typer
+from datasets import Dataset
 from packaging.version import Version
+from transformers import AutoProcessor, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from oprd.cli.arguments import DataArguments, parse
-from oprd.cli.errors import setting_up
+from oprd.cli.errors import setting_up, writing
+from oprd.models.load import find_model
+from oprd.models.prompt import template_check
 from oprd.names import locate
+from oprd.prompts.form import check_form
 from oprd.prompts.load import load_prompts
 from oprd.runs.checkpoints import find_checkpoint
 from oprd.runs.record import BEST, check_output_dir, read_best
+from oprd.training.callbacks import warn_of_earlier_run
 from oprd.training.config import OPRDConfig
 from oprd.training.trainer import OPRDTrainer
+
+RESUME = "--resume_from_checkpoint"
+WAY_ON = f"Then go on from the newest complete checkpoint with {RESUME} auto."
+# What a shell expects after Ctrl-C.
+INTERRUPTED = 130
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -25,17 +38,29 @@ def run(arguments: Sequence[str]) -> None:
         data, args, models = parse(arguments)
         output_dir = check_output_dir(cast(str, args.output_dir))
         checkpoint = find_checkpoint(output_dir, args.resume_from_checkpoint)
+        if checkpoint is None:
+            warn_of_earlier_run(output_dir)
         trainer = _trainer(data, args, models)
     is_main = trainer.accelerator.is_main_process
     if is_main:
-        _announce(args, checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(output_dir))
+        _announce(args, output_dir, checkpoint)
+    try:
+        with writing(output_dir, WAY_ON):
+            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.save_model(str(output_dir))
+            trainer.create_model_card()
+    except KeyboardInterrupt as error:
+        if is_main:
+            _say_how_to_go_on(arguments, trainer, output_dir)
+        raise typer.Exit(INTERRUPTED) from error
     if args.push_to_hub:
-        trainer.push_to_hub(dataset_name=data.dataset_name)
+        trainer.push_to_hub()
     if is_main:
         steps = trainer.state.global_step
-        typer.echo(f"Trained {steps} steps: student, run.json and metrics.jsonl in {output_dir}")
+        typer.echo(
+            f"Trained {steps} steps: student, run.json and metrics.jsonl in {output_dir}, with a "
+            "model card, README.md"
+        )
         if args.keep_best is not None and (best := read_best(output_dir)) is not None:
             typer.echo(
                 f"Best {best['figure']}: {best['value']:.1%} at step {best['step']}, kept in "
@@ -48,32 +73,84 @@ def run(arguments: Sequence[str]) -> None:
 def _trainer(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> OPRDTrainer:
     student = _require(models.model_name_or_path, "model_name_or_path", "the student")
     teacher = _require(args.teacher_model_name_or_path, "teacher_model_name_or_path", "the teacher")
-    dataset = _require(data.dataset_name, "dataset_name", "the prompts")
-    for name, what in ((student, "student"), (teacher, "teacher")):
-        locate(name, what)
-
-    def prompts(split: str) -> Any:
-        return load_prompts(
-            dataset,
-            split=split,
-            bad_rows=data.bad_rows,
-            config_name=data.dataset_config,
-            max_prompts=data.max_prompts,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-        )
-
-    train_dataset = prompts(data.dataset_train_split)
-    eval_dataset = prompts(data.dataset_test_split) if args.eval_strategy != "no" else None
+    _require(data.dataset_name, "dataset_name", "the prompts")
     _set_load_options(args, models)
+    student = _find(student, "student", args.model_init_kwargs, None)
+    teacher = _find(
+        teacher,
+        "teacher",
+        {"revision": args.teacher_model_revision, **_options(args.teacher_model_init_kwargs)},
+        args.teacher_base_model_name_or_path,
+    )
+    reader = _reader(student, args)
+    train_dataset, eval_dataset = _datasets(data, args, reader)
+    check_form(train_dataset, reader)
     return OPRDTrainer(
         model=student,
         teacher_model=teacher,
         args=args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
+        processing_class=reader,
         quantization_config=get_quantization_config(models),
         peft_config=get_peft_config(models),
     )
+
+
+def _find(name: str, what: str, options: Any, base: str | None) -> str:
+    """A model that is there; where in a folder it stands is for the options of loading to say."""
+    options = _options(options)
+    if {"subfolder", "gguf_file"} & options.keys():
+        locate(name, what)
+        return name
+    return find_model(name, what, options.get("revision"), base)
+
+
+def _reader(student: str, args: OPRDConfig) -> Any:
+    """The student's tokenizer or processor, loaded as TRL does it."""
+    try:
+        return AutoProcessor.from_pretrained(
+            student,
+            revision=_options(args.model_init_kwargs).get("revision"),
+            truncation_side="left",
+            padding_side="left",
+            trust_remote_code=args.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"the tokenizer of the student {student!r} cannot be loaded: {error}"
+        ) from error
+
+
+def _datasets(data: DataArguments, args: OPRDConfig, reader: Any) -> tuple[Dataset, Dataset | None]:
+    """Prompts to train on, and those to evaluate on, if that is asked for."""
+    is_tokenizer = isinstance(reader, PreTrainedTokenizerBase)
+    options = cast(dict[str, Any] | None, args.chat_template_kwargs)
+    seed = args.seed if args.data_seed is None else args.data_seed
+
+    def prompts(split: str) -> Dataset:
+        return load_prompts(
+            cast(str, data.dataset_name),
+            split=split,
+            bad_rows=data.bad_rows,
+            config_name=data.dataset_config,
+            max_prompts=data.max_prompts,
+            seed=seed,
+            prompt_column=data.prompt_column,
+            check=template_check(reader, options) if is_tokenizer else None,
+        )
+
+    evaluates = args.eval_strategy != "no" or args.eval_on_start
+    if data.eval_split is not None and not evaluates:
+        raise ValueError(
+            f"eval_split={data.eval_split} holds prompts out for an evaluation that is not asked "
+            "for: set eval_strategy, such as steps, or leave eval_split out."
+        )
+    train = prompts(data.dataset_train_split)
+    if data.eval_split is not None:
+        parts = train.train_test_split(data.eval_split, seed=seed)
+        return parts["train"], parts["test"]
+    return train, prompts(data.dataset_test_split) if evaluates else None
 
 
 def _set_load_options(args: OPRDConfig, models: ModelConfig) -> None:
@@ -82,10 +159,13 @@ def _set_load_options(args: OPRDConfig, models: ModelConfig) -> None:
     A teacher's custom code runs only where `teacher_model_init_kwargs` says so.
     """
     shared = {"dtype": models.dtype, "attn_implementation": models.attn_implementation}
-    student = cast(dict[str, Any] | None, args.model_init_kwargs) or {}
-    teacher = cast(dict[str, Any] | None, args.teacher_model_init_kwargs) or {}
+    student, teacher = map(_options, (args.model_init_kwargs, args.teacher_model_init_kwargs))
     args.model_init_kwargs = {**shared, "revision": models.model_revision, **student}
     args.teacher_model_init_kwargs = {**shared, "trust_remote_code": False, **teacher}
+
+
+def _options(given: Any) -> dict[str, Any]:
+    return dict(cast(dict[str, Any] | None, given) or {})
 
 
 def _require(value: str | None, field: str, what: str) -> str:
@@ -94,8 +174,28 @@ def _require(value: str | None, field: str, what: str) -> str:
     return value
 
 
-def _announce(args: OPRDConfig, checkpoint: str | None) -> None:
-    if not torch.accelerator.is_available() and not args.bf16:
-        typer.echo(f"No GPU: training in float32 on {torch.get_num_threads()} CPU threads.")
+def _announce(args: OPRDConfig, output_dir: Path, checkpoint: str | None) -> None:
+    if not torch.accelerator.is_available() or args.use_cpu:
+        threads = torch.get_num_threads()
+        cpu = f"{threads} CPU thread{'' if threads == 1 else 's'}"
+        slow = ", which is slow on processors without bfloat16 of their own" if args.bf16 else ""
+        typer.echo(f"No GPU: training in {'bfloat16' if args.bf16 else 'float32'} on {cpu}{slow}.")
     if checkpoint is not None:
         typer.echo(f"Resuming from {checkpoint}.")
+    elif str(args.resume_from_checkpoint).lower() in ("auto", "true"):
+        typer.echo(f"No complete checkpoint in {output_dir} yet: starting at the beginning.")
+
+
+def _say_how_to_go_on(arguments: Sequence[str], trainer: OPRDTrainer, output_dir: Path) -> None:
+    typer.echo(f"Interrupted after step {trainer.state.global_step}.", err=True)
+    newest = find_checkpoint(output_dir, "auto")
+    if newest is None:
+        typer.echo(f"There is no checkpoint in {output_dir} yet to go on from.", err=True)
+        return
+    kept = list(arguments)
+    if RESUME in kept:
+        at = kept.index(RESUME)
+        del kept[at : at + 2]
+    kept = [argument for argument in kept if not argument.startswith(f"{RESUME}=")]
+    typer.echo(f"Go on from {newest} with:", err=True)
+    typer.echo(f"  {shlex.join(['oprd', 'train', *kept, RESUME, 'auto'])}", err=True)

@@ -257,6 +257,11 @@ def _named(spec: str, num_layers: int) -> tuple[int, ...]:
         case ["odd"]:
             return tuple(range(1, num_layers + 1, 2))
         case ["every", step] if _counts(step):
+            if int(step) > num_layers:
+                raise ValueError(
+                    f"layers={spec!r} goes beyond the {num_layers} layers of a model: lower the "
+                    'number, or write "last" for the last one alone.'
+                )
             return tuple(sorted({*range(int(step), num_layers + 1, int(step)), num_layers}))
     raise ValueError(f"layers must be {LAYER_SPECS}, got {spec!r}.")
 

@@ -17,13 +17,8 @@ from oprd.evaluation.records import Record, RecordFile, final_grade, read_record
 from oprd.evaluation.regrade import grade_all
 from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
 from oprd.evaluation.tasks.base import Task, problems_hash
-from oprd.models.generate import (
-    Engine,
-    Request,
-    Response,
-    TransformersEngine,
-    render_prompt,
-)
+from oprd.evaluation.tasks.readable import rendered
+from oprd.models.generate import Engine, Request, Response, TransformersEngine
 from oprd.models.load import identify, open_engine
 from oprd.models.sampling import Sampling
 from oprd.runs.progress import progress_bar
@@ -157,11 +152,11 @@ def evaluate(
         ValueError: a prompt does not fit, the file belongs to another evaluation, or the engine
             returned a response that was not asked for or left one out.
     """
-    rendered = {p.id: render_prompt(engine.tokenizer, p.prompt) for p in task.problems}
-    _check_lengths(engine, task, rendered, sampling)
+    prompts = {p.id: rendered(engine.tokenizer, task, p) for p in task.problems}
+    _check_lengths(engine, task, prompts, sampling)
     header = {
         **identity,
-        **_task_header(task, rendered[task.problems[0].id][0]),
+        **_task_header(task, prompts[task.problems[0].id][0]),
         "engine": engine.name,
         "dtype": engine.dtype,
         "sampling": sampling.facts(),
@@ -169,7 +164,7 @@ def evaluate(
         "versions": {package: version(package) for package in ("oprd", "torch", "transformers")},
     }
     requests = [
-        Request(p.id, sample, tuple(rendered[p.id][1]), sampling.pair_seed(task.name, p.id, sample))
+        Request(p.id, sample, tuple(prompts[p.id][1]), sampling.pair_seed(task.name, p.id, sample))
         for p in task.problems
         for sample in range(sampling.samples)
     ]

@@ -29,7 +29,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from oprd.models.prompt import Prompt
+from oprd.models.prompt import Prompt, render
 from oprd.models.sampling import Sampling
 
 FinishReason = Literal["stop", "length"]
@@ -221,12 +221,13 @@ def render_prompt(
     Plain text is tokenized as TRL does, special tokens included. Chat messages go through the
     tokenizer's template, with its options; a tokenizer without one reads their contents as plain
     text.
+
+    Raises:
+        ValueError: the template refuses the messages.
     """
     if not isinstance(prompt, str) and tokenizer.chat_template is not None:
-        text = tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True, **template_options
-        )
-        return str(text), list(tokenizer(str(text), add_special_tokens=False)["input_ids"])
+        text = render(tokenizer, prompt, **template_options)
+        return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
     if not isinstance(prompt, str):
         prompt = "\n\n".join(message["content"] for message in prompt) + "\n"
     return prompt, list(tokenizer(prompt)["input_ids"])

@@ -8,30 +8,36 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from oprd.extras import require
 from oprd.models.generate import Engine, TransformersEngine
+from oprd.names import locate, nowhere
 from oprd.runs.checkpoints import complete_checkpoints
 
 # Elements of each tensor that go into a fingerprint.
 FINGERPRINT_ELEMENTS = 256
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-CONFIGS = ("adapter_config.json", "config.json")
+ADAPTER, TOKENIZER = "adapter_config.json", "tokenizer_config.json"
+CONFIGS = (ADAPTER, "config.json")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
 
-def resolve_model(source: str) -> str:
+def resolve_model(source: str, what: str = "model") -> str:
     """The folder to load for a path, or the hub id itself.
 
     A run folder without a model of its own stands for its newest complete checkpoint.
 
+    Args:
+        source: a path or a hub id.
+        what: its part in what is to be done, for messages: "student", "teacher".
+
     Raises:
         FileNotFoundError: the folder holds neither a model, an adapter nor a complete checkpoint.
+        ValueError: the name can be neither a path nor a hub id.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
-        if source.startswith((".", "/", "~")) or source.count("/") > 1:
-            raise FileNotFoundError(f"model {source!r}: there is no such folder.")
+    path = locate(source, what)
+    if path is None:
         return source
     if _holds_model(path):
         return str(path)
@@ -39,9 +45,51 @@ def resolve_model(source: str) -> str:
         if _holds_model(checkpoint):
             return str(checkpoint)
     raise FileNotFoundError(
-        f"model {source!r} holds no config.json or adapter_config.json with weights, and no "
+        f"{what} {source!r} holds no config.json or adapter_config.json with weights, and no "
         "complete checkpoint."
     )
+
+
+def find_model(
+    source: str, what: str, revision: str | None = None, base_model: str | None = None
+) -> str:
+    """The same, after a look whether it is there, and the base of an adapter too.
+
+    Nothing but small files is read, so that a mistyped name is found before anything slow.
+
+    Args:
+        source: a path or a hub id.
+        what: its part in what is to be done.
+        revision: of a hub id.
+        base_model: of an adapter, instead of what it names itself.
+
+    Raises:
+        FileNotFoundError: it is neither here nor on the hub.
+        ValueError: the name can be neither a path nor a hub id.
+    """
+    folder = resolve_model(source, what)
+    if not Path(folder).exists():
+        _ask_hub(folder, what, revision)
+    elif (Path(folder) / ADAPTER).is_file() and (base := base_model or _base(folder)):
+        find_model(base, f"{what}'s base")
+    return folder
+
+
+def load_tokenizer(
+    source: str, *, base_model: str | None = None, revision: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model or an adapter, which may leave it to its base.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    place = source
+    if (Path(source) / ADAPTER).is_file() and not (Path(source) / TOKENIZER).is_file():
+        place = base_model or _base(source)
+    try:
+        return AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise OSError(f"the tokenizer of {source!r} cannot be loaded: {error}") from error
 
 
 def load_model(
@@ -63,23 +111,20 @@ def load_model(
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    adapter, peft, place = Path(source) / "adapter_config.json", None, source
-    if adapter.is_file():
+    peft, place = None, source
+    if (Path(source) / ADAPTER).is_file():
         peft = cast(Any, require("peft", "peft", "an adapter"))
-        place = base_model or json.loads(adapter.read_text())["base_model_name_or_path"]
-    has_tokenizer = peft is None or (Path(source) / "tokenizer_config.json").is_file()
+        place = base_model or _base(source)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             place, revision=revision, dtype=dtype, trust_remote_code=False
         )
         if peft is not None:
             model = peft.PeftModel.from_pretrained(model, source)
-        tokenizer = AutoTokenizer.from_pretrained(
-            source if has_tokenizer else place, revision=revision, trust_remote_code=False
-        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         base = f" on its base {place!r}" if place != source else ""
         raise OSError(f"model {source!r} cannot be loaded{base}: {error}") from error
+    tokenizer = load_tokenizer(source, base_model=base_model, revision=revision)
     return model.to(device).eval(), tokenizer
 
 
@@ -169,7 +214,28 @@ def file_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def _base(adapter: str) -> str:
+    return json.loads((Path(adapter) / ADAPTER).read_text())["base_model_name_or_path"]
+
+
+def _ask_hub(name: str, what: str, revision: str | None) -> None:
+    """Refuse, with a FileNotFoundError, a name of which neither hub nor cache has a model."""
+    problem: object = "it holds no config.json"
+    for config in CONFIGS:
+        try:
+            if cached_file(
+                name, config, revision=revision, _raise_exceptions_for_missing_entries=False
+            ):
+                return
+        except (OSError, ValueError) as error:
+            problem = error
+    raise nowhere(name, what, problem)
+
+
 def _holds_model(folder: Path) -> bool:
     weights = (file for pattern in WEIGHTS for file in folder.glob(pattern))
     has_config = any((folder / name).is_file() for name in CONFIGS)
-    return has_config and any(file.stat().st_size for file in weights)
+    return (has_config and any(file.stat().st_size for file in weights)) or any(
+        # Which one of them is meant, and its config, is for the settings of loading to say.
+        folder.glob("*.gguf")
+    )

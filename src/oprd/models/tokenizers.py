@@ -7,8 +7,9 @@ by tokens that only the teacher knows; meanings may not.
 from collections.abc import Mapping
 from typing import Any
 
-from accelerate.logging import get_logger
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from oprd.log import get_logger
 
 logger = get_logger(__name__)
 

@@ -8,8 +8,13 @@ from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
-PROMPT_COLUMNS = ("prompt", "problem")
-COLUMNS = (*PROMPT_COLUMNS, "answer", "reward_model")
+from oprd.text import check_text, kind
+
+# Where a prompt is looked for, in this order.
+PROMPT_COLUMNS = ("prompt", "problem", "messages", "question", "instruction")
+# Alpaca's instructions have what they are about in a column of its own.
+INPUT = "input"
+ANSWER_COLUMNS = ("answer", "reward_model")
 ROLES = ("system", "user", "assistant")
 MESSAGE_FIELDS = ("role", "content")
 
@@ -23,41 +28,70 @@ class Example(NamedTuple):
     answer: str | None
 
 
-def prompt_columns(names: Iterable[str], source: str) -> list[str]:
+def read_columns(names: Iterable[str], source: str, prompt_column: str | None = None) -> list[str]:
     """Those of a table's columns that are read.
 
     Raises:
         ValueError: there is no column for prompts.
     """
     names = list(names)
-    if not set(PROMPT_COLUMNS) & set(names):
-        raise ValueError(f"{source!r} has {missing_prompt(names)}.")
-    return [name for name in COLUMNS if name in names]
+    column = find_prompt(names, prompt_column)
+    if column is None:
+        raise ValueError(f"{source!r} has {missing_prompt(names, prompt_column)}.")
+    wanted = {column, *ANSWER_COLUMNS, *([INPUT] if column == "instruction" else [])}
+    return [name for name in names if name in wanted]
 
 
-def missing_prompt(names: Iterable[str]) -> str:
-    """Says which columns were looked for and which were found."""
+def find_prompt(names: Iterable[str], prompt_column: str | None = None) -> str | None:
+    """The column that holds the prompt, None where there is none."""
+    looked_for = (prompt_column,) if prompt_column else PROMPT_COLUMNS
+    names = set(names)
+    return next((name for name in looked_for if name in names), None)
+
+
+def missing_prompt(names: Iterable[str], prompt_column: str | None = None) -> str:
+    """Says which columns were looked for, which were found, and what to do."""
     found = ", ".join(map(reprlib.repr, names)) or "none"
-    return f"no column 'prompt' or 'problem' (its columns: {found})"
+    if prompt_column:
+        return f"no column {prompt_column!r} for prompt_column (its columns: {found})"
+    *others, last = map(repr, PROMPT_COLUMNS)
+    return (
+        f"no column {', '.join(others)} or {last} (its columns: {found}): rename the one that "
+        "holds the prompts, or name it with --prompt_column"
+    )
 
 
-def parse_example(fields: Mapping[str, Any]) -> Example:
+def parse_example(fields: Mapping[str, Any], prompt_column: str | None = None) -> Example:
     """Check a row of any known layout.
+
+    Args:
+        fields: the row.
+        prompt_column: where its prompt is, if not where it is looked for.
 
     Raises:
         ValueError: the row cannot be trained on; the message says why.
     """
-    column = next((name for name in PROMPT_COLUMNS if name in fields), None)
+    column = find_prompt(fields, prompt_column)
     if column is None:
-        raise ValueError(f"it has {missing_prompt(fields)}")
+        raise ValueError(f"it has {missing_prompt(fields, prompt_column)}")
     prompt = fields[column]
     if isinstance(prompt, list):
+        prompt = prompt if column == "prompt" else _unanswered(prompt)
         _check_messages(prompt)
     elif prompt is None or isinstance(prompt, str):
-        _check_text(prompt, f"the {column}")
+        prompt = check_text(prompt, f"the {column}")
+        if column == "instruction" and fields.get(INPUT):
+            prompt = f"{prompt}\n\n{check_text(fields[INPUT], 'the input')}"
     else:
-        raise ValueError(f"the {column} is {_kind(prompt)}, not text or a list of chat messages")
+        raise ValueError(f"the {column} is {kind(prompt)}, not text or a list of chat messages")
     return Example(cast("str | list[Message]", prompt), _answer(fields))
+
+
+def _unanswered(messages: list[Any]) -> list[Any]:
+    """A conversation without the assistant's last turn: the student writes its own."""
+    last = messages[-1] if messages else None
+    answered = isinstance(last, dict) and last.get("role") == "assistant"
+    return messages[:-1] if answered else messages
 
 
 def table(examples: Sequence[Example]) -> pa.Table:
@@ -85,11 +119,11 @@ def _check_messages(messages: list[Any]) -> None:
         raise ValueError("the prompt is a list without messages")
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict):
-            raise ValueError(f"message {number} is {_kind(message)}, not a 'role' and a 'content'")
+            raise ValueError(f"message {number} is {kind(message)}, not a 'role' and a 'content'")
         if message.get("role") not in ROLES:
             role = reprlib.repr(message.get("role"))
             raise ValueError(f"message {number} has the role {role}, not one of {', '.join(ROLES)}")
-        _check_text(message.get("content"), f"the content of message {number}")
+        check_text(message.get("content"), f"the content of message {number}")
     roles = [message["role"] for message in messages]
     turns = roles[1:] if roles[0] == "system" else roles
     expected = [("user", "assistant")[index % 2] for index in range(len(turns))]
@@ -100,19 +134,6 @@ def _check_messages(messages: list[Any]) -> None:
         )
 
 
-def _check_text(text: object, what: str) -> None:
-    if text is None:
-        raise ValueError(f"{what} is missing")
-    if not isinstance(text, str):
-        raise ValueError(f"{what} is {_kind(text)}, not text")
-    if not text.strip():
-        raise ValueError(f"{what} is empty")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{what} is not valid Unicode at character {error.start}") from error
-
-
 def _answer(fields: Mapping[str, Any]) -> str | None:
     reward_model = fields.get("reward_model")
     answer = fields.get("answer")
@@ -121,11 +142,5 @@ def _answer(fields: Mapping[str, Any]) -> str | None:
     if answer is None or answer == "" or (isinstance(answer, float) and math.isnan(answer)):
         return None
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise ValueError(f"the answer is {_kind(answer)}, not text or a number")
-    text = str(answer)
-    _check_text(text, "the answer")
-    return text
-
-
-def _kind(value: object) -> str:
-    return f"{type(value).__name__} {reprlib.repr(value)}"
+        raise ValueError(f"the answer is {kind(answer)}, not text or a number")
+    return check_text(str(answer), "the answer")

@@ -1,16 +1,19 @@
 """Prompts that leave room for a response in both models' contexts."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from oprd.log import get_logger
+from oprd.models.prompt import refusal
 from oprd.models.reading import context_length
 
 logger = get_logger(__name__)
 
 BATCH = 1000
+WAY_OUT = "mend or shorten it, or set long_prompts='drop' to leave such prompts out."
 
 
 def context_limits(student: PreTrainedModel, teacher: PreTrainedModel) -> dict[str, int]:
@@ -38,28 +41,33 @@ def check_prompt_lengths(
         tokenize: token ids of a list of prompts.
         contexts: the longest sequence that each model reads, by the model's name.
         max_completion_length: the response's limit in tokens.
-        drop: leave out prompts that do not fit, and say how many, instead of refusing them.
+        drop: leave out prompts that do not fit or cannot be read, and say how many, instead of
+            refusing them.
         name: what the dataset is for, in messages.
 
     Raises:
-        ValueError: a prompt is empty, does not fit (named with its row and lengths), or none is
-            left.
+        ValueError: a prompt is empty, is refused by the chat template, does not fit (named with its
+            row and lengths), or none is left.
     """
     keep: list[int] = []
+    dropped: list[str] = []
     prompts = dataset.select_columns("prompt")
     for start in range(0, len(dataset), BATCH):
-        for row, ids in enumerate(tokenize(prompts[start : start + BATCH]["prompt"]), start):
-            problem = prompt_problem(ids, contexts, max_completion_length)
+        for row, ids in enumerate(_read(tokenize, prompts[start : start + BATCH]["prompt"]), start):
+            # What stands in the place of tokens says why there are none.
+            is_text = isinstance(ids, str)
+            problem = ids if is_text else prompt_problem(ids, contexts, max_completion_length)
             if problem is None:
                 keep.append(row)
-            elif not drop:
-                raise ValueError(f"{name} prompt {row} {problem}")
-    if len(keep) == len(dataset):
+                continue
+            dropped.append(f"{name} prompt {row} {problem}")
+            if not drop:
+                raise ValueError(f"{dropped[0]}: {WAY_OUT}")
+    if not dropped:
         return dataset
     if not keep:
-        raise ValueError(f"none of the {len(dataset)} {name} prompts fits the context.")
-    dropped = len(dataset) - len(keep)
-    logger.warning(f"Dropped {dropped} of {len(dataset)} {name} prompts: too long, or empty.")
+        raise ValueError(f"no {name} prompt is left of {len(dataset)}: {dropped[0]}.")
+    logger.warning(f"Dropped {len(dropped)} of {len(dataset)} {name} prompts: {dropped[0]}.")
     return dataset.select(keep)
 
 
@@ -68,14 +76,28 @@ def prompt_problem(
 ) -> str | None:
     """What is wrong with a prompt's length, as the rest of a sentence; None where nothing is."""
     if not ids:
-        return "has no tokens: mend it, or set long_prompts='drop' to leave such prompts out."
+        return "has no tokens"
     # Without a limit a response may still be one token.
     needed = len(ids) + (max_completion_length or 1)
     for model, limit in contexts.items():
         if needed > limit:
             return (
                 f"has {len(ids)} tokens, with max_completion_length={max_completion_length} that "
-                f"is {needed}, and the {model} reads {limit} at most: shorten the response, or "
-                "set long_prompts='drop' to leave such prompts out."
+                f"is {needed}, and the {model} reads {limit} at most"
             )
     return None
+
+
+def _read(tokenize: Callable[[list], list[list[int]]], prompts: list) -> list[list[int] | str]:
+    """Token ids of every prompt, or what is wrong with it."""
+
+    def read(prompt: Any) -> list[int] | str:
+        try:
+            return tokenize([prompt])[0]
+        except Exception as error:  # see `render`
+            return refusal(prompt, error)
+
+    try:
+        return [*tokenize(prompts)]
+    except Exception:
+        return [read(prompt) for prompt in prompts]

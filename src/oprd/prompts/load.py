@@ -5,23 +5,25 @@ left out.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
-from datasets import Dataset, load_dataset, load_from_disk
+from datasets import Dataset, DatasetInfo, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
 from oprd.evaluation.tasks.load import generate_task, is_generated
 from oprd.files import BATCH_ROWS, SUFFIXES, Row, batch_rows, read_rows
 from oprd.names import locate
-from oprd.prompts.examples import Example, parse_example, prompt_columns, table
+from oprd.prompts.examples import Example, parse_example, read_columns, table
 
 BadRows = Literal["error", "skip"]
+Check = Callable[[Any], None]
 
 # How many problems a task makes where nobody says.
 TASK_PROMPTS = 4096
@@ -37,12 +39,14 @@ def load_prompts(
     config_name: str | None = None,
     max_prompts: int | None = None,
     seed: int = 0,
+    prompt_column: str | None = None,
+    check: Check | None = None,
 ) -> Dataset:
     """Load prompts into a `prompt` column and, where answers are known, an `answer` column.
 
-    Three layouts are understood: `prompt`; `prompt` with the answer in
-    `reward_model.ground_truth`; `problem`. An `answer` column is kept with any of them. A prompt is
-    text, or chat messages: an optional system message, then user and assistant in turn, user last.
+    A row's prompt is the first of `examples.PROMPT_COLUMNS` that it has: text, or chat messages,
+    which are an optional system message, then user and assistant in turn, user last. A conversation
+    in another column than `prompt` may end in an answer of the assistant, which is left out.
 
     Args:
         source: a parquet, JSONL, JSON or CSV file; a folder saved by `datasets` or holding data
@@ -53,6 +57,8 @@ def load_prompts(
         config_name: which configuration of a dataset on the hub.
         max_prompts: stop after this many; for a task, how many to make.
         seed: which problems a task makes.
+        prompt_column: where the prompts are, if not where they are looked for.
+        check: refuses, with a ValueError, a prompt that the model cannot read.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -67,14 +73,42 @@ def load_prompts(
         rows = _task_rows(source, split, max_prompts or TASK_PROMPTS, seed)
     elif (path := locate(source, "dataset", SUFFIXES)) and path.is_file():
         if split != "train":
-            raise ValueError(f"{source!r} is one file, which has only the split 'train'.")
-        rows = read_rows(path, partial(prompt_columns, source=str(path)))
+            raise ValueError(
+                f"{source!r} is one file, which has only the split 'train': hold some of its "
+                "prompts out for evaluation with --eval_split 0.05."
+            )
+        choose = partial(read_columns, source=str(path), prompt_column=prompt_column)
+        rows = read_rows(path, choose)
     else:
-        rows = _dataset_rows(source, path, split, config_name)
+        rows = _rows_of(_load(source, path, split, config_name), source, prompt_column)
     tally = Tally(source, bad_rows)
-    dataset = _collect(islice(_examples(rows, tally), max_prompts))
+    read = partial(_example, prompt_column=prompt_column, check=check)
+    most = max_prompts and min(max_prompts, sys.maxsize)
+    dataset = _collect(islice(_examples(rows, tally, read), most), source)
     tally.report()
     return dataset
+
+
+def with_prompts(dataset: Any, name: str) -> Any:
+    """A dataset that was given as an object, with its prompts in the column `prompt`.
+
+    One that has the column, or does not say which columns it has, is left as it is.
+
+    Raises:
+        ValueError: there is no column for prompts, or a row of the one that is read is bad.
+    """
+    if isinstance(dataset, dict):
+        return {key: with_prompts(value, f"{name} {key!r}") for key, value in dataset.items()}
+    columns = getattr(dataset, "column_names", None)
+    if not columns or "prompt" in columns:
+        return dataset
+    if not isinstance(dataset, Dataset):
+        read_columns(columns, name)
+        return dataset.map(lambda row: {"prompt": parse_example(row).prompt})
+    tally = Tally(name, "error", "leave it out")
+    found = _collect(_examples(_rows_of(dataset, name), tally, _example), dataset.info.dataset_name)
+    tally.report()
+    return found
 
 
 @dataclass
@@ -83,12 +117,18 @@ class Tally:
 
     source: str
     bad_rows: BadRows
+    way_out: str = "leave bad rows out with --bad_rows skip"
     good: int = 0
     bad: int = 0
     first: str = ""
 
-    def refuse(self, number: int, problem: object) -> None:
+    def refuse(self, number: int, problem: object, others: Callable[[], bool]) -> None:
         """Stop at a bad row, or count it.
+
+        Args:
+            number: of the row.
+            problem: what is wrong with it.
+            others: whether any row after it is good.
 
         Raises:
             ValueError: bad rows are errors.
@@ -96,7 +136,10 @@ class Tally:
         unit = "line" if ".jsonl" in self.source.lower() else "row"
         sentence = f"{self.source!r}, {unit} {number}: {problem}"
         if self.bad_rows == "error":
-            raise ValueError(f"{sentence}. Mend it, or leave bad rows out with --bad_rows skip.")
+            # To leave out every row is no advice.
+            skippable = self.good or others()
+            advice = f"Mend it, or {self.way_out}" if skippable else "No other row is better"
+            raise ValueError(f"{sentence}. {advice}.")
         self.bad += 1
         self.first = self.first or sentence
 
@@ -114,30 +157,50 @@ class Tally:
             logger.warning("%s; the first bad one is %s.", counts, self.first)
 
 
-def _examples(rows: Iterable[Row], tally: Tally) -> Iterator[Example]:
+def _examples(
+    rows: Iterable[Row], tally: Tally, read: Callable[[Row], Example]
+) -> Iterator[Example]:
     kind: type | None = None
+    rows = iter(rows)
+
+    def is_good(row: Row) -> bool:
+        try:
+            read(row)
+        except ValueError:
+            return False
+        return True
+
     for row in rows:
         try:
-            if row.problem:
-                raise ValueError(row.problem)
-            example = parse_example(row.fields)
+            example = read(row)
             if kind not in (None, type(example.prompt)):
                 raise ValueError("text and chat messages are mixed in one dataset")
         except ValueError as error:
-            tally.refuse(row.number, error)
+            tally.refuse(row.number, error, lambda: any(map(is_good, rows)))
             continue
         kind = type(example.prompt)
         tally.good += 1
         yield example
 
 
-def _collect(examples: Iterator[Example]) -> Dataset:
+def _example(row: Row, prompt_column: str | None = None, check: Check | None = None) -> Example:
+    if row.problem:
+        raise ValueError(row.problem)
+    example = parse_example(row.fields, prompt_column)
+    if check is not None:
+        check(example.prompt)
+    return example
+
+
+def _collect(examples: Iterator[Example], name: str | None) -> Dataset:
     tables = []
     while batch := list(islice(examples, BATCH_ROWS)):
         tables.append(table(batch))
     prompts = pa.concat_tables(tables) if tables else pa.table({"prompt": [], "answer": []})
     answers = prompts["answer"]
-    return Dataset(prompts.drop("answer") if answers.null_count == len(answers) else prompts)
+    prompts = prompts.drop("answer") if answers.null_count == len(answers) else prompts
+    # The name stays with it, for the model card.
+    return Dataset(prompts, DatasetInfo(dataset_name=name))
 
 
 def _task_rows(name: str, split: str, count: int, seed: int) -> Iterator[Row]:
@@ -146,12 +209,9 @@ def _task_rows(name: str, split: str, count: int, seed: int) -> Iterator[Row]:
         yield Row(number, row)
 
 
-def _dataset_rows(
-    source: str, folder: Path | None, split: str, config_name: str | None
-) -> Iterator[Row]:
-    dataset = _load(source, folder, split, config_name)
-    dataset = dataset.select_columns(prompt_columns(dataset.column_names, source))
-    return batch_rows(dataset.with_format("arrow").iter(BATCH_ROWS))
+def _rows_of(dataset: Dataset, name: str, prompt_column: str | None = None) -> Iterator[Row]:
+    columns = read_columns(dataset.column_names, name, prompt_column)
+    return batch_rows(dataset.select_columns(columns).with_format("arrow").iter(BATCH_ROWS))
 
 
 def _load(source: str, folder: Path | None, split: str, config_name: str | None) -> Dataset:

@@ -9,43 +9,68 @@ from pathlib import Path
 # What a model's weights are called: plain, sharded, adapter, FSDP, DeepSpeed.
 WEIGHTS = ("model*.safetensors", "adapter_model*", "pytorch_model*", "global_step*")
 
+# What a run leaves beside its checkpoints.
+LEFT = ("run.json", "metrics.jsonl", "model.safetensors", "adapter_model.safetensors", "best")
+
 logger = logging.getLogger(__name__)
 
 
-def find_checkpoint(output_dir: Path, wanted: str | None) -> str | None:
+def find_checkpoint(output_dir: Path, wanted: str | bool | None) -> str | None:
     """The checkpoint to resume from, or None to start from the beginning.
 
     Args:
         output_dir: where the run saves its checkpoints.
-        wanted: None to start anew, `"auto"` for the newest complete checkpoint if there is one, or
-            a path.
+        wanted: `"auto"` or true for the newest complete checkpoint if there is one; a path; None or
+            false to start anew. True and false may be text, as a command line has them.
 
     Raises:
         ValueError: the checkpoint at the path is not complete.
     """
-    if wanted is None:
+    word = str(wanted or "false").lower()
+    if word == "false":
         return None
-    if wanted != "auto":
-        if missing := missing_part(Path(wanted)):
-            raise ValueError(f"cannot resume from checkpoint {wanted!r}: {missing}.")
-        return wanted
+    if word not in ("auto", "true"):
+        path = str(wanted)
+        if missing := missing_part(Path(path)):
+            raise ValueError(f"cannot resume from checkpoint {path!r}: {missing}.")
+        return path
     newest = next(complete_checkpoints(output_dir), None)
     return None if newest is None else str(newest)
 
 
 def complete_checkpoints(output_dir: Path) -> Iterator[Path]:
     """A run's complete checkpoints, the newest first; one that is passed over is named in a log."""
-    numbered = {
-        int(found[1]): path
-        for path in output_dir.glob("checkpoint-*")
-        if (found := re.fullmatch(r"checkpoint-([0-9]+)", path.name))
-    }
-    for _, checkpoint in sorted(numbered.items(), reverse=True):
+    for _, checkpoint in _numbered(output_dir):
         missing = missing_part(checkpoint)
         if missing is None:
             yield checkpoint
         else:
             logger.warning("skipped checkpoint %r: %s.", str(checkpoint), missing)
+
+
+def earlier_run(output_dir: Path) -> str | None:
+    """What a run that starts anew in a used folder must know; None where nothing is there."""
+    found = [name for name in LEFT if (output_dir / name).exists()]
+    if checkpoints := _numbered(output_dir):
+        found.insert(0, f"checkpoints up to step {checkpoints[0][0]}")
+    if not found:
+        return None
+    return (
+        f"{str(output_dir)!r} holds an earlier run ({', '.join(found)}), and this one starts anew "
+        "in it: its records take the place of the earlier ones, and checkpoints stay, of which a "
+        "later auto would take the highest step. To go on with the earlier run, give "
+        "--resume_from_checkpoint auto; to keep it, give another --output_dir."
+    )
+
+
+def _numbered(output_dir: Path) -> list[tuple[int, Path]]:
+    """A run's checkpoints with their steps, the newest first."""
+    numbered = [
+        (int(found[1]), path)
+        for path in output_dir.glob("checkpoint-*")
+        if (found := re.fullmatch(r"checkpoint-([0-9]+)", path.name))
+    ]
+    return sorted(numbered, reverse=True)
 
 
 def missing_part(checkpoint: Path) -> str | None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.logging import get_logger
 from datasets import Dataset
 
 from oprd.calibration.bridge.check import as_text, check_bridge, differing
@@ -18,6 +17,7 @@ from oprd.core.bridge import Bridge
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair, pairs_text
+from oprd.log import get_logger
 from oprd.training.calibration import (
     BRIDGE_FOLDER,
     run_rollouts,

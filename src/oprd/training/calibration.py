@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 from datasets import Dataset
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from oprd.calibration.processes import stand_in_pieces
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.similarity import MAX_ROLLOUTS, Active, measure_similarity
 from oprd.core.layers import measures
+from oprd.log import get_logger
 from oprd.models.matching import paired_layers
 from oprd.models.sampling import Sampling
 from oprd.runs.checkpoints import find_checkpoint

@@ -11,8 +11,18 @@ from transformers import (
     TrainingArguments,
 )
 
+from oprd.log import get_logger
+from oprd.runs.checkpoints import earlier_run
 from oprd.runs.metrics import append_metrics, begin_metrics
 from oprd.runs.record import write_record
+
+logger = get_logger(__name__)
+
+
+def warn_of_earlier_run(folder: Path) -> None:
+    """Say once, before anything is written, that a folder is used already."""
+    if text := earlier_run(folder):
+        logger.warning_once(text)
 
 
 class TrainingProgress(ProgressCallback):
@@ -46,6 +56,8 @@ class RunRecorder(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = _folder(args)
+        if state.global_step == 0:
+            warn_of_earlier_run(folder)
         write_record(folder, self._facts, args.to_dict(), state.global_step)
         begin_metrics(folder, state.global_step)
 

@@ -2,25 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
-from trl.trainer.distillation_config import DistillationConfig
 
 from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
+from oprd.models.trial import check_kinds, try_generation, try_parts
+from oprd.runs.limits import GENERATION, check_limits, check_unused, checked_numbers
 from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
 from oprd.values import (
-    check_at_least,
     check_choice,
     check_positive,
     parse_layers,
+    parse_mapping,
+    parse_names,
 )
 
 LongPrompts = Literal["error", "drop"]
-# Settings of TRL's own divergence loss, which this trainer does not compute.
-_UNUSED = {"beta": 1.0}
 # Deep enough to check a specification before the model is known.
 _ANY_DEPTH = 10_000
 
@@ -108,21 +108,27 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         check_pairing(self.layer_pairing, self.layer_spec)
         check_choice("positions", self.positions, get_args(PositionSpec))
         check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
-        check_at_least("position_k", self.position_k, 1)
-        check_at_least("rollouts_per_prompt", self.rollouts_per_prompt, 1)
-        check_at_least("updates_per_rollout", self.updates_per_rollout, 1)
-        if self.max_completion_length is not None:
-            check_at_least("max_completion_length", self.max_completion_length, 1)
-        check_positive("temperature", self.temperature)
         _check_steps(self.max_steps, self.num_train_epochs)
-        _check_unused(self)
+        vars(self).update(checked_numbers(vars(self)))
+        check_unused(vars(self))
+        check_kinds(vars(self))
         accelerated = torch.accelerator.is_available() and not self.use_cpu
         if self.bf16 is None and not self.fp16:
             self.bf16 = accelerated
         if not accelerated:
             # Pinned memory is for copies to a device: without one torch only warns.
             self.dataloader_pin_memory = False
+            # Transformers wants to be told, in words about a GPU.
+            self.use_cpu = self.use_cpu or bool(self.bf16)
+        self.report_to = parse_names(self.report_to or "none")
         super().__post_init__()
+        given = self.generation_kwargs
+        given = parse_mapping("generation_kwargs", given) if isinstance(given, str) else given
+        generation = cast(dict[str, Any], given or {})
+        check_limits(generation, GENERATION, "generation_kwargs: ")
+        if not self.use_vllm:
+            try_generation(generation, self.cache_implementation)
+        try_parts(self)
         self._check_batches()
 
     @property
@@ -173,15 +179,6 @@ def _check_steps(max_steps: object, epochs: object) -> None:
         raise ValueError(f"max_steps must be at least 1, or -1 for whole epochs, got {max_steps}.")
     if max_steps == -1:
         check_positive("num_train_epochs", epochs)
-
-
-def _check_unused(config: DistillationConfig) -> None:
-    for name, default in _UNUSED.items():
-        if getattr(config, name) != default:
-            raise ValueError(
-                f"{name}={getattr(config, name)} has no effect here: it chooses among TRL's "
-                "divergences. Leave it out, and choose with output_loss and output_loss_kwargs."
-            )
 
 
 def _own_rollouts(objectives: Sequence[ObjectiveConfig]) -> str | None:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from accelerate.logging import get_logger
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -16,6 +15,7 @@ from oprd.core.output.diagnostics import output_diagnostics
 from oprd.core.output.drift import drift
 from oprd.core.output.pair import Pair
 from oprd.core.states.comparison import LayersLoss
+from oprd.log import get_logger
 
 # States of models of one origin agree far better, those of others hardly at all (the paper's pairs
 # stand at 0.075 or less).

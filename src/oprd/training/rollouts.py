@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
-from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 
 from oprd.core.reduction import Reduction
+from oprd.log import get_logger
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
 from oprd.training.batch import BatchCounts, count, select
 from oprd.training.config import OPRDConfig

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+from oprd.runs.limits import COUNT
 from oprd.values import refuse_renamed
 
 # What a stage may set beside its steps.
@@ -76,7 +77,5 @@ def _check_stage(number: int, stage: object) -> None:
             hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(STAGE_SETTINGS)}"
             raise ValueError(f"stage {number} cannot set {name!r}: {hint}")
     steps = stage.get("steps")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(
-            f"stage {number} needs steps, a whole number of at least 1, got {steps!r}."
-        )
+    if not COUNT.allows(steps):
+        raise ValueError(f"stage {number} needs steps, {COUNT.words(steps)}, got {steps!r}.")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from trl.trainer.distillation_config import DistillationConfig
 
-from oprd.values import check_at_least, check_positive
+from oprd.values import parse_names
 
 
 @dataclass
@@ -51,13 +51,7 @@ class TaskEvaluationConfig(DistillationConfig):
 
     def __post_init__(self) -> None:
         """Check what can be checked before the tasks are loaded."""
-        check_at_least("eval_samples", self.eval_samples, 1)
-        for name in ("eval_limit", "eval_max_new_tokens"):
-            if getattr(self, name) is not None:
-                check_at_least(name, getattr(self, name), 1)
-        if self.eval_temperature != 0:
-            check_positive("eval_temperature", self.eval_temperature)
-        elif self.eval_samples > 1:
+        if self.eval_temperature == 0 and self.eval_samples > 1:
             raise ValueError(
                 f"eval_temperature=0 gives {self.eval_samples} identical responses: "
                 "set eval_samples=1."
@@ -69,7 +63,4 @@ class TaskEvaluationConfig(DistillationConfig):
     @property
     def eval_task_names(self) -> list[str]:
         """`eval_tasks` one by one."""
-        names = self.eval_tasks or []
-        if isinstance(names, str):
-            names = names.split(",")
-        return [name.strip() for name in names if name.strip()]
+        return parse_names(self.eval_tasks or "")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from transformers import (
@@ -33,7 +32,9 @@ from oprd.evaluation.metrics import accuracy_names
 from oprd.evaluation.records import sample_file
 from oprd.evaluation.tasks.base import Task, prompt_text
 from oprd.evaluation.tasks.load import load_task
+from oprd.evaluation.tasks.readable import readable
 from oprd.extras import require
+from oprd.log import get_logger
 from oprd.models.generate import Request, Response, TransformersEngine
 from oprd.models.sampling import Sampling
 from oprd.runs.record import BEST, BEST_RECORD, read_best
@@ -54,7 +55,8 @@ class TaskEvaluation(TrainerCallback):
         tokenizer: the student's.
 
     Raises:
-        ValueError: a task cannot be loaded, or has no figure `keep_best`.
+        ValueError: a task cannot be loaded, has a problem that the chat template refuses, or has no
+            figure `keep_best`.
         ImportError: a package that figures or a task need is not installed.
     """
 
@@ -63,7 +65,8 @@ class TaskEvaluation(TrainerCallback):
     ) -> None:
         require("scipy.stats", "report", "eval_tasks")
         self._trainer, self._args, self._tokenizer = trainer, args, tokenizer
-        self._tasks = [load_task(name, limit=args.eval_limit) for name in args.eval_task_names]
+        tasks = [load_task(name, limit=args.eval_limit) for name in args.eval_task_names]
+        self._tasks = [readable(task, {"the student": tokenizer}) for task in tasks]
         self._sampling = Sampling(
             samples=args.eval_samples,
             temperature=args.eval_temperature,

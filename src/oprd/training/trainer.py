@@ -20,6 +20,7 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
+from tqdm.auto import tqdm
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -38,9 +39,13 @@ from oprd.core.layers import LayerPair, measures, student_layers
 from oprd.models.matching import check_trains, gradient_reaches_all, paired_layers
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
+from oprd.prompts.form import check_form
 from oprd.prompts.lengths import context_limits
+from oprd.prompts.load import with_prompts
+from oprd.prompts.show import first_rollout
+from oprd.runs.checkpoints import find_checkpoint
 from oprd.supported import check_transformers
-from oprd.training.batch import MicroBatch
+from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
@@ -126,8 +131,11 @@ class OPRDTrainer(DistillationTrainer):
         teacher_model = teacher_model or args.teacher_model_name_or_path
         if teacher_model is None:
             raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
+        train_dataset = with_prompts(train_dataset, "train_dataset")
+        eval_dataset = with_prompts(eval_dataset, "eval_dataset")
         check_streaming(train_dataset, args)
         check_prompts(train_dataset, args.layer_pairing, args.max_completion_length)
+        check_prompt_count(train_dataset, args)
         source = TeacherSource.resolve(teacher_model, args)
         bridges = load_bridges(args)
         # TRL compares the sizes of the vocabularies of a teacher that it is given. What must agree
@@ -149,7 +157,7 @@ class OPRDTrainer(DistillationTrainer):
         check_trains(self.student)
         self._stopwatch = Stopwatch(self.accelerator.device)
         self._step_tokens = 0.0
-        self._seen_first_batch = False
+        self._seen_first_batch = self._shown = False
         self._set_teacher(source, teacher_processing_class)
         self._set_rollouts()
         # Before the teacher has its place: then the weights may be in pieces on several devices.
@@ -241,6 +249,7 @@ class OPRDTrainer(DistillationTrainer):
         def fitting(dataset: Any, name: str) -> Any:
             return self.rollouts.fitting(dataset, name, lambda p: self._tokenize_prompts(p)[0])
 
+        check_form(self.train_dataset, self.processing_class)
         self.train_dataset = fitting(self.train_dataset, "training")
         if isinstance(self.eval_dataset, dict):
             self.eval_dataset = {n: fitting(d, n) for n, d in self.eval_dataset.items()}
@@ -281,13 +290,21 @@ class OPRDTrainer(DistillationTrainer):
 
     # --- rollouts -------------------------------------------------------------------------------
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, beginning with rollouts of its own."""
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume."""
         self._step, self._buffered_inputs = 0, None
-        result = super().train(*args, **kwargs)
+        folder = Path(cast(str, self.args.output_dir))
+        checkpoint = find_checkpoint(folder, resume_from_checkpoint)
+        result = super().train(checkpoint, *args, **kwargs)
         # No further loss would show what the last step did.
         self._check_student()
         return result
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Transformers', without the tied weights, of which a checkpoint holds one."""
+        tied = getattr(self.student, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         """TRL's sampler, with each prompt repeated for its rollouts, and resumable."""
@@ -343,8 +360,17 @@ class OPRDTrainer(DistillationTrainer):
         metrics = self.rollouts.supervise(output, self._summed)
         if mode == "train":
             self._step_tokens = self.rollouts.tokens
+            self._show_first(output)
         self._append_metrics(mode, metrics)
         return output
+
+    def _show_first(self, output: dict[str, Any]) -> None:
+        """Print a run's first rollout as the student reads it, where the progress bar is shown."""
+        if self._shown or self.args.disable_tqdm or not self.accelerator.is_main_process:
+            return
+        self._shown = True
+        supervised = written(output) if self._plan.settings[0].output else output["positions"]
+        tqdm.write(first_rollout(self._tokenizer, output, supervised[0]))
 
     # --- the loss -------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate.logging import get_logger
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from oprd.calibration.reading import RowReader, update
 from oprd.calibration.selection import Selection
 from oprd.core.bridge import BridgeFitter
+from oprd.log import get_logger
 from oprd.runs.atomic import written_whole
 
 SAVE_EVERY_SECONDS = 300.0

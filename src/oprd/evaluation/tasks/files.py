@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from oprd.files import Row
+from oprd.text import check_text
 
 BadRows = Literal["error", "skip"]
 # What follows is GSM8K's answer.
@@ -94,4 +95,4 @@ def _messages(messages: Any) -> tuple[list[dict[str, str]], Any]:
 def _text(value: Any, name: str, row: dict[str, Any]) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} must be text, got {value!r} among the columns {sorted(row)}")
-    return value
+    return check_text(value, name)

@@ -4,8 +4,8 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 
+from oprd.log import get_logger
 from oprd.models.probe import Probe, check_head, check_padding, probe, stands_whole
 from oprd.models.shared_base import teacher_adapter_active
 from oprd.training.teachers.teacher import Teacher
