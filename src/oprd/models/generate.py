@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from oprd.models.prompt import Prompt
+from oprd.models.reading import context_length
 from oprd.models.sampling import Sampling
 
 FinishReason = Literal["stop", "length"]
@@ -100,7 +101,7 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.sort_by_length = sort_by_length
-        self.context_length = getattr(model.config, "max_position_embeddings", None)
+        self.context_length = context_length(model.config)
         self.dtype = str(model.dtype).removeprefix("torch.")
         self._ends = end_token_ids(model, tokenizer)
 
