@@ -1,6 +1,6 @@
 """Evaluate a model on a task: draw what is missing, grade it, write it, compute the figures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +99,7 @@ def evaluate_model(
     name: str | None = None,
     batch_size: int = 32,
     progress: bool = True,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Evaluate a model with Transformers.
 
@@ -118,6 +119,8 @@ def evaluate_model(
         name: what the model is called in the output; by default where it was loaded from.
         batch_size: responses drawn at once.
         progress: whether to show a progress bar.
+        chat_template_kwargs: what the chat template is given, such as `enable_thinking`; as in
+            training.
 
     Raises:
         ValueError: a setting is out of range, a prompt does not fit into the context, or the output
@@ -132,7 +135,9 @@ def evaluate_model(
         engine, identity = TransformersEngine(model, tokenizer, batch_size), identify(model)
     if name is not None:
         identity["model"] = name
-    return evaluate(engine, task.first(limit), sampling, identity, output, progress)
+    return evaluate(
+        engine, task.first(limit), sampling, identity, output, progress, chat_template_kwargs
+    )
 
 
 def evaluate(
@@ -142,6 +147,7 @@ def evaluate(
     identity: dict[str, str | None],
     output: str | Path | None = None,
     progress: bool = True,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Draw the missing samples of a task with any engine, grade and write each as it is made.
 
@@ -152,18 +158,21 @@ def evaluate(
         identity: `model`, `revision` and `weights`, for the header.
         output: a JSON-lines file, or None to keep the records in memory.
         progress: whether to show a progress bar.
+        chat_template_kwargs: what the chat template is given.
 
     Raises:
         ValueError: a prompt does not fit, the file belongs to another evaluation, or the engine
             returned a response that was not asked for or left one out.
     """
-    rendered = {p.id: render_prompt(engine.tokenizer, p.prompt) for p in task.problems}
+    options = dict(chat_template_kwargs or {})
+    rendered = {p.id: render_prompt(engine.tokenizer, p.prompt, **options) for p in task.problems}
     _check_lengths(engine, task, rendered, sampling)
     header = {
         **identity,
         **_task_header(task, rendered[task.problems[0].id][0]),
         "engine": engine.name,
         "dtype": engine.dtype,
+        "chat_template_kwargs": options,
         "sampling": sampling.facts(),
         "asked": len(task.problems) * sampling.samples,
         "versions": {package: version(package) for package in ("oprd", "torch", "transformers")},

@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from oprd.evaluation.grading import Grade, Status
 from oprd.runs.rowfile import RowFile, parse_rows, rewrite_rows
@@ -53,6 +53,9 @@ def final_grade(grade: Grade, finish_reason: str) -> Grade:
 
 class RecordFile(RowFile[Record]):
     """The samples of one evaluation; see `RowFile`."""
+
+    # Versions that did not say what the chat template was given gave it nothing.
+    unsaid: ClassVar[Mapping[str, Any]] = {"chat_template_kwargs": {}}
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         super().__init__(path, header, Record)

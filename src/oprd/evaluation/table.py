@@ -5,6 +5,7 @@ HTML are escaped.
 """
 
 import html
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from itertools import combinations
@@ -145,11 +146,12 @@ def _figures(evaluation: Evaluation, statuses: Sequence[str]) -> dict[str, str]:
 
 def _settings(evaluation: Evaluation) -> dict[str, str]:
     header = evaluation.header
-    sampling = header["sampling"]
+    sampling, options = header["sampling"], header.get("chat_template_kwargs")
     return {
         "sampling": f"temperature {sampling['temperature']}, top_p {sampling['top_p']}, "
         f"at most {sampling['max_new_tokens']} tokens, seed {sampling['seed']}",
         "template": f"version {header['template_version']}, {header['template_hash']}",
+        **({"chat_template_kwargs": json.dumps(options)} if options else {}),
         "prompt, as a model read it": header["prompt"],
         **{key: str(header[key]) for key in SETTINGS if header.get(key) is not None},
     }

@@ -37,6 +37,7 @@ from oprd.extras import require
 from oprd.models.generate import Request, Response, TransformersEngine
 from oprd.models.sampling import Sampling
 from oprd.runs.record import BEST, BEST_RECORD, read_best
+from oprd.training.bridges import template_options
 from oprd.training.config import OPRDConfig
 
 # Within the run folder: the samples by step.
@@ -164,6 +165,7 @@ class TaskEvaluation(TrainerCallback):
                 {"model": name, "revision": None, "weights": None},
                 output if accelerator.is_main_process else None,
                 progress=accelerator.is_main_process and not self._args.disable_tqdm,
+                chat_template_kwargs=template_options(self._args),
             )
         # The main process alone has graded, so that a grader's time limit cannot divide them.
         shared = [evaluation.figures() if accelerator.is_main_process else {}]
