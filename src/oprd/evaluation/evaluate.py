@@ -17,11 +17,13 @@ from oprd.evaluation.records import Record, RecordFile, final_grade, read_record
 from oprd.evaluation.regrade import grade_all
 from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
 from oprd.evaluation.tasks.base import Task, problems_hash
+from oprd.evaluation.thoughts import open_thought
 from oprd.models.generate import (
     Engine,
     Request,
     Response,
     TransformersEngine,
+    generation_prompt,
     render_prompt,
 )
 from oprd.models.load import identify, open_engine
@@ -167,6 +169,12 @@ def evaluate(
     options = dict(chat_template_kwargs or {})
     rendered = {p.id: render_prompt(engine.tokenizer, p.prompt, **options) for p in task.problems}
     _check_lengths(engine, task, rendered, sampling)
+    thoughts = {
+        p.id: open_thought(
+            generation_prompt(engine.tokenizer, p.prompt, rendered[p.id][0], **options)
+        )
+        for p in task.problems
+    }
     header = {
         **identity,
         **_task_header(task, rendered[task.problems[0].id][0]),
@@ -185,7 +193,7 @@ def evaluate(
     with RecordFile(Path(output), header) if output is not None else nullcontext() as file:
         done = {} if file is None else {record.key: record for record in file.records}
         missing = [r for r in requests if (r.problem, r.sample) not in done]
-        for records in _draw(engine, task, sampling, missing, progress):
+        for records in _draw(engine, task, sampling, missing, thoughts, progress):
             done |= {record.key: record for record in records}
             if file is not None:
                 file.append(records)
@@ -218,9 +226,17 @@ def compare_evaluations(first: Evaluation, second: Evaluation, seed: int = 0) ->
 
 
 def _draw(
-    engine: Engine, task: Task, sampling: Sampling, missing: list[Request], progress: bool
+    engine: Engine,
+    task: Task,
+    sampling: Sampling,
+    missing: list[Request],
+    thoughts: Mapping[str, str],
+    progress: bool,
 ) -> Iterable[list[Record]]:
-    """Batches of graded records for the missing requests, each asked for exactly once."""
+    """Batches of graded records for the missing requests, each asked for exactly once.
+
+    `thoughts` are the tags that the prompts left open, by problem.
+    """
     problems = {problem.id: problem for problem in task.problems}
     waiting = {(r.problem, r.sample) for r in missing}
     with progress_bar(progress) as bar:
@@ -230,10 +246,16 @@ def _draw(
             if len(set(pairs)) < len(pairs) or not waiting.issuperset(pairs):
                 raise ValueError(f"{engine.name} returned samples nobody asked for: {pairs}.")
             waiting.difference_update(pairs)
-            grades = grade_all(task, [(r.text, problems[r.request.problem]) for r in responses])
+            answers = [
+                (r.text, problems[r.request.problem], thoughts[r.request.problem])
+                for r in responses
+            ]
+            grades = grade_all(task, answers)
             yield [
-                _record(response, problems[response.request.problem].gold, grade)
-                for response, grade in zip(responses, grades, strict=True)
+                _record(response, problem.gold, thought, grade)
+                for response, (_, problem, thought), grade in zip(
+                    responses, answers, grades, strict=True
+                )
             ]
             bar.advance(shown, len(responses))
     if waiting:
@@ -243,7 +265,7 @@ def _draw(
         )
 
 
-def _record(response: Response, gold: str, grade: Grade) -> Record:
+def _record(response: Response, gold: str, thought: str, grade: Grade) -> Record:
     grade = final_grade(grade, response.finish_reason)
     return Record(
         problem=response.request.problem,
@@ -256,6 +278,7 @@ def _record(response: Response, gold: str, grade: Grade) -> Record:
         status=grade.status,
         correct=grade.correct,
         seconds=response.seconds,
+        thought=thought,
     )
 
 

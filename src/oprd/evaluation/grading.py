@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from oprd.evaluation import answers
+from oprd.evaluation.thoughts import answer_part
 from oprd.evaluation.verify import Status, parses, verify
 
 # Raised with every change of a verdict.
@@ -42,7 +43,7 @@ def grade(text: str, gold: str) -> Grade:
     """
     if not text.strip():
         return Grade(False, "empty")
-    box = answers.last_box(answers.answer_part(text))
+    box = answers.last_box(answer_part(text))
     if box.unterminated:
         return Grade(False, "unterminated")
     if box.content is None:

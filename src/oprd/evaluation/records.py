@@ -13,7 +13,11 @@ from oprd.runs.rowfile import RowFile, parse_rows, rewrite_rows
 
 @dataclass(frozen=True)
 class Record:
-    """One sample and its verdict. `seconds` is its share of its batch's time."""
+    """One sample and its verdict.
+
+    `seconds` is its share of its batch's time. `thought` is the tag of the thought that its prompt
+    left open, empty where it left none, and None in a file of a version that did not say.
+    """
 
     problem: str
     sample: int
@@ -25,6 +29,7 @@ class Record:
     status: Status
     correct: bool
     seconds: float
+    thought: str | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):

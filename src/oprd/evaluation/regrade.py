@@ -9,18 +9,21 @@ from pathlib import Path
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.records import final_grade, read_records, rewrite_records
 from oprd.evaluation.tasks.base import Problem, Task, problems_hash
+from oprd.evaluation.thoughts import open_thought
 from oprd.runs.rowfile import locked
 
 THREADS = 4
 # Wall time for any grader. math-verify has its own, shorter limit and is killed at it; a Python
 # grader that hangs is left behind in its thread.
 LIMIT = 120.0
+# A response's text, its problem, and the tag of the thought that its prompt left open.
+Answer = tuple[str, Problem, str]
 
 
 def grade_all(
-    task: Task, pairs: Sequence[tuple[str, Problem]], limit: float = LIMIT
+    task: Task, answers: Sequence[tuple[str, Problem] | Answer], limit: float = LIMIT
 ) -> list[Grade]:
-    """Grade (text, problem) pairs, several at once.
+    """Grade responses, several at once.
 
     A grader that raises or does not return costs its own answer only.
 
@@ -28,11 +31,12 @@ def grade_all(
         ImportError: the grader needs a package that is not installed.
     """
 
-    def grade(pair: tuple[str, Problem]) -> Grade:
-        return _within(limit, lambda: task.verdict(*pair))
+    def grade(answer: tuple[str, Problem] | Answer) -> Grade:
+        text, problem, *thought = answer
+        return _within(limit, lambda: task.verdict(text, problem, *thought))
 
     with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(grade, pairs))
+        return list(threads.map(grade, answers))
 
 
 def regrade(path: Path, task: Task) -> int:
@@ -61,9 +65,15 @@ def _regrade(path: Path, task: Task) -> int:
     problems = {problem.id: problem for problem in task.problems}
     if unknown := sorted({r.problem for r in records} - problems.keys()):
         raise ValueError(f"{path} holds problems that the task does not have: {unknown[:3]}.")
-    grades = grade_all(task, [(record.text, problems[record.problem]) for record in records])
+    # Without a word of its own, a sample was asked as the example in the header was.
+    example = open_thought(header["prompt"])
+    thoughts = [example if record.thought is None else record.thought for record in records]
+    grades = grade_all(
+        task,
+        [(r.text, problems[r.problem], t) for r, t in zip(records, thoughts, strict=True)],
+    )
     regraded = []
-    for record, grade in zip(records, grades, strict=True):
+    for record, thought, grade in zip(records, thoughts, grades, strict=True):
         grade = final_grade(grade, record.finish_reason)
         regraded.append(
             replace(
@@ -72,6 +82,7 @@ def _regrade(path: Path, task: Task) -> int:
                 extracted=grade.extracted,
                 status=grade.status,
                 correct=grade.correct,
+                thought=thought,
             )
         )
     header |= {"grader": task.grader}

@@ -233,6 +233,22 @@ def render_prompt(
     return prompt, list(tokenizer(prompt)["input_ids"])
 
 
+def generation_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, rendered: str, **template_options: Any
+) -> str:
+    """The end of a rendered prompt, where the response begins.
+
+    Of chat messages it is what the template adds to them for the response; where that cannot be
+    told, and of plain text, it is all.
+    """
+    if isinstance(prompt, str) or tokenizer.chat_template is None:
+        return rendered
+    messages = tokenizer.apply_chat_template(
+        prompt, tokenize=False, add_generation_prompt=False, **template_options
+    )
+    return rendered.removeprefix(str(messages)) or rendered
+
+
 def left_pad(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
     """Prompts of any lengths as `input_ids` and `attention_mask`, both [B, longest]."""
     longest = max(map(len, prompts))

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -198,9 +198,11 @@ def _checked_header(row: Any) -> dict[str, Any]:
 
 def _checked_row(row: Any, kind: type[R]) -> R:
     _check_object(row)
-    expected = {f.name for f in fields(kind)}
-    if row.keys() != expected:
-        raise ValueError(f"fields {sorted(row.keys() ^ expected)} are missing or unknown.")
+    known = {f.name for f in fields(kind)}
+    # Fields with a default are those that earlier versions did not write.
+    needed = {f.name for f in fields(kind) if f.default is MISSING}
+    if different := (needed - row.keys()) | (row.keys() - known):
+        raise ValueError(f"fields {sorted(different)} are missing or unknown.")
     return kind(**row)
 
 

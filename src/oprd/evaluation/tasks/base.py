@@ -69,6 +69,8 @@ class Task:
         source: where the problems come from, with a revision, a hash or a seed.
         respond: a response that states an answer the way `grade` reads it, for the self-test.
         grade_problem: text and problem to a verdict, for graders that need more than the answer.
+        sets_thoughts_apart: whether the grader knows thoughts by their tags: where the prompt has
+            opened one, it reads the response as if its text began with the tag.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Task:
     source: str
     respond: Callable[[str], str] = lambda answer: rf"\boxed{{{answer}}}"
     grade_problem: Callable[[str, Problem], Grade] | None = None
+    sets_thoughts_apart: bool = False
 
     def __post_init__(self) -> None:
         if not self.problems:
@@ -89,8 +92,17 @@ class Task:
                 raise ValueError(f"task {self.name!r} has two problems with id {problem.id!r}.")
             seen.add(problem.id)
 
-    def verdict(self, text: str, problem: Problem) -> Grade:
-        """The grade of a response to one problem."""
+    def verdict(self, text: str, problem: Problem, thought: str = "") -> Grade:
+        """The grade of a response to one problem.
+
+        Args:
+            text: as it was generated.
+            problem: what was asked.
+            thought: the tag of a thought that the prompt left open.
+        """
+        # An empty response stays empty.
+        if self.sets_thoughts_apart and text.strip():
+            text = thought + text
         if self.grade_problem is not None:
             return self.grade_problem(text, problem)
         return self.grade(text, problem.gold)

@@ -9,6 +9,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from oprd.evaluation.grading import Grade
+from oprd.evaluation.grading import grade as mathematics_grade
 from oprd.evaluation.tasks.base import Problem, Task, Template
 from oprd.models.prompt import Prompt
 
@@ -20,7 +21,8 @@ def load(entry: str) -> Task:
 
     `prompts` is a list, or a function that returns one, of rows with `prompt` (text or messages)
     and `answer`. `grade` takes a response's text and the answer, and is called from threads.
-    `respond(answer)`, a response that states an answer, is optional and enables the self-test.
+    `respond(answer)`, a response that states an answer, is optional and enables the self-test;
+    `sets_thoughts_apart`, optional too, is that of `Task`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -53,6 +55,7 @@ def load(entry: str) -> Task:
         grader=f"{module.__name__}.grade, sha256 {code}",
         source=f"{Path(entry).name}, sha256 {code}",
         respond=getattr(module, "respond", Task.respond),
+        sets_thoughts_apart=getattr(module, "sets_thoughts_apart", grade is mathematics_grade),
     )
 
 
