@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from oprd.evaluation.graders import Grader
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.intervals import Comparison, compare
 from oprd.evaluation.metrics import average_at_n
 from oprd.evaluation.records import Record, RecordFile, final_grade, read_records
-from oprd.evaluation.regrade import grade_all
 from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
 from oprd.evaluation.tasks.base import Task, problems_hash
 from oprd.evaluation.thoughts import open_thought
@@ -150,6 +150,7 @@ def evaluate(
     output: str | Path | None = None,
     progress: bool = True,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    grader: Grader | None = None,
 ) -> Evaluation:
     """Draw the missing samples of a task with any engine, grade and write each as it is made.
 
@@ -161,10 +162,12 @@ def evaluate(
         output: a JSON-lines file, or None to keep the records in memory.
         progress: whether to show a progress bar.
         chat_template_kwargs: what the chat template is given.
+        grader: the task's, where it has graded before; by default a new one.
 
     Raises:
-        ValueError: a prompt does not fit, the file belongs to another evaluation, or the engine
-            returned a response that was not asked for or left one out.
+        ValueError: a prompt does not fit, the file belongs to another evaluation, the engine
+            returned a response that was not asked for or left one out, or the grader cannot grade
+            its first answer.
     """
     options = dict(chat_template_kwargs or {})
     rendered = {p.id: render_prompt(engine.tokenizer, p.prompt, **options) for p in task.problems}
@@ -193,7 +196,9 @@ def evaluate(
     with RecordFile(Path(output), header) if output is not None else nullcontext() as file:
         done = {} if file is None else {record.key: record for record in file.records}
         missing = [r for r in requests if (r.problem, r.sample) not in done]
-        for records in _draw(engine, task, sampling, missing, thoughts, progress):
+        for records in _draw(
+            engine, task, sampling, missing, thoughts, grader or Grader(task), progress
+        ):
             done |= {record.key: record for record in records}
             if file is not None:
                 file.append(records)
@@ -231,6 +236,7 @@ def _draw(
     sampling: Sampling,
     missing: list[Request],
     thoughts: Mapping[str, str],
+    grader: Grader,
     progress: bool,
 ) -> Iterable[list[Record]]:
     """Batches of graded records for the missing requests, each asked for exactly once.
@@ -250,7 +256,7 @@ def _draw(
                 (r.text, problems[r.request.problem], thoughts[r.request.problem])
                 for r in responses
             ]
-            grades = grade_all(task, answers)
+            grades = grader.grade(answers)
             yield [
                 _record(response, problem.gold, thought, grade)
                 for response, (_, problem, thought), grade in zip(

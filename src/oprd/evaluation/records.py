@@ -10,6 +10,9 @@ from typing import Any, ClassVar, get_args
 from oprd.evaluation.grading import Grade, Status
 from oprd.runs.rowfile import RowFile, parse_rows, rewrite_rows
 
+# What says nothing about the answer.
+GRADER_FAILED: tuple[Status, ...] = ("grader_error", "timeout")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -49,9 +52,10 @@ class Record:
 def final_grade(grade: Grade, finish_reason: str) -> Grade:
     """The grade of a sample: one that was cut and is not correct failed because it was cut.
 
-    A response that stated the right answer before the limit stays correct.
+    A response that stated the right answer before the limit stays correct, and of one that the
+    grader failed on nobody knows.
     """
-    if finish_reason == "length" and not grade.correct:
+    if finish_reason == "length" and not grade.correct and grade.status not in GRADER_FAILED:
         return Grade(False, "truncated", grade.extracted)
     return grade
 

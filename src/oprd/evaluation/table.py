@@ -19,7 +19,8 @@ from oprd.evaluation.evaluate import Evaluation, compare_evaluations
 from oprd.evaluation.grading import Status
 from oprd.evaluation.intervals import Comparison, Estimate
 from oprd.evaluation.metrics import DISTINCT_BUDGET
-from oprd.evaluation.summary import Lengths
+from oprd.evaluation.records import GRADER_FAILED
+from oprd.evaluation.summary import Lengths, Summary
 
 # Keys of a header that a reader needs to believe the figures.
 SETTINGS = ("path", "revision", "weights", "engine", "dtype", "grader", "source")
@@ -52,7 +53,7 @@ def rows_and_notes(group: Sequence[Evaluation]) -> tuple[list[list[str]], list[t
         Rows of a name and one cell a model, and notes of a name and what holds for every model.
     """
     found = {status for evaluation in group for status in evaluation.summary.statuses}
-    statuses = [status for status in get_args(Status) if status in found]
+    statuses = [status for status in get_args(Status) if status in found - {*GRADER_FAILED}]
     figures = _aligned([_figures(evaluation, statuses) for evaluation in group])
     settings = _aligned([_settings(evaluation) for evaluation in group])
     differing = [row for row in settings if len(set(row[1:])) > 1]
@@ -139,9 +140,18 @@ def _figures(evaluation: Evaluation, statuses: Sequence[str]) -> dict[str, str]:
         "reached the limit": f"{summary.truncated:.1%}",
         "samples obtained": f"{len(evaluation.records)} of {evaluation.asked}",
         **{f"  {status}": str(summary.statuses.get(status, 0)) for status in statuses},
+        **_failures(summary),
         "seconds": f"{summary.seconds:.0f}",
         "tokens per second": f"{summary.tokens_per_second:.0f}",
     }
+
+
+def _failures(summary: Summary) -> dict[str, str]:
+    """How often the grader failed: apart from what the answers are, which is not known then."""
+    if not any(summary.statuses.get(status) for status in GRADER_FAILED):
+        return {}
+    counts = " / ".join(str(summary.statuses.get(status, 0)) for status in GRADER_FAILED)
+    return {f"not graded, {' / '.join(GRADER_FAILED)}": counts}
 
 
 def _settings(evaluation: Evaluation) -> dict[str, str]:
