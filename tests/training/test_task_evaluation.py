@@ -73,6 +73,13 @@ def test_the_best_of_another_figure_does_not_stand(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("best.*"))
 
 
+def test_a_figure_that_has_no_value_keeps_no_student(tmp_path, monkeypatch):
+    # Of a grader that reads no answers, on which nobody can vote.
+    monkeypatch.setattr(TaskEvaluation, "_evaluate_on", lambda *_: {"avg@2": 1.0})
+    trainer(tmp_path, **STEPS, keep_best="additions/maj@2").train()
+    assert not (tmp_path / "best").exists()
+
+
 def test_without_eval_steps_it_is_evaluated_before_and_after(tmp_path):
     trainer(tmp_path, max_steps=2, **TASKS).train()
     assert list(evaluations(tmp_path)) == [0, 2]
@@ -242,6 +249,17 @@ def test_tasks_are_given_one_by_one_or_together():
 
     assert names("aime24, math500") == names(["aime24", "math500"]) == ["aime24", "math500"]
     assert names(None) == names("") == []
+
+
+def test_a_fresh_evaluation_asks_as_the_run_did_but_for_the_seed():
+    options = {"eval_tasks": ["my task.jsonl", "additions"], "eval_temperature": 0.5, "seed": 3}
+    more = {"eval_limit": 5, "chat_template_kwargs": {"enable_thinking": False}}
+    args = OPRDConfig("my run", use_cpu=True, report_to=[], **options, **more)
+    assert args.fresh_evaluation == (
+        "oprd eval --model 'my run/best' --tasks 'my task.jsonl,additions' --samples 4 "
+        f"--temperature 0.5 --max_new_tokens {args.max_completion_length} --limit 5 "
+        "--chat_template_kwargs '{\"enable_thinking\": false}' --seed 4"
+    )
 
 
 def test_two_processes_draw_what_one_draws(tmp_path):

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from oprd.evaluation.graders import Grader
@@ -68,6 +69,10 @@ class Evaluation:
         """Every figure, computed once."""
         return summarise(self.records, seed=int(self.header["sampling"]["seed"]))
 
+    def averages(self) -> np.ndarray:
+        """Avg@n of each problem, problems by id."""
+        return average_at_n(correct_matrix(group_records(self.records)))
+
     def figures(self) -> dict[str, float]:
         """The main figures by name, such as `avg@16`, for a training log."""
         summary = self.summary
@@ -77,7 +82,7 @@ class Evaluation:
             f"avg@{n}_low": summary.average.low,
             f"avg@{n}_high": summary.average.high,
             f"best@{n}": summary.best.value,
-            f"maj@{n}": summary.majority.value,
+            f"maj@{n}": None if summary.majority is None else summary.majority.value,
             **{f"pass@{k}": estimate.value for k, estimate in summary.pass_at.items()},
             "dist_4g": summary.distinct_4g,
             "length": summary.length["all"].mean,
@@ -226,8 +231,7 @@ def compare_evaluations(first: Evaluation, second: Evaluation, seed: int = 0) ->
     hashes = {side.header.get("problems_hash") for side in (first, second)} - {None}
     if len(hashes) > 1:
         raise ValueError("only the same problems can be compared: prompts or gold answers differ.")
-    values = [average_at_n(correct_matrix(side)) for side in groups]
-    return compare(values[0], values[1], seed)
+    return compare(first.averages(), second.averages(), seed)
 
 
 def _draw(

@@ -6,10 +6,11 @@ HTML are escaped.
 
 import html
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from itertools import combinations
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from oprd.evaluation.evaluate import Evaluation, compare_evaluations
 from oprd.evaluation.grading import Status
-from oprd.evaluation.intervals import Comparison, Estimate
+from oprd.evaluation.intervals import Comparison, Estimate, holm
 from oprd.evaluation.metrics import DISTINCT_BUDGET
 from oprd.evaluation.records import GRADER_FAILED
 from oprd.evaluation.summary import Lengths, Summary
@@ -26,7 +27,8 @@ from oprd.evaluation.summary import Lengths, Summary
 SETTINGS = ("path", "revision", "weights", "engine", "dtype", "grader", "source")
 LEGEND = (
     f"[low, high] is a 95% interval with problems as the unit. Dist-n: first {DISTINCT_BUDGET} "
-    "tokens of a sample; Dist-4g: words, as in the paper. Tokens: mean / median / p95."
+    "tokens of a sample; Dist-4g: words, as in the paper. Tokens: mean / median / p95. "
+    "p: of swapping models problem by problem; corrected by Holm for the comparisons of a table."
 )
 
 
@@ -38,11 +40,23 @@ def by_task(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     return groups
 
 
-def comparisons(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, Comparison]]:
-    """Every later model against every earlier one on the same task: later, earlier, result."""
+class Compared(NamedTuple):
+    """A model against an earlier one, and its p corrected for all comparisons of the table."""
+
+    model: str
+    baseline: str
+    result: Comparison
+    p_holm: float
+
+
+def comparisons(evaluations: Sequence[Evaluation]) -> list[Compared]:
+    """Every later model against every earlier one on the same task."""
+    pairs = list(combinations(evaluations, 2))
+    results = [compare_evaluations(*pair) for pair in pairs]
+    corrected = holm([result.p_value for result in results])
     return [
-        (second.header["model"], first.header["model"], compare_evaluations(first, second))
-        for first, second in combinations(evaluations, 2)
+        Compared(second.header["model"], first.header["model"], result, p_holm)
+        for (first, second), result, p_holm in zip(pairs, results, corrected, strict=True)
     ]
 
 
@@ -81,9 +95,15 @@ def to_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
             for e in evaluations
         ],
         "comparisons": [
-            {"task": task, "model": later, "baseline": earlier, **asdict(result)}
+            {
+                "task": task,
+                "model": found.model,
+                "baseline": found.baseline,
+                **asdict(found.result),
+                "p_holm": found.p_holm,
+            }
             for task, group in by_task(evaluations).items()
-            for later, earlier, result in comparisons(group)
+            for found in comparisons(group)
         ],
     }
 
@@ -103,11 +123,28 @@ def to_markdown(evaluations: Sequence[Evaluation]) -> str:
 
 def comparison_lines(group: Sequence[Evaluation]) -> list[str]:
     """One sentence a pair of models."""
-    return [
-        f"{later} − {earlier}: {_points(result.difference)}, "
-        f"{result.wins} won, {result.losses} lost, {result.ties} equal, p = {result.p_value:.4f}"
-        for later, earlier, result in comparisons(group)
-    ]
+    found = comparisons(group)
+    return [_sentence(compared, len(found)) for compared in found]
+
+
+def _sentence(compared: Compared, comparisons: int) -> str:
+    result = compared.result
+    p_values = f"p {_p(result.p_value, result.p_is_bound)}"
+    if comparisons > 1:
+        corrected = _p(compared.p_holm, result.p_is_bound)
+        p_values += f", corrected for {comparisons} comparisons {corrected}"
+    return (
+        f"{compared.model} − {compared.baseline}: {_points(result.difference)}, "
+        f"{result.wins} won, {result.losses} lost, {result.ties} equal, "
+        f"{p_values}"
+    )
+
+
+def _p(value: float, is_bound: bool) -> str:
+    """A p with its sign of relation."""
+    # Four places, or as many as show a digit.
+    places = max(4, -math.floor(math.log10(value)))
+    return f"{'<' if is_bound else '='} {value:.{places}f}"
 
 
 def plain(text: object) -> str:
@@ -128,7 +165,7 @@ def _figures(evaluation: Evaluation, statuses: Sequence[str]) -> dict[str, str]:
     several = {
         **{f"pass@{k}": _percent(estimate) for k, estimate in summary.pass_at.items()},
         f"Best@{n}": _percent(summary.best),
-        f"maj@{n}": _percent(summary.majority),
+        f"maj@{n}": "–" if summary.majority is None else _percent(summary.majority),
         "solved never / always": f"{summary.solved_never:.1%} / {summary.solved_always:.1%}",
     }
     return {

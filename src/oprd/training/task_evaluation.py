@@ -136,7 +136,8 @@ class TaskEvaluation(TrainerCallback):
         Trainer.log(self._trainer, {f"eval/{name}": value for name, value in figures.items()})
         self._trainer.control.should_log = control.should_log = should_log
         wanted = self._args.keep_best
-        if wanted is not None and figures[wanted] > self._best:
+        # maj@n has no value where a grader reads no answers.
+        if wanted is not None and figures.get(wanted, self._best) > self._best:
             self._best = figures[wanted]
             self._save_best({"figure": wanted, "value": self._best, "step": state.global_step})
 
