@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.evaluation.evaluate import Evaluation, evaluate_model
+from oprd.evaluation.intervals import gap_closed
 from oprd.evaluation.tasks.base import Task, shared_prompts
 from oprd.evaluation.tasks.load import generate_task
 from oprd.reports.curves import plot_curves
@@ -72,7 +73,8 @@ def main() -> None:
 
     plot_curves(options.run, options.run / "curves.png")
     console.print(results_table([teacher, before, after]))
-    console.print(f"gap closed: {gap_closed(teacher, before, after):.0%}")
+    closed = gap_closed(teacher.averages(), before.averages(), after.averages())
+    console.print(f"gap closed: {closed.value:.0%} [{closed.low:.0%}, {closed.high:.0%}]")
     minutes = (time.monotonic() - started) / 60
     console.print(f"{minutes:.1f} minutes. Student, curves, samples and metrics: {options.run}")
 
@@ -132,12 +134,6 @@ def evaluate_on(
         output=folder / f"{name.replace(' ', '-')}.jsonl",
         name=name,
     )
-
-
-def gap_closed(teacher: Evaluation, before: Evaluation, after: Evaluation) -> float:
-    """The share of the gap between student and teacher that training closed."""
-    top, bottom, reached = (run.summary.average.value for run in (teacher, before, after))
-    return (reached - bottom) / (top - bottom)
 
 
 def results_table(evaluations: list[Evaluation]) -> Table:

@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from typer.testing import CliRunner
 
 from oprd.cli import train
 from oprd.cli.main import app
+from oprd.evaluation.records import read_records
 from tests import tiny
 
 SETTINGS = """
@@ -62,7 +64,23 @@ def test_a_run_can_be_evaluated_on_tasks_while_it_trains(folder: Path, tmp_path:
     )
     result = invoke(tmp_path, "--output_dir", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
-    assert f"Best arithmetic/avg@1: 0.0% at step 0, kept in {tmp_path}/out/best" in result.stdout
+    best = f"{tmp_path}/out/best"
+    assert f"Best arithmetic/avg@1: 0.0% at step 0, kept in {best}" in result.stdout
+    assert "As the highest of several evaluations it is too high by chance" in result.stdout
+    # What it offers instead is a command that runs as it stands, with samples of its own.
+    command = shlex.split(
+        result.stdout.partition("a fresh one of this student: ")[2].split("\n")[0]
+    )
+    assert command[:4] == ["oprd", "eval", "--model", best]
+    fresh = CliRunner().invoke(app, [*command[1:], "--output_dir", str(tmp_path / "fresh")])
+    assert fresh.exit_code == 0, fresh.output
+    drawn = json.loads((tmp_path / "fresh" / "results.json").read_text())["evaluations"]
+    kept, _ = read_records(tmp_path / "out" / "evaluations" / "step-000000" / "arithmetic.jsonl")
+    assert [found["task"] for found in drawn] == ["additions", "arithmetic"]
+    for key in ("samples", "temperature", "top_p", "max_new_tokens"):
+        assert drawn[1]["sampling"][key] == kept["sampling"][key]
+    assert drawn[1]["sampling"]["seed"] != kept["sampling"]["seed"]
+    assert drawn[1]["problems_hash"] == kept["problems_hash"]
     assert (tmp_path / "out" / "evaluations" / "step-000002" / "additions.jsonl").is_file()
 
 

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from oprd.evaluation.evaluate import Evaluation
 from oprd.evaluation.records import Record
+from tests import tiny
 
 
 def record(problem: str = "p", sample: int = 0, correct: bool = True, **other: Any) -> Record:
@@ -49,3 +52,14 @@ def evaluation(verdicts: dict[str, list[bool]], **other: Any) -> Evaluation:
         for sample, correct in enumerate(row)
     ]
     return Evaluation(header(asked=len(records), **other), records)
+
+
+def chat_tokenizer(ending: str) -> PreTrainedTokenizerFast:
+    """A tokenizer with a chat template, whose generation prompt is `ending`, in Jinja's words."""
+    bytes_only = tiny.tokenizer()
+    tokenizer = type(bytes_only)(
+        tokenizer_object=bytes_only.backend_tokenizer, eos_token="<eos>", pad_token="<pad>"
+    )
+    turns = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    tokenizer.chat_template = turns + "{% if add_generation_prompt %}" + ending + "{% endif %}"
+    return tokenizer

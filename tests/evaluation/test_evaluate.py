@@ -13,11 +13,9 @@ from oprd.evaluation.evaluate import (
     evaluate,
     evaluate_model,
 )
-from oprd.evaluation.grading import Grade
 from oprd.evaluation.records import RecordFile
-from oprd.evaluation.regrade import grade_all, regrade
+from oprd.evaluation.regrade import regrade
 from oprd.evaluation.tasks import arithmetic
-from oprd.evaluation.tasks.base import Task
 from oprd.models.generate import Request, Response, TransformersEngine
 from oprd.models.sampling import Sampling
 from tests import tiny
@@ -199,31 +197,6 @@ def test_other_problems_under_the_same_source_are_told_apart(tmp_path: Path) -> 
     second = evaluate(Scripted(), task, SAMPLING, IDENTITY, progress=False)
     with pytest.raises(ValueError, match="prompts or gold answers differ"):
         compare_evaluations(first, second)
-
-
-def hanging(text: str, gold: str) -> Grade:
-    if text == "hang":
-        time.sleep(3)
-    if text == "crash":
-        raise RuntimeError("boom")
-    return Grade.of(text == gold, text)
-
-
-def test_a_grader_that_hangs_or_crashes_costs_one_answer() -> None:
-    task = Task("t", TASK.problems, TASK.template, hanging, "g", "s")
-    problem = task.problems[0]
-    texts = ["hang", "crash", problem.gold, "0"]
-    found = grade_all(task, [(text, problem) for text in texts], limit=0.5)
-    assert [g.status for g in found] == ["timeout", "parse_error", "correct", "wrong"]
-
-
-def test_a_missing_package_is_not_taken_for_a_wrong_answer() -> None:
-    def grade(text: str, gold: str) -> Grade:
-        raise ImportError("needs x")
-
-    task = Task("t", TASK.problems, TASK.template, grade, "g", "s")
-    with pytest.raises(ImportError, match="needs x"):
-        grade_all(task, [("5", task.problems[0])])
 
 
 def test_sixteen_thousand_samples_are_summed_up_in_seconds() -> None:

@@ -1,10 +1,11 @@
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from oprd.evaluation.intervals import compare, mean_interval
+from oprd.evaluation.intervals import compare, gap_closed, holm, mean_interval
 
 HALVES = np.random.default_rng(1).binomial(8, 0.4, size=60) / 8
 
@@ -74,3 +75,76 @@ def test_scipy_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImportError, match=r"pip install 'oprd\[report\]'"):
         mean_interval(HALVES)
     assert mean_interval(np.zeros(3)).value == 0
+
+
+def signs(differences: np.ndarray) -> float:
+    """Two-sided p by counting every assignment of signs."""
+    flips = np.array(list(product((1, -1), repeat=len(differences))))
+    means = flips @ differences
+    found = differences.sum()
+    return min(1.0, 2 * min(np.mean(means >= found - 1e-9), np.mean(means <= found + 1e-9)))
+
+
+@pytest.mark.parametrize("problems", [2, 9, 14, 15, 16])
+def test_p_is_exact_where_all_swaps_can_be_counted(problems: int) -> None:
+    rng = np.random.default_rng(problems)
+    second = rng.choice([0.25, 0.5, 1.0], problems)
+    first = np.where(rng.random(problems) < 0.2, 1.0, 0.0)
+    first[first == second] = 0.0
+    found = compare(first, second)
+    assert found.p_value == pytest.approx(signs(second - first), rel=1e-9)
+    assert not found.p_is_bound
+    assert compare(np.zeros(problems), second).p_value == pytest.approx(2 / 2**problems)
+    # Problems without a difference carry no information.
+    ties = np.full(40, 0.5)
+    assert compare(np.append(first, ties), np.append(second, ties)).p_value == found.p_value
+
+
+@pytest.mark.parametrize("problems", [17, 40, 300])
+def test_at_the_floor_of_its_draws_p_is_a_bound(problems: int) -> None:
+    found = compare(np.zeros(problems), np.ones(problems))
+    assert found.p_is_bound and found.p_value == pytest.approx(0.0002)
+    some = compare(np.zeros(problems), np.ones(problems) * ([1, 0] * problems)[:problems])
+    assert some.p_value > 0
+    even = compare(np.arange(problems) % 2.0, (np.arange(problems) + 1) % 2.0)
+    assert not even.p_is_bound and even.p_value > 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "corrected"),
+    [
+        ([0.01], [0.01]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.0002, 0.0160, 0.0002], [0.0006, 0.0160, 0.0006]),
+        ([0.5, 0.6], [1.0, 1.0]),
+        ([], []),
+    ],
+)
+def test_several_comparisons_are_corrected_by_holm(
+    given: list[float], corrected: list[float]
+) -> None:
+    assert holm(given) == pytest.approx(corrected)
+
+
+def test_the_gap_closed_has_a_paired_interval() -> None:
+    rng = np.random.default_rng(3)
+    teacher = (rng.random(96) < 0.9).astype(float)
+    before, after = np.zeros(96), teacher.copy()
+    after[:20] *= rng.random(20) < 0.8
+    found = gap_closed(teacher, before, after)
+    assert found.value == pytest.approx(after.mean() / teacher.mean())
+    assert found.low < found.value < found.high <= 1
+    assert gap_closed(teacher, before, after) == found
+    # Paired: a student that solves just what the teacher solves leaves nothing to be unsure of.
+    exact = gap_closed(teacher, before, teacher)
+    assert (exact.value, exact.low, exact.high) == (1, 1, 1)
+    # A gap of which little is known: some resamples have none, and the interval is wide.
+    unsure = gap_closed(np.array([1.0, 0.0, 0.0]), np.zeros(3), np.array([0.0, 1.0, 0.0]))
+    assert unsure.low <= unsure.value <= unsure.high
+
+
+def test_without_a_gap_there_is_no_share_of_it() -> None:
+    with pytest.raises(ValueError, match="no gap to close"):
+        gap_closed(HALVES, HALVES, np.ones(60))
+    with pytest.raises(ValueError, match="all three models need the same problems"):
+        gap_closed(HALVES, HALVES[1:], HALVES)

@@ -2,9 +2,11 @@ import io
 import json
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
-from oprd.evaluation.table import plain, print_report, to_json, to_markdown
+from oprd.evaluation.evaluate import Evaluation
+from oprd.evaluation.table import plain, print_report, rows_and_notes, to_json, to_markdown
 from tests.evaluation.samples import evaluation
 
 VERDICTS = {"a": [True, False], "b": [True, True], "c": [False, False]}
@@ -39,6 +41,45 @@ def test_every_status_has_a_row_and_what_all_models_share_is_said_once() -> None
         ["w", "v"],
     ]
     assert lines.count("dtype: float32") == 1
+
+
+def several(*shares: list[bool]) -> list[Evaluation]:
+    """Evaluations on problems of one sample each."""
+    return [
+        evaluation({f"p{n}": [right] for n, right in enumerate(share)}, model=f"m{number}")
+        for number, share in enumerate(shares)
+    ]
+
+
+def test_several_comparisons_are_corrected_and_the_table_says_so() -> None:
+    found = several([False] * 40, [True] * 5 + [False] * 35, [True] * 40)
+    text = printed(*found)
+    assert "m1 − m0: +12.5 points" in text
+    assert "p = 0.0625, corrected for 3 comparisons = 0.0625" in text
+    assert "p < 0.0002, corrected for 3 comparisons < 0.0006" in text
+    assert "corrected by Holm for the comparisons of a table" in text
+    assert [one["p_holm"] for one in to_json(found)["comparisons"]] == pytest.approx(
+        [0.0625, 0.0006, 0.0006]
+    )
+    alone = printed(*found[:2])
+    assert "5 won, 0 lost, 35 equal, p = 0.0625\n" in alone
+
+
+@pytest.mark.parametrize(("wins", "p"), [(16, "p = 0.00003"), (14, "p = 0.0001"), (8, "0.0078")])
+def test_an_exact_p_is_never_shown_as_none(wins: int, p: str) -> None:
+    text = printed(*several([False] * 20, [True] * wins + [False] * (20 - wins)))
+    assert f"{p}\n" in text
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_a_vote_without_answers_has_no_figure(correct: bool) -> None:
+    found = evaluation({p: [correct, correct] for p in "abc"})
+    silent = Evaluation(found.header, [replace(r, extracted=None) for r in found.records])
+    one = Evaluation(found.header, [*silent.records[:-1], found.records[-1]])
+    shown = dict(rows_and_notes([silent])[0])
+    assert shown["maj@2"] == "–" and "maj@2" not in silent.figures()
+    assert to_json([silent])["evaluations"][0]["figures"]["majority"] is None
+    assert dict(rows_and_notes([one])[0])["maj@2"].startswith("33.3%" if correct else "0.0%")
 
 
 def test_figures_that_are_the_same_with_one_sample_are_shown_once() -> None:

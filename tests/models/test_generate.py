@@ -1,8 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    Gemma3Config,
+    GenerationConfig,
+    LlavaConfig,
+    SiglipVisionConfig,
+)
 
+from oprd.evaluation.evaluate import evaluate_model
+from oprd.evaluation.tasks import arithmetic
+from oprd.evaluation.tasks.base import Problem
 from oprd.models.generate import (
     Request,
     SeededSampler,
@@ -192,3 +204,28 @@ def test_seeds_of_pairs_differ_and_depend_on_every_part() -> None:
     assert np.max(list(seeds)) < 2**31
     other = Sampling(seed=1).pair_seed("t", "p0", 0)
     assert len({SAMPLING.pair_seed(t, "p0", 0) for t in "tu"} | {other}) == 3
+
+
+def pictured(wrapper: str) -> torch.nn.Module:
+    """A model that reads pictures too: its text configuration is one of several inside."""
+    text = tiny.config("llama" if wrapper == "llava" else "gemma3")
+    if wrapper == "llava":
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+        vision = CLIPVisionConfig(**sizes, num_attention_heads=2, image_size=28, patch_size=14)
+        config = LlavaConfig(vision_config=vision, text_config=text)
+    else:
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+        vision = SiglipVisionConfig(**sizes, num_attention_heads=2, image_size=28, patch_size=14)
+        config = Gemma3Config(vision_config=vision, text_config=text)
+    return AutoModelForImageTextToText.from_config(config).eval()
+
+
+@pytest.mark.parametrize("wrapper", ["llava", "gemma3"])
+def test_a_context_is_that_of_the_text_model_inside(wrapper: str) -> None:
+    model = pictured(wrapper)
+    assert not hasattr(model.config, "max_position_embeddings")
+    assert TransformersEngine(model, tiny.tokenizer()).context_length == 256
+    problem = Problem("long", "x" * 250, "1")
+    task = replace(arithmetic.load(count=1), problems=(problem,))
+    with pytest.raises(ValueError, match=r"'long' .* 250 prompt tokens.*the context of 256"):
+        evaluate_model(model, tiny.tokenizer(), task, samples=1, max_new_tokens=12)

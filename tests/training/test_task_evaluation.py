@@ -74,6 +74,13 @@ def test_the_best_of_another_figure_does_not_stand(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("best.*"))
 
 
+def test_a_figure_that_has_no_value_keeps_no_student(tmp_path, monkeypatch):
+    # Of a grader that reads no answers, on which nobody can vote.
+    monkeypatch.setattr(TaskEvaluation, "_evaluate_on", lambda *_: {"avg@2": 1.0})
+    trainer(tmp_path, **STEPS, keep_best="additions/maj@2").train()
+    assert not (tmp_path / "best").exists()
+
+
 def test_without_eval_steps_it_is_evaluated_before_and_after(tmp_path):
     trainer(tmp_path, max_steps=2, **TASKS).train()
     assert list(evaluations(tmp_path)) == [0, 2]
@@ -245,6 +252,17 @@ def test_tasks_are_given_one_by_one_or_together():
     assert names(None) == names("") == []
 
 
+def test_a_fresh_evaluation_asks_as_the_run_did_but_for_the_seed():
+    options = {"eval_tasks": ["my task.jsonl", "additions"], "eval_temperature": 0.5, "seed": 3}
+    more = {"eval_limit": 5, "chat_template_kwargs": {"enable_thinking": False}}
+    args = OPRDConfig("my run", use_cpu=True, report_to=[], **options, **more)
+    assert args.fresh_evaluation == (
+        "oprd eval --model 'my run/best' --tasks 'my task.jsonl,additions' --samples 4 "
+        f"--temperature 0.5 --max_new_tokens {args.max_completion_length} --limit 5 "
+        "--chat_template_kwargs '{\"enable_thinking\": false}' --seed 4"
+    )
+
+
 def test_two_processes_draw_what_one_draws(tmp_path, two_processes):
     one, two = tmp_path / "one", tmp_path / "two"
     distributed_evaluation.main(str(one))
@@ -264,3 +282,61 @@ def test_two_processes_draw_what_one_draws(tmp_path, two_processes):
 def test_two_processes_draw_together_from_a_sharded_model():
     done = launch(2, "training.fsdp2_evaluation")
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+GRADERS = {
+    "truth": "def grade(text, gold):\n    return text != gold",
+    "raises": "def grade(text, gold):\n    return float(gold) > 0",
+    "none": "def grade(text, gold):\n    text == gold",
+}
+
+
+def graded_task(folder, name, problems=4):
+    file = folder / f"task_{name}.py"
+    row = '{"prompt": f"{n}?", "answer": "a"}'
+    file.write_text(f"{GRADERS[name]}\nprompts = [{row} for n in range({problems})]\n")
+    return str(file)
+
+
+def test_a_grader_of_ones_own_says_right_or_wrong(tmp_path):
+    options = {**TASKS, "eval_tasks": graded_task(tmp_path, "truth"), "max_steps": 1}
+    trainer(tmp_path / "run", **options).train()
+    assert {line["eval/task_truth/avg@2"] for line in evaluations(tmp_path / "run").values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("raises", "raised ValueError: could not"), ("none", "returned None, which")]
+)
+def test_a_grader_that_cannot_grade_stops_before_the_first_step(tmp_path, name, what):
+    made = trainer(tmp_path, **{**TASKS, "eval_tasks": graded_task(tmp_path, name)})
+    with pytest.raises(ValueError, match=f"the grader of task 'task_{name}' {what}"):
+        made.train()
+    assert made.state.global_step == 0
+
+
+@pytest.mark.parametrize("name", ["raises", "none"])
+def test_all_processes_stop_where_the_grader_cannot_grade(tmp_path, name):
+    task = graded_task(tmp_path, name)
+    done = launch(2, "training.distributed_grader", tmp_path / "run", task)
+    assert done.returncode != 0
+    sentence = f"the grader of task 'task_{name}' r"
+    said = [line for line in done.stderr.splitlines() if line.startswith("oprd: ")]
+    assert len(said) == 2 and all(sentence in line for line in said), done.stderr[-3000:]
+    assert sum("process 0 has stopped: GraderError" in line for line in said) == 1
+
+
+def test_a_grader_that_once_graded_does_not_stop_the_run(tmp_path, caplog):
+    file = tmp_path / "task_later.py"
+    file.write_text(
+        "calls = []\n"
+        "def grade(text, gold):\n"
+        "    calls.append(text)\n"
+        "    assert len(calls) < 4\n"
+        "    return 1\n"
+        'prompts = [{"prompt": f"{n}?", "answer": "a"} for n in range(2)]\n'
+    )
+    options = {**TASKS, "eval_tasks": str(file), "max_steps": 1}
+    with caplog.at_level(logging.WARNING):
+        trainer(tmp_path / "run", **options).train()
+    assert [e["eval/task_later/avg@2"] for e in evaluations(tmp_path / "run").values()] == [0.75, 0]
+    assert caplog.text.count("raised AssertionError (task_later.py, line 4)") == 1

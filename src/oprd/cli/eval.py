@@ -45,6 +45,13 @@ BaseModel = Annotated[
 Revision = Annotated[
     str | None, typer.Option("--revision", help="Revision of the --model on the hub.")
 ]
+ChatTemplateKwargs = Annotated[
+    str | None,
+    typer.Option(
+        "--chat_template_kwargs",
+        help="JSON for the chat template, as in oprd train; with --run the run's.",
+    ),
+]
 OutputDir = Annotated[
     Path | None,
     typer.Option(
@@ -80,6 +87,7 @@ def evaluate(
     dtype: Dtype = "auto",
     base_model: BaseModel = None,
     revision: Revision = None,
+    chat_template_kwargs: ChatTemplateKwargs = None,
     output_dir: OutputDir = None,
     bad_rows: BadRows = "error",
     regrade: Regrade = False,
@@ -93,13 +101,18 @@ def evaluate(
         from oprd.extras import require
         from oprd.models.sampling import Sampling
         from oprd.runs.record import ModelSource, check_output_dir
+        from oprd.values import parse_mapping
 
         _check_choice("--engine", engine, "transformers", "vllm")
         _check_choice("--bad_rows", bad_rows, "error", "skip")
         sampling = Sampling(samples, temperature, top_p, max_new_tokens, seed)
-        models = [ModelSource(name, name, base_model, revision, dtype) for name in model or []]
+        options = parse_mapping("chat_template_kwargs", chat_template_kwargs)
+        models = [
+            ModelSource(name, name, base_model, revision, dtype, options or {})
+            for name in model or []
+        ]
         if run is not None:
-            models += _models_of_run(run, dtype)
+            models += _models_of_run(run, dtype, options)
         names = [name.strip() for given in tasks for name in given.split(",") if name.strip()]
         _check_names([one.name for one in models], names)
         on_bad_rows = cast(Any, bad_rows)
@@ -123,11 +136,13 @@ def evaluate(
     _report(found, folder)
 
 
-def _models_of_run(run: Path, dtype: str) -> "list[ModelSource]":
+def _models_of_run(run: Path, dtype: str, options: dict[str, Any] | None) -> "list[ModelSource]":
+    """The models of a run as it read them, but for what is asked for otherwise."""
     from oprd.runs.record import models_of_run
 
-    models = models_of_run(run)
-    return models if dtype == "auto" else [replace(model, dtype=dtype) for model in models]
+    given: dict[str, Any] = {} if dtype == "auto" else {"dtype": dtype}
+    given |= {} if options is None else {"chat_template_kwargs": options}
+    return [replace(model, **given) for model in models_of_run(run)]
 
 
 def _tokenizer(model: "ModelSource") -> Any:
@@ -175,7 +190,11 @@ def _draw(
             batch_size=batch_size,
         )
     identity["model"] = model.name
-    return [evaluate(opened, task, sampling, identity, outputs[task.name]) for task in tasks]
+    options = model.chat_template_kwargs
+    return [
+        evaluate(opened, task, sampling, identity, outputs[task.name], chat_template_kwargs=options)
+        for task in tasks
+    ]
 
 
 def _regrade(path: Path, task: "Task") -> "Evaluation":
@@ -195,11 +214,7 @@ def _self_test(tasks: "list[Task]") -> None:
     for task in tasks:
         result = self_test(task)
         if not result.passed:
-            raise ValueError(
-                f"self-test of {task.name}: {len(result.refused)} of {result.problems} gold "
-                f"answers are refused, for example {result.refused[:3]}, and changed ones of "
-                f"{result.accepted[:3]} are accepted."
-            )
+            raise ValueError(f"self-test of {task.name}: {result.report}.")
         typer.echo(f"self-test of {task.name}: {result.problems} gold answers, all as they must be")
 
 

@@ -64,7 +64,8 @@ def run(arguments: Sequence[str]) -> None:
         if args.keep_best is not None and (best := read_best(output_dir)) is not None:
             typer.echo(
                 f"Best {best['figure']}: {best['value']:.1%} at step {best['step']}, kept in "
-                f"{output_dir / BEST}"
+                f"{output_dir / BEST}. As the highest of several evaluations it is too high by "
+                f"chance; a fresh one of this student: {args.fresh_evaluation}"
             )
     if Version(transformers.__version__) >= Version("5.18"):
         trainer.end()

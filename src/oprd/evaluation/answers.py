@@ -56,14 +56,6 @@ class Box(NamedTuple):
     unterminated: bool = False
 
 
-def answer_part(text: str) -> str:
-    """What follows the reasoning: nothing inside a think block is an answer.
-
-    A block that is opened and never closed has not been left.
-    """
-    return text.rpartition("</think>")[2].partition("<think>")[0]
-
-
 def last_box(text: str) -> Box:
     r"""The last balanced `\boxed{}` or `\fbox{}` that is not empty.
 

@@ -1,6 +1,6 @@
 """Evaluate a model on a task: draw what is missing, grade it, write it, compute the figures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,17 +8,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from oprd.evaluation.graders import Grader
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.intervals import Comparison, compare
 from oprd.evaluation.metrics import average_at_n
 from oprd.evaluation.records import Record, RecordFile, final_grade, read_records
-from oprd.evaluation.regrade import grade_all
 from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
 from oprd.evaluation.tasks.base import Task, problems_hash
 from oprd.evaluation.tasks.readable import rendered
-from oprd.models.generate import Engine, Request, Response, TransformersEngine
+from oprd.evaluation.thoughts import open_thought
+from oprd.models.generate import (
+    Engine,
+    Request,
+    Response,
+    TransformersEngine,
+    generation_prompt,
+)
 from oprd.models.load import identify, open_engine
 from oprd.models.sampling import Sampling
 from oprd.runs.progress import progress_bar
@@ -61,6 +69,10 @@ class Evaluation:
         """Every figure, computed once."""
         return summarise(self.records, seed=int(self.header["sampling"]["seed"]))
 
+    def averages(self) -> np.ndarray:
+        """Avg@n of each problem, problems by id."""
+        return average_at_n(correct_matrix(group_records(self.records)))
+
     def figures(self) -> dict[str, float]:
         """The main figures by name, such as `avg@16`, for a training log."""
         summary = self.summary
@@ -70,7 +82,7 @@ class Evaluation:
             f"avg@{n}_low": summary.average.low,
             f"avg@{n}_high": summary.average.high,
             f"best@{n}": summary.best.value,
-            f"maj@{n}": summary.majority.value,
+            f"maj@{n}": None if summary.majority is None else summary.majority.value,
             **{f"pass@{k}": estimate.value for k, estimate in summary.pass_at.items()},
             "dist_4g": summary.distinct_4g,
             "length": summary.length["all"].mean,
@@ -94,6 +106,7 @@ def evaluate_model(
     name: str | None = None,
     batch_size: int = 32,
     progress: bool = True,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Evaluate a model with Transformers.
 
@@ -113,6 +126,8 @@ def evaluate_model(
         name: what the model is called in the output; by default where it was loaded from.
         batch_size: responses drawn at once.
         progress: whether to show a progress bar.
+        chat_template_kwargs: what the chat template is given, such as `enable_thinking`; as in
+            training.
 
     Raises:
         ValueError: a setting is out of range, a prompt does not fit into the context, or the output
@@ -127,7 +142,9 @@ def evaluate_model(
         engine, identity = TransformersEngine(model, tokenizer, batch_size), identify(model)
     if name is not None:
         identity["model"] = name
-    return evaluate(engine, task.first(limit), sampling, identity, output, progress)
+    return evaluate(
+        engine, task.first(limit), sampling, identity, output, progress, chat_template_kwargs
+    )
 
 
 def evaluate(
@@ -137,6 +154,8 @@ def evaluate(
     identity: dict[str, str | None],
     output: str | Path | None = None,
     progress: bool = True,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    grader: Grader | None = None,
 ) -> Evaluation:
     """Draw the missing samples of a task with any engine, grade and write each as it is made.
 
@@ -147,18 +166,29 @@ def evaluate(
         identity: `model`, `revision` and `weights`, for the header.
         output: a JSON-lines file, or None to keep the records in memory.
         progress: whether to show a progress bar.
+        chat_template_kwargs: what the chat template is given.
+        grader: the task's, where it has graded before; by default a new one.
 
     Raises:
-        ValueError: a prompt does not fit, the file belongs to another evaluation, or the engine
-            returned a response that was not asked for or left one out.
+        ValueError: a prompt does not fit, the file belongs to another evaluation, the engine
+            returned a response that was not asked for or left one out, or the grader cannot grade
+            its first answer.
     """
-    prompts = {p.id: rendered(engine.tokenizer, task, p) for p in task.problems}
+    options = dict(chat_template_kwargs or {})
+    prompts = {p.id: rendered(engine.tokenizer, task, p, **options) for p in task.problems}
     _check_lengths(engine, task, prompts, sampling)
+    thoughts = {
+        p.id: open_thought(
+            generation_prompt(engine.tokenizer, p.prompt, prompts[p.id][0], **options)
+        )
+        for p in task.problems
+    }
     header = {
         **identity,
         **_task_header(task, prompts[task.problems[0].id][0]),
         "engine": engine.name,
         "dtype": engine.dtype,
+        "chat_template_kwargs": options,
         "sampling": sampling.facts(),
         "asked": len(task.problems) * sampling.samples,
         "versions": {package: version(package) for package in ("oprd", "torch", "transformers")},
@@ -171,7 +201,9 @@ def evaluate(
     with RecordFile(Path(output), header) if output is not None else nullcontext() as file:
         done = {} if file is None else {record.key: record for record in file.records}
         missing = [r for r in requests if (r.problem, r.sample) not in done]
-        for records in _draw(engine, task, sampling, missing, progress):
+        for records in _draw(
+            engine, task, sampling, missing, thoughts, grader or Grader(task), progress
+        ):
             done |= {record.key: record for record in records}
             if file is not None:
                 file.append(records)
@@ -199,14 +231,22 @@ def compare_evaluations(first: Evaluation, second: Evaluation, seed: int = 0) ->
     hashes = {side.header.get("problems_hash") for side in (first, second)} - {None}
     if len(hashes) > 1:
         raise ValueError("only the same problems can be compared: prompts or gold answers differ.")
-    values = [average_at_n(correct_matrix(side)) for side in groups]
-    return compare(values[0], values[1], seed)
+    return compare(first.averages(), second.averages(), seed)
 
 
 def _draw(
-    engine: Engine, task: Task, sampling: Sampling, missing: list[Request], progress: bool
+    engine: Engine,
+    task: Task,
+    sampling: Sampling,
+    missing: list[Request],
+    thoughts: Mapping[str, str],
+    grader: Grader,
+    progress: bool,
 ) -> Iterable[list[Record]]:
-    """Batches of graded records for the missing requests, each asked for exactly once."""
+    """Batches of graded records for the missing requests, each asked for exactly once.
+
+    `thoughts` are the tags that the prompts left open, by problem.
+    """
     problems = {problem.id: problem for problem in task.problems}
     waiting = {(r.problem, r.sample) for r in missing}
     with progress_bar(progress) as bar:
@@ -216,10 +256,16 @@ def _draw(
             if len(set(pairs)) < len(pairs) or not waiting.issuperset(pairs):
                 raise ValueError(f"{engine.name} returned samples nobody asked for: {pairs}.")
             waiting.difference_update(pairs)
-            grades = grade_all(task, [(r.text, problems[r.request.problem]) for r in responses])
+            answers = [
+                (r.text, problems[r.request.problem], thoughts[r.request.problem])
+                for r in responses
+            ]
+            grades = grader.grade(answers)
             yield [
-                _record(response, problems[response.request.problem].gold, grade)
-                for response, grade in zip(responses, grades, strict=True)
+                _record(response, problem.gold, thought, grade)
+                for response, (_, problem, thought), grade in zip(
+                    responses, answers, grades, strict=True
+                )
             ]
             bar.advance(shown, len(responses))
     if waiting:
@@ -229,7 +275,7 @@ def _draw(
         )
 
 
-def _record(response: Response, gold: str, grade: Grade) -> Record:
+def _record(response: Response, gold: str, thought: str, grade: Grade) -> Record:
     grade = final_grade(grade, response.finish_reason)
     return Record(
         problem=response.request.problem,
@@ -242,6 +288,7 @@ def _record(response: Response, gold: str, grade: Grade) -> Record:
         status=grade.status,
         correct=grade.correct,
         seconds=response.seconds,
+        thought=thought,
     )
 
 

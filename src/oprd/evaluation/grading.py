@@ -4,10 +4,16 @@ The answer is the last `\boxed{}` after the reasoning. Integers are compared as 
 words, everything else by math-verify.
 """
 
+import reprlib
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Number
+from typing import get_args
+
+import numpy as np
 
 from oprd.evaluation import answers
+from oprd.evaluation.thoughts import answer_part
 from oprd.evaluation.verify import Status, parses, verify
 
 # Raised with every change of a verdict.
@@ -20,7 +26,8 @@ class Grade:
 
     Attributes:
         correct: whether the answer equals the gold answer.
-        status: why. `"truncated"` is set by the evaluator, which knows the finish reason.
+        status: why. `"truncated"` is set by the evaluator, which knows the finish reason, and
+            `"grader_error"` and `"timeout"` by what calls the grader.
         extracted: the answer as it stands in the response, or None where there is none.
     """
 
@@ -34,6 +41,29 @@ class Grade:
         return cls(correct, "correct" if correct else "wrong", extracted)
 
 
+class NoVerdict(TypeError):
+    """What a grader returned says nothing about the answer."""
+
+
+def as_grade(verdict: object) -> Grade:
+    """What a grader may return, as a grade: a `Grade`, True or False, or 1 or 0.
+
+    Raises:
+        NoVerdict: it is none of these.
+    """
+    if isinstance(verdict, Grade) and verdict.status in get_args(Status):
+        # As files hold them, whatever a grader made them of.
+        extracted = None if verdict.extracted is None else str(verdict.extracted)
+        return Grade(bool(verdict.correct), verdict.status, extracted)
+    # NumPy's truth values are no numbers, and partial scores no verdicts.
+    if isinstance(verdict, Number | np.bool_) and verdict in (0, 1):
+        return Grade.of(bool(verdict), None)
+    raise NoVerdict(
+        f"returned {reprlib.repr(verdict)}, which is neither a Grade with a known status, True or "
+        "False, nor 1 or 0,"
+    )
+
+
 def grade(text: str, gold: str) -> Grade:
     """Grade a response against a gold answer. Safe to call from threads and processes.
 
@@ -42,7 +72,7 @@ def grade(text: str, gold: str) -> Grade:
     """
     if not text.strip():
         return Grade(False, "empty")
-    box = answers.last_box(answers.answer_part(text))
+    box = answers.last_box(answer_part(text))
     if box.unterminated:
         return Grade(False, "unterminated")
     if box.content is None:

@@ -1,5 +1,7 @@
 """How sure a figure is. The unit is the problem: samples of one problem are not independent."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +10,8 @@ from oprd.extras import require
 
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
+# Up to so many problems on which two models differ, all swaps of the models are counted.
+COUNTED = 16
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Comparison:
         losses: problems on which it is worse.
         ties: problems on which both are equal.
         p_value: two-sided, of the permutation test that swaps the models problem by problem.
+        p_is_bound: whether p is the smallest that the test's draws can show, and may be smaller.
     """
 
     difference: Estimate
@@ -36,6 +41,7 @@ class Comparison:
     losses: int
     ties: int
     p_value: float
+    p_is_bound: bool = False
 
 
 def mean_interval(
@@ -72,8 +78,7 @@ def mean_interval(
         np.mean,
         confidence_level=CONFIDENCE,
         n_resamples=RESAMPLES,
-        # Bounds the resampled indices to some 100 MB whatever the number of problems.
-        batch=max(1, 10_000_000 // values.size),
+        batch=_batch(values.size),
         method="BCa",
         rng=np.random.default_rng(seed),
     ).confidence_interval
@@ -96,13 +101,79 @@ def compare(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Comparison:
     differences = second - first
     # Equal shares reached by different sums must not count as a difference.
     differences[np.isclose(differences, 0, atol=1e-12)] = 0.0
+    p_value = _permutation_p(differences[differences != 0], seed)
+    counted = np.count_nonzero(differences) <= COUNTED
     return Comparison(
         difference=mean_interval(differences, bounds=(-1.0, 1.0), seed=seed),
         wins=int((differences > 0).sum()),
         losses=int((differences < 0).sum()),
         ties=int((differences == 0).sum()),
-        p_value=_permutation_p(differences[differences != 0], seed),
+        p_value=p_value,
+        # Both tails, each with the observed swap among the draws.
+        p_is_bound=not counted and p_value <= 2 / (RESAMPLES + 1),
     )
+
+
+def gap_closed(
+    teacher: np.ndarray, before: np.ndarray, after: np.ndarray, seed: int = 0
+) -> Estimate:
+    """The share of the gap between a teacher and a student that training closed, with its interval.
+
+    Problems are resampled, each with the values of all three models: the interval is that of
+    (after − before) / (teacher − before), paired, by percentiles.
+
+    Args:
+        teacher: [problems], one value in 0..1 a problem.
+        before: [problems], the student's before training, of the same problems in the same order.
+        after: [problems], the student's after it.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: the shapes differ, or there is no gap.
+    """
+    if not teacher.shape == before.shape == after.shape:
+        raise ValueError("all three models need the same problems.")
+    if teacher.mean() == before.mean():
+        raise ValueError("there is no gap to close: teacher and student are equally good.")
+
+    def closed(*models: np.ndarray, axis: int = -1) -> np.ndarray:
+        top, bottom, reached = (model.mean(axis=axis) for model in models)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (reached - bottom) / (top - bottom)
+
+    stats = require("scipy.stats", "report", "an interval")
+    # A resample without a gap has no share, and is left out; scipy warns of it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        drawn = stats.bootstrap(
+            (teacher, before, after),
+            closed,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=_batch(teacher.size),
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.quantile(drawn[np.isfinite(drawn)], tails)
+    return Estimate(float(closed(teacher, before, after)), float(low), float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrected p of several comparisons: the chance that any is false stays bounded (Holm)."""
+    corrected = list(p_values)
+    largest = 0.0
+    for smaller, index in enumerate(np.argsort(p_values, kind="stable")):
+        # Never below a smaller one's.
+        largest = max(largest, min(1.0, (len(corrected) - smaller) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def _batch(problems: int) -> int:
+    """Resamples at once: bounds their indices to some 100 MB whatever the number of problems."""
+    return max(1, 10_000_000 // problems)
 
 
 def _permutation_p(differences: np.ndarray, seed: int) -> float:
@@ -117,8 +188,9 @@ def _permutation_p(differences: np.ndarray, seed: int) -> float:
         (differences,),
         np.mean,
         permutation_type="samples",
-        n_resamples=RESAMPLES,
-        batch=max(1, 10_000_000 // differences.size),
+        # From the number of all swaps on scipy counts them instead of drawing some.
+        n_resamples=2**differences.size if differences.size <= COUNTED else RESAMPLES,
+        batch=_batch(differences.size),
         rng=np.random.default_rng(seed),
     )
     return float(found.pvalue)

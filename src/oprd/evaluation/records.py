@@ -2,18 +2,25 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from oprd.evaluation.grading import Grade, Status
 from oprd.runs.rowfile import RowFile, parse_rows, rewrite_rows
 
+# What says nothing about the answer.
+GRADER_FAILED: tuple[Status, ...] = ("grader_error", "timeout")
+
 
 @dataclass(frozen=True)
 class Record:
-    """One sample and its verdict. `seconds` is its share of its batch's time."""
+    """One sample and its verdict.
+
+    `seconds` is its share of its batch's time. `thought` is the tag of the thought that its prompt
+    left open, empty where it left none, and None in a file of a version that did not say.
+    """
 
     problem: str
     sample: int
@@ -25,6 +32,7 @@ class Record:
     status: Status
     correct: bool
     seconds: float
+    thought: str | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
@@ -44,15 +52,19 @@ class Record:
 def final_grade(grade: Grade, finish_reason: str) -> Grade:
     """The grade of a sample: one that was cut and is not correct failed because it was cut.
 
-    A response that stated the right answer before the limit stays correct.
+    A response that stated the right answer before the limit stays correct, and of one that the
+    grader failed on nobody knows.
     """
-    if finish_reason == "length" and not grade.correct:
+    if finish_reason == "length" and not grade.correct and grade.status not in GRADER_FAILED:
         return Grade(False, "truncated", grade.extracted)
     return grade
 
 
 class RecordFile(RowFile[Record]):
     """The samples of one evaluation; see `RowFile`."""
+
+    # Versions that did not say what the chat template was given gave it nothing.
+    unsaid: ClassVar[Mapping[str, Any]] = {"chat_template_kwargs": {}}
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         super().__init__(path, header, Record)

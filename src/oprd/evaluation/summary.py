@@ -38,7 +38,7 @@ class Summary:
         samples: per problem.
         average: Avg@n.
         best: Best@n.
-        majority: maj@n.
+        majority: maj@n; None where the grader read no answer out of any sample.
         pass_at: k to pass@k, the powers of two between 1 and n.
         solved_never: share of problems without a correct sample.
         solved_always: share of problems with correct samples only.
@@ -55,7 +55,7 @@ class Summary:
     samples: int
     average: Estimate
     best: Estimate
-    majority: Estimate
+    majority: Estimate | None
     pass_at: dict[int, Estimate]
     solved_never: float
     solved_always: float
@@ -113,7 +113,7 @@ def summarise(records: Sequence[Record], seed: int = 0) -> Summary:
         samples=n,
         average=mean_interval(average, seed=seed),
         best=mean_interval(metrics.best_at_n(correct), seed=seed),
-        majority=mean_interval(metrics.majority_at_n(answers, correct), seed=seed),
+        majority=_majority(answers, correct, seed),
         pass_at={
             k: mean_interval(metrics.pass_at_k(correct, k), seed=seed) for k in metrics.pass_ks(n)
         },
@@ -131,6 +131,16 @@ def summarise(records: Sequence[Record], seed: int = 0) -> Summary:
         seconds=seconds,
         tokens_per_second=tokens / seconds if seconds else 0.0,
     )
+
+
+def _majority(
+    answers: Sequence[Sequence[str | None]], correct: np.ndarray, seed: int
+) -> Estimate | None:
+    # Where nothing was read nothing can be voted on, however many samples are correct: a grader
+    # may only say right or wrong.
+    if all(answer is None for row in answers for answer in row):
+        return None
+    return mean_interval(metrics.majority_at_n(answers, correct), seed=seed)
 
 
 def _distinct(groups: Sequence[Sequence[Record]], n: int) -> float | None:

@@ -5,10 +5,12 @@ HTML are escaped.
 """
 
 import html
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from itertools import combinations
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -16,15 +18,17 @@ from rich.text import Text
 
 from oprd.evaluation.evaluate import Evaluation, compare_evaluations
 from oprd.evaluation.grading import Status
-from oprd.evaluation.intervals import Comparison, Estimate
+from oprd.evaluation.intervals import Comparison, Estimate, holm
 from oprd.evaluation.metrics import DISTINCT_BUDGET
-from oprd.evaluation.summary import Lengths
+from oprd.evaluation.records import GRADER_FAILED
+from oprd.evaluation.summary import Lengths, Summary
 
 # Keys of a header that a reader needs to believe the figures.
 SETTINGS = ("path", "revision", "weights", "engine", "dtype", "grader", "source")
 LEGEND = (
     f"[low, high] is a 95% interval with problems as the unit. Dist-n: first {DISTINCT_BUDGET} "
-    "tokens of a sample; Dist-4g: words, as in the paper. Tokens: mean / median / p95."
+    "tokens of a sample; Dist-4g: words, as in the paper. Tokens: mean / median / p95. "
+    "p: of swapping models problem by problem; corrected by Holm for the comparisons of a table."
 )
 
 
@@ -36,11 +40,23 @@ def by_task(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     return groups
 
 
-def comparisons(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, Comparison]]:
-    """Every later model against every earlier one on the same task: later, earlier, result."""
+class Compared(NamedTuple):
+    """A model against an earlier one, and its p corrected for all comparisons of the table."""
+
+    model: str
+    baseline: str
+    result: Comparison
+    p_holm: float
+
+
+def comparisons(evaluations: Sequence[Evaluation]) -> list[Compared]:
+    """Every later model against every earlier one on the same task."""
+    pairs = list(combinations(evaluations, 2))
+    results = [compare_evaluations(*pair) for pair in pairs]
+    corrected = holm([result.p_value for result in results])
     return [
-        (second.header["model"], first.header["model"], compare_evaluations(first, second))
-        for first, second in combinations(evaluations, 2)
+        Compared(second.header["model"], first.header["model"], result, p_holm)
+        for (first, second), result, p_holm in zip(pairs, results, corrected, strict=True)
     ]
 
 
@@ -51,7 +67,7 @@ def rows_and_notes(group: Sequence[Evaluation]) -> tuple[list[list[str]], list[t
         Rows of a name and one cell a model, and notes of a name and what holds for every model.
     """
     found = {status for evaluation in group for status in evaluation.summary.statuses}
-    statuses = [status for status in get_args(Status) if status in found]
+    statuses = [status for status in get_args(Status) if status in found - {*GRADER_FAILED}]
     figures = _aligned([_figures(evaluation, statuses) for evaluation in group])
     settings = _aligned([_settings(evaluation) for evaluation in group])
     differing = [row for row in settings if len(set(row[1:])) > 1]
@@ -79,9 +95,15 @@ def to_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
             for e in evaluations
         ],
         "comparisons": [
-            {"task": task, "model": later, "baseline": earlier, **asdict(result)}
+            {
+                "task": task,
+                "model": found.model,
+                "baseline": found.baseline,
+                **asdict(found.result),
+                "p_holm": found.p_holm,
+            }
             for task, group in by_task(evaluations).items()
-            for later, earlier, result in comparisons(group)
+            for found in comparisons(group)
         ],
     }
 
@@ -101,11 +123,28 @@ def to_markdown(evaluations: Sequence[Evaluation]) -> str:
 
 def comparison_lines(group: Sequence[Evaluation]) -> list[str]:
     """One sentence a pair of models."""
-    return [
-        f"{later} − {earlier}: {_points(result.difference)}, "
-        f"{result.wins} won, {result.losses} lost, {result.ties} equal, p = {result.p_value:.4f}"
-        for later, earlier, result in comparisons(group)
-    ]
+    found = comparisons(group)
+    return [_sentence(compared, len(found)) for compared in found]
+
+
+def _sentence(compared: Compared, comparisons: int) -> str:
+    result = compared.result
+    p_values = f"p {_p(result.p_value, result.p_is_bound)}"
+    if comparisons > 1:
+        corrected = _p(compared.p_holm, result.p_is_bound)
+        p_values += f", corrected for {comparisons} comparisons {corrected}"
+    return (
+        f"{compared.model} − {compared.baseline}: {_points(result.difference)}, "
+        f"{result.wins} won, {result.losses} lost, {result.ties} equal, "
+        f"{p_values}"
+    )
+
+
+def _p(value: float, is_bound: bool) -> str:
+    """A p with its sign of relation."""
+    # Four places, or as many as show a digit.
+    places = max(4, -math.floor(math.log10(value)))
+    return f"{'<' if is_bound else '='} {value:.{places}f}"
 
 
 def plain(text: object) -> str:
@@ -126,7 +165,7 @@ def _figures(evaluation: Evaluation, statuses: Sequence[str]) -> dict[str, str]:
     several = {
         **{f"pass@{k}": _percent(estimate) for k, estimate in summary.pass_at.items()},
         f"Best@{n}": _percent(summary.best),
-        f"maj@{n}": _percent(summary.majority),
+        f"maj@{n}": "–" if summary.majority is None else _percent(summary.majority),
         "solved never / always": f"{summary.solved_never:.1%} / {summary.solved_always:.1%}",
     }
     return {
@@ -138,18 +177,28 @@ def _figures(evaluation: Evaluation, statuses: Sequence[str]) -> dict[str, str]:
         "reached the limit": f"{summary.truncated:.1%}",
         "samples obtained": f"{len(evaluation.records)} of {evaluation.asked}",
         **{f"  {status}": str(summary.statuses.get(status, 0)) for status in statuses},
+        **_failures(summary),
         "seconds": f"{summary.seconds:.0f}",
         "tokens per second": f"{summary.tokens_per_second:.0f}",
     }
 
 
+def _failures(summary: Summary) -> dict[str, str]:
+    """How often the grader failed: apart from what the answers are, which is not known then."""
+    if not any(summary.statuses.get(status) for status in GRADER_FAILED):
+        return {}
+    counts = " / ".join(str(summary.statuses.get(status, 0)) for status in GRADER_FAILED)
+    return {f"not graded, {' / '.join(GRADER_FAILED)}": counts}
+
+
 def _settings(evaluation: Evaluation) -> dict[str, str]:
     header = evaluation.header
-    sampling = header["sampling"]
+    sampling, options = header["sampling"], header.get("chat_template_kwargs")
     return {
         "sampling": f"temperature {sampling['temperature']}, top_p {sampling['top_p']}, "
         f"at most {sampling['max_new_tokens']} tokens, seed {sampling['seed']}",
         "template": f"version {header['template_version']}, {header['template_hash']}",
+        **({"chat_template_kwargs": json.dumps(options)} if options else {}),
         "prompt, as a model read it": header["prompt"],
         **{key: str(header[key]) for key in SETTINGS if header.get(key) is not None},
     }

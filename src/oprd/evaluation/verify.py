@@ -19,7 +19,15 @@ from typing import Literal, cast
 from oprd.extras import require
 
 Status = Literal[
-    "correct", "wrong", "no_box", "unterminated", "parse_error", "timeout", "empty", "truncated"
+    "correct",
+    "wrong",
+    "no_box",
+    "unterminated",
+    "parse_error",
+    "empty",
+    "truncated",
+    "timeout",
+    "grader_error",
 ]
 
 # Processor time. Hard real answers take a tenth of it.

@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from oprd.models.prompt import Prompt, render
+from oprd.models.reading import context_length
 from oprd.models.sampling import Sampling
 
 FinishReason = Literal["stop", "length"]
@@ -100,7 +101,7 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.sort_by_length = sort_by_length
-        self.context_length = getattr(model.config, "max_position_embeddings", None)
+        self.context_length = context_length(model.config)
         self.dtype = str(model.dtype).removeprefix("torch.")
         self._ends = end_token_ids(model, tokenizer)
 
@@ -231,6 +232,22 @@ def render_prompt(
     if not isinstance(prompt, str):
         prompt = "\n\n".join(message["content"] for message in prompt) + "\n"
     return prompt, list(tokenizer(prompt)["input_ids"])
+
+
+def generation_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, rendered: str, **template_options: Any
+) -> str:
+    """The end of a rendered prompt, where the response begins.
+
+    Of chat messages it is what the template adds to them for the response; where that cannot be
+    told, and of plain text, it is all.
+    """
+    if isinstance(prompt, str) or tokenizer.chat_template is None:
+        return rendered
+    messages = tokenizer.apply_chat_template(
+        prompt, tokenize=False, add_generation_prompt=False, **template_options
+    )
+    return rendered.removeprefix(str(messages)) or rendered
 
 
 def left_pad(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ class VllmEngine:
         self._llm: Any = self._vllm.LLM(model=source, revision=revision, dtype=dtype)
         self.tokenizer: PreTrainedTokenizerBase = self._llm.get_tokenizer()
         config = self._llm.llm_engine.model_config
+        # vLLM's own limit: it looks into nested configurations, and may have stretched or cut it.
         self.context_length: int | None = config.max_model_len
         self.dtype = str(config.dtype).removeprefix("torch.")
 

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ class ModelSource:
         base_model: what an adapter is loaded on, where it is not what it names itself.
         revision: of a hub id; for an adapter in a folder, of its base.
         dtype: `"auto"` is the checkpoint's own.
+        chat_template_kwargs: what its chat template is given.
     """
 
     name: str
@@ -117,10 +118,11 @@ class ModelSource:
     base_model: str | None = None
     revision: str | None = None
     dtype: str = "auto"
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 def models_of_run(folder: Path) -> list[ModelSource]:
-    """Where the models of a run stand, in the precision in which the run loaded them.
+    """Where the models of a run stand, to be loaded and asked as the run did it.
 
     Raises:
         FileNotFoundError: there is no `run.json`.
@@ -140,10 +142,11 @@ def models_of_run(folder: Path) -> list[ModelSource]:
     teacher_revision = settings.get("teacher_model_revision") or teacher.get("revision")
     of_teacher = (record.get("teacher_base"), teacher_revision, _dtype(teacher))
     of_student = (before, student.get("revision"), _dtype(student))
+    options = settings.get("chat_template_kwargs") or {}
     return [
-        ModelSource("teacher", adapter_or_model, *of_teacher),
-        ModelSource("student before", before, *of_student),
-        ModelSource("student after", str(folder), *of_student),
+        ModelSource("teacher", adapter_or_model, *of_teacher, options),
+        ModelSource("student before", before, *of_student, options),
+        ModelSource("student after", str(folder), *of_student, options),
     ]
 
 

@@ -7,9 +7,9 @@ that are missing.
 import fcntl
 import json
 import os
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -59,6 +59,9 @@ class RowFile(Generic[R]):
         OSError: another process writes to it.
     """
 
+    # What a file of an earlier version means where it does not say it.
+    unsaid: ClassVar[Mapping[str, Any]] = {}
+
     def __init__(self, path: Path, header: dict[str, Any], kind: type[R]) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +70,7 @@ class RowFile(Generic[R]):
             _lock(self._file, path)
             found, self.records, complete = parse_rows(path, kind)
             if found is not None:
-                check_header(path, found, header)
+                check_header(path, {**self.unsaid, **found}, {**self.unsaid, **header})
             elif not _line(_header_row(header)).startswith(path.read_bytes()):
                 raise ValueError(
                     f"{path} exists and was not written by this run: choose another output or "
@@ -195,9 +198,11 @@ def _checked_header(row: Any) -> dict[str, Any]:
 
 def _checked_row(row: Any, kind: type[R]) -> R:
     _check_object(row)
-    expected = {f.name for f in fields(kind)}
-    if row.keys() != expected:
-        raise ValueError(f"fields {sorted(row.keys() ^ expected)} are missing or unknown.")
+    known = {f.name for f in fields(kind)}
+    # Fields with a default are those that earlier versions did not write.
+    needed = {f.name for f in fields(kind) if f.default is MISSING}
+    if different := (needed - row.keys()) | (row.keys() - known):
+        raise ValueError(f"fields {sorted(different)} are missing or unknown.")
     return kind(**row)
 
 

@@ -1,9 +1,15 @@
 """Settings of the evaluation on tasks while a student trains."""
 
+import json
+import shlex
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import cast
 
 from trl.trainer.distillation_config import DistillationConfig
 
+from oprd.runs.record import BEST
 from oprd.values import parse_names
 
 
@@ -18,7 +24,8 @@ class TaskEvaluationConfig(DistillationConfig):
         eval_max_new_tokens: their length limit, `max_completion_length` by default.
         eval_limit: only the first so many problems of a task.
         keep_best: a figure of a task, such as "aime24/avg@16": the student that reached the highest
-            is kept in the folder `best` of the run.
+            is kept in the folder `best` of the run. As the highest of several evaluations the
+            figure is too high by chance: `fresh_evaluation` is the command of one that is not.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -45,7 +52,8 @@ class TaskEvaluationConfig(DistillationConfig):
     keep_best: str | None = field(
         default=None,
         metadata={
-            "help": 'A figure such as "aime24/avg@4": the best student by it is kept in "best".'
+            "help": 'A figure such as "aime24/avg@4": the best student by it is kept in "best". '
+            "As the highest of several evaluations it is too high by chance."
         },
     )
 
@@ -59,6 +67,24 @@ class TaskEvaluationConfig(DistillationConfig):
         if self.keep_best is not None and not self.eval_task_names:
             raise ValueError(f"keep_best={self.keep_best!r} needs eval_tasks.")
         super().__post_init__()
+
+    @property
+    def fresh_evaluation(self) -> str:
+        """The command that evaluates the best student on samples that had no part in its choice."""
+        options = {
+            "model": Path(cast(str, self.output_dir)) / BEST,
+            "tasks": ",".join(self.eval_task_names),
+            "samples": self.eval_samples,
+            "temperature": self.eval_temperature,
+            "max_new_tokens": self.eval_max_new_tokens or self.max_completion_length,
+            "limit": self.eval_limit,
+            "chat_template_kwargs": json.dumps(given)
+            if (given := self.chat_template_kwargs)
+            else None,
+            "seed": self.seed + 1,
+        }
+        flags = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
+        return shlex.join(["oprd", "eval", *chain.from_iterable(flags)])
 
     @property
     def eval_task_names(self) -> list[str]:

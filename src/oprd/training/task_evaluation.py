@@ -6,13 +6,11 @@ left as it was: the draws have random numbers of their own, and the mode is put 
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from transformers import (
     PreTrainedTokenizerBase,
@@ -27,6 +25,7 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.distillation_trainer import DistillationTrainer
 
 from oprd.evaluation.evaluate import evaluate
+from oprd.evaluation.graders import Grader
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.metrics import accuracy_names
 from oprd.evaluation.records import sample_file
@@ -35,10 +34,12 @@ from oprd.evaluation.tasks.load import load_task
 from oprd.evaluation.tasks.readable import readable
 from oprd.extras import require
 from oprd.log import get_logger
-from oprd.models.generate import Request, Response, TransformersEngine
+from oprd.models.generate import TransformersEngine
 from oprd.models.sampling import Sampling
 from oprd.runs.record import BEST, BEST_RECORD, read_best
+from oprd.training.bridges import template_options
 from oprd.training.config import OPRDConfig
+from oprd.training.shared_engine import SharedEngine, exchange, stopping_together
 
 # Within the run folder: the samples by step.
 SAMPLES = "evaluations"
@@ -73,6 +74,8 @@ class TaskEvaluation(TrainerCallback):
             max_new_tokens=args.eval_max_new_tokens or cast(int, args.max_completion_length),
             seed=args.seed,
         )
+        # Kept from evaluation to evaluation: one that has graded before may fail on an odd answer.
+        self._graders = {task.name: Grader(task) for task in self._tasks}
         self._last_step: int | None = None
         self._best = float("-inf")
         figures = [
@@ -136,7 +139,8 @@ class TaskEvaluation(TrainerCallback):
         Trainer.log(self._trainer, {f"eval/{name}": value for name, value in figures.items()})
         self._trainer.control.should_log = control.should_log = should_log
         wanted = self._args.keep_best
-        if wanted is not None and figures[wanted] > self._best:
+        # maj@n has no value where a grader reads no answers.
+        if wanted is not None and figures.get(wanted, self._best) > self._best:
             self._best = figures[wanted]
             self._save_best({"figure": wanted, "value": self._best, "step": state.global_step})
 
@@ -160,18 +164,21 @@ class TaskEvaluation(TrainerCallback):
         ):
             batch_size = self._args.per_device_eval_batch_size
             engine = TransformersEngine(student, self._tokenizer, batch_size)
-            evaluation = evaluate(
-                SharedEngine(engine, accelerator),
-                task if accelerator.is_main_process else ungraded(task),
-                self._sampling,
-                {"model": name, "revision": None, "weights": None},
-                output if accelerator.is_main_process else None,
-                progress=accelerator.is_main_process and not self._args.disable_tqdm,
-            )
-        # The main process alone has graded, so that a grader's time limit cannot divide them.
-        shared = [evaluation.figures() if accelerator.is_main_process else {}]
-        broadcast_object_list(shared)
-        return shared[0]
+            is_main = accelerator.is_main_process
+            # The main process alone grades, so that a grader's time limit cannot divide them.
+            with stopping_together():
+                evaluation = evaluate(
+                    SharedEngine(engine, accelerator),
+                    task if is_main else ungraded(task),
+                    self._sampling,
+                    {"model": name, "revision": None, "weights": None},
+                    output if is_main else None,
+                    progress=is_main and not self._args.disable_tqdm,
+                    chat_template_kwargs=template_options(self._args),
+                    grader=self._graders[task.name] if is_main else None,
+                )
+                figures = evaluation.figures() if is_main else {}
+        return exchange(figures)[0]
 
     def _save_best(self, record: dict[str, Any]) -> None:
         """Replace the best student: the old one is deleted when the new one is in its place."""
@@ -198,30 +205,6 @@ class TaskEvaluation(TrainerCallback):
                     f"{shared} of the {len(task.problems)} problems of {task.name} are among the "
                     "training prompts: its figures do not say what the student does on new ones."
                 )
-
-
-class SharedEngine:
-    """An engine whose work is divided among the processes; each gets all the responses."""
-
-    def __init__(self, engine: TransformersEngine, accelerator: Accelerator) -> None:
-        self.name, self.dtype = engine.name, engine.dtype
-        self.tokenizer, self.context_length = engine.tokenizer, engine.context_length
-        self._engine, self._accelerator = engine, accelerator
-
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Response]]:
-        """Draw every request once.
-
-        Every process draws in every round, for nothing where none is left for it: a forward pass
-        of a sharded model needs them all.
-        """
-        ordered = sorted(requests, key=lambda request: -len(request.prompt_ids))
-        rank, processes = self._accelerator.process_index, self._accelerator.num_processes
-        size = processes * self._engine.batch_size
-        for start in range(0, len(ordered), size):
-            together = ordered[start : start + size]
-            mine = together[rank::processes]
-            (drawn,) = self._engine.generate(mine or together[:1], sampling)
-            yield gather_object(drawn if mine else [])
 
 
 def ungraded(task: Task) -> Task:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from oprd.evaluation.grading import Grade
+from oprd.evaluation.grading import Grade, as_grade
 from oprd.models.prompt import Prompt
+
+Verdict = Grade | bool | int | float
 
 
 @dataclass(frozen=True)
@@ -64,21 +66,25 @@ class Task:
         name: as given on the command line.
         problems: in a fixed order.
         template: how the prompts were made.
-        grade: text and gold answer to a verdict; called from several threads.
+        grade: text and gold answer to a verdict, a `Grade`, True or False, or 1 or 0; called from
+            several threads.
         grader: the grader's name and version.
         source: where the problems come from, with a revision, a hash or a seed.
         respond: a response that states an answer the way `grade` reads it, for the self-test.
         grade_problem: text and problem to a verdict, for graders that need more than the answer.
+        sets_thoughts_apart: whether the grader knows thoughts by their tags: where the prompt has
+            opened one, it reads the response as if its text began with the tag.
     """
 
     name: str
     problems: tuple[Problem, ...]
     template: Template
-    grade: Callable[[str, str], Grade]
+    grade: Callable[[str, str], Verdict]
     grader: str
     source: str
     respond: Callable[[str], str] = lambda answer: rf"\boxed{{{answer}}}"
-    grade_problem: Callable[[str, Problem], Grade] | None = None
+    grade_problem: Callable[[str, Problem], Verdict] | None = None
+    sets_thoughts_apart: bool = False
 
     def __post_init__(self) -> None:
         if not self.problems:
@@ -89,8 +95,23 @@ class Task:
                 raise ValueError(f"task {self.name!r} has two problems with id {problem.id!r}.")
             seen.add(problem.id)
 
-    def verdict(self, text: str, problem: Problem) -> Grade:
-        """The grade of a response to one problem."""
+    def verdict(self, text: str, problem: Problem, thought: str = "") -> Grade:
+        """The grade of a response to one problem.
+
+        Args:
+            text: as it was generated.
+            problem: what was asked.
+            thought: the tag of a thought that the prompt left open.
+
+        Raises:
+            NoVerdict: the grader returned something else than a verdict.
+        """
+        # An empty response stays empty.
+        if self.sets_thoughts_apart and text.strip():
+            text = thought + text
+        return as_grade(self._judge(text, problem))
+
+    def _judge(self, text: str, problem: Problem) -> Verdict:
         if self.grade_problem is not None:
             return self.grade_problem(text, problem)
         return self.grade(text, problem.gold)

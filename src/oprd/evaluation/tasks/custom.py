@@ -1,4 +1,4 @@
-"""A user's own task: a Python module or file with `prompts` and `grade(text, gold) -> Grade`."""
+"""A user's own task: a Python module or file with `prompts` and `grade(text, gold)`."""
 
 import hashlib
 import importlib
@@ -6,9 +6,9 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
-from oprd.evaluation.grading import Grade
+from oprd.evaluation.grading import grade as mathematics_grade
 from oprd.evaluation.tasks.base import Problem, Task, Template
 from oprd.models.prompt import Prompt
 
@@ -19,8 +19,10 @@ def load(entry: str) -> Task:
     """Load a task from a module's name or a Python file. Its code is run.
 
     `prompts` is a list, or a function that returns one, of rows with `prompt` (text or messages)
-    and `answer`. `grade` takes a response's text and the answer, and is called from threads.
-    `respond(answer)`, a response that states an answer, is optional and enables the self-test.
+    and `answer`. `grade` takes a response's text and the answer, returns a `Grade`, True or False,
+    or 1 or 0, and is called from threads.
+    `respond(answer)`, a response that states an answer, is optional and enables the self-test;
+    `sets_thoughts_apart`, optional too, is that of `Task`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -34,14 +36,7 @@ def load(entry: str) -> Task:
     prompts: Any = getattr(module, "prompts", None)
     grade: Any = getattr(module, "grade", None)
     if prompts is None or not callable(grade):
-        raise ValueError(f"task {entry!r} must define `prompts` and `grade(text, gold) -> Grade`.")
-
-    def checked(text: str, gold: str) -> Grade:
-        verdict = grade(text, gold)
-        if not isinstance(verdict, Grade):
-            raise TypeError(f"grade of task {entry!r} must return a Grade, got {verdict!r}.")
-        return verdict
-
+        raise ValueError(f"task {entry!r} must define `prompts` and `grade(text, gold)`.")
     rows: list[Any] = list(prompts() if isinstance(prompts, FunctionType) else prompts)
     problems = tuple(_problem(entry, number, row) for number, row in enumerate(rows))
     code = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:12]
@@ -49,10 +44,11 @@ def load(entry: str) -> Task:
         name=Path(entry).stem if entry.endswith(".py") else entry,
         problems=problems,
         template=TEMPLATE,
-        grade=checked,
+        grade=cast(Any, grade),
         grader=f"{module.__name__}.grade, sha256 {code}",
         source=f"{Path(entry).name}, sha256 {code}",
         respond=getattr(module, "respond", Task.respond),
+        sets_thoughts_apart=getattr(module, "sets_thoughts_apart", grade is mathematics_grade),
     )
 
 

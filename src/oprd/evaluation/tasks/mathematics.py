@@ -114,6 +114,7 @@ def make_task(name: str, rows: Sequence[RawProblem], source: str) -> Task:
         grade=grade,
         grader=grader_name(),
         source=source,
+        sets_thoughts_apart=True,
     )
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from oprd.evaluation.answers import answer_part
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.tasks.base import Problem, Task, Template
+from oprd.evaluation.thoughts import answer_part
 from oprd.extras import require
 
 Split = Literal["train", "test"]
@@ -67,6 +67,7 @@ def load(name: str, split: Split = "test", count: int = 500, seed: int = 0) -> T
         source=f"reasoning-gym {gym.__version__}: {split} split, {count} problems, seed {seed}",
         respond="<answer>{}</answer>".format,
         grade_problem=grade_problem,
+        sets_thoughts_apart=True,
     )
 
 
