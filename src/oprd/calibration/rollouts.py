@@ -100,7 +100,7 @@ def collect_rollouts(
     state.wait_for_everyone()
     own = missing[state.process_index :: state.num_processes]
     part = _part(folder, state.process_index)
-    shown = progress and state.is_main_process
+    shown = progress and state.is_main_process and bool(own)
     if own or state.is_main_process:
         with RowFile(part, dict(header), Rollout) as file, progress_bar(shown) as bar:
             task = bar.add_task("rollouts", total=len(own))
