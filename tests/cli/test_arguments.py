@@ -38,7 +38,7 @@ def test_values_of_every_kind_keep_their_type(config):
         layers: [1, 3]
         layer_pairing: 1:2,3:4
         max_completion_length: null
-        report_to: [tensorboard]
+        report_to: [none]
         generation_kwargs: {min_new_tokens: 2}
         lora_target_modules: [q_proj, v_proj]
         gradient_checkpointing: no

@@ -113,8 +113,8 @@ def test_later_a_grader_that_hangs_or_crashes_costs_one_answer(
         with caplog.at_level(logging.WARNING):
             found = graded(odd, *texts, limit=0.5)
         assert [g.status for g in found] == [statuses.get(t, "grader_error") for t in texts]
-    assert caplog.text.count("raised ZeroDivisionError") == 2
-    assert "returned None" not in caplog.text
+    # Once for each task, of whichever came first.
+    assert caplog.text.count("Such answers are counted as grader_error") == 2
 
 
 def test_a_grader_is_new_only_once() -> None:
@@ -219,7 +219,7 @@ def test_a_self_test_says_why_gold_answers_are_refused(tmp_path: Path) -> None:
         "'1' (wrong, read as '1?'), '2' (wrong, read as '2?') "
         "(does `respond` state an answer as `grade` reads it?)"
     )
-    arguments = ["eval", "--model", "x/y", "--tasks", str(path), "--self_test"]
+    arguments = ["eval", "--model", "./nowhere", "--tasks", str(path), "--self_test"]
     printed = CliRunner().invoke(app, [*arguments, "--output_dir", str(tmp_path / "out")])
     # Before the model is looked for.
     assert f"self-test of self_tested: {found.report}." in printed.output

@@ -30,10 +30,11 @@ DOCUMENTED = (
     "transformers.utils",
 )
 # Private by its name, and the standard library's.
-STANDARD = {"_actions", "_asdict", "_exit", "_get_formatter", "_replace"}
+STANDARD = {"_StoreAction", "_actions", "_asdict", "_exit", "_fields", "_get_formatter", "_replace"}
 
-# In the place of parameters: a class, of which only the name is used; and what a class has or sets.
-CLASS, ATTRIBUTE = "a class", "an attribute"
+# In the place of parameters: a class, of which only the name is used; what a class has or sets; and
+# what a module holds.
+CLASS, ATTRIBUTE, VALUE = "a class", "an attribute", "a value"
 
 
 class Row(NamedTuple):
@@ -116,6 +117,18 @@ TABLE = [
         "training/trainer.py",
     ),
     Row(f"{TRAINER}_build_accelerator_args", "self, **kwargs", "training/trainer.py"),
+    Row(f"{TRAINER}_issue_warnings_after_load", "self, load_result", "training/trainer.py"),
+    # What settings may be called.
+    Row("transformers.trainer_utils:HubStrategy", CLASS, "models/trial.py"),
+    Row("transformers.trainer_utils:SaveStrategy", CLASS, "models/trial.py"),
+    Row("transformers.training_args:OptimizerNames", CLASS, "models/trial.py"),
+    Row("transformers.training_args:trainer_log_levels", VALUE, "models/trial.py"),
+    Row(
+        "transformers.integrations.integration_utils:INTEGRATION_TO_CALLBACK",
+        VALUE,
+        "models/trial.py",
+    ),
+    Row("transformers.utils.import_utils:is_liger_kernel_available", "...", "models/trial.py"),
     Row(f"{TRAINER}train", "self, resume_from_checkpoint, ...", "training/trainer.py"),
     # What the trainer finds on itself.
     Row(f"{DISTILLATION}DistillationTrainer._buffered_inputs", ATTRIBUTE, "training/trainer.py"),
@@ -332,7 +345,7 @@ def check(row: Row) -> None:
         found = None if is_set else getattr(owner, last)
     except (ImportError, AttributeError) as error:
         raise AssertionError(f"{row.place} is gone ({error}): {advice(row)}") from error
-    if row.takes is ATTRIBUTE:
+    if row.takes in (ATTRIBUTE, VALUE):
         return
     if row.takes is CLASS:
         assert isinstance(found, type), f"{row.place} is no class: {advice(row)}"

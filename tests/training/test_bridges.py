@@ -337,7 +337,7 @@ def test_what_the_sampler_is_not_told_shapes_nothing():
 
 
 def test_a_top_k_that_means_nothing_is_refused():
-    with pytest.raises(ValueError, match="top_k must be at least 1, or 0 for all tokens, got -5"):
+    with pytest.raises(ValueError, match="top_k must be a whole number of at least -1, got -5"):
         run_sampling(runs.settings("unused", top_k=-5), "bridge='fit'")
 
 

@@ -124,9 +124,9 @@ def test_the_learning_rate_runs_through_its_schedule_once_in_each_stage(tmp_path
         lr_scheduler_type="cosine",
         warmup_steps=0.25,
     ).train()
-    # Warm-up of one step in each: a quarter of 4, and a quarter of 2 rounded up.
+    # Warm-up of one step in each, at half the peak: a quarter of 4, and a quarter of 2 rounded up.
     cosine = [0.1 * (1 + math.cos(math.pi * k / 3)) / 2 for k in range(3)]
-    expected = [0.0, *cosine, 0.0, 0.01]
+    expected = [0.05, *cosine, 0.005, 0.01]
     assert logged(tmp_path, "learning_rate") == pytest.approx(expected)
 
 

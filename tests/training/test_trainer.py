@@ -84,11 +84,13 @@ def test_neither_lm_head_runs_in_an_update(tmp_path):
     def refuse(*_):
         raise AssertionError("the LM head was called")
 
+    updates = trainer(tmp_path / "scripted", student=student, teacher=teacher)
+    rollouts = trainer(tmp_path / "own", student=student, teacher=teacher, rollout=None)
     for model in (student, teacher):
         model.get_output_embeddings().register_forward_pre_hook(refuse)
-    run(tmp_path, student=student, teacher=teacher)
+    updates.train()
     with pytest.raises(AssertionError, match="LM head was called"):
-        run(tmp_path, student=student, teacher=teacher, rollout=None)
+        rollouts.train()
 
 
 def test_a_student_equal_to_its_teacher_has_zero_loss_and_does_not_move(tmp_path):
@@ -280,7 +282,9 @@ def test_bf16_reaches_the_blocks_of_both_models(tmp_path):
         model.base_model.layers[0].mlp.register_forward_hook(
             lambda module, args, output: seen.append(output.dtype)
         )
-    run(tmp_path, student=student, teacher=teacher, bf16=True)
+    made = trainer(tmp_path, student=student, teacher=teacher, bf16=True)
+    seen.clear()  # of what was tried before
+    made.train()
     assert set(seen) == {torch.bfloat16}
 
 
@@ -402,7 +406,7 @@ def test_a_layer_that_the_student_lacks_is_refused(tmp_path):
 
 
 def test_a_prompt_that_does_not_fit_is_refused_with_its_row_and_lengths(tmp_path):
-    prompts = ["short", "x" * 300, "short too"]
+    prompts = ["short", "x" * 300, "short too", "and short"]
     with pytest.raises(ValueError, match=r"prompt 1 has 300 tokens.*312.*student reads 256"):
         trainer(tmp_path, prompts=prompts)
 
@@ -529,7 +533,7 @@ def test_secrets_of_the_environment_are_in_no_file(tmp_path, monkeypatch):
     made = run(
         tmp_path,
         hub_token=secret,
-        generation_kwargs={"token": secret},
+        chat_template_kwargs={"token": secret},
         rollout=runs.scripted,
         save_strategy="steps",
         save_steps=1,

@@ -120,12 +120,12 @@ def evaluate(
         _check_names([one.name for one in models], [task.name for task in loaded])
         folder = check_output_dir(str(output_dir or (run or Path()) / "evaluations"))
         require("scipy.stats", "report", "oprd eval")
+        if self_test:
+            _self_test(loaded)
         # The last model's absence is not to be found out after hours of the first.
         if not regrade:
             tokenizers = {one.name: _tokenizer(one) for one in models}
             loaded = [readable(task, tokenizers, on_bad_rows) for task in loaded]
-        if self_test:
-            _self_test(loaded)
     found = []
     for one in models:
         outputs = {task.name: sample_file(folder, one.name, task.name) for task in loaded}

@@ -182,12 +182,12 @@ def student_layers(
     """The student's layers that will be paired, whatever the teacher is.
 
     Raises:
-        ValueError: a layer does not exist or repeats, or the pairing is unknown.
+        ValueError: a layer that `layers` selects does not exist, or the pairing is unknown.
     """
     check_pairing(pairing, layers)
     if pairing in PAIRINGS:
         return select_layers(layers, num_student_layers)
-    return select_layers([pair.student for pair in _parse_pairs(pairing)], num_student_layers)
+    return tuple(pair.student for pair in _parse_pairs(pairing))
 
 
 def check_pairing(pairing: object, layers: str | Sequence[int] = "all") -> None:

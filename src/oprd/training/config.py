@@ -125,7 +125,9 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         given = self.generation_kwargs
         given = parse_mapping("generation_kwargs", given) if isinstance(given, str) else given
         generation = cast(dict[str, Any], given or {})
-        check_limits(generation, GENERATION, "generation_kwargs: ")
+        # One that is null is left to Transformers.
+        given = {name: value for name, value in generation.items() if value is not None}
+        check_limits(given, GENERATION, "generation_kwargs: ")
         if not self.use_vllm:
             try_generation(generation, self.cache_implementation)
         try_parts(self)

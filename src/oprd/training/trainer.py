@@ -44,6 +44,7 @@ from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
 from oprd.prompts.show import first_rollout
 from oprd.runs.checkpoints import find_checkpoint
+from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
 from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
@@ -54,7 +55,6 @@ from oprd.training.metrics import StepStatistics, first_broken_parameter, warn_i
 from oprd.training.plan import Plan, check_heads_stand_whole
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
-from oprd.training.stopwatch import Stopwatch, cost_metrics
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer

@@ -1,6 +1,6 @@
 import torch
 
-from oprd.training.stopwatch import Stopwatch, peak_memory_gib
+from oprd.stopwatch import Stopwatch, peak_memory_gib
 
 
 def test_a_stopwatch_adds_up_the_spans_of_a_phase():
