@@ -229,7 +229,7 @@ class OPRDTrainer(DistillationTrainer):
             teacher_active=adapter if self.shares_base else nullcontext,
         )
         self._teacher.pairs = self._paired.pairs
-        if self.accelerator.is_main_process and not self.args.disable_tqdm:
+        if self.accelerator.is_main_process:
             self._paired.show()
         depths = num_layers(self.student), num_layers(self._teacher.model)
         self._statistics = StepStatistics(self.pairs, depths)
