@@ -21,13 +21,14 @@ from lab.offpolicy import SOLUTIONS, START, TEACHER, given, write_responses
 from lab.pairs import PAIRS
 from lab.quiet import quieten
 from lab.scores import Scores, samples, scores
-from lab.variants import select_consumed, write_layer_scales
+from lab.variants import select_consumed
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.runs.metrics import read_metrics
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "output_loss_kwargs": {"k": 4}}
-UNIT_LENGTH = {"normalize": True, "representation_weight": 1000.0}
+PLAIN = {"scale": "none"}
+UNIT_LENGTH = {"scale": "unit", "representation_weight": 1000 / 128}
 NOT_CLIPPED = {"max_grad_norm": 0.0}
 RANK = 16
 # Of the problems that runs of the first seed train on.
@@ -38,15 +39,16 @@ SAMPLED_TOKEN = {"output_loss": "sampled"}
 
 
 def _bridge(rank: int, mu: float, **settings: Any) -> dict[str, Any]:
-    """A bridge at the paper's weight µ, whose distances are sums over the rank; ours are means."""
-    fit = {"bridge": "fit", "bridge_rank": rank, "bridge_prompts": 1000}
-    return {**fit, "representation_weight": float(mu * rank), **settings}
+    """A bridge at the paper's weight µ, whose distances are sums over the rank."""
+    weight = mu * rank if settings.get("scale") == "none" else mu
+    fit = {"bridge": "fit", "bridge_rank": rank, "bridge_prompts": 1000, "scale": "unit"}
+    return {**fit, "representation_weight": float(weight), **settings}
 
 
 # Settings of `OPRDConfig`. The lab's vocabularies have 15 and 29 tokens, of which four are to it
 # what the paper's sixteen are to 152 thousand.
 METHODS: dict[str, dict[str, Any]] = {
-    "OPRD": {},
+    "OPRD": PLAIN,
     "OPRD, unit length": UNIT_LENGTH,
     "top-1": {**OUTPUT_ONLY, **SAMPLED_TOKEN},
     "top-4 of the paper's runs": {
@@ -62,39 +64,42 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "reverse KL": {**OUTPUT_ONLY, **REVERSE_KL},
     "forward KL": {**OUTPUT_ONLY, "output_loss": "forward_kl"},
-    "top-1 + OPRD": SAMPLED_TOKEN,
-    "top-1 + 10 OPRD": {**SAMPLED_TOKEN, "representation_weight": 10.0},
-    "last layer": {"layers": "last"},
-    "even layers": {"layers": "even"},
-    "odd layers": {"layers": "odd"},
-    "first 5 tokens": {"positions": "first_k", "position_k": 5},
-    "last 5 tokens": {"positions": "last_k", "position_k": 5},
+    "top-1 + OPRD": {**PLAIN, **SAMPLED_TOKEN},
+    "top-1 + 10 OPRD": {**PLAIN, **SAMPLED_TOKEN, "representation_weight": 10.0},
+    "last layer": {**PLAIN, "layers": "last"},
+    "even layers": {**PLAIN, "layers": "even"},
+    "odd layers": {**PLAIN, "layers": "odd"},
+    "first 5 tokens": {**PLAIN, "positions": "first_k", "position_k": 5},
+    "last 5 tokens": {**PLAIN, "positions": "last_k", "position_k": 5},
     "last 5 tokens, constant prefix": {
+        **PLAIN,
         "positions": "last_k",
         "position_k": 5,
         "prefix_gradients": False,
     },
-    "constant prompt": {"prefix_gradients": False},
-    "last token": {"positions": "last"},
-    "mean over tokens": {"reduction": "token"},
-    "weight 0.01": {"representation_weight": 0.01},
-    "weight 100": {"representation_weight": 100.0},
-    "weight 100, gradients not clipped": {"representation_weight": 100.0, **NOT_CLIPPED},
+    "constant prompt": {**PLAIN, "prefix_gradients": False},
+    "last token": {**PLAIN, "positions": "last"},
+    "mean over tokens": {**PLAIN, "reduction": "token"},
+    "weight 0.01": {**PLAIN, "representation_weight": 0.01},
+    "weight 100": {**PLAIN, "representation_weight": 100.0},
+    "weight 100, gradients not clipped": {**PLAIN, "representation_weight": 100.0, **NOT_CLIPPED},
     "unit length, gradients not clipped": {**UNIT_LENGTH, **NOT_CLIPPED},
-    # Its bridge is the identity over a scale for each layer, and is made when the run begins.
-    LAYER_SCALES: {"normalize": False},
-    CONSUMED: {},
-    "2 updates a rollout": {"updates_per_rollout": 2},
-    "4 updates a rollout": {"updates_per_rollout": 4},
+    LAYER_SCALES: {"scale": "layer"},
+    "scaled by layer, weight 10": {"scale": "layer", "representation_weight": 10.0},
+    "unit length, weight 1": {"scale": "unit"},
+    "unit length, weight 10": {"scale": "unit", "representation_weight": 10.0},
+    CONSUMED: PLAIN,
+    "2 updates a rollout": {**PLAIN, "updates_per_rollout": 2},
+    "4 updates a rollout": {**PLAIN, "updates_per_rollout": 4},
     "Bridge": _bridge(RANK, 10),
     "Bridge, rrr": _bridge(RANK, 10, bridge_basis="rrr"),
     # The gradient at the last layer spans no more directions than these.
-    "Bridge, fisher": _bridge(14, 1, bridge_basis="fisher", normalize=False),
+    "Bridge, fisher": _bridge(14, 1, bridge_basis="fisher", scale="none"),
     "Bridge, fisher, unit length": _bridge(14, 10, bridge_basis="fisher"),
     "Bridge + reverse KL": _bridge(RANK, 1, **REVERSE_KL),
     "10 Bridge + reverse KL": _bridge(RANK, 10, **REVERSE_KL),
     "Bridge, fisher + reverse KL": _bridge(
-        14, 1, bridge_basis="fisher", normalize=False, **REVERSE_KL
+        14, 1, bridge_basis="fisher", scale="none", **REVERSE_KL
     ),
     "Bridge, then reverse KL": _bridge(RANK, 10),
     "Bridge, then top-1": _bridge(RANK, 10),
@@ -105,7 +110,7 @@ OFF_POLICY = {
     "OPRD on the student's first responses": START,
     "OPRD on worked solutions": SOLUTIONS,
 }
-METHODS |= {method: {} for method in OFF_POLICY}
+METHODS |= dict.fromkeys(OFF_POLICY, PLAIN)
 # Methods of two stages: the share of the steps that the first one takes, its rate, and the settings
 # of the second, whose rate is the run's.
 SECOND_STAGES = {
@@ -218,8 +223,6 @@ def _distil(run: Run) -> None:
     shutil.rmtree(run.folder, ignore_errors=True)
     pair = PAIRS[run.pair]
     task, settings = pair.task_module, run.all_settings
-    if run.method == LAYER_SCALES:
-        settings["bridge"] = str(write_layer_scales(pair, run.folder, run.seed))
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=PROBLEMS_SEED + run.seed)
     trainer = OPRDTrainer(

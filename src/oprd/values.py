@@ -15,6 +15,7 @@ RENAMED: dict[object, str] = {
     "loss_top_k_renormalize": (
         "'renormalize' of output_loss_kwargs, such as {\"renormalize\": false} for output_loss topk"
     ),
+    "normalize": "scale: 'unit' for true, 'none' for false",
     "jsd_beta": "'beta' of output_loss_kwargs, such as {\"beta\": 0.5} for output_loss jsd",
 }
 

@@ -1,4 +1,4 @@
-"""What several processes share: what one of them finds, and the weights of a model."""
+"""What several processes share: what one of them finds, and the weights of models."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -36,3 +36,16 @@ def stand_in_pieces(accelerator: Accelerator) -> bool:
     """Whether models' weights are not in one process to be read, under FSDP or DeepSpeed."""
     plugins = ("fsdp_plugin", "deepspeed_plugin")
     return any(getattr(accelerator.state, plugin, None) is not None for plugin in plugins)
+
+
+def check_heads_stand_whole(accelerator: Accelerator) -> None:
+    """Refuse output terms where the LM heads' weights are not there to be read."""
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    zero3 = plugin is not None and plugin.zero_stage == 3
+    fsdp = getattr(accelerator.state, "fsdp_plugin", None) is not None
+    if zero3 or (fsdp and not accelerator.is_fsdp2):
+        raise ValueError(
+            "output_loss, diagnostics_steps and updates_per_rollout read LM heads' weights, which "
+            f"{'DeepSpeed ZeRO-3' if zero3 else 'FSDP 1'} keeps in pieces: use FSDP2 or DeepSpeed "
+            "ZeRO-2, or leave them out."
+        )

@@ -8,7 +8,14 @@ from transformers import PreTrainedModel
 from oprd.core.capture import hidden_size, num_layers
 from oprd.core.layers import LayerPair, Measure, pair_layers, unmeasured
 from oprd.core.objective import STATE_LOSSES
+from oprd.log import get_logger
 from oprd.models.heads import lm_head
+
+# States of models of one origin agree far better, those of others hardly at all (the paper's pairs
+# stand at 0.075 or less).
+RELATED_COSINE = 0.25
+
+logger = get_logger(__name__)
 
 
 def pair_models(
@@ -111,4 +118,20 @@ def check_trains(student: PreTrainedModel) -> None:
             "no weight of the student trains: every parameter has requires_grad=False. Load a PEFT "
             "adapter with PeftModel.from_pretrained(…, is_trainable=True), pass peft_config to "
             "train a new one, or unfreeze the weights that are to train."
+        )
+
+
+def warn_if_unrelated(cosine: float | None) -> None:
+    """Point to a bridge where the states of the first batch have little in common.
+
+    Args:
+        cosine: mean over layers and positions; None where it was not measured.
+    """
+    if cosine is not None and cosine < RELATED_COSINE:
+        logger.warning(
+            f"The models' states have a cosine of {cosine:.3f} on the first batch that compares "
+            "them: they seem to be "
+            "of different origin, and pulling one to the other needs a bridge. Fit one with "
+            "`oprd bridge fit --student … --teacher … --prompts …` and set bridge to its file, or "
+            "set bridge='fit'."
         )

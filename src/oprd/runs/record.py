@@ -58,8 +58,13 @@ def write_record(folder: Path, facts: dict[str, Any], settings: dict[str, Any], 
     record = {**facts, "versions": versions(), "settings": without_secrets(settings)}
     if step > 0:
         _check_same_run(folder / RECORD, record)
-    with written_whole(folder / RECORD) as file:
-        file.write_text(json.dumps(record, indent=2, default=str) + "\n")
+    _write(folder, record)
+
+
+def add_to_record(folder: Path, facts: dict[str, Any]) -> None:
+    """Add facts that were not known when the record was written; nothing where there is none."""
+    if record := read_record(folder):
+        _write(folder, {**record, **facts})
 
 
 def versions() -> dict[str, str]:
@@ -164,6 +169,11 @@ def _check_same_run(file: Path, record: dict[str, Any]) -> None:
                 f"the run in {str(file.parent)!r} began with {name}={before[name]!r}, and is to go "
                 f"on with {now.get(name)!r}: choose another output_dir, or the same {name}."
             )
+
+
+def _write(folder: Path, record: dict[str, Any]) -> None:
+    with written_whole(folder / RECORD) as file:
+        file.write_text(json.dumps(record, indent=2, default=str) + "\n")
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from transformers import (
 from oprd.log import get_logger
 from oprd.runs.checkpoints import earlier_run
 from oprd.runs.metrics import append_metrics, begin_metrics
-from oprd.runs.record import write_record
+from oprd.runs.record import add_to_record, write_record
 
 logger = get_logger(__name__)
 
@@ -48,6 +48,11 @@ class RunRecorder(TrainerCallback):
 
     def __init__(self, facts: dict[str, Any]) -> None:
         self._facts = facts
+
+    def add(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Write down what is known only now; by the main process."""
+        self._facts |= facts
+        add_to_record(folder, facts)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -7,23 +7,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 
 from oprd.core.layers import LayerPair
 from oprd.core.output.diagnostics import output_diagnostics
 from oprd.core.output.drift import drift
 from oprd.core.output.pair import Pair
 from oprd.core.states.comparison import LayersLoss
-from oprd.log import get_logger
 
-# States of models of one origin agree far better, those of others hardly at all (the paper's pairs
-# stand at 0.075 or less).
-RELATED_COSINE = 0.25
 # The paper's diagnostic compares the sixteen likeliest tokens.
 OVERLAP = 16
-
-logger = get_logger(__name__)
 
 
 class StepStatistics:
@@ -146,28 +139,3 @@ def drift_sums(written: Tensor, now: Tensor) -> dict[str, Tensor]:
     """The drift, from the log-probabilities [M] when the rollouts were written and now."""
     total, count = drift(written, now)
     return {"drift/total": total, "drift/count": count}
-
-
-def warn_if_unrelated(cosine: float | None) -> None:
-    """Point to a bridge where the states of the first batch have little in common.
-
-    Args:
-        cosine: mean over layers and positions; None where it was not measured.
-    """
-    if cosine is not None and cosine < RELATED_COSINE:
-        logger.warning(
-            f"The models' states have a cosine of {cosine:.3f} on the first batch that compares "
-            "them: they seem to be "
-            "of different origin, and pulling one to the other needs a bridge. Fit one with "
-            "`oprd bridge fit --student … --teacher … --prompts …` and set bridge to its file, or "
-            "set bridge='fit'."
-        )
-
-
-def first_broken_parameter(model: nn.Module) -> str | None:
-    """The name of the first parameter with a value that is not finite, of those held here."""
-    for name, parameter in model.named_parameters():
-        held = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-        if not (held.is_meta or held.isfinite().all()):
-            return name
-    return None

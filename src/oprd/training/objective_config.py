@@ -11,7 +11,7 @@ from oprd.core.bridge.solve import BASES
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES, make_loss
 from oprd.core.output.loss import OutputLoss
 from oprd.core.reduction import Reduction
-from oprd.core.states.loss import StateLoss
+from oprd.core.states.loss import UNIT_LENGTH, StateLoss, has_scale
 from oprd.training.stages import Schedule, parse_stages
 from oprd.values import (
     check_choice,
@@ -20,6 +20,8 @@ from oprd.values import (
     refuse_renamed,
 )
 
+SCALES = ("none", "layer", "unit")
+DEFAULT_SCALE = "unit"
 # Beyond it a loss is beyond float32.
 LARGEST_WEIGHT = 1e9
 
@@ -29,8 +31,10 @@ class ObjectiveConfig(DistillationConfig):
     """The terms of the objective (Eq. 7), the space in which states are compared, and stages.
 
     Args:
-        normalize: scale states to unit length before they are compared; by default through a
-            bridge, as the paper does.
+        scale: what the size of states does to their squared distance: "none" leaves it in (Eq. 6),
+            "layer" divides each layer's by the mean square of the teacher's states there, measured
+            on the first rollouts, "unit" compares states at unit length (Eq. 14). With the last two
+            a weight and a learning rate mean the same for any pair of models.
         reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
         representation_weight: the factor µ of the representation loss (Eq. 7); 0 leaves it out,
             which needs an `output_loss`.
@@ -71,10 +75,11 @@ class ObjectiveConfig(DistillationConfig):
         ValueError: a value is illegal; the message names it.
     """
 
-    normalize: bool | None = field(
+    scale: str | None = field(
         default=None,
         metadata={
-            "help": "Scale states to unit length before comparing them; default: with a bridge."
+            "help": "Size of states in their distance: none (left in), layer (relative to the "
+            "teacher's at each layer) or unit (unit length, the default)."
         },
     )
     reduction: str = field(
@@ -140,7 +145,7 @@ class ObjectiveConfig(DistillationConfig):
         check_choice("reduction", self.reduction, get_args(Reduction))
         check_choice("bridge_basis", self.bridge_basis, BASES)
         self.stages = parse_stages(self.stages)
-        self._normalizes_by_bridge = self.normalize is None
+        self._scale_is_default = self.scale is None
         self._resolve()
         self.max_steps = self._total_steps()
         self.objectives()
@@ -150,10 +155,10 @@ class ObjectiveConfig(DistillationConfig):
     def state(self) -> StateLoss:
         """The representation loss."""
         options = dict(cast(Mapping[str, Any], self.state_loss_kwargs or {}))
-        if self.state_loss == "mse":
-            options.setdefault("normalize", bool(self.normalize))
-        elif self.normalize and not self._normalizes_by_bridge:
-            raise ValueError(f"normalize=True is for state_loss='mse', not {self.state_loss!r}.")
+        if UNIT_LENGTH in options:
+            raise ValueError(f"state_loss_kwargs: {UNIT_LENGTH} is set by scale='unit'.")
+        if self.scale == "unit":
+            options[UNIT_LENGTH] = True
         return make_loss(STATE_LOSSES, self.state_loss, options, "state_loss")
 
     @property
@@ -192,7 +197,7 @@ class ObjectiveConfig(DistillationConfig):
             for name, value in stage.items():
                 if name != "steps":
                     setattr(settings, name, value)
-            settings._normalizes_by_bridge &= "normalize" not in stage
+            settings._scale_is_default &= "scale" not in stage
             try:
                 settings._resolve()
             except ValueError as error:
@@ -223,21 +228,32 @@ class ObjectiveConfig(DistillationConfig):
         return total if self.max_steps == -1 else self.max_steps
 
     def _resolve(self) -> None:
-        """Check what a stage may set, and settle `normalize`."""
+        """Check what a stage may set, and settle `scale`."""
         for name in ("state_loss_kwargs", "output_loss_kwargs"):
             value = getattr(self, name)
             value = parse_mapping(name, value) if isinstance(value, str) else value
             if not isinstance(value, dict | None):
                 raise ValueError(f"{name} must be a mapping of parameters, got {value!r}.")
             setattr(self, name, value)
+        self._settle_scale()
         self._check_terms()
         check_positive("learning_rate", self.learning_rate, below=100.0)
-        if self.normalize not in (True, False, None):
-            raise ValueError(f"normalize must be true or false, got {self.normalize!r}.")
         if self.bridge is not None and not (isinstance(self.bridge, str) and self.bridge):
             raise ValueError(f'bridge must be a path or "fit", got {self.bridge!r}.')
-        if self._normalizes_by_bridge:
-            self.normalize = self.bridge is not None and self.state_loss == "mse"
+
+    def _settle_scale(self) -> None:
+        """The default is for losses that have a scale; others refuse to be given one."""
+        check_choice("state_loss", self.state_loss, tuple(STATE_LOSSES))
+        scaled = has_scale(STATE_LOSSES[self.state_loss])
+        if self._scale_is_default:
+            self.scale = DEFAULT_SCALE if scaled else "none"
+        check_choice("scale", self.scale, SCALES)
+        if self.scale != "none" and not scaled:
+            takes = " or ".join(name for name, kind in STATE_LOSSES.items() if has_scale(kind))
+            raise ValueError(
+                f"scale={self.scale!r} is for state_loss={takes}: {self.state_loss!r} does not "
+                "look at the size of states, so leave it out."
+            )
 
     def _check_terms(self) -> None:
         """At least one term, each with what it needs."""

@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, get_scheduler
@@ -51,6 +50,15 @@ class Plan:
             for settings in args.objectives()
         ]
         return cls(args, updates)
+
+    @property
+    def scaled_by_layer(self) -> set[str]:
+        """The bridges, "" for none, through which errors are relative to the teacher's states."""
+        return {
+            stage.bridge or ""
+            for stage in self.settings
+            if stage.scale == "layer" and stage.representation_weight > 0
+        }
 
     def stage(self, step: int) -> int:
         """The index of the stage of a step, both from 0."""
@@ -115,16 +123,3 @@ def _factor(steps: int, args: OPRDConfig) -> Callable[[int], float] | None:
     if after(0) > 0:
         return after
     return lambda step: (step + 1) / (warmup + 1) if step < warmup else after(step)
-
-
-def check_heads_stand_whole(accelerator: Accelerator) -> None:
-    """Refuse output terms where the LM heads' weights are not there to be read."""
-    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-    zero3 = plugin is not None and plugin.zero_stage == 3
-    fsdp = getattr(accelerator.state, "fsdp_plugin", None) is not None
-    if zero3 or (fsdp and not accelerator.is_fsdp2):
-        raise ValueError(
-            "output_loss, diagnostics_steps and updates_per_rollout read LM heads' weights, which "
-            f"{'DeepSpeed ZeRO-3' if zero3 else 'FSDP 1'} keeps in pieces: use FSDP2 or DeepSpeed "
-            "ZeRO-2, or leave them out."
-        )

@@ -17,7 +17,7 @@ from oprd.values import refuse_renamed
 STAGE_SETTINGS = (
     "learning_rate",
     "representation_weight",
-    "normalize",
+    "scale",
     "bridge",
     "output_loss",
     "output_loss_kwargs",

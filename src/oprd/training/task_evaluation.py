@@ -36,10 +36,10 @@ from oprd.extras import require
 from oprd.log import get_logger
 from oprd.models.generate import TransformersEngine
 from oprd.models.sampling import Sampling
+from oprd.models.shared_engine import SharedEngine, exchange, stopping_together
 from oprd.runs.record import BEST, BEST_RECORD, read_best
 from oprd.training.bridges import template_options
 from oprd.training.config import OPRDConfig
-from oprd.training.shared_engine import SharedEngine, exchange, stopping_together
 
 # Within the run folder: the samples by step.
 SAMPLES = "evaluations"

@@ -29,14 +29,21 @@ from transformers import (
     TrainerCallback,
 )
 from trl.trainer.distillation_trainer import DistillationTrainer
-from trl.trainer.utils import RepeatSampler, get_config_model_id
+from trl.trainer.utils import RepeatSampler, get_config_model_id, split_tensor_dict
 
 from oprd.calibration.bridge.check import bridge_facts
 from oprd.calibration.models import FitModels
 from oprd.calibration.pairing import check_prompts
+from oprd.calibration.processes import check_heads_stand_whole
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
-from oprd.models.matching import check_trains, gradient_reaches_all, paired_layers
+from oprd.models.finite import first_broken_parameter
+from oprd.models.matching import (
+    check_trains,
+    gradient_reaches_all,
+    paired_layers,
+    warn_if_unrelated,
+)
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.prompts.form import check_form
@@ -51,12 +58,17 @@ from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.config import OPRDConfig
-from oprd.training.metrics import StepStatistics, first_broken_parameter, warn_if_unrelated
-from oprd.training.plan import Plan, check_heads_stand_whole
+from oprd.training.metrics import StepStatistics
+from oprd.training.plan import Plan
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
+from oprd.training.teachers.scales import (
+    MEAN_SQUARES,
+    measure_mean_squares,
+    recorded_mean_squares,
+)
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
 from oprd.training.teachers.teacher import Context, Teacher
 
@@ -269,7 +281,8 @@ class OPRDTrainer(DistillationTrainer):
             **self._paired.facts(),
             **bridge_facts(self._teacher.spaces),
         }
-        self.add_callback(RunRecorder(facts))
+        self._recorder = RunRecorder(facts)
+        self.add_callback(self._recorder)
         if self.args.eval_task_names:
             self.add_callback(TaskEvaluation(self, self.args, self._tokenizer))
 
@@ -295,6 +308,9 @@ class OPRDTrainer(DistillationTrainer):
         self._step, self._buffered_inputs = 0, None
         folder = Path(cast(str, self.args.output_dir))
         checkpoint = find_checkpoint(folder, resume_from_checkpoint)
+        if checkpoint is not None:
+            self._teacher.mean_squares = recorded_mean_squares(Path(checkpoint).parent)
+            self._recorder.add(folder, {MEAN_SQUARES: self._teacher.mean_squares})
         result = super().train(checkpoint, *args, **kwargs)
         # No further loss would show what the last step did.
         self._check_student()
@@ -362,7 +378,34 @@ class OPRDTrainer(DistillationTrainer):
             self._step_tokens = self.rollouts.tokens
             self._show_first(output)
         self._append_metrics(mode, metrics)
+        self._measure_scales(output)
         return output
+
+    def _measure_scales(self, output: dict[str, Any]) -> None:
+        """With scale="layer", measure the teacher's states on the first rollouts of the run."""
+        teacher, lacking = (
+            self._teacher,
+            self._plan.scaled_by_layer - self._teacher.mean_squares.keys(),
+        )
+        parts = max(1, len(output["positions"]) // self.args.per_device_train_batch_size)
+        for name in sorted(lacking):
+            batches = map(MicroBatch.of, split_tensor_dict(output, parts))
+            measure = partial(
+                measure_mean_squares,
+                teacher,
+                self.student,
+                batches,
+                self._summed,
+                teacher.spaces.get(name),
+            )
+            with torch.no_grad():
+                wrapped = cast(nn.Module, self.model_wrapped)
+                found = self._forward_redirection(wrapped, self.student, measure)
+            if found is not None:
+                teacher.mean_squares[name] = found
+        if lacking and self.accelerator.is_main_process:
+            folder = Path(cast(str, self.args.output_dir))
+            self._recorder.add(folder, {MEAN_SQUARES: teacher.mean_squares})
 
     def _show_first(self, output: dict[str, Any]) -> None:
         """Print a run's first rollout as the student reads it, where the progress bar is shown."""

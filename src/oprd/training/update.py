@@ -180,7 +180,12 @@ class Update:
         if space is not None:
             states, pairs = space.by_student_layer(states), space.pairs
         reduction = cast(Reduction, self._settings.reduction)
-        return LayerComparison(states, pairs, batch.positions, self._state, reduction=reduction)
+        sizes = None
+        if self._settings.scale == "layer":
+            sizes = teacher.mean_squares.get(self._settings.bridge or "")
+        return LayerComparison(
+            states, pairs, batch.positions, self._state, reduction=reduction, mean_squares=sizes
+        )
 
     def _read(
         self,

@@ -1,13 +1,14 @@
 """The OPRD loss (Eqs. 6 and 14): a distance of student and teacher states, over layer pairs.
 
-    L = 1/|Layers| Σ_l 1/B Σ_b 1/Σ_t m_bt Σ_t m_bt · d(h_student, sg(h_teacher))
+    L = 1/|Layers| Σ_l 1/σ_l² 1/B Σ_b 1/Σ_t m_bt Σ_t m_bt · d(h_student, sg(h_teacher))
 
-The distance d of two rows is a loss of this folder.
+The distance d of two rows is a loss of this folder. The mean square σ_l² of the teacher's states at
+a layer makes its error a relative one; by default it is 1.
 
 Letters: B sequences, K response tokens, N selected rows, L layers, D width.
 """
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -89,6 +90,7 @@ class LayerComparison:
         mask: [B, K], true at the N supervised positions, in row-major order.
         loss: the distance of two rows.
         reduction: see `representation_loss`.
+        mean_squares: by student layer, what its distances are divided by; 1 where it is left out.
 
     Raises:
         ValueError: there is no pair.
@@ -102,6 +104,7 @@ class LayerComparison:
         loss: StateLoss = PLAIN,
         *,
         reduction: Reduction = "sequence",
+        mean_squares: Mapping[int, float] | None = None,
     ) -> None:
         if not pairs:
             raise ValueError("no layer pair to compare.")
@@ -112,6 +115,7 @@ class LayerComparison:
         self._weights = position_weights(mask, reduction)[mask.bool()]
         self._count = supervised_count(mask, reduction)
         self._loss = loss
+        self._mean_squares = mean_squares or {}
         self._sequences = Sequences(mask)
         self._has_cosine = True
         self._totals: dict[int, Tensor] = {}
@@ -125,6 +129,8 @@ class LayerComparison:
             del self._teacher[partner]
         distance, cosine, *norms = self._loss(rows, target, self._sequences)
         total = (distance * self._weights.to(distance)).sum()
+        if layer in self._mean_squares:
+            total = total / self._mean_squares[layer]
         self._totals[layer] = total
         self._has_cosine &= cosine is not None
         statistics = [torch.zeros_like(norms[0]) if cosine is None else cosine, *norms]

@@ -1,8 +1,9 @@
 """The squared distance of states (Eqs. 6 and 14), the paper's loss.
 
-    d = 1/D ‖h_student − sg(h_teacher)‖²
+    plain (Eq. 6):          d = 1/D ‖s − sg(t)‖²
+    unit length (Eq. 14):   d = ‖u − sg(v)‖² = 2 (1 − cos(s, t)),   u = s/‖s‖, v = t/‖t‖
 
-Through a bridge D is its rank. The paper's Eq. 14 has no such factor: its µ is ours over the rank.
+Through a bridge D is its rank.
 
 Letters: N selected rows, D width.
 """
@@ -22,33 +23,33 @@ EPSILON = 1e-12
 
 @dataclass(frozen=True)
 class SquaredDistance(StateLoss):
-    """The mean over the width of the squared difference of two rows.
+    """The squared difference of two rows: its mean over the width, or the whole at unit length.
 
     Attributes:
-        normalize: scale every row to unit L2 norm first; a zero row stays zero.
+        unit_length: scale every row to unit L2 norm first; a zero row stays zero.
 
     Raises:
-        ValueError: `normalize` is not true or false.
+        ValueError: `unit_length` is not true or false.
     """
 
-    normalize: bool = False
+    unit_length: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.normalize, bool):
-            raise ValueError(f"normalize must be true or false, got {self.normalize!r}.")
+        if not isinstance(self.unit_length, bool):
+            raise ValueError(f"unit_length must be true or false, got {self.unit_length!r}.")
 
     def __call__(self, student: Tensor, teacher: Tensor, sequences: Sequences) -> RowDistances:
         """Compare rows [N, D]; see `row_distances`."""
-        return row_distances(student, teacher, self.normalize)
+        return row_distances(student, teacher, self.unit_length)
 
 
-def row_distances(student: Tensor, teacher: Tensor, normalize: bool = False) -> RowDistances:
+def row_distances(student: Tensor, teacher: Tensor, unit_length: bool = False) -> RowDistances:
     """Compare student rows with teacher rows.
 
     Args:
         student: [N, D].
         teacher: [N, D]; may have another dtype; no gradient flows into it.
-        normalize: scale every row to unit L2 norm first.
+        unit_length: scale every row to unit L2 norm first.
 
     Raises:
         ValueError: the shapes differ.
@@ -58,27 +59,27 @@ def row_distances(student: Tensor, teacher: Tensor, normalize: bool = False) -> 
             f"student rows are {tuple(student.shape)} and teacher rows {tuple(teacher.shape)}: "
             "states of different widths need a bridge."
         )
-    return RowDistances(*_SquaredDistance.apply(student, teacher, normalize))
+    return RowDistances(*_SquaredDistance.apply(student, teacher, unit_length))
 
 
 class _SquaredDistance(torch.autograd.Function):
-    """d = 1/D ‖s − t‖², keeping one [N, D] tensor e with ∂d/∂s = 2/D e, in the student's dtype.
+    """The distance, keeping one [N, D] tensor e in the student's dtype.
 
-    Plain:       e = s − t
-    Normalised:  with u = s/‖s‖ and v = t/‖t‖,  e = 1/‖s‖ (I − u uᵀ) (u − v)
+    Plain:        e = s − t,                      ∂d/∂s = 2/D e
+    Unit length:  e = 1/‖s‖ (I − u uᵀ) (u − v),   ∂d/∂s = 2 e
     """
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, normalize: bool):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, unit_length: bool):  # pyright: ignore[reportIncompatibleMethodOverride]
         dtype = torch.promote_types(student.dtype, torch.float32)
         width = student.shape[-1]
         s, t = student.to(dtype), teacher.to(student.device, dtype)
         s_norm, t_norm = _norm(s), _norm(t)
-        if normalize:
+        if unit_length:
             u = s / unit_divisor(s_norm)
             error = u - t / unit_divisor(t_norm)
-            distance = _norm(error).square() / width
-            cosine = 1 - distance * width / 2
+            distance = _norm(error).square()
+            cosine = 1 - distance / 2
             error = error.sub_(u.mul_((u * error).sum(dim=-1, keepdim=True))).div_(
                 unit_divisor(s_norm)
             )
@@ -88,6 +89,7 @@ class _SquaredDistance(torch.autograd.Function):
             product = 2 * s_norm * t_norm
             cosine = (s_norm.square() + t_norm.square() - distance * width) / product
         ctx.save_for_backward(error.to(student.dtype))
+        ctx.factor = 2 if unit_length else 2 / width
         cosine = torch.where((s_norm == 0) | (t_norm == 0), 0, cosine)
         ctx.mark_non_differentiable(cosine, s_norm, t_norm)
         return distance, cosine, s_norm, t_norm
@@ -96,7 +98,7 @@ class _SquaredDistance(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         (error,) = ctx.saved_tensors
-        slope = (grad * (2 / error.shape[-1])).to(error.dtype)
+        slope = (grad * ctx.factor).to(error.dtype)
         return error * slope[:, None], None, None
 
 

@@ -4,11 +4,15 @@ Letters: B sequences, K response tokens, N selected rows, D width, S student and
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import fields
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+
+# The parameter of a loss that can compare rows at unit length.
+UNIT_LENGTH = "unit_length"
 
 
 class RowDistances(NamedTuple):
@@ -70,6 +74,11 @@ class StateLoss(ABC):
                 it.
             sequences: which rows belong together.
         """
+
+
+def has_scale(loss: type[StateLoss]) -> bool:
+    """Whether a loss grows with the size of states unless it compares them at unit length."""
+    return any(field.name == UNIT_LENGTH for field in fields(loss))  # pyright: ignore[reportArgumentType] # dataclasses all
 
 
 @torch.no_grad()

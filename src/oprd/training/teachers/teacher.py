@@ -51,6 +51,8 @@ class Teacher:
 
     Attributes:
         spaces: the bridges' spaces by name, once they are there.
+        mean_squares: of its states by student layer, by the bridge's name, "" without one; once
+            they are measured, see `scales`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Teacher:
         self.model, self.shares_base = model, shares_base
         self.pairs: tuple[LayerPair, ...] = tuple(pairs)
         self.spaces: Mapping[str, BridgeSpace] = {}
+        self.mean_squares: dict[str, dict[int, float]] = {}
         self._keep, self._autocast, self._timed = keep, autocast, timed
         self._wrapper: nn.Module | None = None
         self._redirect: Callable[..., Any] | None = None

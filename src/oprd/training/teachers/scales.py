@@ -1,0 +1,77 @@
+"""How large a teacher's states are, measured once, on a run's first rollouts.
+
+    σ_l² = mean of h_teacher² over the width and all supervised positions of a generation batch
+
+Letters: N supervised rows, D width, L layer pairs.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from oprd.core.bridge.space import BridgeSpace
+from oprd.runs.record import read_record
+from oprd.training.batch import MicroBatch
+from oprd.training.teachers.teacher import Teacher
+
+# What a run's record calls them: by the name of a bridge, "" for states as they are.
+MEAN_SQUARES = "layer_mean_squares"
+
+
+@torch.no_grad()
+def measure_mean_squares(
+    teacher: Teacher,
+    student: nn.Module,
+    batches: Iterable[MicroBatch],
+    summed: Callable[[Tensor], Tensor],
+    space: BridgeSpace | None = None,
+) -> dict[int, float] | None:
+    """σ_l² by student layer; None where no position of any process is supervised.
+
+    Args:
+        teacher: in its place.
+        student: not wrapped, for a teacher on its base.
+        batches: this process's part of a generation batch.
+        summed: over processes.
+        space: of the bridge through which states are compared.
+
+    Raises:
+        FloatingPointError: a state is not finite.
+    """
+    pairs = teacher.pairs if space is None else space.pairs
+    total = torch.zeros(len(pairs) + 1, device=next(student.parameters()).device)
+    for batch in batches:
+        states = teacher.read(student, batch, states=True, last=False, space=space).reading.states
+        by_layer = states if space is None else space.by_student_layer(states)
+        rows = [by_layer[pair.teacher].float() for pair in pairs]
+        squares = [row.square().mean(dim=-1).sum().to(total) for row in rows]
+        total += torch.stack([*squares, total.new_tensor(float(len(rows[0])))])
+    *squares, count = summed(total).tolist()
+    if count == 0:
+        return None
+    broken = [
+        str(p.teacher) for p, s in zip(teacher.pairs, squares, strict=True) if not math.isfinite(s)
+    ]
+    if broken:
+        raise FloatingPointError(
+            f"the teacher's states at layer {', '.join(broken)} are not finite on the first "
+            "rollouts, or their squares are beyond float32."
+        )
+    # States that are all zero have no size: their error stays as it is.
+    return {pair.student: s / count or 1.0 for pair, s in zip(pairs, squares, strict=True)}
+
+
+def recorded_mean_squares(folder: Path) -> dict[str, dict[int, float]]:
+    """What the run of a folder measured, by the name of a bridge; nothing where it did not.
+
+    Raises:
+        ValueError: its record cannot be read.
+    """
+    recorded: Mapping[str, Mapping[str, float]] = (read_record(folder) or {}).get(MEAN_SQUARES, {})
+    return {
+        name: {int(layer): value for layer, value in by_layer.items()}
+        for name, by_layer in recorded.items()
+    }
