@@ -69,7 +69,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--problems", type=int, default=200, help="held-out problems")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "accuracy")
-    parser.set_defaults(normalize=False, weight=1.0)
     return parser.parse_args()
 
 

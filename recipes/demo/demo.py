@@ -85,8 +85,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
     parser.add_argument("--problems", type=int, default=96, help="held-out problems")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
-    parser.add_argument("--normalize", action="store_true", help="compare states at unit length")
-    parser.add_argument("--weight", type=float, default=1.0, help="factor of the loss")
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
     return parser.parse_args()
 
@@ -102,8 +100,6 @@ def make_trainer(options: argparse.Namespace, train: Task, **settings: Any) -> O
         "max_completion_length": MAX_TOKENS,
         "positions": "all",
         "learning_rate": options.learning_rate,
-        "normalize": options.normalize,
-        "representation_weight": options.weight,
         "gradient_checkpointing": False,
         "use_cpu": True,
         "logging_steps": 1,

@@ -105,7 +105,7 @@ def test_an_argument_without_dashes_is_refused():
         ("max_steps: '1.5'", "max_steps.*invalid int value: '1.5'"),
         ("max_completion_length: [8]", "max_completion_length must be a whole number or null"),
         ("bf16: 2", "bf16 must be true or false or null, got 2"),
-        ("normalize: maybe", "normalize.*Truthy value expected"),
+        ("prefix_gradients: maybe", "prefix_gradients.*Truthy value expected"),
         ("output_dir: 5", "output_dir must be text or null, got 5"),
         ("run_name: {a: 1}", r"run_name must be text or null, got \{'a': 1\}"),
         ("positions: no", r"positions must be text, got False \(YAML reads an unquoted no"),

@@ -50,6 +50,7 @@ def test_forty_naive_lines_give_the_loss_and_the_step_of_the_trainer(tmp_path, s
         prompts=runs.PROMPTS[:4],
         learning_rate=1.0,
         max_grad_norm=0.0,
+        scale="none",
         **settings,
     )
     made.train()

@@ -29,8 +29,9 @@ OUTPUT = {"representation_weight": 0.0}
 LARGE = {"hidden_size": 48, "num_attention_heads": 6, "num_hidden_layers": 4}
 
 CASES: dict[str, dict[str, Any]] = {
-    "oprd": {},
-    "unit length, last positions": {"normalize": True, "positions": "last_k", "position_k": 3},
+    "oprd": {"scale": "none"},
+    "unit length, last positions": {"scale": "unit", "positions": "last_k", "position_k": 3},
+    "scaled by layer": {"scale": "layer"},
     "own rollouts, over tokens": {"rollout": None, "reduction": "token"},
     "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "checkpointed": {"gradient_checkpointing": True},

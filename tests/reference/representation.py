@@ -1,11 +1,11 @@
-"""Eq. 6 from its definition: loops over sequences and positions, float64, ordinary autograd."""
+"""Eqs. 6 and 14 from their definitions: loops over sequences and positions, float64, autograd."""
 
 import torch
 from torch import Tensor
 
 
 def representation_loss(
-    student: Tensor, teacher: Tensor, mask: Tensor, normalize: bool, reduction: str
+    student: Tensor, teacher: Tensor, mask: Tensor, unit_length: bool, reduction: str
 ) -> tuple[Tensor, int]:
     total, count = torch.zeros((), dtype=torch.float64), 0
     for b in range(len(mask)):
@@ -13,10 +13,11 @@ def representation_loss(
         for t in range(mask.shape[1]):
             if mask[b, t]:
                 h_student, h_teacher = student[b, t].double(), teacher[b, t].double().detach()
-                if normalize:
+                if unit_length:
                     h_student = h_student / h_student.norm()
                     h_teacher = h_teacher / h_teacher.norm()
-                distances.append(((h_student - h_teacher) ** 2).mean())
+                squares = (h_student - h_teacher) ** 2
+                distances.append(squares.sum() if unit_length else squares.mean())
         if distances:
             summed = torch.stack(distances).sum()
             total = total + (summed / len(distances) if reduction == "sequence" else summed)

@@ -57,14 +57,14 @@ def made_trainer(folder, **options):
 # --- the loss -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("normalized", [True, False])
-def test_the_loss_and_its_gradient_are_equation_14(tmp_path, bridge, normalized):
+@pytest.mark.parametrize("scale", ["none", "layer", "unit"])
+def test_the_loss_and_its_gradient_are_equation_14(tmp_path, bridge, scale):
     trained, frozen, maps = student(), teacher(), Bridge.load(bridge)
     made = made_trainer(
         tmp_path,
         student=trained,
         bridge=bridge,
-        normalize=normalized,
+        scale=scale,
         prompts=runs.PROMPTS[:4],
         learning_rate=1.0,
         max_grad_norm=0.0,
@@ -74,7 +74,7 @@ def test_the_loss_and_its_gradient_are_equation_14(tmp_path, bridge, normalized)
     reference = student()
     layer_losses = []
     for pair in maps.pairs:
-        sequences = []
+        sequences, targets = [], []
         for prompt in runs.PROMPTS[:4]:
             ids = tiny.tokenizer()(prompt)["input_ids"]
             both = torch.tensor([ids + runs.scripted(ids)])
@@ -83,10 +83,15 @@ def test_the_loss_and_its_gradient_are_equation_14(tmp_path, bridge, normalized)
             with torch.no_grad():
                 h_t = frozen(both, output_hidden_states=True).hidden_states[pair.teacher][0, rows]
             s, t = maps.project_student(pair.student, h_s), maps.project_teacher(pair.student, h_t)
-            if normalized:
+            targets.append(t)
+            if scale == "unit":
                 s, t = normalize(s, dim=1), normalize(t, dim=1)
-            sequences.append((s - t).square().mean(dim=1).mean())
-        layer_losses.append(torch.stack(sequences).mean())
+            distances = (s - t).square()
+            sequences.append(
+                (distances.sum(dim=1) if scale == "unit" else distances.mean(dim=1)).mean()
+            )
+        size = torch.cat(targets).square().mean() if scale == "layer" else 1
+        layer_losses.append(torch.stack(sequences).mean() / size)
     expected = torch.stack(layer_losses).mean()
     expected.backward()
     assert made.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
@@ -103,16 +108,6 @@ def test_models_of_another_depth_width_and_heads_draw_nearer_in_the_bridges_spac
     assert cosines[-1] > cosines[0]
     assert logged(tmp_path, "loss")[-1] < logged(tmp_path, "loss")[0]
     assert [tuple(pair) for pair in made.pairs] == [(1, 1), (2, 3), (3, 4)]
-
-
-def test_states_are_normalised_through_a_bridge_and_not_without_unless_one_says_so(bridge):
-    def normalizes(**options):
-        return runs.settings("unused", **options).normalize
-
-    assert normalizes(bridge=bridge) is True
-    assert normalizes() is False
-    assert normalizes(bridge=bridge, normalize=False) is False
-    assert normalizes(normalize=True) is True
 
 
 def test_any_split_into_micro_batches_takes_the_same_step(tmp_path, bridge):

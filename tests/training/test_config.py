@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 
@@ -16,7 +17,7 @@ def config(**options):
 def test_defaults_are_the_papers():
     made = config()
     assert (made.layers, made.positions, made.position_k) == ("all", "last_k", 2000)
-    assert (made.normalize, made.reduction, made.representation_weight) == (False, "sequence", 1.0)
+    assert (made.scale, made.reduction, made.representation_weight) == ("unit", "sequence", 1.0)
     assert (made.learning_rate, str(made.lr_scheduler_type), made.warmup_steps) == (
         1e-5,
         "SchedulerType.COSINE",
@@ -97,12 +98,14 @@ def test_layers_are_a_name_or_numbers(given, spec):
             "msse",
             r"state_loss must be one of mse.* \(did you mean mse\?\), got 'msse'",
         ),
-        ("state_loss_kwargs", {"unit": True}, "'mse' takes normalize, got 'unit'"),
+        ("state_loss_kwargs", {"unit": True}, "'mse' takes unit_length, got 'unit'"),
+        ("state_loss_kwargs", {"unit_length": True}, "unit_length is set by scale='unit'"),
         (
-            "state_loss_kwargs",
-            {"normalize": 2},
-            "state_loss_kwargs: normalize must be true or false",
+            "scale",
+            "units",
+            "scale must be one of none, layer, unit, got 'units': did you mean 'unit'",
         ),
+        ("scale", True, "scale must be one of none, layer, unit, got True"),
         ("diagnostics_steps", -1, "diagnostics_steps must be a whole number of at least 0"),
     ],
 )
@@ -131,18 +134,20 @@ def test_a_parameter_that_the_loss_does_not_take_is_refused(loss, parameters, me
         config(output_loss=loss, output_loss_kwargs=parameters)
 
 
-def test_normalize_is_refused_where_the_state_loss_has_no_use_for_it():
-    with pytest.raises(ValueError, match=r"normalize=True is for state_loss='mse', not 'gram'"):
-        config(state_loss="gram", normalize=True)
-    with pytest.raises(ValueError, match=r"stage 2: normalize=True is for state_loss='mse'"):
-        config(normalize=True, stages=[{"steps": 1}, {"steps": 1, "state_loss": "gram"}])
-    with pytest.raises(ValueError, match=r"state_loss_kwargs: 'gram' takes no parameters"):
-        config(state_loss="gram", state_loss_kwargs={"normalize": True})
-    # A bridge turns it on for the loss that has it.
+def test_a_scale_is_refused_where_the_state_loss_does_not_look_at_sizes():
+    for scale in ("unit", "layer"):
+        with pytest.raises(ValueError, match=f"scale='{scale}' is for state_loss=mse: 'gram' does"):
+            config(state_loss="gram", scale=scale)
+    with pytest.raises(ValueError, match=r"stage 2: scale='unit' is for state_loss=mse"):
+        config(scale="unit", stages=[{"steps": 1}, {"steps": 1, "state_loss": "gram"}])
+    # The default is for the losses that have one.
     stages = [{"steps": 1}, {"steps": 1, "state_loss": "gram"}]
-    settings = config(bridge="fit", stages=stages).objectives()
-    assert [stage.normalize for stage in settings] == [True, False]
-    assert [stage.state for stage in settings] == [SquaredDistance(normalize=True), GramDistance()]
+    settings = config(stages=stages).objectives()
+    assert [stage.scale for stage in settings] == ["unit", "none"]
+    assert [stage.state for stage in settings] == [
+        SquaredDistance(unit_length=True),
+        GramDistance(),
+    ]
 
 
 def test_pairs_and_layers_that_name_other_layers_are_refused_at_construction():
@@ -155,7 +160,7 @@ def test_pairs_and_layers_that_name_other_layers_are_refused_at_construction():
 
 @pytest.mark.parametrize("name", RENAMED)
 def test_a_setting_of_an_earlier_version_is_refused_with_its_new_name(name):
-    with pytest.raises(ValueError, match=f"{name} has become '.*' of output_loss_kwargs"):
+    with pytest.raises(ValueError, match=f"{name} has become {re.escape(RENAMED[name])}"):
         config(**{name: 1})
     with pytest.raises(ValueError, match=f"{name} has become"):
         config(stages=[{"steps": 1, name: 1}])

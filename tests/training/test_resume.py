@@ -35,6 +35,7 @@ def steps(folder, **options):
         pytest.param({"prompts": PROMPTS[:12], "max_steps": 6}, id="inside a later epoch"),
         pytest.param({"dropout": 0.3}, id="dropout"),
         pytest.param({"lora": True}, id="lora"),
+        pytest.param({"scale": "layer"}, id="scaled by layer"),
     ],
 )
 def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path, options):

@@ -45,17 +45,11 @@ def test_stages_decide_the_number_of_steps_and_may_be_ended_sooner():
         settings(stages=TWO, max_steps=6)
 
 
-def test_normalisation_follows_the_bridge_of_each_stage():
-    stages = [{"steps": 1, "bridge": "fit"}, {"steps": 1}]
-    assert [s.normalize for s in settings(stages=stages).objectives()] == [True, False]
-    stages[0]["normalize"] = False
-    assert [s.normalize for s in settings(stages=stages).objectives()] == [False, False]
-    stages = [{"steps": 1}, {"steps": 1, "bridge": None}]
-    assert [s.normalize for s in settings(stages=stages, bridge="fit").objectives()] == [
-        True,
-        False,
-    ]
-    assert settings(stages=stages, bridge="fit", normalize=True).objectives()[1].normalize is True
+def test_a_stage_may_have_a_scale_of_its_own():
+    stages = [{"steps": 1, "scale": "none"}, {"steps": 1}]
+    assert [s.scale for s in settings(stages=stages).objectives()] == ["none", "unit"]
+    made = settings(stages=stages, scale="layer").objectives()
+    assert [s.scale for s in made] == ["none", "layer"]
 
 
 def test_a_command_line_gives_them_as_json():
@@ -79,7 +73,8 @@ def test_a_command_line_gives_them_as_json():
         ([{"steps": 1, "learning_rate": -1}], "stage 1: learning_rate must be above 0"),
         ([{"steps": 1, "bridge": 8}], "stage 1: bridge must be a path"),
         ([{"steps": 1, "bridge": ""}], "stage 1: bridge must be a path"),
-        ([{"steps": 1, "normalize": "false"}], "stage 1: normalize must be true or false"),
+        ([{"steps": 1, "scale": "row"}], "stage 1: scale must be one of none, layer, unit"),
+        ([{"steps": 1, "normalize": True}], "normalize has become scale: 'unit' for true"),
     ],
 )
 def test_stages_that_cannot_be_are_refused_at_construction(stages, message):

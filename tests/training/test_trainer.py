@@ -29,8 +29,8 @@ def run(folder, **options):
 
 
 @pytest.mark.parametrize("reduction", ["sequence", "token"])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_the_logged_loss_is_equation_6_over_unpadded_sequences(tmp_path, normalize, reduction):
+@pytest.mark.parametrize("scale", ["none", "unit"])
+def test_the_logged_loss_is_equation_6_or_14_over_unpadded_sequences(tmp_path, scale, reduction):
     student, teacher = tiny.model(seed=1), tiny.model(seed=2)
     before = tiny.model(seed=1)
     options = {"positions": "last_k", "position_k": 3, "layers": "2,3"}
@@ -38,7 +38,7 @@ def test_the_logged_loss_is_equation_6_over_unpadded_sequences(tmp_path, normali
         tmp_path,
         student=student,
         teacher=teacher,
-        normalize=normalize,
+        scale=scale,
         reduction=reduction,
         prompts=runs.PROMPTS[:4],
         **options,
@@ -55,7 +55,7 @@ def test_the_logged_loss_is_equation_6_over_unpadded_sequences(tmp_path, normali
                 for model in (before, teacher)
             ]
             mask = torch.tensor([[t >= len(response) - 3 for t in range(len(response))]])
-            one, n = reference.representation_loss(*states, mask, normalize, reduction)
+            one, n = reference.representation_loss(*states, mask, scale == "unit", reduction)
             total, count = total + one, count + n
         layer_losses.append(total / count)
     expected = torch.stack(layer_losses).mean().item()

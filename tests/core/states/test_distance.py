@@ -15,18 +15,20 @@ def states(seed: int = 0, dtype: torch.dtype = torch.float32, width: int = 7):
 
 
 @pytest.mark.parametrize("reduction", ["sequence", "token"])
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("unit_length", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)]
 )
-def test_value_and_gradient_are_those_of_equation_6(normalize, reduction, dtype, tolerance):
+def test_value_and_gradient_are_those_of_equations_6_and_14(
+    unit_length, reduction, dtype, tolerance
+):
     student, teacher = states(dtype=dtype)
     total, count = representation_loss(
-        student, teacher, MASK, SquaredDistance(normalize), reduction=reduction
+        student, teacher, MASK, SquaredDistance(unit_length), reduction=reduction
     )
     (gradient,) = torch.autograd.grad(total, student)
     expected, expected_count = reference.representation_loss(
-        student, teacher, MASK, normalize, reduction
+        student, teacher, MASK, unit_length, reduction
     )
     (expected_gradient,) = torch.autograd.grad(expected, student)
     assert total.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -37,19 +39,19 @@ def test_value_and_gradient_are_those_of_equation_6(normalize, reduction, dtype,
     torch.testing.assert_close(gradient, expected_gradient, rtol=tolerance, atol=tolerance * 1e-2)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_no_gradient_reaches_the_teacher(normalize):
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_no_gradient_reaches_the_teacher(unit_length):
     student, teacher = states()
-    representation_loss(student, teacher, MASK, SquaredDistance(normalize)).total.backward()
+    representation_loss(student, teacher, MASK, SquaredDistance(unit_length)).total.backward()
     assert student.grad is not None
     assert teacher.grad is None
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_identical_states_have_zero_loss_and_zero_gradient(normalize):
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_identical_states_have_zero_loss_and_zero_gradient(unit_length):
     student, _ = states()
     total, _ = representation_loss(
-        student, student.detach().clone(), MASK, SquaredDistance(normalize)
+        student, student.detach().clone(), MASK, SquaredDistance(unit_length)
     )
     (gradient,) = torch.autograd.grad(total, student)
     assert total == 0
@@ -57,11 +59,11 @@ def test_identical_states_have_zero_loss_and_zero_gradient(normalize):
 
 
 @pytest.mark.parametrize("reduction", ["sequence", "token"])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_an_empty_mask_gives_a_finite_zero_with_a_graph(normalize, reduction):
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_an_empty_mask_gives_a_finite_zero_with_a_graph(unit_length, reduction):
     student, teacher = states()
     total, count = representation_loss(
-        student, teacher, torch.zeros_like(MASK), SquaredDistance(normalize), reduction=reduction
+        student, teacher, torch.zeros_like(MASK), SquaredDistance(unit_length), reduction=reduction
     )
     total.backward()
     assert total == 0
@@ -69,31 +71,31 @@ def test_an_empty_mask_gives_a_finite_zero_with_a_graph(normalize, reduction):
     assert not student.grad.any()
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_a_nan_outside_the_mask_is_never_read(normalize):
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_a_nan_outside_the_mask_is_never_read(unit_length):
     student, teacher = states()
-    expected = representation_loss(student, teacher, MASK, SquaredDistance(normalize))
+    expected = representation_loss(student, teacher, MASK, SquaredDistance(unit_length))
     (expected_gradient,) = torch.autograd.grad(expected.total, student)
     holes = ~MASK[..., None]
     poisoned = student.detach().masked_fill(holes, torch.nan).requires_grad_()
     total, _ = representation_loss(
-        poisoned, teacher.masked_fill(holes, torch.nan), MASK, SquaredDistance(normalize)
+        poisoned, teacher.masked_fill(holes, torch.nan), MASK, SquaredDistance(unit_length)
     )
     (gradient,) = torch.autograd.grad(total, poisoned)
     assert total == expected.total
     assert torch.equal(gradient, expected_gradient)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_a_nan_inside_the_mask_reaches_the_total(normalize):
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_a_nan_inside_the_mask_reaches_the_total(unit_length):
     student, teacher = states()
     broken = teacher.detach().clone()
     broken[0, 0, 0] = torch.nan
-    assert representation_loss(student, broken, MASK, SquaredDistance(normalize)).total.isnan()
+    assert representation_loss(student, broken, MASK, SquaredDistance(unit_length)).total.isnan()
 
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
-def test_a_zero_state_under_normalisation_gives_a_finite_loss_and_gradient(side):
+def test_a_zero_state_at_unit_length_gives_a_finite_loss_and_gradient(side):
     student, teacher = (s.detach().clone() for s in states())
     (student if side == "student" else teacher)[0, 0] = 0
     student.requires_grad_()
@@ -103,12 +105,12 @@ def test_a_zero_state_under_normalisation_gives_a_finite_loss_and_gradient(side)
     assert student.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_analytic_gradients_agree_with_finite_differences(normalize):
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_analytic_gradients_agree_with_finite_differences(unit_length):
     student, teacher = (s.detach().flatten(0, 1) for s in states(dtype=torch.float64))
     student.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda rows: row_distances(rows, teacher, normalize).distance, (student,)
+        lambda rows: row_distances(rows, teacher, unit_length).distance, (student,)
     )
 
 
@@ -123,10 +125,10 @@ def test_totals_and_counts_of_any_split_add_up_to_the_whole():
     assert sum(p.count for p in parts) == whole.count
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_row_cosines_and_norms_are_those_of_torch(normalize):
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_row_cosines_and_norms_are_those_of_torch(unit_length):
     student, teacher = (s.detach().flatten(0, 1) for s in states())
-    rows = row_distances(student, teacher, normalize)
+    rows = row_distances(student, teacher, unit_length)
     torch.testing.assert_close(rows.cosine, torch.cosine_similarity(student, teacher, dim=-1))
     torch.testing.assert_close(rows.student_norm, student.norm(dim=-1))
     torch.testing.assert_close(rows.teacher_norm, teacher.norm(dim=-1))

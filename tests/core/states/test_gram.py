@@ -152,5 +152,5 @@ def test_all_layers_share_one_wait_for_the_lengths(monkeypatch):
 
 def test_it_takes_no_parameters():
     assert make_loss(STATE_LOSSES, "gram", {}, "state_loss") == GramDistance()
-    with pytest.raises(ValueError, match="'gram' takes no parameters, got 'normalize'"):
-        make_loss(STATE_LOSSES, "gram", {"normalize": True}, "state_loss")
+    with pytest.raises(ValueError, match="'gram' takes no parameters, got 'unit_length'"):
+        make_loss(STATE_LOSSES, "gram", {"unit_length": True}, "state_loss")

@@ -1,8 +1,6 @@
 """How large a teacher's states are, measured once, on a run's first rollouts.
 
-    σ_l² = mean of h_teacher² over the width and all supervised positions of a generation batch
-
-Letters: N supervised rows, D width, L layer pairs.
+σ_l² = mean of h_teacher² over the width and all supervised positions of a generation batch
 """
 
 import math
@@ -52,24 +50,18 @@ def measure_mean_squares(
     *squares, count = summed(total).tolist()
     if count == 0:
         return None
-    broken = [
-        str(p.teacher) for p, s in zip(teacher.pairs, squares, strict=True) if not math.isfinite(s)
-    ]
-    if broken:
-        raise FloatingPointError(
-            f"the teacher's states at layer {', '.join(broken)} are not finite on the first "
-            "rollouts, or their squares are beyond float32."
-        )
+    for pair, square in zip(teacher.pairs, squares, strict=True):
+        if not math.isfinite(square):
+            raise FloatingPointError(
+                f"the teacher's states at layer {pair.teacher} are not finite on the first "
+                "rollouts, or their squares are beyond float32."
+            )
     # States that are all zero have no size: their error stays as it is.
     return {pair.student: s / count or 1.0 for pair, s in zip(pairs, squares, strict=True)}
 
 
 def recorded_mean_squares(folder: Path) -> dict[str, dict[int, float]]:
-    """What the run of a folder measured, by the name of a bridge; nothing where it did not.
-
-    Raises:
-        ValueError: its record cannot be read.
-    """
+    """What the run of a folder measured, by the name of a bridge; nothing where it did not."""
     recorded: Mapping[str, Mapping[str, float]] = (read_record(folder) or {}).get(MEAN_SQUARES, {})
     return {
         name: {int(layer): value for layer, value in by_layer.items()}
