@@ -15,7 +15,7 @@ from trl import DistillationConfig, ModelConfig, TrlParser
 
 from oprd.prompts.examples import PROMPT_COLUMNS
 from oprd.runs.limits import LIMITS, check_limits
-from oprd.training.config import OPRDConfig
+from oprd.training.config import AUTO, OPRDConfig
 from oprd.training.objective_config import ObjectiveConfig
 from oprd.training.task_config import TaskEvaluationConfig
 from oprd.values import RENAMED, parse_mapping
@@ -41,6 +41,7 @@ JSON_FIELDS = (
 # The configuration reads numbers and lists too; the command line needs one type, text.
 WIDER = {
     "layers": str | int | list[int],
+    "learning_rate": float | str,
     # YAML takes an unquoted 1:1 for a number, which the configuration explains.
     "layer_pairing": str | int,
     "eval_tasks": str | list[str] | None,
@@ -109,6 +110,10 @@ class _Joined(argparse._StoreAction):
         setattr(namespace, self.dest, ",".join(values))
 
 
+def _rate(text: str) -> float | str:
+    return text if text == AUTO else float(text)
+
+
 class TrainParser(TrlParser):
     """TRL's parser, with one-sentence errors and its many fields grouped by where they belong."""
 
@@ -120,6 +125,8 @@ class TrainParser(TrlParser):
             action.help = HELP.get(action.dest, action.help)
             if action.dest in SEVERAL:
                 action.nargs, action.__class__ = "+", _Joined
+            if action.dest == "learning_rate":
+                action.type = _rate
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage of some two hundred fields."""

@@ -49,10 +49,11 @@ class RunRecorder(TrainerCallback):
     def __init__(self, facts: dict[str, Any]) -> None:
         self._facts = facts
 
-    def add(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Write down what is known only now; by the main process."""
+    def add(self, folder: Path, facts: dict[str, Any], *, write: bool) -> None:
+        """Take in what is known only now, and write it down where a record is there already."""
         self._facts |= facts
-        add_to_record(folder, facts)
+        if write:
+            add_to_record(folder, facts)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

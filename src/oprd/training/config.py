@@ -20,6 +20,9 @@ from oprd.values import (
     parse_names,
 )
 
+# The paper's.
+PAPERS_RATE = 1e-5
+AUTO = "auto"
 LongPrompts = Literal["error", "drop"]
 # Deep enough to check a specification before the model is known.
 _ANY_DEPTH = 10_000
@@ -55,8 +58,9 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         ValueError: a value is illegal; the message names it.
     """
 
-    learning_rate: float = field(
-        default=1e-5, metadata={"help": "The initial learning rate for AdamW (the paper's)."}
+    learning_rate: float | str = field(
+        default=PAPERS_RATE,
+        metadata={"help": "The highest learning rate, or auto to find it before the first step."},
     )
     lr_scheduler_type: str = field(
         default="cosine", metadata={"help": "The learning rate's schedule (the paper's)."}
@@ -108,6 +112,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         check_pairing(self.layer_pairing, self.layer_spec)
         check_choice("positions", self.positions, get_args(PositionSpec))
         check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
+        self._settle_rate()
         _check_steps(self.max_steps, self.num_train_epochs)
         vars(self).update(checked_numbers(vars(self)))
         check_unused(vars(self))
@@ -137,6 +142,38 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     def layer_spec(self) -> str | tuple[int, ...]:
         """`layers` as `oprd.core.layers.select_layers` takes it."""
         return parse_layers(self.layers)
+
+    def _settle_rate(self) -> None:
+        """Until a rate is found, the paper's stands in for it."""
+        self.finds_rate = self.learning_rate == AUTO
+        if not self.finds_rate:
+            return
+        self.learning_rate = PAPERS_RATE  # pyright: ignore[reportIncompatibleVariableOverride] # wider
+        if self.fp16:
+            raise ValueError(
+                "learning_rate='auto' makes optimizer steps of its own, without the loss scaling "
+                "of fp16: use bf16, or set a rate."
+            )
+        if self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
+            raise ValueError(
+                "learning_rate='auto' sets the peak of a schedule by the step, and "
+                f"lr_scheduler_type={self.lr_scheduler_type!r} follows the loss: take another, "
+                "such as cosine."
+            )
+        if "min_lr" in (self.lr_scheduler_kwargs or {}):
+            raise ValueError(
+                "learning_rate='auto' is not known to lr_scheduler_kwargs' min_lr: give a share of "
+                "it, min_lr_rate."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a mapping, in which a rate that is to be found is "auto"."""
+        return super().to_dict() | ({"learning_rate": AUTO} if self.finds_rate else {})
+
+    @property
+    def rate(self) -> float:
+        """`learning_rate` as a number."""
+        return cast(float, self.learning_rate)
 
     @property
     def rollouts_per_step(self) -> int:

@@ -190,6 +190,11 @@ class ObjectiveConfig(DistillationConfig):
         found = []
         for number, stage in enumerate(self._stages, 1):
             settings = copy.copy(self)
+            if "learning_rate" in stage and getattr(self, "finds_rate", False):
+                raise ValueError(
+                    f"stage {number} has a learning_rate, and that of the run is 'auto': let all "
+                    "stages have the one that is found, or give each its own."
+                )
             for name in ("state_loss", "output_loss"):
                 # Another loss begins with parameters of its own.
                 if stage.get(name, getattr(self, name)) != getattr(self, name):

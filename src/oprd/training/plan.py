@@ -82,7 +82,7 @@ class Plan:
             ValueError: it does, in a run with stages.
         """
         schedule, stages = self._schedule, self.settings
-        shares = [stage.learning_rate / self._args.learning_rate for stage in stages]
+        shares = [stage.rate / self._args.rate for stage in stages]
         lengths = schedule.steps or (steps,)
         factors = [_factor(*pair) for pair in zip(lengths, stages, strict=True)]
         known = [factor for factor in factors if factor is not None]
@@ -112,7 +112,7 @@ def _factor(steps: int, args: OPRDConfig) -> Callable[[int], float] | None:
     scheduler = get_scheduler(
         args.lr_scheduler_type,
         # Schedules with a floor in absolute terms divide by the optimizer's rate.
-        torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate),
+        torch.optim.SGD([torch.zeros(1)], lr=args.rate),
         warmup,
         steps,
         scheduler_specific_kwargs=cast(dict[str, Any] | None, args.lr_scheduler_kwargs),

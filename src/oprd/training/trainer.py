@@ -8,9 +8,10 @@ follows; and `compute_loss`, through which that runs where FSDP and DeepSpeed ma
 weights. The file is longer than others because TRL wants one class.
 """
 
+import copy
 import textwrap
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +52,7 @@ from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
 from oprd.prompts.show import first_rollout
 from oprd.runs.checkpoints import find_checkpoint
+from oprd.runs.record import read_record
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
 from oprd.training.batch import MicroBatch, written
@@ -60,6 +62,7 @@ from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.config import OPRDConfig
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
+from oprd.training.rate_search import RATE_TEST, RateSearch, check_can_search, recorded_rate
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
@@ -167,9 +170,10 @@ class OPRDTrainer(DistillationTrainer):
         )
         self.args: OPRDConfig = args
         check_trains(self.student)
+        check_can_search(args, self.accelerator)
         self._stopwatch = Stopwatch(self.accelerator.device)
         self._step_tokens = 0.0
-        self._seen_first_batch = self._shown = False
+        self._seen_first_batch = self._shown = self._repeats = False
         self._set_teacher(source, teacher_processing_class)
         self._set_rollouts()
         # Before the teacher has its place: then the weights may be in pieces on several devices.
@@ -283,6 +287,8 @@ class OPRDTrainer(DistillationTrainer):
         }
         self._recorder = RunRecorder(facts)
         self.add_callback(self._recorder)
+        if self.args.finds_rate:
+            self.add_callback(RateSearch(self))
         if self.args.eval_task_names:
             self.add_callback(TaskEvaluation(self, self.args, self._tokenizer))
 
@@ -309,12 +315,38 @@ class OPRDTrainer(DistillationTrainer):
         folder = Path(cast(str, self.args.output_dir))
         checkpoint = find_checkpoint(folder, resume_from_checkpoint)
         if checkpoint is not None:
-            self._teacher.mean_squares = recorded_mean_squares(Path(checkpoint).parent)
-            self._recorder.add(folder, {MEAN_SQUARES: self._teacher.mean_squares})
+            self._take_up(read_record(Path(checkpoint).parent) or {})
         result = super().train(checkpoint, *args, **kwargs)
         # No further loss would show what the last step did.
         self._check_student()
         return result
+
+    def _take_up(self, begun: Mapping[str, Any]) -> None:
+        """Go on with what a run measured when it began, and wrote into its record."""
+        self._teacher.mean_squares = recorded_mean_squares(begun)
+        kept = {name: begun[name] for name in (MEAN_SQUARES, RATE_TEST) if name in begun}
+        if self.args.finds_rate:
+            self.args.learning_rate = recorded_rate(begun)
+        self.record(kept)
+
+    def record(self, facts: dict[str, Any]) -> None:
+        """Add what is known only now to the run's record."""
+        folder = Path(cast(str, self.args.output_dir))
+        self._recorder.add(folder, facts, write=self.accelerator.is_main_process)
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Updates that do not count: what they log is dropped, and the run begins anew."""
+        kept = copy.deepcopy((self._metrics, self._logs, self.state.num_input_tokens_seen))
+        self._repeats = True
+        try:
+            yield
+        finally:
+            self._repeats = self._seen_first_batch = False
+            self._metrics, self._logs, self.state.num_input_tokens_seen = kept
+            self._step, self._buffered_inputs = 0, None
+            self._statistics.take()
+            self._stopwatch.take()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Transformers', without the tied weights, of which a checkpoint holds one."""
@@ -403,9 +435,8 @@ class OPRDTrainer(DistillationTrainer):
                 found = self._forward_redirection(wrapped, self.student, measure)
             if found is not None:
                 teacher.mean_squares[name] = found
-        if lacking and self.accelerator.is_main_process:
-            folder = Path(cast(str, self.args.output_dir))
-            self._recorder.add(folder, {MEAN_SQUARES: teacher.mean_squares})
+        if lacking:
+            self.record({MEAN_SQUARES: teacher.mean_squares})
 
     def _show_first(self, output: dict[str, Any]) -> None:
         """Print a run's first rollout as the student reads it, where the progress bar is shown."""
@@ -458,7 +489,7 @@ class OPRDTrainer(DistillationTrainer):
     def _micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
         if not self.student.training:
             return MicroBatch.of(inputs)
-        again = not self.rollouts.is_last_use(self._step)
+        again = self._repeats or not self.rollouts.is_last_use(self._step)
         return MicroBatch.of(inputs, use=self.rollouts.use(self._step), comes_again=again)
 
     @property

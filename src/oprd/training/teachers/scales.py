@@ -5,13 +5,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from oprd.core.bridge.space import BridgeSpace
-from oprd.runs.record import read_record
 from oprd.training.batch import MicroBatch
 from oprd.training.teachers.teacher import Teacher
 
@@ -60,9 +59,9 @@ def measure_mean_squares(
     return {pair.student: s / count or 1.0 for pair, s in zip(pairs, squares, strict=True)}
 
 
-def recorded_mean_squares(folder: Path) -> dict[str, dict[int, float]]:
-    """What the run of a folder measured, by the name of a bridge; nothing where it did not."""
-    recorded: Mapping[str, Mapping[str, float]] = (read_record(folder) or {}).get(MEAN_SQUARES, {})
+def recorded_mean_squares(record: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """What a run measured, by the name of a bridge; nothing where it did not."""
+    recorded: Mapping[str, Mapping[str, float]] = record.get(MEAN_SQUARES, {})
     return {
         name: {int(layer): value for layer, value in by_layer.items()}
         for name, by_layer in recorded.items()
