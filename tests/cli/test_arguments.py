@@ -92,10 +92,11 @@ def test_an_argument_without_dashes_is_refused():
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("learning_rate: fast", "learning_rate.*invalid float value: 'fast'"),
-        ("learning_rate: [1]", r"learning_rate must be a number, got \[1\]"),
-        ("learning_rate: true", "learning_rate must be a number, got True"),
-        ("learning_rate: null", "learning_rate must be a number, got None"),
+        ("learning_rate: fast", "learning_rate: must be a number or auto, got 'fast'"),
+        ("learning_rate: [1]", r"learning_rate must be a number or auto, got \[1\]"),
+        ("learning_rate: true", "learning_rate must be a number or auto, got True"),
+        ("learning_rate: null", "learning_rate must be a number or auto, got None"),
+        ("learning_rate: autos", "must be a number or auto, got 'autos'"),
         ("learning_rate: .nan", "learning_rate must be above 0.*got nan"),
         ("learning_rate: 1e30", r"learning_rate must be above 0 and below 100, got 1e\+30"),
         ("learning_rate: -1", "learning_rate must be above 0"),

@@ -41,7 +41,7 @@ JSON_FIELDS = (
 # The configuration reads numbers and lists too; the command line needs one type, text.
 WIDER = {
     "layers": str | int | list[int],
-    "learning_rate": float | str,
+    "learning_rate": float | Literal["auto"],
     # YAML takes an unquoted 1:1 for a number, which the configuration explains.
     "layer_pairing": str | int,
     "eval_tasks": str | list[str] | None,
@@ -111,7 +111,10 @@ class _Joined(argparse._StoreAction):
 
 
 def _rate(text: str) -> float | str:
-    return text if text == AUTO else float(text)
+    try:
+        return text if text == AUTO else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number or {AUTO}, got {text!r}") from error
 
 
 class TrainParser(TrlParser):
@@ -295,6 +298,8 @@ def _fits(value: Any, hint: Any) -> bool:
 def _describe(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(dict.fromkeys(map(_describe, get_args(hint))))
+    if get_origin(hint) is Literal:
+        return " or ".join(get_args(hint))
     if isinstance(hint, type) and issubclass(hint, Enum):
         return WORDS[str]
     return WORDS.get(get_origin(hint) or hint, str(hint))
