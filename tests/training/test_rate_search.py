@@ -122,6 +122,10 @@ def test_the_record_says_that_the_rate_was_to_be_found_and_the_curve_is_shown(tm
             {"stages": [{"steps": 1}, {"steps": 1, "learning_rate": 1e-3}]},
             "stage 2 has a learning_rate, and that of the run is 'auto'",
         ),
+        (
+            {"output_loss": "sampled"},
+            "learning_rate='auto' makes several updates on them: .* set a",
+        ),
         ({"fp16": True}, "without the loss scaling of fp16"),
         ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "'reduce_lr_on_plateau' follows the loss"),
     ],

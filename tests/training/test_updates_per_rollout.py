@@ -189,7 +189,7 @@ def test_what_is_kept_with_a_micro_batch_gets_past_a_wrapper_that_copies_its_arg
         ),
         (
             {"updates_per_rollout": 2, "output_loss": "sampled", "max_steps": 4},
-            "with updates_per_rollout=2 take another output loss",
+            "updates_per_rollout=2 makes several updates on them: take another output loss",
         ),
     ],
 )

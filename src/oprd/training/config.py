@@ -184,10 +184,13 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     def _check_batches(self) -> None:
         """A generation batch holds whole groups of rollouts, and a checkpoint falls after one."""
         updates = self.updates_per_rollout
-        if updates > 1 and (written := _own_rollouts(self.objectives())):
+        several = f"updates_per_rollout={updates}" if updates > 1 else None
+        several = "learning_rate='auto'" if self.finds_rate else several
+        if several and (written := _own_rollouts(self.objectives())):
             raise ValueError(
-                f"output_loss={written!r} is the gradient of the student that wrote the rollouts: "
-                f"with updates_per_rollout={updates} take another output loss."
+                f"output_loss={written!r} is the gradient of the student that wrote the rollouts, "
+                f"and {several} makes several updates on them: take another output loss, or "
+                f"{'set a rate' if self.finds_rate else 'one update'}."
             )
         for number, steps in enumerate(self.schedule.steps, 1):
             if steps % updates:
