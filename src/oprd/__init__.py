@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 from oprd.version import __version__
 
 if TYPE_CHECKING:
-    from oprd.training.config import OPRDConfig
+    from oprd.settings.run import OPRDConfig
     from oprd.training.trainer import OPRDTrainer
 
 __all__ = ["OPRDConfig", "OPRDTrainer", "__version__"]
 
 # Loaded at first use: importing the core must not import Transformers and TRL.
-_LAZY = {"OPRDConfig": "oprd.training.config", "OPRDTrainer": "oprd.training.trainer"}
+_LAZY = {"OPRDConfig": "oprd.settings.run", "OPRDTrainer": "oprd.training.trainer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -46,9 +46,11 @@ def test_every_command_is_known_to_these_tests():
     assert [command[1] for command in commands("oprd")] == [
         "eval",
         "doctor",
+        "recipes",
         "train",
         "eval",
         "bridge",
+        "recipes",
         "train",
     ]
     assert {command[1] for command in commands("make")} == {"demo", "test"}
@@ -60,9 +62,8 @@ def test_the_train_and_eval_commands_run(places, monkeypatch):  # noqa: F811 # t
     train = commands("oprd train")[0][1:]
     evaluations = [command[1:] for command in commands("oprd eval")]
     assert len(evaluations) == 2
-    recipe = train[train.index("--config") + 1]
-    train[train.index("--config") + 1] = str(ROOT / recipe)
     monkeypatch.chdir(places)
+    assert CliRunner().invoke(app, commands("oprd recipes")[0][1:]).exit_code == 0
     overrides = {
         **OVERRIDES,
         "model_name_or_path": "student",
@@ -101,8 +102,8 @@ def test_the_bridge_commands_run(places, monkeypatch):  # noqa: F811 # the fixtu
     fit[fit.index("--teacher") + 1] = "wider"
     output = fit[fit.index("--output_dir") + 1]
     assert train[train.index("--bridge") + 1] == f"{output}/bridge.safetensors"
-    train[train.index("--config") + 1] = str(ROOT / train[train.index("--config") + 1])
     monkeypatch.chdir(places)
+    assert CliRunner().invoke(app, commands("oprd recipes")[1][1:]).exit_code == 0
     short = ["--max_prompts", "24", "--max_completion_length", "8"]
     fitted = CliRunner().invoke(app, [*fit[1:], *short])
     assert fitted.exit_code == 0, fitted.output

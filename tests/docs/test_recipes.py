@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from oprd.cli.main import app
 from tests import tiny
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "src/oprd/recipes"
 CONFIGS = sorted(RECIPES.glob("*.yaml"))
 TRAINING = [path for path in CONFIGS if "model_name_or_path" in yaml.safe_load(path.read_text())]
 # What this machine lacks, and lengths that tiny models lack.

@@ -10,7 +10,7 @@ from trl import DistillationConfig
 from oprd import OPRDConfig
 from oprd.core.layers import PAIRINGS
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
-from oprd.training.stages import STAGE_SETTINGS
+from oprd.settings.stages import STAGE_SETTINGS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, BRIDGES = (DOCS / "settings.md").read_text(), (DOCS / "bridge.md").read_text()

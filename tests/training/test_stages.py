@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from oprd.core.output.divergence import ReverseKL
-from oprd.training.stages import Schedule
+from oprd.settings.stages import Schedule
 from tests import tiny
 from tests.training import runs
 from tests.training.runs import largest_difference, trainer, weights

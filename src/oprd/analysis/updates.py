@@ -24,8 +24,8 @@ from oprd.core.reduction import Reduction
 from oprd.models.heads import lm_head
 from oprd.models.matching import pair_models
 from oprd.models.reading import base_forward
+from oprd.settings.run import OPRDConfig
 from oprd.training.batch import BatchCounts, MicroBatch, count, select
-from oprd.training.config import OPRDConfig
 from oprd.training.teachers.teacher import Teacher
 from oprd.training.update import Update
 

@@ -15,9 +15,9 @@ from trl import DistillationConfig, ModelConfig, TrlParser
 
 from oprd.prompts.examples import PROMPT_COLUMNS
 from oprd.runs.limits import LIMITS, check_limits
-from oprd.training.config import AUTO, OPRDConfig
-from oprd.training.objective_config import ObjectiveConfig
-from oprd.training.task_config import TaskEvaluationConfig
+from oprd.settings.objective import ObjectiveConfig
+from oprd.settings.run import AUTO, OPRDConfig
+from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.values import RENAMED, parse_mapping
 
 WORDS = {

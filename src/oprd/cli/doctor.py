@@ -26,9 +26,9 @@ from oprd.core.states.comparison import LayerComparison
 from oprd.models.heads import lm_head
 from oprd.models.reading import View, base_forward, read
 from oprd.runs.record import versions
+from oprd.settings.run import OPRDConfig
 from oprd.supported import TRANSFORMERS, check_transformers
 from oprd.text import one_line
-from oprd.training.config import OPRDConfig
 from oprd.training.trainer import OPRDTrainer
 
 ROWS, TOKENS = 2, 16

@@ -22,8 +22,8 @@ from oprd.prompts.form import check_form
 from oprd.prompts.load import load_prompts
 from oprd.runs.checkpoints import find_checkpoint
 from oprd.runs.record import BEST, check_output_dir, read_best
+from oprd.settings.run import OPRDConfig
 from oprd.training.callbacks import warn_of_earlier_run
-from oprd.training.config import OPRDConfig
 from oprd.training.trainer import OPRDTrainer
 
 RESUME = "--resume_from_checkpoint"

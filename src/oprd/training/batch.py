@@ -12,7 +12,7 @@ from torch import Tensor
 from oprd.core.positions import PositionSpec, select_positions
 from oprd.core.reduction import Reduction, supervised_count
 from oprd.models.reading import View
-from oprd.training.config import OPRDConfig
+from oprd.settings.run import OPRDConfig
 
 # Keys of a TRL batch that are inputs of a multimodal base model.
 MULTIMODAL_KEYS = (

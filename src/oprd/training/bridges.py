@@ -18,13 +18,13 @@ from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair, pairs_text
 from oprd.log import get_logger
+from oprd.settings.run import OPRDConfig
 from oprd.training.calibration import (
     BRIDGE_FOLDER,
     run_rollouts,
     template_options,
     write_rollouts,
 )
-from oprd.training.config import OPRDConfig
 
 FIT = "fit"
 

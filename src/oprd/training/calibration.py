@@ -20,7 +20,7 @@ from oprd.log import get_logger
 from oprd.models.matching import paired_layers
 from oprd.models.sampling import Sampling
 from oprd.runs.checkpoints import find_checkpoint
-from oprd.training.config import OPRDConfig
+from oprd.settings.run import OPRDConfig
 
 # In the output directory; what is measured beside the fit of a bridge finds its rollouts there.
 BRIDGE_FOLDER, PAIRING_FOLDER = "bridge", "layer_pairing"

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, get_scheduler
 
-from oprd.training.config import OPRDConfig
+from oprd.settings.run import OPRDConfig
 from oprd.training.teachers.teacher import Context
 from oprd.training.update import Update
 

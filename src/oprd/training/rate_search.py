@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from oprd.calibration.rate import RateCurve, range_test
-from oprd.training.config import OPRDConfig
+from oprd.settings.run import OPRDConfig
 
 if TYPE_CHECKING:
     from oprd.training.trainer import OPRDTrainer

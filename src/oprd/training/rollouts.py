@@ -10,8 +10,8 @@ from torch import Tensor
 from oprd.core.reduction import Reduction
 from oprd.log import get_logger
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
+from oprd.settings.run import OPRDConfig
 from oprd.training.batch import BatchCounts, count, select
-from oprd.training.config import OPRDConfig
 
 Write = Callable[[list[list[int]]], list[list[int]]]
 Tokenize = Callable[[list], list[list[int]]]

@@ -38,8 +38,8 @@ from oprd.models.generate import TransformersEngine
 from oprd.models.sampling import Sampling
 from oprd.models.shared_engine import SharedEngine, exchange, stopping_together
 from oprd.runs.record import BEST, BEST_RECORD, read_best
+from oprd.settings.run import OPRDConfig
 from oprd.training.bridges import template_options
-from oprd.training.config import OPRDConfig
 
 # Within the run folder: the samples by step.
 SAMPLES = "evaluations"

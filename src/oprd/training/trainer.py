@@ -53,13 +53,13 @@ from oprd.prompts.load import with_prompts
 from oprd.prompts.show import first_rollout
 from oprd.runs.checkpoints import find_checkpoint
 from oprd.runs.record import read_record
+from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
 from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
-from oprd.training.config import OPRDConfig
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
 from oprd.training.rate_search import RATE_TEST, RateSearch, check_can_search, recorded_rate

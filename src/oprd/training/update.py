@@ -23,8 +23,8 @@ from oprd.models.heads import lm_head, whole
 from oprd.models.matching import check_widths, common_vocabulary, same_width
 from oprd.models.reading import Reading, read
 from oprd.models.windowed import check_windows, read_windowed
+from oprd.settings.run import OPRDConfig
 from oprd.training.batch import MicroBatch, supervised_window
-from oprd.training.config import OPRDConfig
 from oprd.training.metrics import diagnostic_sums, drift_sums, last_sums, layer_sums
 from oprd.training.teachers.teacher import Context, Teacher, TeacherReading
 

@@ -18,7 +18,7 @@ from trl.trainer.utils import create_model_from_path
 from oprd.models.adapters import check_no_virtual_tokens, merged
 from oprd.models.shared_base import add_teacher_adapter, shares_base
 from oprd.models.tokenizers import find_tokenizer
-from oprd.training.config import OPRDConfig
+from oprd.settings.run import OPRDConfig
 
 
 @dataclass(frozen=True)

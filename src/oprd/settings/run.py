@@ -10,8 +10,8 @@ from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
 from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.limits import GENERATION, check_limits, check_unused, checked_numbers
-from oprd.training.objective_config import ObjectiveConfig
-from oprd.training.task_config import TaskEvaluationConfig
+from oprd.settings.objective import ObjectiveConfig
+from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.values import (
     check_choice,
     check_positive,

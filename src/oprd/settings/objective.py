@@ -12,7 +12,7 @@ from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES, make_loss
 from oprd.core.output.loss import OutputLoss
 from oprd.core.reduction import Reduction
 from oprd.core.states.loss import UNIT_LENGTH, StateLoss, has_scale
-from oprd.training.stages import Schedule, parse_stages
+from oprd.settings.stages import Schedule, parse_stages
 from oprd.values import (
     check_choice,
     check_positive,
@@ -68,7 +68,7 @@ class ObjectiveConfig(DistillationConfig):
         bridge_prompts: prompts whose rollouts "fit" reads (the paper's 2,000).
         stages: parts of the run, each with an objective of its own, in their order. Each is a
             mapping with its number of `steps` and any of the settings in
-            `oprd.training.stages.STAGE_SETTINGS`; what it leaves out is the run's. The learning
+            `oprd.settings.stages.STAGE_SETTINGS`; what it leaves out is the run's. The learning
             rate's warm-up and schedule run once in each. On the command line as JSON.
 
     Raises:

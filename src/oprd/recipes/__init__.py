@@ -1,0 +1,1 @@
+"""Runs to begin from: YAML files for `oprd train --config`, one a use."""
