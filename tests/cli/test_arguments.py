@@ -23,7 +23,7 @@ def config(tmp_path: Path):
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(config):
     arguments = config("learning_rate: 1e-4\nmax_steps: 7\nbad_rows: skip\nlora_r: 4\n")
-    data, training, models = parse([*arguments, "--max-steps", "9", "--layers=last"])
+    data, training, models, _ = parse([*arguments, "--max-steps", "9", "--layers=last"])
     assert (training.learning_rate, training.max_steps, training.layers) == (1e-4, 9, "last")
     assert (data.bad_rows, models.lora_r, training.positions) == ("skip", 4, "last_k")
 
@@ -45,7 +45,7 @@ def test_values_of_every_kind_keep_their_type(config):
         save_strategy: "no"
         logging_steps: 5
     """
-    _, training, models = parse(config("\n".join(map(str.strip, text.splitlines()))))
+    _, training, models, _ = parse(config("\n".join(map(str.strip, text.splitlines()))))
     assert training.layer_spec == (1, 3)
     assert training.layer_pairing == "1:2,3:4"
     assert training.max_completion_length is None
@@ -192,6 +192,6 @@ def test_what_should_be_json_and_is_not_is_named(text: str):
 
 def test_dictionaries_on_the_command_line_are_json(config):
     options = json.dumps({"trust_remote_code": True})
-    _, training, _ = parse([*config("max_steps: 1"), "--teacher_model_init_kwargs", options])
+    _, training, *_ = parse([*config("max_steps: 1"), "--teacher_model_init_kwargs", options])
     assert training.teacher_model_init_kwargs == {"trust_remote_code": True}
     assert training.trust_remote_code is False

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from trl import DistillationConfig, ModelConfig, TrlParser
@@ -103,6 +103,19 @@ class DataArguments:
             raise ValueError(f"eval_split must be above 0 and below 1, got {share!r}.")
 
 
+@dataclass
+class CommandArguments:
+    """What the command does beside training."""
+
+    preview: bool = field(
+        default=False,
+        metadata={
+            "help": "Show the settings that are no defaults and the first rollouts as both models "
+            "read them, and train nothing."
+        },
+    )
+
+
 class _Joined(argparse._StoreAction):
     """Several values as one text, with commas."""
 
@@ -121,7 +134,7 @@ class TrainParser(TrlParser):
     """TRL's parser, with one-sentence errors and its many fields grouped by where they belong."""
 
     def __init__(self) -> None:
-        types: Any = (DataArguments, OPRDConfig, ModelConfig)
+        types: Any = (DataArguments, OPRDConfig, ModelConfig, CommandArguments)
         # Abbreviations would let a misspelt field pass for another.
         super().__init__(types, prog="oprd train", allow_abbrev=False)
         for action in self._actions:
@@ -148,6 +161,7 @@ class TrainParser(TrlParser):
             ("Objective, bridge and stages", ObjectiveConfig),
             ("Evaluation on tasks while training", TaskEvaluationConfig),
             ("Data", DataArguments),
+            ("Command", CommandArguments),
             ("Models", ModelConfig),
             ("On-policy distillation (TRL)", DistillationConfig),
             ("Training (Transformers)", None),
@@ -160,7 +174,16 @@ class TrainParser(TrlParser):
         return formatter.format_help()
 
 
-def parse(arguments: Sequence[str]) -> tuple[DataArguments, OPRDConfig, ModelConfig]:
+class Given(NamedTuple):
+    """What a command line and its file say, by whom it is for."""
+
+    data: DataArguments
+    training: OPRDConfig
+    models: ModelConfig
+    command: CommandArguments
+
+
+def parse(arguments: Sequence[str]) -> Given:
     """Parse a command line, and the YAML file that it names.
 
     Raises:
@@ -181,7 +204,7 @@ def parse(arguments: Sequence[str]) -> tuple[DataArguments, OPRDConfig, ModelCon
     for name in JSON_FIELDS:
         parse_mapping(name, getattr(given, name))
     try:
-        data, training, model = parser.parse_args_and_config(arguments)
+        data, training, model, command = parser.parse_args_and_config(arguments)
     # What libraries raise at a value that they did not expect.
     except (TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f"a setting has a value of the wrong kind: {error}") from error
@@ -191,7 +214,7 @@ def parse(arguments: Sequence[str]) -> tuple[DataArguments, OPRDConfig, ModelCon
         if isinstance(value, str) and NAMES.fullmatch(value):
             setattr(model, name, [part.strip() for part in value.split(",")])
     check_limits(vars(model), LIMITS)
-    return data, training, model
+    return Given(data, training, model, command)
 
 
 def unknown_field(name: str, known: Iterable[str], dashes: str = "") -> str:

@@ -15,6 +15,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import setting_up, writing
+from oprd.cli.preview import show_rollouts, show_settings
 from oprd.models.load import find_model
 from oprd.models.prompt import template_check
 from oprd.names import locate
@@ -24,6 +25,7 @@ from oprd.runs.checkpoints import find_checkpoint
 from oprd.runs.record import BEST, check_output_dir, read_best
 from oprd.settings.run import OPRDConfig
 from oprd.training.callbacks import warn_of_earlier_run
+from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
 from oprd.training.trainer import OPRDTrainer
 
 RESUME = "--resume_from_checkpoint"
@@ -35,15 +37,20 @@ INTERRUPTED = 130
 def run(arguments: Sequence[str]) -> None:
     """Train, and save the student; everything that can be checked is checked before it loads."""
     with setting_up():
-        data, args, models = parse(arguments)
+        data, args, models, command = parse(arguments)
         output_dir = check_output_dir(cast(str, args.output_dir))
         checkpoint = find_checkpoint(output_dir, args.resume_from_checkpoint)
         if checkpoint is None:
             warn_of_earlier_run(output_dir)
+        if command.preview and args.local_process_index == 0:
+            show_settings(args)
         trainer = _trainer(data, args, models)
     is_main = trainer.accelerator.is_main_process
     if is_main:
         _announce(args, output_dir, checkpoint)
+    if command.preview:
+        show_rollouts(trainer, _teachers_own(args))
+        return
     try:
         with writing(output_dir, WAY_ON):
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -96,6 +103,12 @@ def _trainer(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> OPRD
         quantization_config=get_quantization_config(models),
         peft_config=get_peft_config(models),
     )
+
+
+def _teachers_own(args: OPRDConfig) -> PreTrainedTokenizerBase | None:
+    """The teacher's tokenizer, if there is one beside it."""
+    teacher = TeacherSource.resolve(cast(str, args.teacher_model_name_or_path), args)
+    return teacher_tokenizer(teacher, args)
 
 
 def _find(name: str, what: str, options: Any, base: str | None) -> str:

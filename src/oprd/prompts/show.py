@@ -8,6 +8,8 @@ from oprd.text import escaped, shortened
 
 # Characters of a prompt, and of a response.
 SHOWN = 600
+# Tokens that are shown one by one.
+TOKENS = 120
 
 
 def first_rollout(tokenizer: Any, batch: Mapping[str, Any], supervised: Any) -> str:
@@ -31,6 +33,22 @@ def first_rollout(tokenizer: Any, batch: Mapping[str, Any], supervised: Any) -> 
         f"Its response, {len(response)} tokens, of which the {sum(supervised)} between ⟦ and ⟧ are "
         f"supervised: {marked}"
     )
+
+
+def plain_tokens(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Tokens as text, one by one, with | between them; the middle of many is left out."""
+    return marked_tokens(tokenizer, ids, [False] * len(ids))
+
+
+def marked_tokens(tokenizer: Any, ids: Sequence[int], supervised: Sequence[bool]) -> str:
+    """The same, with what is supervised between ⟦ and ⟧."""
+    pieces = [escaped(str(tokenizer.decode([token]))) for token in ids]
+    both = list(zip(pieces, supervised, strict=True))
+    if len(both) > TOKENS:
+        both = [*both[: TOKENS // 2], ("…", False), *both[len(both) - TOKENS // 2 :]]
+    groups = groupby(both, key=lambda pair: pair[1])
+    joined = ((inside, "|".join(piece for piece, _ in group)) for inside, group in groups)
+    return "|".join(f"⟦{text}⟧" if inside else text for inside, text in joined)
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -78,13 +78,8 @@ class RateSearch(TrainerCallback):
 
     def _curve(self) -> RateCurve:
         trainer = self._trainer
-        model = cast(nn.Module, trainer.model_wrapped).train()
-        loader: Any = trainer.get_train_dataloader()
-        trainer._prepare_inputs(next(iter(loader)))
-        # Accelerate's keeps account of loaders that are being read.
-        if hasattr(loader, "end"):
-            loader.end()
-        batches = cast(list[dict[str, Any]], trainer._buffered_inputs)
+        batches = trainer.first_batch()
+        model = cast(nn.Module, trainer.model_wrapped)
         optimizer = _inner(trainer.optimizer)
 
         def loss_with_gradient() -> float:

@@ -293,6 +293,11 @@ class OPRDTrainer(DistillationTrainer):
             self.add_callback(TaskEvaluation(self, self.args, self._tokenizer))
 
     @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The student's, that of its processor where it has one."""
+        return self._tokenizer
+
+    @property
     def student(self) -> PreTrainedModel:
         """The model that trains, not wrapped for distribution."""
         return cast(PreTrainedModel, self.model)
@@ -337,12 +342,14 @@ class OPRDTrainer(DistillationTrainer):
     @contextmanager
     def trying(self) -> Iterator[None]:
         """Updates that do not count: what they log is dropped, and the run begins anew."""
+        shown = self._shown
         kept = copy.deepcopy((self._metrics, self._logs, self.state.num_input_tokens_seen))
         self._repeats = True
         try:
             yield
         finally:
             self._repeats = self._seen_first_batch = False
+            self._shown = shown
             self._metrics, self._logs, self.state.num_input_tokens_seen = kept
             self._step, self._buffered_inputs = 0, None
             self._statistics.take()
@@ -438,13 +445,27 @@ class OPRDTrainer(DistillationTrainer):
         if lacking:
             self.record({MEAN_SQUARES: teacher.mean_squares})
 
+    def first_batch(self) -> list[dict[str, Any]]:
+        """The rollouts of the first step, in micro-batches; to be called while `trying`."""
+        cast(nn.Module, self.model_wrapped).train()
+        self._shown = True
+        loader: Any = self.get_train_dataloader()
+        self._prepare_inputs(next(iter(loader)))
+        # Accelerate's keeps account of loaders that are being read.
+        if hasattr(loader, "end"):
+            loader.end()
+        return cast(list[dict[str, Any]], self._buffered_inputs)
+
+    def supervised(self, output: dict[str, Any]) -> Tensor:
+        """[B, K] bool: what the first stage supervises of a generation batch or a part of it."""
+        return written(output) if self._plan.settings[0].output else output["positions"]
+
     def _show_first(self, output: dict[str, Any]) -> None:
         """Print a run's first rollout as the student reads it, where the progress bar is shown."""
         if self._shown or self.args.disable_tqdm or not self.accelerator.is_main_process:
             return
         self._shown = True
-        supervised = written(output) if self._plan.settings[0].output else output["positions"]
-        tqdm.write(first_rollout(self._tokenizer, output, supervised[0]))
+        tqdm.write(first_rollout(self._tokenizer, output, self.supervised(output)[0]))
 
     # --- the loss -------------------------------------------------------------------------------
 
