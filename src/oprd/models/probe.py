@@ -1,9 +1,10 @@
 """A few tokens through a model, to see that what is read of it is what it computes.
 
 What a configuration names is not always what a model does: a scale that a wrapper leaves out, a
-cap of another name, padding that leaks into a recurrent state. A model reads 20 tokens for it.
+cap of another name, padding that leaks into a recurrent state. Nor is every model one stack of
+blocks that hand on one state. A model reads 20 tokens for it.
 
-Letters: T tokens, V vocabulary, D width.
+Letters: T tokens, V vocabulary, D width, L blocks.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from oprd.core.capture import capture_states, num_layers
+from oprd.core.capture import capture_states, hidden_size, num_layers
 from oprd.models.generate import evaluation_mode
 from oprd.models.heads import lm_head
 from oprd.models.reading import View, read
@@ -27,11 +28,18 @@ class Probe(NamedTuple):
 
     Attributes:
         logits: [T, V], its own.
-        states: [T, D] after the final norm.
+        layers: by layer 1..L what was captured of it, [T, D] in a model that can be read.
+        hidden_states: what it returns itself under that name, None where it returns nothing.
     """
 
     logits: Tensor
-    states: Tensor
+    layers: dict[int, Tensor]
+    hidden_states: tuple[Tensor, ...] | None
+
+    @property
+    def states(self) -> Tensor:
+        """[T, D] after the final norm."""
+        return self.layers[max(self.layers)]
 
 
 def stands_whole(model: nn.Module) -> bool:
@@ -44,11 +52,93 @@ def stands_whole(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def probe(model: Any) -> Probe:
-    """Let a causal language model read the tokens; its mode is left as it was."""
+    """Let a causal language model read the tokens; its mode is left as it was.
+
+    Raises:
+        ValueError: its blocks cannot be found, or it does not run on text alone.
+    """
     ids = _ids(model)
-    with evaluation_mode(model), capture_states(model, "last") as states:
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    return Probe(logits[0], states[num_layers(model)][0])
+    with evaluation_mode(model), capture_states(model, "all") as states:
+        try:
+            output = model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                use_cache=False,
+                output_hidden_states=True,
+            )
+        except Exception as error:  # whatever a model raises that wants other inputs
+            raise ValueError(
+                f"{type(model).__name__} does not run on a few tokens of text alone "
+                f"({type(error).__name__}: {error}). Choose a model of another architecture."
+            ) from error
+    own = getattr(output, "hidden_states", None)
+    layers = {layer: state[0] for layer, state in states.items()}
+    return Probe(output.logits[0], layers, None if own is None else tuple(own))
+
+
+def check_readable(model: Any, role: str, *, heads: bool) -> Probe:
+    """Refuse a model of which anything that is read is not what it computes.
+
+    Args:
+        model: a causal language model whose weights are all here.
+        role: what messages call it.
+        heads: whether its LM head is read.
+
+    Returns:
+        What it made of the tokens.
+
+    Raises:
+        ValueError: see `probe`, `check_states`, `check_padding` and `check_head`.
+    """
+    seen = probe(model)
+    check_states(model, seen, role)
+    check_padding(model, seen, role)
+    if heads:
+        check_head(model, seen, role)
+    return seen
+
+
+def check_states(model: Any, seen: Probe, role: str) -> None:
+    """Refuse a model whose states are not what Transformers returns as its `hidden_states`.
+
+    Those begin with the embedding; a few models leave it out, and their block l stands at l - 1.
+
+    Args:
+        model: whose states were captured.
+        seen: of the model.
+        role: what messages call it.
+
+    Raises:
+        ValueError: they are not, or are no rows of one width.
+    """
+    depth, width, own = num_layers(model), hidden_size(model), seen.hidden_states
+    missing = sorted(set(range(1, depth + 1)) - set(seen.layers))
+    shapes = {tuple(state.shape) for state in seen.layers.values()} - {(TOKENS, width)}
+    if missing:
+        problem = f"it read text without running all blocks: states {missing} are missing"
+    elif shapes:
+        problem = f"for {TOKENS} tokens they are {shapes.pop()} instead of {(TOKENS, width)}"
+    elif own is None or len(own) != depth + 1:
+        found = "none" if own is None else str(len(own))
+        problem = f"{depth} blocks should return {depth + 1} hidden_states, and {found} are there"
+    elif not any(_equals_own(seen, own, offset) for offset in (0, 1)):
+        problem = "they are not its own hidden_states"
+    else:
+        return
+    raise ValueError(
+        f"the {role}'s states cannot be read: {problem}. {type(model).__name__} is not one stack "
+        "of blocks that hand on one state. Choose a model of another architecture."
+    )
+
+
+def _equals_own(seen: Probe, own: tuple[Tensor, ...], offset: int) -> bool:
+    """Whether layer l, but the last, stands at l - offset of a model's own states."""
+    *inner, last = sorted(seen.layers)
+    pairs = [(seen.layers[layer], own[layer - offset]) for layer in inner]
+    return all(
+        mine.shape == theirs[0].shape and close(mine, theirs[0])
+        for mine, theirs in [*pairs, (seen.layers[last], own[last])]
+    )
 
 
 def check_head(model: Any, seen: Probe, role: str) -> None:
@@ -90,10 +180,10 @@ def check_padding(model: Any, seen: Probe, role: str) -> None:
     """
     ids = torch.nn.functional.pad(_ids(model), (PADDING, 0))
     mask = torch.nn.functional.pad(torch.ones_like(_ids(model)), (PADDING, 0))
-    last = num_layers(model)
     with evaluation_mode(model):
-        padded = read(model, View.of_texts(ids, mask), [last]).states[last]
-    if (error := _relative(padded, seen.states)) > _tolerance(seen.states):
+        padded = read(model, View.of_texts(ids, mask), sorted(seen.layers)).states
+    error = max(_relative(padded[layer], state) for layer, state in seen.layers.items())
+    if error > _tolerance(seen.states):
         raise ValueError(
             f"padding before a sequence changes the {role}'s states by {error:.1%}: "
             f"{type(model).__name__} lets it into its recurrent state, and rollouts of one batch "
@@ -113,7 +203,7 @@ def _ids(model: Any) -> Tensor:
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
-    found, expected = found.float(), expected.float()
+    found, expected = found.float(), expected.to(found.device).float()
     return float((found - expected).norm() / expected.norm().clamp(min=1e-30))
 
 

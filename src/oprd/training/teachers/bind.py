@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from oprd.log import get_logger
-from oprd.models.probe import Probe, check_head, check_padding, probe, stands_whole
+from oprd.models.probe import Probe, check_readable, stands_whole
 from oprd.models.shared_base import teacher_adapter_active
 from oprd.training.teachers.teacher import Teacher
 
@@ -25,18 +25,15 @@ def check_pair(student: Any, teacher: Teacher, names: tuple[str, str], *, heads:
         heads: whether LM heads are read.
 
     Raises:
-        ValueError: a head's logits are not the model's own, or padding changes a model's states.
+        ValueError: what is read of a model is not what it computes; see `check_readable`.
     """
     seen: dict[str, Probe] = {}
     for role, model in (("student", student), ("teacher", teacher.model)):
         if not stands_whole(model):
-            logger.info(f"The {role}'s weights are in pieces: its head and padding are not tried.")
+            logger.info(f"The {role}'s weights are in pieces: it is not tried on a few tokens.")
             continue
         with teacher_adapter_active(student) if _shared(role, teacher) else nullcontext():
-            seen[role] = probe(model)
-            check_padding(model, seen[role], role)
-            if heads:
-                check_head(model, seen[role], role)
+            seen[role] = check_readable(model, role, heads=heads)
     if len(seen) == 2:
         _warn_if_equal(seen["student"], seen["teacher"], names)
 
