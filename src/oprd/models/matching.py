@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from oprd.core.capture import hidden_size, num_layers
-from oprd.core.layers import LayerPair, Measure, pair_layers, unmeasured
+from oprd.core.layers import LayerPair, Measure, measures, pair_layers, unmeasured
 from oprd.core.objective import STATE_LOSSES
 from oprd.models.heads import lm_head
 
@@ -36,6 +36,26 @@ def paired_layers(
     all_alike = torch.zeros(num_layers(student), num_layers(teacher))
     pairs = pair_models(student, teacher, layers, pairing, lambda: all_alike)
     return tuple(pair.student for pair in pairs)
+
+
+def layers_read(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    layers: str | Sequence[int],
+    pairing: str = "proportional",
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The layers of either model whose states a comparison reads: all of them to measure pairs.
+
+    Raises:
+        ValueError: what `pair_layers` refuses without measuring.
+    """
+    if measures(pairing):
+        paired_layers(student, teacher, layers, pairing)
+        depths = num_layers(student), num_layers(teacher)
+        ours, theirs = (tuple(range(1, depth + 1)) for depth in depths)
+        return ours, theirs
+    pairs = pair_models(student, teacher, layers, pairing)
+    return tuple(pair.student for pair in pairs), tuple(pair.teacher for pair in pairs)
 
 
 def same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:

@@ -7,6 +7,7 @@ blocks that hand on one state. A model reads 20 tokens for it.
 Letters: T tokens, V vocabulary, D width, L blocks.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -76,13 +77,17 @@ def probe(model: Any) -> Probe:
     return Probe(output.logits[0], layers, None if own is None else tuple(own))
 
 
-def check_readable(model: Any, role: str, *, heads: bool) -> Probe:
+def check_readable(
+    model: Any, role: str, layers: Iterable[int], *, heads: bool, one_width: bool
+) -> Probe:
     """Refuse a model of which anything that is read is not what it computes.
 
     Args:
         model: a causal language model whose weights are all here.
         role: what messages call it.
-        heads: whether its LM head is read.
+        layers: whose states are compared.
+        heads: whether its LM head is read, and the last states with it.
+        one_width: whether all states must have the width that its configuration names.
 
     Returns:
         What it made of the tokens.
@@ -91,15 +96,17 @@ def check_readable(model: Any, role: str, *, heads: bool) -> Probe:
         ValueError: see `probe`, `check_states`, `check_padding` and `check_head`.
     """
     seen = probe(model)
-    check_states(model, seen, role)
-    check_padding(model, seen, role)
+    check_states(model, seen, role, sorted(layers), one_width=one_width)
+    check_padding(model, seen, role, sorted({*layers, num_layers(model)}))
     if heads:
         check_head(model, seen, role)
     return seen
 
 
-def check_states(model: Any, seen: Probe, role: str) -> None:
-    """Refuse a model whose states are not what Transformers returns as its `hidden_states`.
+def check_states(
+    model: Any, seen: Probe, role: str, layers: Sequence[int], *, one_width: bool = True
+) -> None:
+    """Refuse states that are no rows, or not what Transformers returns as `hidden_states`.
 
     Those begin with the embedding; a few models leave it out, and their block l stands at l - 1.
 
@@ -107,38 +114,50 @@ def check_states(model: Any, seen: Probe, role: str) -> None:
         model: whose states were captured.
         seen: of the model.
         role: what messages call it.
+        layers: which of them are looked at.
+        one_width: see `check_readable`.
 
     Raises:
-        ValueError: they are not, or are no rows of one width.
+        ValueError: they are.
     """
-    depth, width, own = num_layers(model), hidden_size(model), seen.hidden_states
-    missing = sorted(set(range(1, depth + 1)) - set(seen.layers))
-    shapes = {tuple(state.shape) for state in seen.layers.values()} - {(TOKENS, width)}
-    if missing:
-        problem = f"it read text without running all blocks: states {missing} are missing"
-    elif shapes:
-        problem = f"for {TOKENS} tokens they are {shapes.pop()} instead of {(TOKENS, width)}"
-    elif own is None or len(own) != depth + 1:
-        found = "none" if own is None else str(len(own))
-        problem = f"{depth} blocks should return {depth + 1} hidden_states, and {found} are there"
-    elif not any(_equals_own(seen, own, offset) for offset in (0, 1)):
-        problem = "they are not its own hidden_states"
-    else:
+    if (problem := _strange(model, seen, layers, one_width)) is None:
         return
+    last = num_layers(model)
+    way_out = (
+        "Choose a model of another architecture, or an output_loss with representation_weight=0."
+        if _strange(model, seen, [last], one_width)
+        else "Those of its last layer can: set layers='last'."
+    )
     raise ValueError(
         f"the {role}'s states cannot be read: {problem}. {type(model).__name__} is not one stack "
-        "of blocks that hand on one state. Choose a model of another architecture."
+        f"of blocks that hand on one state. {way_out}"
     )
 
 
-def _equals_own(seen: Probe, own: tuple[Tensor, ...], offset: int) -> bool:
-    """Whether layer l, but the last, stands at l - offset of a model's own states."""
-    *inner, last = sorted(seen.layers)
-    pairs = [(seen.layers[layer], own[layer - offset]) for layer in inner]
-    return all(
-        mine.shape == theirs[0].shape and close(mine, theirs[0])
-        for mine, theirs in [*pairs, (seen.layers[last], own[last])]
-    )
+def _strange(model: Any, seen: Probe, layers: Sequence[int], one_width: bool) -> str | None:
+    """What is wrong with a model's states, None where nothing is."""
+    depth, width, own = num_layers(model), hidden_size(model), seen.hidden_states
+    if missing := sorted(set(layers) - set(seen.layers)):
+        return f"it read text without running all blocks, and layers {missing} have none"
+    for layer in layers:
+        shape = tuple(seen.layers[layer].shape)
+        if len(shape) != 2 or shape[0] != TOKENS or (one_width and shape[1] != width):
+            return f"{TOKENS} tokens have {shape} numbers in layer {layer}, not {(TOKENS, width)}"
+    if own is None or len(own) != depth + 1:
+        found = "none" if own is None else str(len(own))
+        return f"its {depth} blocks should give {depth + 1} hidden_states, and it gives {found}"
+    if not any(_equals_own(seen, own, layers, offset) for offset in (0, 1)):
+        return "they are not what it gives as its hidden_states"
+    return None
+
+
+def _equals_own(
+    seen: Probe, own: tuple[Tensor, ...], layers: Sequence[int], offset: int
+) -> bool:
+    """Whether layer l stands at l - offset of a model's own states, and the last at the end."""
+    last = len(own) - 1
+    pairs = [(seen.layers[at], own[at if at == last else at - offset][0]) for at in layers]
+    return all(mine.shape == theirs.shape and close(mine, theirs) for mine, theirs in pairs)
 
 
 def check_head(model: Any, seen: Probe, role: str) -> None:
@@ -167,13 +186,14 @@ def check_head(model: Any, seen: Probe, role: str) -> None:
 
 
 @torch.no_grad()
-def check_padding(model: Any, seen: Probe, role: str) -> None:
+def check_padding(model: Any, seen: Probe, role: str, layers: Sequence[int]) -> None:
     """Refuse a model whose states depend on the padding before a sequence.
 
     Args:
         model: a causal language model.
         seen: of the model.
         role: what messages call it.
+        layers: whose states are looked at.
 
     Raises:
         ValueError: they do.
@@ -181,13 +201,14 @@ def check_padding(model: Any, seen: Probe, role: str) -> None:
     ids = torch.nn.functional.pad(_ids(model), (PADDING, 0))
     mask = torch.nn.functional.pad(torch.ones_like(_ids(model)), (PADDING, 0))
     with evaluation_mode(model):
-        padded = read(model, View.of_texts(ids, mask), sorted(seen.layers)).states
-    error = max(_relative(padded[layer], state) for layer, state in seen.layers.items())
+        padded = read(model, View.of_texts(ids, mask), layers).states
+    error = max(_relative(padded[layer], seen.layers[layer]) for layer in layers)
     if error > _tolerance(seen.states):
         raise ValueError(
             f"padding before a sequence changes the {role}'s states by {error:.1%}: "
-            f"{type(model).__name__} lets it into its recurrent state, and rollouts of one batch "
-            "are padded to one length. Choose a model of another architecture."
+            f"{type(model).__name__} lets it into its recurrent state or its positions, and "
+            "rollouts of one batch are padded to one length. Choose a model of another "
+            "architecture."
         )
 
 

@@ -206,6 +206,12 @@ class ObjectiveConfig(DistillationConfig):
         return any(settings.bridge is not None for settings in self.objectives())
 
     @property
+    def compares_states(self) -> bool:
+        """Whether any stage does, be it for diagnostics alone."""
+        weights = [settings.representation_weight for settings in self.objectives()]
+        return self.diagnostics_steps > 0 or any(weights)
+
+    @property
     def reads_heads(self) -> bool:
         """Whether the LM heads' weights are read, in some steps or in all."""
         return self.output_loss != "none" or self.diagnostics_steps > 0

@@ -36,7 +36,7 @@ from oprd.calibration.models import FitModels
 from oprd.calibration.pairing import check_prompts
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
-from oprd.models.matching import check_trains, gradient_reaches_all, paired_layers
+from oprd.models.matching import check_trains, gradient_reaches_all, layers_read
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.prompts.form import check_form
@@ -199,7 +199,7 @@ class OPRDTrainer(DistillationTrainer):
             theirs = tokenizer or teacher_tokenizer(source, args)
             same_meaning = check_tokenizers(self._tokenizer, theirs, model)
         # Refuses what needs no measuring before anything else is done.
-        paired_layers(self.student, model, args.layer_spec, args.layer_pairing)
+        layers = layers_read(self.student, model, args.layer_spec, args.layer_pairing)
         self._teacher = Teacher(
             model,
             shares_base=shares_base,
@@ -215,7 +215,10 @@ class OPRDTrainer(DistillationTrainer):
             args, self.student, model, same_meaning=same_meaning, autocast=autocast
         )
         names = str(self.student.config.name_or_path), source.adapter or source.model
-        check_pair(self.student, self._teacher, names, heads=heads)
+        if not (args.compares_states or measures(args.layer_pairing)):
+            layers = (), ()
+        bridged = args.bridged
+        check_pair(self.student, self._teacher, names, layers, heads=heads, bridged=bridged)
 
     def _set_pairs(self, models: FitModels, *, fits: bool) -> None:
         """Pair the layers, once the teacher can be read."""

@@ -1,5 +1,6 @@
 """What must hold of a student and its teacher, tried on a few tokens before the first rollout."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,7 +14,15 @@ from oprd.training.teachers.teacher import Teacher
 logger = get_logger(__name__)
 
 
-def check_pair(student: Any, teacher: Teacher, names: tuple[str, str], *, heads: bool) -> None:
+def check_pair(
+    student: Any,
+    teacher: Teacher,
+    names: tuple[str, str],
+    layers: tuple[Sequence[int], Sequence[int]],
+    *,
+    heads: bool,
+    bridged: bool,
+) -> None:
     """Compare what is read of both models with what they compute, and them with each other.
 
     Weights that are in pieces, or on the meta device, cannot be tried, which a note says.
@@ -22,18 +31,22 @@ def check_pair(student: Any, teacher: Teacher, names: tuple[str, str], *, heads:
         student: not wrapped.
         teacher: before it has its place.
         names: where the student and the teacher come from, for messages.
+        layers: of the student and of the teacher, whose states are read.
         heads: whether LM heads are read.
+        bridged: whether states are compared through a bridge, which knows one width of each model.
 
     Raises:
         ValueError: what is read of a model is not what it computes; see `check_readable`.
     """
     seen: dict[str, Probe] = {}
-    for role, model in (("student", student), ("teacher", teacher.model)):
+    for role, model, chosen in zip(
+        ("student", "teacher"), (student, teacher.model), layers, strict=True
+    ):
         if not stands_whole(model):
             logger.info(f"The {role}'s weights are in pieces: it is not tried on a few tokens.")
             continue
         with teacher_adapter_active(student) if _shared(role, teacher) else nullcontext():
-            seen[role] = check_readable(model, role, heads=heads)
+            seen[role] = check_readable(model, role, chosen, heads=heads, one_width=bridged)
     if len(seen) == 2:
         _warn_if_equal(seen["student"], seen["teacher"], names)
 
