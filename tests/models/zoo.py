@@ -11,10 +11,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-)
 
 WIDTH, HEADS, HEAD, LAYERS, INNER, EXPERTS, RANK = 32, 4, 8, 4, 48, 4, 16
 MIXED = ["sliding_attention", "full_attention"] * 2
@@ -86,6 +82,7 @@ OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("kosmos_2_text_model", "kosmos_2_5_text_model"), KOSMOS),
     "reformer": {"is_decoder": True, "axial_pos_embds": False},
     "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2, "n_mamba_heads": 8},
+    "step3p7_text": {"sliding_window": 16},
     "zaya": {"num_experts_per_tok": 1},
 }
 

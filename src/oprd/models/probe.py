@@ -58,8 +58,8 @@ def probe(model: Any) -> Probe:
     Raises:
         ValueError: its blocks cannot be found, or it does not run on text alone.
     """
-    ids = _ids(model)
     with evaluation_mode(model), capture_states(model, "all") as states:
+        ids = _ids(model)
         try:
             output = model(
                 input_ids=ids,
@@ -151,9 +151,7 @@ def _strange(model: Any, seen: Probe, layers: Sequence[int], one_width: bool) ->
     return None
 
 
-def _equals_own(
-    seen: Probe, own: tuple[Tensor, ...], layers: Sequence[int], offset: int
-) -> bool:
+def _equals_own(seen: Probe, own: tuple[Tensor, ...], layers: Sequence[int], offset: int) -> bool:
     """Whether layer l stands at l - offset of a model's own states, and the last at the end."""
     last = len(own) - 1
     pairs = [(seen.layers[at], own[at if at == last else at - offset][0]) for at in layers]
