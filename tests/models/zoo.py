@@ -70,6 +70,12 @@ OWN: dict[str, dict[str, Any]] = {
     "glm4v_moe_text": {"rope_parameters": {**ROPE, "mrope_section": [1, 1, 0]}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "llama4_vision_model": {
+        "image_size": 28,
+        "intermediate_size": 4 * WIDTH,
+        **dict.fromkeys(("projector_input_dim", "projector_output_dim"), WIDTH),
+        "vision_output_dim": WIDTH,
+    },
     "mamba2": {"num_heads": 8},
     "qwen4_exp_text": {
         "indexer_n_heads": 2,
