@@ -43,19 +43,28 @@ def layers_read(
     teacher: PreTrainedModel,
     layers: str | Sequence[int],
     pairing: str = "proportional",
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The layers of either model whose states a comparison reads: all of them to measure pairs.
+    *,
+    compares: bool = True,
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The layers of either model whose states are read: all of them where pairs are measured.
+
+    Args:
+        student: one model.
+        teacher: the other.
+        layers: see `pair_layers`.
+        pairing: see `pair_layers`.
+        compares: whether states are compared, once they are paired.
 
     Raises:
         ValueError: what `pair_layers` refuses without measuring.
     """
     if measures(pairing):
         paired_layers(student, teacher, layers, pairing)
-        depths = num_layers(student), num_layers(teacher)
-        ours, theirs = (tuple(range(1, depth + 1)) for depth in depths)
-        return ours, theirs
+        return range(1, num_layers(student) + 1), range(1, num_layers(teacher) + 1)
     pairs = pair_models(student, teacher, layers, pairing)
-    return tuple(pair.student for pair in pairs), tuple(pair.teacher for pair in pairs)
+    if not compares:
+        return (), ()
+    return [pair.student for pair in pairs], [pair.teacher for pair in pairs]
 
 
 def same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:

@@ -208,8 +208,8 @@ class ObjectiveConfig(DistillationConfig):
     @property
     def compares_states(self) -> bool:
         """Whether any stage does, be it for diagnostics alone."""
-        weights = [settings.representation_weight for settings in self.objectives()]
-        return self.diagnostics_steps > 0 or any(weights)
+        weighed = any(settings.representation_weight > 0 for settings in self.objectives())
+        return self.diagnostics_steps > 0 or weighed
 
     @property
     def reads_heads(self) -> bool:

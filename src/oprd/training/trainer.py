@@ -199,7 +199,9 @@ class OPRDTrainer(DistillationTrainer):
             theirs = tokenizer or teacher_tokenizer(source, args)
             same_meaning = check_tokenizers(self._tokenizer, theirs, model)
         # Refuses what needs no measuring before anything else is done.
-        layers = layers_read(self.student, model, args.layer_spec, args.layer_pairing)
+        layers = layers_read(
+            self.student, model, args.layer_spec, args.layer_pairing, compares=args.compares_states
+        )
         self._teacher = Teacher(
             model,
             shares_base=shares_base,
@@ -215,10 +217,7 @@ class OPRDTrainer(DistillationTrainer):
             args, self.student, model, same_meaning=same_meaning, autocast=autocast
         )
         names = str(self.student.config.name_or_path), source.adapter or source.model
-        if not (args.compares_states or measures(args.layer_pairing)):
-            layers = (), ()
-        bridged = args.bridged
-        check_pair(self.student, self._teacher, names, layers, heads=heads, bridged=bridged)
+        check_pair(self.student, self._teacher, names, layers, heads=heads, bridged=args.bridged)
 
     def _set_pairs(self, models: FitModels, *, fits: bool) -> None:
         """Pair the layers, once the teacher can be read."""

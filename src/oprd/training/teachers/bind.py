@@ -33,26 +33,22 @@ def check_pair(
         names: where the student and the teacher come from, for messages.
         layers: of the student and of the teacher, whose states are read.
         heads: whether LM heads are read.
-        bridged: whether states are compared through a bridge, which knows one width of each model.
+        bridged: whether through a bridge, which knows one width of each model.
 
     Raises:
         ValueError: what is read of a model is not what it computes; see `check_readable`.
     """
     seen: dict[str, Probe] = {}
-    for role, model, chosen in zip(
-        ("student", "teacher"), (student, teacher.model), layers, strict=True
-    ):
+    both = {"student": (student, layers[0]), "teacher": (teacher.model, layers[1])}
+    for role, (model, chosen) in both.items():
         if not stands_whole(model):
             logger.info(f"The {role}'s weights are in pieces: it is not tried on a few tokens.")
             continue
-        with teacher_adapter_active(student) if _shared(role, teacher) else nullcontext():
+        shared = role == "teacher" and teacher.shares_base
+        with teacher_adapter_active(student) if shared else nullcontext():
             seen[role] = check_readable(model, role, chosen, heads=heads, one_width=bridged)
     if len(seen) == 2:
         _warn_if_equal(seen["student"], seen["teacher"], names)
-
-
-def _shared(role: str, teacher: Teacher) -> bool:
-    return role == "teacher" and teacher.shares_base
 
 
 def _warn_if_equal(student: Probe, teacher: Probe, names: tuple[str, str]) -> None:
