@@ -133,6 +133,12 @@ def test_states_numbered_from_the_first_block_are_those_of_the_same_blocks():
     check_states(model, seen._replace(hidden_states=(*own[1:3], own[2], own[3])), "student", LAYERS)
 
 
+def test_states_that_are_not_finite_are_left_to_what_names_them():
+    model = tiny.model()
+    torch.nn.init.constant_(model.model.layers[0].input_layernorm.weight, torch.nan)
+    check_readable(model, "student", LAYERS, heads=False, one_width=True)
+
+
 def test_states_wider_than_the_configuration_says_are_refused_for_a_bridge_alone():
     model = tiny.model()
     seen = probe(model)
