@@ -47,7 +47,7 @@ def test_what_cannot_be_read_of_a_model_is_refused_with_the_reason(name):
     assert re.search(REFUSED[name], examine(name).note)
 
 
-@pytest.mark.slow(minutes=3)
+@pytest.mark.slow(minutes=2)
 def test_the_page_has_what_every_model_of_this_transformers_gives():
     found = page(list(rows(TEXTS)), list(rows(PICTURES, pictures=True)))
     written = PAGE.read_text()
