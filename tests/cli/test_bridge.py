@@ -12,6 +12,7 @@ from oprd.core.bridge import Bridge
 from oprd.core.layers import pair_layers
 from tests import tiny
 from tests.calibration.pairs import student, teacher
+from tests.models import zoo
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +203,13 @@ def test_help_names_every_option():
     assert shown.exit_code == 0
     for option in ("--student", "--teacher", "--prompts", "--rollouts", "--rank", "--max_rows"):
         assert option in shown.stdout
+
+
+def test_a_model_whose_states_are_no_rows_is_refused_before_rollouts(folder: Path):
+    model = zoo.model("gemma3n_text")
+    model.save_pretrained(folder / "streams")
+    tiny.tokenizer().save_pretrained(folder / "streams")
+    refused = fit(folder, "--teacher", f"{folder}/streams", output="streams-out")
+    assert refused.exit_code == 1
+    assert "the teacher's states cannot be read" in " ".join(refused.output.split())
+    assert not (folder / "streams-out" / "rollouts.jsonl").exists()

@@ -6,8 +6,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils.checkpoint import checkpoint
 
-from oprd.core.capture import blocks, capture_states, hidden_size, num_layers
+from oprd.core.capture import blocks, capture_states, decoder, hidden_size, num_layers
 from tests import tiny
+from tests.models import zoo
 
 IDS, ATTENTION = tiny.batch((9, 6, 3))
 
@@ -239,3 +240,30 @@ def test_a_module_that_is_no_transformers_model_is_refused():
         capture_states(torch.nn.Linear(2, 2), "all"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "stack"),
+    [
+        ("llama4_text", "Llama4TextModel"),
+        ("mllama", "MllamaTextModel"),
+        ("modernbert-decoder", "ModernBertDecoderModel"),
+    ],
+)
+def test_a_stack_is_found_where_a_model_names_another_place(name, stack):
+    model = zoo.model(name)
+    assert type(decoder(model)).__name__ == stack
+    assert decoder(decoder(model)) is decoder(model)
+    assert num_layers(model) == len(blocks(model)) == zoo.LAYERS
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("bert", "BertModel: expected one list of 4 modules, found 0"),
+        ("blt", "BltModel: its configuration has no num_hidden_layers"),
+    ],
+)
+def test_a_model_without_one_list_of_blocks_is_refused(name, problem):
+    with pytest.raises(ValueError, match=rf"cannot find the blocks of {problem}\. Choose a model"):
+        num_layers(zoo.model(name))

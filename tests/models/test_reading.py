@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from oprd.core.capture import capture_states
+from oprd.models.heads import lm_head
 from oprd.models.reading import View, base_forward, read
 from tests import tiny
+from tests.models import zoo
 
 
 def rollouts() -> View:
@@ -46,3 +50,32 @@ def test_a_mask_of_another_shape_is_refused(name):
     masks = {key: torch.ones(2, 5).bool() for key in ("attention_mask", "rows", "response")}
     with pytest.raises(ValueError, match=rf"{name} must have the shape of input_ids, \(2, 5\)"):
         View(ids, **{**masks, name: torch.ones(2, 4).bool()})
+
+
+def test_a_model_with_its_head_inside_is_read_by_its_decoder_and_keeps_its_head():
+    model, view = zoo.model("llama4", pictures=True), rollouts()
+    inner = model.language_model
+    with torch.no_grad():
+        whole = inner(
+            view.input_ids[:1], attention_mask=view.attention_mask[:1], output_hidden_states=True
+        )
+        states = read(model, View.of_texts(view.input_ids[:1]), range(1, 5)).states
+    for layer, found in states.items():
+        torch.testing.assert_close(found, whole.hidden_states[layer][0])
+    assert lm_head(model).weight is inner.lm_head.weight
+
+
+def test_a_model_with_its_head_inside_is_read_whole_where_there_are_pictures():
+    model, picture, patches = zoo.model("llama4", pictures=True), 7, 1
+    model.config.image_token_id = picture
+    ids = torch.cat([torch.full((1, patches), picture), 10 + torch.arange(6)[None]], dim=1)
+    inputs = {"pixel_values": torch.randn(1, 3, 28, 28)}
+    try:
+        own = model(input_ids=ids, output_hidden_states=True, **inputs)
+    except AttributeError as error:
+        pytest.skip(f"this Transformers' own forward fails: {error}")
+    view = replace(View.of_texts(ids), extra=inputs)
+    with torch.no_grad():
+        states = read(model, view, range(1, 5)).states
+    for layer, found in states.items():
+        torch.testing.assert_close(found, own.hidden_states[layer][0])

@@ -195,12 +195,18 @@ def _load_models(student: str, teacher: str, dtype: str, settings: "FitSettings"
 
     from oprd.calibration.bridge.fit import check_fit
     from oprd.calibration.models import FitModels
+    from oprd.models.matching import layers_read
+    from oprd.models.probe import check_readable
 
     logging.disable_progress_bar()
     # Before models are loaded: it decides which device each process loads them to.
     PartialState(cpu=not torch.accelerator.is_available())
     models = FitModels.load(student, teacher, dtype)
-    check_fit(models.student, models.teacher, settings)
+    both = models.student, models.teacher
+    check_fit(*both, settings)
+    chosen = layers_read(*both, settings.layers, settings.layer_pairing)
+    for role, model, layers in zip(("student", "teacher"), both, chosen, strict=True):
+        check_readable(model, role, layers, heads=False, one_width=True)
     return models
 
 

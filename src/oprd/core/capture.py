@@ -39,11 +39,16 @@ def decoder(model: nn.Module) -> nn.Module:
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         model = model.module
-    for method in ("get_base_model", "get_decoder"):
-        unwrap = getattr(model, method, None)
-        if unwrap is not None:
-            model = cast(nn.Module, unwrap())
-    return model
+    if hasattr(model, "get_base_model"):
+        model = cast(Any, model).get_base_model()
+    found: Any = cast(Any, model).get_decoder() if hasattr(model, "get_decoder") else model
+    # ModernBERT calls its output layer `decoder`, and that is what is found.
+    if found is not model and not hasattr(found, "config"):
+        found = model.base_model
+    # Llama 4 and Mllama name a base model that their causal language model does not have.
+    if getattr(found, "base_model", None) is found:
+        found = getattr(found, "model", found)
+    return found
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -53,16 +58,18 @@ def blocks(model: nn.Module) -> nn.ModuleList:
         ValueError: they cannot be found.
     """
     stack = decoder(model)
-    expected = _text_config(stack).num_hidden_layers
-    found = [
-        child
-        for child in stack.children()
-        if isinstance(child, nn.ModuleList) and len(child) == expected
-    ]
+    depth = getattr(_text_config(stack), "num_hidden_layers", None)
+    lists = [child for child in stack.children() if isinstance(child, nn.ModuleList)]
+    found = [child for child in lists if len(child) == depth]
     if len(found) != 1:
+        problem = (
+            "its configuration has no num_hidden_layers"
+            if depth is None
+            else f"expected one list of {depth} modules, found {len(found)}"
+        )
         raise ValueError(
-            f"cannot find the blocks of {type(stack).__name__}: expected one list of {expected} "
-            f"modules, found {len(found)}."
+            f"cannot find the blocks of {type(stack).__name__}: {problem}. "
+            "Choose a model of another architecture."
         )
     return found[0]
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_peft_available
 
 from oprd.core.output.head import LMHead
+from oprd.models.reading import base_model
 
 # What configurations call the number that multiplies the product of states and head.
 _SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier")
@@ -46,11 +47,15 @@ def whole(head: LMHead) -> LMHead:
 def _linear(base: PreTrainedModel) -> nn.Linear:
     """The layer between last hidden state and logits."""
     found: Any = base.get_output_embeddings()
+    below = base_model(base)
+    # Llama 4 with pictures holds a causal language model, and the head is that one's.
+    inner = getattr(base, "language_model", None)
+    holder = inner if base.base_model is base and isinstance(inner, PreTrainedModel) else base
     # Anything else with weights beside the base model stands between it and the logits.
     others = [
         child
-        for child in base.children()
-        if child is not base.base_model and next(child.parameters(), None) is not None
+        for child in holder.children()
+        if child is not below and next(child.parameters(), None) is not None
     ]
     if len(others) != 1 or others[0] is not found:
         raise _unreadable(base, "it is not one linear layer on the base model's last state")

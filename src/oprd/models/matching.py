@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from oprd.core.capture import hidden_size, num_layers
-from oprd.core.layers import LayerPair, Measure, pair_layers, unmeasured
+from oprd.core.layers import LayerPair, Measure, measures, pair_layers, unmeasured
 from oprd.core.objective import STATE_LOSSES
 from oprd.log import get_logger
 from oprd.models.heads import lm_head
@@ -43,6 +43,35 @@ def paired_layers(
     all_alike = torch.zeros(num_layers(student), num_layers(teacher))
     pairs = pair_models(student, teacher, layers, pairing, lambda: all_alike)
     return tuple(pair.student for pair in pairs)
+
+
+def layers_read(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    layers: str | Sequence[int],
+    pairing: str = "proportional",
+    *,
+    compares: bool = True,
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The layers of either model whose states are read: all of them where pairs are measured.
+
+    Args:
+        student: one model.
+        teacher: the other.
+        layers: see `pair_layers`.
+        pairing: see `pair_layers`.
+        compares: whether states are compared, once they are paired.
+
+    Raises:
+        ValueError: what `pair_layers` refuses without measuring.
+    """
+    if measures(pairing):
+        paired_layers(student, teacher, layers, pairing)
+        return range(1, num_layers(student) + 1), range(1, num_layers(teacher) + 1)
+    pairs = pair_models(student, teacher, layers, pairing)
+    if not compares:
+        return (), ()
+    return [pair.student for pair in pairs], [pair.teacher for pair in pairs]
 
 
 def same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput
 
-from oprd.core.capture import Transform, capture_states
+from oprd.core.capture import Transform, capture_states, decoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +155,21 @@ def position_ids(attention_mask: Tensor) -> Tensor:
     return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
+def base_model(model: Any, *, pictures: bool = False) -> nn.Module:
+    """What a model has below its LM head.
+
+    Llama 4 has its head inside: of text alone its decoder is read, with pictures the whole model.
+
+    Args:
+        model: a causal language model, with or without PEFT, not wrapped for distribution.
+        pictures: whether there are further inputs than text.
+    """
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    base = model.base_model
+    return decoder(model) if base is model and not pictures else base
+
+
 def base_forward(
     model: nn.Module,
     input_ids: Tensor,
@@ -165,6 +180,8 @@ def base_forward(
 ) -> BaseModelOutput:
     """Run the base model: the LM head is not called and no logits exist.
 
+    The one exception is a model with its head inside, see `base_model`: it makes the last token's.
+
     Args:
         model: a causal language model, with or without PEFT, not wrapped for distribution.
         input_ids: [B, T], or the last columns of it where the cache holds those before.
@@ -172,7 +189,7 @@ def base_forward(
         cache: keys and values, which the model reads and adds to.
         inputs: further inputs of the base model, such as a picture's.
     """
-    base = _base(model)
+    base = base_model(model, pictures=bool(inputs))
     takes = inspect.signature(base.forward).parameters
     # Models that read pictures work out positions of more dimensions from them.
     if not inputs and "position_ids" in takes:
@@ -181,6 +198,8 @@ def base_forward(
         # Transformers renamed it in 5.24. Asked of the model, because code that comes with weights
         # keeps the old name under a new Transformers.
         inputs["cache" if "cache" in takes else "past_key_values"] = cache
+    if "logits_to_keep" in takes:
+        inputs["logits_to_keep"] = 1
     return base(
         input_ids=input_ids, attention_mask=attention_mask, use_cache=cache is not None, **inputs
     )
@@ -190,9 +209,3 @@ def context_length(config: Any) -> int | None:
     """The longest sequence that a model of this configuration reads, None where it has no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(limit) if limit else None
-
-
-def _base(model: Any) -> nn.Module:
-    if hasattr(model, "get_base_model"):
-        model = model.get_base_model()
-    return model.base_model

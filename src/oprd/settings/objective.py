@@ -216,6 +216,12 @@ class ObjectiveConfig(DistillationConfig):
         return any(settings.bridge is not None for settings in self.objectives())
 
     @property
+    def compares_states(self) -> bool:
+        """Whether any stage does, be it for diagnostics alone."""
+        weighed = any(settings.representation_weight > 0 for settings in self.objectives())
+        return self.diagnostics_steps > 0 or weighed
+
+    @property
     def reads_heads(self) -> bool:
         """Whether the LM heads' weights are read, in some steps or in all."""
         return self.output_loss != "none" or self.diagnostics_steps > 0

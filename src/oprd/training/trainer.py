@@ -42,7 +42,7 @@ from oprd.models.finite import first_broken_parameter
 from oprd.models.matching import (
     check_trains,
     gradient_reaches_all,
-    paired_layers,
+    layers_read,
     warn_if_unrelated,
 )
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
@@ -215,7 +215,9 @@ class OPRDTrainer(DistillationTrainer):
             theirs = tokenizer or teacher_tokenizer(source, args)
             same_meaning = check_tokenizers(self._tokenizer, theirs, model)
         # Refuses what needs no measuring before anything else is done.
-        paired_layers(self.student, model, args.layer_spec, args.layer_pairing)
+        layers = layers_read(
+            self.student, model, args.layer_spec, args.layer_pairing, compares=args.compares_states
+        )
         self._teacher = Teacher(
             model,
             shares_base=shares_base,
@@ -231,7 +233,7 @@ class OPRDTrainer(DistillationTrainer):
             args, self.student, model, same_meaning=same_meaning, autocast=autocast
         )
         names = str(self.student.config.name_or_path), source.adapter or source.model
-        check_pair(self.student, self._teacher, names, heads=heads)
+        check_pair(self.student, self._teacher, names, layers, heads=heads, bridged=args.bridged)
 
     def _set_pairs(self, models: FitModels, *, fits: bool) -> None:
         """Pair the layers, once the teacher can be read."""

@@ -9,8 +9,9 @@ from transformers import TrainerCallback
 
 from oprd.models.probe import probe
 from tests import tiny
+from tests.models import zoo
 from tests.models.test_adapters import saved
-from tests.training.runs import LORA, trainer
+from tests.training.runs import LORA, largest_difference, trainer, weights
 
 SAME = "have the same states: the loss will be 0"
 
@@ -103,3 +104,42 @@ def test_a_student_that_the_last_step_broke_is_neither_trained_nor_saved(tmp_pat
     with pytest.raises(FloatingPointError, match=broken):
         made.save_model(str(tmp_path / "saved"))
     assert not (tmp_path / "saved" / "model.safetensors").exists()
+
+
+OUTPUT = {"representation_weight": 0.0, "output_loss": "reverse_kl"}
+
+
+def pair(name: str) -> dict[str, torch.nn.Module]:
+    return {"student": zoo.model(name, seed=1), "teacher": zoo.model(name, seed=2)}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("bert", "cannot find the blocks of BertModel"),
+        ("gemma3n_text", "the student's states cannot be read"),
+        ("bart", "padding before a sequence changes the student's states"),
+    ],
+)
+def test_a_model_whose_states_are_elsewhere_is_refused_at_construction(tmp_path, name, problem):
+    with pytest.raises(ValueError, match=problem):
+        trainer(tmp_path, **pair(name))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_states_that_no_term_compares_are_not_looked_at(tmp_path):
+    made = trainer(tmp_path, **pair("gemma3n_text"), **OUTPUT)
+    before = weights(made.student)
+    made.train()
+    assert largest_difference(before, weights(made.student)) > 0
+    with pytest.raises(ValueError, match="the student's states cannot be read"):
+        trainer(tmp_path, **pair("gemma3n_text"), **OUTPUT, diagnostics_steps=1)
+
+
+@pytest.mark.parametrize("options", [{}, OUTPUT, {"prefix_gradients": False}])
+def test_llama_4_trains(tmp_path, options):
+    made = trainer(tmp_path, **pair("llama4_text"), **options)
+    before = weights(made.student)
+    made.train()
+    assert largest_difference(before, weights(made.student)) > 0

@@ -1,19 +1,28 @@
 """What must hold of a student and its teacher, tried on a few tokens before the first rollout."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from oprd.log import get_logger
-from oprd.models.probe import Probe, check_head, check_padding, probe, stands_whole
+from oprd.models.probe import Probe, check_readable, stands_whole
 from oprd.models.shared_base import teacher_adapter_active
 from oprd.training.teachers.teacher import Teacher
 
 logger = get_logger(__name__)
 
 
-def check_pair(student: Any, teacher: Teacher, names: tuple[str, str], *, heads: bool) -> None:
+def check_pair(
+    student: Any,
+    teacher: Teacher,
+    names: tuple[str, str],
+    layers: tuple[Sequence[int], Sequence[int]],
+    *,
+    heads: bool,
+    bridged: bool,
+) -> None:
     """Compare what is read of both models with what they compute, and them with each other.
 
     Weights that are in pieces, or on the meta device, cannot be tried, which a note says.
@@ -22,27 +31,24 @@ def check_pair(student: Any, teacher: Teacher, names: tuple[str, str], *, heads:
         student: not wrapped.
         teacher: before it has its place.
         names: where the student and the teacher come from, for messages.
+        layers: of the student and of the teacher, whose states are read.
         heads: whether LM heads are read.
+        bridged: whether through a bridge, which knows one width of each model.
 
     Raises:
-        ValueError: a head's logits are not the model's own, or padding changes a model's states.
+        ValueError: what is read of a model is not what it computes; see `check_readable`.
     """
     seen: dict[str, Probe] = {}
-    for role, model in (("student", student), ("teacher", teacher.model)):
+    both = {"student": (student, layers[0]), "teacher": (teacher.model, layers[1])}
+    for role, (model, chosen) in both.items():
         if not stands_whole(model):
-            logger.info(f"The {role}'s weights are in pieces: its head and padding are not tried.")
+            logger.info(f"The {role}'s weights are in pieces: it is not tried on a few tokens.")
             continue
-        with teacher_adapter_active(student) if _shared(role, teacher) else nullcontext():
-            seen[role] = probe(model)
-            check_padding(model, seen[role], role)
-            if heads:
-                check_head(model, seen[role], role)
+        shared = role == "teacher" and teacher.shares_base
+        with teacher_adapter_active(student) if shared else nullcontext():
+            seen[role] = check_readable(model, role, chosen, heads=heads, one_width=bridged)
     if len(seen) == 2:
         _warn_if_equal(seen["student"], seen["teacher"], names)
-
-
-def _shared(role: str, teacher: Teacher) -> bool:
-    return role == "teacher" and teacher.shares_base
 
 
 def _warn_if_equal(student: Probe, teacher: Probe, names: tuple[str, str]) -> None:
