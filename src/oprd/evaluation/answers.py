@@ -1,22 +1,20 @@
-r"""Find the answer in a response, and read numbers, words and bases out of it.
+r"""Read numbers, words and bases out of an answer in plain LaTeX.
 
 Everything here is text in, text or number out; what it does not recognise is mathematics and goes
 to math-verify.
 """
 
 import re
-from decimal import Decimal
-from typing import NamedTuple
+from decimal import MAX_PREC, Decimal, localcontext
 
-# Longer answers are babble, unless they are integers.
-LONGEST = 2_000
-BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+from oprd.evaluation import units
+from oprd.evaluation.boxes import LONGEST, is_balanced, stripped
+from oprd.evaluation.typography import plain_latex
+
 MACROS = (
     r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname|hbox)"
     r"(?![a-zA-Z])\s*"
 )
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
 WORDED = re.compile(MACROS + r"\{([^{}]*)\}(\s*\^\s*\{?[0-9]\}?)?")
 WORD = r"[^\W\d_]+"
 WORDS = re.compile(rf"{WORD}(?:[\s.,;:!?'()\-]+{WORD})*")
@@ -31,53 +29,43 @@ SPACE = r"(?:\s|~|\\[ ,;:!]|\\q?quad(?![a-zA-Z]))"
 EMPTY_MACRO = re.compile(MACROS + r"\{\s*\}")
 SPACED_DIGITS = re.compile(rf"(?<!frac)(?<!frac )\d{SPACE}+\d+(?!\d)(?!\s*/)")
 DEGREES = re.compile(r"(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|°)(?:\s*[CF](?![a-zA-Z]))?")
-POWER_OF_TEN = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-# Single letters are variables unless a text macro says otherwise.
-UNITS = (
-    r"(?:sq(?:uare|\.)?\s*|cubic\s*)?"
-    r"(?:degrees?|deg|radians?|rad|units?|percent|points?|dollars?|cents?|people|ways"
-    r"|[kcm]m|(?:kilo|centi|milli)?met(?:er|re)s?|in|inch(?:es)?|ft|foot|feet|yards?|yd|mi|miles?"
-    r"|mph|km/h|m/s|ft/s|kg|(?:kilo|milli)?grams?|lbs?|pounds?|oz|ounces?|lit(?:er|re)s?|gallons?"
-    r"|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?)"
-    r"(?:\s*\^\s*\{?[23]\}?)?"
-)
+MULTIPLES = {
+    "dozen": 12,
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+MULTIPLE = re.compile(rf"\s*({'|'.join(MULTIPLES)})(?![a-zA-Z])", re.IGNORECASE)
 NUMBER = re.compile(
-    rf"(?P<sign>[+-]?)\s*(?P<digits>\d+\.?\d*|\.\d+)\s*"
-    rf"(?:(?P<ten>{'|'.join(POWER_OF_TEN)})\s*)?(?:\\?%|{UNITS})?\.?",
+    r"(?P<number>[+-]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4}(?![\d.]))?)(?P<rest>\D.*|)",
+    re.DOTALL,
+)
+SCIENTIFIC = re.compile(r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE]([+-]?\d{1,4})(?![\w.])")
+LABEL = re.compile(
+    r"(?:the\s+)?(?:final\s+)?(?:answer|result|solution|value|total)\s*(?:is\b\s*:?|:|=|equals\b)\s*",
     re.IGNORECASE,
 )
+PERCENT = re.compile(r"%|\bpercent(?:age)?\b", re.IGNORECASE)
+FRACTION_OF_UNITS = re.compile(
+    r"\\[dt]?frac\s*\{\s*(" + MACROS + r"\{[^{}]*\})\s*\}\s*\{\s*(" + MACROS + r"\{[^{}]*\})\s*\}"
+)
+# What a unit may stand behind: the end of a number, of a name or of a macro's argument.
+QUANTITY_END = re.compile(r"[\w})!'|]\s*$")
+LIST_WORD = re.compile(r"(?:,|\b(?:and|or))\s*$", re.IGNORECASE)
+PLAIN_UNIT = re.compile(
+    r"(?<=[\d})\sA-Za-z])(?<![\\A-Za-z])\s*((?:[A-Za-z.]{2,}(?:\^\{?\d\}?)?[\s/]*)+)$"
+)
+# Macros whose content are words, and not the name of a function.
+TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textnormal|mbox|hbox)(?![a-zA-Z])\s*\{([^{}]*)\}"
+)
+NAMED = re.compile(r"(?:" + MACROS + r"\{[^{}]*\}|[A-Za-z ]+)\s*[=:]")
+PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}(?![A-Za-z])|(?:^|(?<=\s))[A-Za-z]{2}(?=\s|$)")
+FUNCTIONS = {"max", "min", "mod"}
+JOINING = {"and", "or"}
 BASED = re.compile(r"([0-9A-Za-z]+)\s*_\s*\{?\s*(\d+)\s*\}?")
-
-
-class Box(NamedTuple):
-    """The last box of a response: its content, None without one, or that it was never closed."""
-
-    content: str | None
-    unterminated: bool = False
-
-
-def last_box(text: str) -> Box:
-    r"""The last balanced `\boxed{}` or `\fbox{}` that is not empty.
-
-    A box opened after it and never closed is the answer that was being written: nothing before it
-    is taken instead.
-    """
-    text = EMPTY_BOX.sub("", text)
-    closing = _closing_braces(text)
-    # Backwards: a box that stays open around later complete ones does not hide them.
-    for match in reversed(list(BOX.finditer(text))):
-        end = closing.get(match.end() - 1)
-        if end is None:
-            return Box(None, unterminated=True)
-        content = _stripped(text[match.end() : end])
-        if len(content) > LONGEST or not is_blank(content):
-            return Box(content)
-    return Box(None)
-
-
-def is_blank(content: str) -> bool:
-    """Whether a box holds nothing that shows."""
-    return re.sub(rf"{SPACE}|[${{}}]|\\boxed|\\fbox|{MACROS}", "", content) == ""
 
 
 def is_babble(answer: str) -> bool:
@@ -86,15 +74,13 @@ def is_babble(answer: str) -> bool:
 
 
 def strip_outer(answer: str) -> str:
-    r"""An answer without what typesets it: `$`, `\(…\)`, outer braces, spaces, a closing period."""
-    answer = (
-        answer.replace("−", "-").replace("–", "-").replace(r"\displaystyle", "").replace(r"\!", "")
-    )
+    r"""An answer without what typesets it: `\(…\)`, outer braces, spaces, a closing period."""
+    answer = answer.replace(r"\!", "")
     while True:
-        bare = _stripped(_stripped(answer.replace(r"\$", "")).strip("$"))
+        bare = stripped(answer)
         for left, right in ((r"\(", r"\)"), (r"\[", r"\]"), ("{", "}")):
             inner = bare[len(left) : -len(right)]
-            if bare.startswith(left) and bare.endswith(right) and _is_balanced(inner):
+            if bare.startswith(left) and bare.endswith(right) and is_balanced(inner):
                 bare = inner
         if bare == answer:
             return answer
@@ -104,17 +90,26 @@ def strip_outer(answer: str) -> str:
 def parse_number(answer: str) -> Decimal | None:
     r"""The plain decimal number an answer is, exactly, or None.
 
-    Thousands marks, `\text{}`, units, degree and percent signs, leading zeros and `.0` do not
-    count. Marks must part groups of three, so that `1,2` stays a list and `7 3` two numbers.
+    Thousands marks, `\text{}`, units, nouns, degree and percent signs, leading zeros and `.0` do
+    not count. Marks must part groups of three, so that `1,2` stays a list and `7 3` two numbers.
+    Any other word does count: `4 or more` is no number.
     """
-    plain = strip_outer(COMMA.sub(",", DEGREES.sub("", answer)))
-    plain = THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), WORDED.sub(_unit_out, plain))
-    plain = re.sub(rf"{SPACE}+", " ", plain)
-    match = NUMBER.fullmatch(strip_outer(plain))
-    if match is None or not plain.isascii():
-        return None
-    number = Decimal(match["sign"] + match["digits"])
-    return number.scaleb(POWER_OF_TEN[match["ten"].lower()]) if match["ten"] else number
+    quantity = _split(answer)
+    return quantity[0] if quantity else None
+
+
+def parse_unit(answer: str) -> str | None:
+    """The unit of measurement that an answer ends in, by one name, or None."""
+    quantity = _split(answer)
+    if quantity:
+        return units.unit_of(quantity[1])
+    match = PLAIN_UNIT.search(_unworded(strip_outer(answer)))
+    return units.unit_of(match[1]) if match else None
+
+
+def has_percent(answer: str) -> bool:
+    """Whether a number is in percent."""
+    return PERCENT.search(answer) is not None
 
 
 def is_integer(number: Decimal) -> bool:
@@ -155,24 +150,44 @@ def has_spaced_digits(answer: str) -> bool:
     return SPACED_DIGITS.search(EMPTY_MACRO.sub(" ", answer)) is not None
 
 
-def count_primes(answer: str) -> int:
-    """How many primes stand behind names, which math-verify leaves out."""
+def count_left_out(answer: str) -> tuple[int, int]:
+    """How many primes behind names and how many ellipses stand there: math-verify leaves them out."""
     formula = re.sub(r"\^\s*\{?\s*\\prime\s*\}?", "'", WORDED.sub(" ", answer))
-    return sum(len(match) for match in re.findall(r"(?<=[^\W\d_])'+", formula))
+    primes = sum(len(match) for match in re.findall(r"(?<=[^\W\d_])'+", formula))
+    return primes, len(re.findall(r"\\[cl]?dots|\.\.\.", answer))
+
+
+def qualifiers(answer: str) -> list[str]:
+    r"""The words of a formula that are neither units nor names, in order: `\text{or more}`.
+
+    A parser of formulas leaves them out or takes them for factors. `and` and `or` part a list.
+    """
+    formula = NAMED.sub(_without_name, _without_units(strip_outer(answer)), count=1)
+    words = " ".join(TEXT.findall(formula)).casefold()
+    plain = PLAIN_WORD.findall(WORDED.sub(" ", formula).casefold())
+    named = " ".join(match[0] for match in WORDED.findall(TEXT.sub(" ", formula))).casefold()
+    doubtful = [*plain, *re.findall(r"[a-z]{2,}", named)]
+    found = re.findall(r"[^\W\d_]{2,}", words) + [
+        word for word in doubtful if word in units.FUNCTION_WORDS and word not in FUNCTIONS
+    ]
+    return [word for word in found if word not in JOINING]
 
 
 def plain_formula(answer: str) -> str:
-    """An answer as it is handed to a parser of formulas: numbers spelled out, no typesetting."""
+    """An answer as it is handed to a parser of formulas: numbers spelled out, no units."""
     number = parse_number(answer)
     if number is not None:
-        return f"{number:f}\\%" if "%" in answer else f"{number:f}"
-    return re.sub(r"(?<!\d)(\d+) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", strip_outer(answer))
+        return f"{number:f}\\%" if has_percent(answer) else f"{number:f}"
+    formula = _without_units(strip_outer(answer))
+    formula = SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", formula)
+    return re.sub(r"(?<!\d)(\d+) +(\d+) */ *(\d+)", r"\1\\frac{\2}{\3}", formula)
 
 
 def comparable(answer: str | None) -> str | None:
     """The form in which answers vote: equal numbers and equal words are one answer."""
     if answer is None or is_babble(answer):
         return answer
+    answer = plain_latex(answer)
     number = parse_number(answer)
     if number is not None:
         digits = f"{number:f}"
@@ -184,32 +199,54 @@ def comparable(answer: str | None) -> str | None:
     return re.sub(r"\\left|\\right|\\[,;:! ]|\s", "", formula)
 
 
-def _stripped(text: str) -> str:
-    """A text without the spaces around it, a last control space included."""
-    return re.sub(r"(?<!\\)((?:\\\\)*)\\$", r"\1", text.strip()).strip()
+def _split(answer: str) -> tuple[Decimal, str] | None:
+    """A number and the words of its unit; None where an answer is anything else."""
+    plain = _unworded(strip_outer(COMMA.sub(",", DEGREES.sub("", answer))))
+    if plain.lstrip().startswith("~"):
+        # About.
+        return None
+    plain = THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), plain)
+    plain = strip_outer(re.sub(rf"{SPACE}+", " ", units.CURRENCY_SIGN.sub("", plain)))
+    match = NUMBER.fullmatch(units.CURRENCY_CODE.sub("", LABEL.sub("", plain, count=1)))
+    if match is None:
+        return None
+    number, rest = Decimal(match["number"].replace(" ", "")), match["rest"]
+    while multiple := MULTIPLE.match(rest):
+        # At full precision: Decimal's default would round a long number.
+        with localcontext(prec=MAX_PREC):
+            number *= MULTIPLES[multiple[1].lower()]
+        rest = rest[multiple.end() :]
+    phrase = rest.strip().rstrip(".").strip()
+    named = re.fullmatch(r"|\\?%", phrase) or units.is_unit(
+        phrase, one=abs(number) == 1, measured=not rest.startswith(" ")
+    )
+    return (number, phrase) if named else None
 
 
-def _closing_braces(text: str) -> dict[int, int]:
-    """Where each opening brace that is closed is closed; escaped braces are characters."""
-    closing, opened = {}, []
-    for match in BRACE.finditer(text):
-        if match[0] == "{":
-            opened.append(match.start())
-        elif match[0] == "}" and opened:
-            closing[opened.pop()] = match.start()
-    return closing
+def _unworded(text: str) -> str:
+    """A text with the contents of its text macros in their places, units of one letter by name."""
+    text = FRACTION_OF_UNITS.sub(r"\1/\2", text)
+    return WORDED.sub(lambda match: f" {units.spell_letters(match[1])} {match[2] or ''}", text)
 
 
-def _is_balanced(text: str) -> bool:
-    """Whether every brace of a text closes within it."""
-    return _closing_braces(f"{{{text}}}").get(0) == len(text) + 1
+def _without_units(formula: str) -> str:
+    """A formula without the units and nouns that stand behind its numbers and at its end."""
+    formula = units.CURRENCY_SIGN.sub("", FRACTION_OF_UNITS.sub(r"\1/\2", formula))
+    formula = WORDED.sub(_unit_out, re.sub(rf"(?<=\}})\s*/\s*(?={MACROS})", "", formula))
+    match = PLAIN_UNIT.search(formula)
+    return formula[: match.start()] if match and units.is_unit(match[1]) else formula
 
 
 def _unit_out(match: re.Match[str]) -> str:
-    """A text macro's content where it holds a number, or nothing where it holds a unit."""
-    content, power = match[1], match[2] or ""
-    if re.search(r"\d", content):
-        if not any(word in content.lower() for word in POWER_OF_TEN):
-            content = re.sub(r"(?<=\d)[\sA-Za-z.]+$", "", content)
-        return f" {content} {power}"
-    return f" {content} " if any(word in content.lower() for word in POWER_OF_TEN) else " "
+    """Nothing where a text macro holds a unit, and what parts a list where it holds that too."""
+    content = units.spell_letters(match[1])
+    joined = LIST_WORD.search(content)
+    phrase = content[: joined.start()] if joined else content
+    if not QUANTITY_END.search(match.string[: match.start()]) or not units.is_unit(phrase):
+        return match[0]
+    return rf"\text{{ {joined[0].strip()} }}" if joined else " "
+
+
+def _without_name(match: re.Match[str]) -> str:
+    words = re.findall(r"[a-z]+", WORDED.sub(r" \1 ", match[0].casefold()))
+    return match[0] if units.FUNCTION_WORDS.intersection(words) else ""
