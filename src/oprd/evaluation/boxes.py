@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 # Longer answers are babble, unless they are integers.
 LONGEST = 2_000
+# A formula in a box without braces ends with its line, or is not one.
+LONGEST_UNBRACED = 200
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*(\{)?")
 EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
 # Where the formula ends in which a box without braces stands.
-FORMULA_END = re.compile(r"\$|\\[)\]]|\\\\|\\end(?![a-zA-Z])|&|\n")
+FORMULA_END = re.compile(r"\$|\\[)\]]|\\\\|\\end(?![a-zA-Z])|\*\*|&|\n")
 # A formula has no words outside of a macro's braces.
 PROSE = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}")
 ARGUMENTS = re.compile(r"\{[^{}]*\}")
@@ -44,7 +46,7 @@ def last_box(text: str) -> Box:
     # Backwards: a box that stays open around later complete ones does not hide them.
     for match in reversed(list(BOX.finditer(text))):
         if match[1] is None:
-            content = _unbraced(text[match.end() : match.end() + LONGEST])
+            content = _unbraced(text[match.end() : match.end() + LONGEST_UNBRACED])
         elif (end := closing.get(match.end() - 1)) is None:
             return Box(None, unterminated=True)
         else:

@@ -45,9 +45,8 @@ def with_fractions(expression: Any) -> Any:
 def equal_numbers(gold: Any, answer: Any, *_: object) -> bool:
     """Whether two expressions are the same number, or matrices of the same numbers.
 
-    A gold decimal that no answer can equal exactly, the rounding of an irrational number, is met by
-    an answer that has all of its digits. Takes the place of math-verify's comparison of numbers, and
-    its arguments.
+    A gold decimal of at least six places stands for any irrational number that has its digits. Takes
+    the arguments of math-verify's own comparison of numbers.
     """
     if isinstance(gold, MatrixBase | MatrixExpr) or isinstance(answer, MatrixBase | MatrixExpr):
         return _equal_matrices(gold, answer)
@@ -96,6 +95,6 @@ def _is_rounding(decimal: Rational, number: Expr) -> bool:
         places += 1
         if places > PRECISION:
             return False
-    if places < PLACES or abs(decimal.p) < 10 ** (DIGITS - 1):
+    if places < PLACES or abs(decimal) * 10**places < 10 ** (DIGITS - 1):
         return False
     return bool(abs(number - decimal).evalf() < Rational(1, Integer(10) ** places))

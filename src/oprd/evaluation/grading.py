@@ -12,7 +12,7 @@ from typing import get_args
 
 import numpy as np
 
-from oprd.evaluation import answers
+from oprd.evaluation import answers, quantities
 from oprd.evaluation.boxes import last_box
 from oprd.evaluation.thoughts import answer_part
 from oprd.evaluation.typography import plain_latex
@@ -88,16 +88,16 @@ def compare_answers(answer: str, gold: str) -> Status:
     if answers.is_babble(answer):
         return "parse_error"
     answer, gold = plain_latex(answer), plain_latex(gold)
-    unit, expected_unit = answers.parse_unit(answer), answers.parse_unit(gold)
+    unit, expected_unit = quantities.parse_unit(answer), quantities.parse_unit(gold)
     if unit is not None and expected_unit is not None and unit != expected_unit:
         return "wrong"
-    number, expected = answers.parse_number(answer), answers.parse_number(gold)
+    number, expected = quantities.parse_number(answer), quantities.parse_number(gold)
     if number is not None and expected is not None:
         if number == expected:
             return "correct"
         # As a fraction of one a percentage is math-verify's.
-        shares = answers.has_percent(gold), answers.has_percent(answer)
-        if not any(shares) or (answers.is_integer(expected) and not shares[0]):
+        shares = quantities.has_percent(gold), quantities.has_percent(answer)
+        if not any(shares) or (quantities.is_integer(expected) and not shares[0]):
             return "wrong"
     words = answers.parse_words(gold)
     if words is not None and words == answers.parse_words(answer):
@@ -109,7 +109,7 @@ def compare_answers(answer: str, gold: str) -> Status:
     (digits, base), (gold_digits, gold_base) = answers.parse_base(answer), answers.parse_base(gold)
     if base is not None and gold_base is not None:
         return "correct" if (digits, base) == (gold_digits, gold_base) else "wrong"
-    formula, gold_formula = answers.plain_formula(answer), answers.plain_formula(gold)
+    formula, gold_formula = quantities.plain_quantity(answer), quantities.plain_quantity(gold)
     if answers.has_spaced_digits(answer) or answers.has_spaced_digits(formula):
         return "wrong"
     status = verify(gold_formula, formula)
@@ -125,10 +125,10 @@ def check_gold(gold: str) -> None:
         ValueError: it is empty or cannot be parsed.
     """
     plain = plain_latex(gold)
-    number = answers.parse_number(plain)
-    if (number is not None and answers.is_integer(number)) or answers.is_worded(plain):
+    number = quantities.parse_number(plain)
+    if (number is not None and quantities.is_integer(number)) or answers.is_worded(plain):
         return
-    if not gold.strip() or not parses(answers.plain_formula(plain)):
+    if not gold.strip() or not parses(quantities.plain_quantity(plain)):
         raise ValueError(f"the gold answer {gold!r} cannot be parsed.")
 
 

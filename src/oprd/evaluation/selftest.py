@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from decimal import MAX_PREC, localcontext
 from typing import NamedTuple
 
-from oprd.evaluation.answers import parse_number, parse_words, strip_outer
+from oprd.evaluation.answers import parse_words
 from oprd.evaluation.graders import Grader
 from oprd.evaluation.grading import Grade
+from oprd.evaluation.quantities import parse_number, strip_outer
 from oprd.evaluation.tasks.base import Task
 from oprd.evaluation.typography import plain_latex
 

@@ -1,4 +1,4 @@
-r"""Whether two formulas are things of one kind: a set, an interval, a pair.
+r"""Whether two formulas are things of one kind: a set, an interval, a pair, an equation.
 
 math-verify takes `4 < x < 5` for the interval from 4 to 5, that for the pair (4, 5), and that for
 the set of both. Here only what could be meant by both formulas may be equal.
@@ -7,22 +7,19 @@ the set of both. Here only what could be meant by both formulas may be equal.
 import re
 from typing import Any, Literal
 
-from sympy import And, Complement, Eq, FiniteSet, Interval, Ne, Set, Tuple, Union
+from sympy import Add, And, Complement, Eq, FiniteSet, Interval, Ne, Tuple, Union
 from sympy.core.relational import Relational
 
 # `open` is what parentheses around two numbers are: an open interval or a pair. A list is written
 # without any, and may be a set or a pair.
 Shape = Literal["set", "interval", "pair", "open", "list"]
-COMPATIBLE = {
-    frozenset(pair)
-    for pair in (
-        ("open", "interval"),
-        ("open", "pair"),
-        ("list", "set"),
-        ("list", "pair"),
-        ("list", "open"),
-    )
-}
+COMPATIBLE = [
+    {"open", "interval"},
+    {"open", "pair"},
+    {"list", "open"},
+    {"list", "pair"},
+    {"list", "set"},
+]
 MEMBER = re.compile(r"\\in(?![a-zA-Z])")
 VALUE = re.compile(r"=|\\in(?![a-zA-Z])")
 NAMED_PAIR = re.compile(r"\(\s*[a-zA-Z]\s*(?:,\s*[a-zA-Z]\s*)+\)\s*=")
@@ -37,12 +34,15 @@ def differ(gold: str, parsed_gold: Any, answer: str, parsed_answer: Any) -> bool
         answer: another formula.
         parsed_answer: what the parser made of that.
     """
+    if isinstance(parsed_gold, Eq) and isinstance(parsed_gold.lhs, Add):
+        # The line x + y = 5 is no 5.
+        return not isinstance(parsed_answer, Eq | And)
     expected, found = _shape(gold, parsed_gold), _shape(answer, parsed_answer)
     if expected is None or found is None or expected == found:
         return False
     if expected == "interval" and _is_inequality(parsed_gold) and _has_points(parsed_gold):
         expected = "set"
-    return expected != found and frozenset((expected, found)) not in COMPATIBLE
+    return expected != found and {expected, found} not in COMPATIBLE
 
 
 def _shape(formula: str, parsed: Any) -> Shape | None:
@@ -78,4 +78,4 @@ def _has_points(inequality: Any) -> bool:
         solved = inequality.as_set()
     except Exception:  # what has more unknowns, or no solver, is no set of points
         return False
-    return isinstance(solved, Set) and isinstance(solved, FiniteSet)
+    return isinstance(solved, FiniteSet)

@@ -15,7 +15,7 @@ SIGNS = {
     "×✕✖⨯": r"\times ",
     "·⋅∙•‧・∗": r"\cdot ",
     "÷": r"\div ",
-    "∕": "/",
+    "∕⁄": "/",
     "∶": ":",
     "±": r"\pm ",
     "∓": r"\mp ",
@@ -67,21 +67,20 @@ SIGNS = {
 # Capitals that look like Latin ones have no macro.
 GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
-    "upsilon phi chi psi omega"
-).split()
-GREEK_CAPITALS = "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega".split()
+    "upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"
+)
 LETTERS = {
     unicodedata.lookup(
         f"GREEK {'SMALL' if name.islower() else 'CAPITAL'} LETTER "
         + name.upper().replace("LAMBDA", "LAMDA")
     ): rf"\{name} "
-    for name in [*GREEK, *GREEK_CAPITALS]
+    for name in GREEK.split()
 }
 TABLE = str.maketrans({sign: latex for signs, latex in SIGNS.items() for sign in signs} | LETTERS)
 SUPERSCRIPT = "²³¹\u2070-\u207f"
 SUBSCRIPT = "\u2080-\u209c"
 SMALL_FRACTION = re.compile(rf"([{SUPERSCRIPT}]+)⁄([{SUBSCRIPT}]+)")
-FRACTION = re.compile(r"(\d+)\s*⁄\s*(\d+)")
+FRACTION = re.compile(r"(?<![√\d])(\d+)\s*⁄\s*(\d+)")
 VULGAR_FRACTION = re.compile("[¼½¾⅐-⅞↉]")
 ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
 PARENTHESES = r"\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)"
@@ -118,7 +117,8 @@ INVISIBLE = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom|tag|label)
 THIN_SPACE = re.compile(r"\\(?:thinspace(?![a-zA-Z])|>)")
 DELIMITER_SIZE = re.compile(r"\\(?:[bB]igg?[lrm]?|middle|left|right)(?![a-zA-Z])\s*")
 OPEN_DELIMITER = re.compile(r"\\left\s*(?:\.|\\\{\s*(?=\\begin))|\\right\s*\.")
-SET_BRACE = re.compile(r"\\([lr])brace(?![a-zA-Z])")
+NAMED_DELIMITER = re.compile(r"\\([lr])(brace|paren|brack|vert)(?![a-zA-Z])")
+DELIMITERS = {"brace": (r"\{", r"\}"), "paren": "()", "brack": "[]", "vert": "||"}
 
 ENVIRONMENT = re.compile(
     r"\\begin\s*\{((?:aligned|align|alignedat|alignat|array|cases|eqnarray|equation|flalign|gather"
@@ -135,7 +135,8 @@ ALIGNMENT = re.compile(rf"&\s*(?={RELATION})|(?<==)\s*&|^\s*&|&\s*$")
 
 def plain_latex(answer: str) -> str:
     """An answer in LaTeX of ASCII signs, as far as they have any, without what only sets it."""
-    answer = answer.replace(r"\$", "").replace("$", "")
+    # Of a run of spaces one says as much, and costs a pattern less.
+    answer = re.sub(r"\s+", " ", answer.replace(r"\$", "").replace("$", ""))
     if not answer.isascii():
         answer = _spelled(answer)
     return _without_layout(_without_markup(answer))
@@ -194,7 +195,7 @@ def _without_layout(text: str) -> str:
         text = bare
     text = re.sub(rf"(?<=[a-zA-Z]){MARK}", " ", text).replace(MARK, "")
     text = DELIMITER_SIZE.sub("", OPEN_DELIMITER.sub("", THIN_SPACE.sub(r"\\,", text)))
-    text = SET_BRACE.sub(lambda match: r"\{" if match[1] == "l" else r"\}", text)
+    text = NAMED_DELIMITER.sub(lambda match: DELIMITERS[match[2]][match[1] == "r"], text)
     while (unwrapped := ENVIRONMENT.sub(_lines, text)) != text:
         text = unwrapped
     return text
@@ -220,4 +221,4 @@ def _lines(match: re.Match[str]) -> str:
     for line in lines:
         parting = " " if not text or CONTINUED.match(line) else ", "
         text = text.rstrip(" ,;.") + parting + line.replace("&", " ")
-    return f" {text.strip()} "
+    return f" {text.strip(' ,;.')} "

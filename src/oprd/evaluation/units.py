@@ -7,10 +7,10 @@ which are of a few closed classes.
 
 import re
 
-PREFIXES = dict(
-    kilo="k", centi="c", milli="m", deci="d", micro="u", nano="n", pico="p", hecto="h", deca="da",
-    mega="M", giga="G", tera="T",
-)  # fmt: skip
+PREFIXES = {
+    "kilo": "k", "centi": "c", "milli": "m", "deci": "d", "micro": "u", "nano": "n", "pico": "p",
+    "hecto": "h", "deca": "da", "mega": "M", "giga": "G", "tera": "T",
+}  # fmt: skip
 # What a prefix may stand before, with its symbol.
 PREFIXED = {
     "meter": "m", "metre": "m", "gram": "g", "gramme": "g", "liter": "L", "litre": "L",
@@ -79,45 +79,44 @@ ppm
 db
 lightyear lightyears
 """
-# Irregular plurals, and nouns that are their own.
-PLURALS = set(
-    "people children men women mice feet geese teeth oxen sheep fish deer dice data cattle police "
-    "vertices indices matrices axes radii foci loci polyhedra criteria phenomena bacteria money "
-    "water each total altogether".split()
-)
-NO_PLURALS = set(
-    "minus plus less unless perhaps always sometimes besides yes is was has does this thus its us as "
-    "across others ours theirs towards afterwards hundreds thousands millions billions trillions "
-    "dozens scores ones twos threes fours fives sixes sevens eights nines tens halves quarters "
-    "negatives exceeds equals means guess".split()
-)
+# Nouns whose plural has no s, and what is said for one.
+IRREGULAR_PLURALS = """
+people children men women mice feet geese teeth oxen sheep fish deer dice data cattle police
+vertices indices matrices axes radii foci loci polyhedra criteria phenomena bacteria money water
+each total altogether
+"""
+# They end as plurals do, and are none, or are parts and multiples of what they count.
+FALSE_PLURALS = """
+minus plus less unless perhaps always sometimes besides yes is was has does this thus its us as
+across others ours theirs towards afterwards hundreds thousands millions billions trillions dozens
+scores ones twos threes fours fives sixes sevens eights nines tens halves quarters negatives exceeds
+equals means guess
+"""
 PART = re.compile(
     r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth|\w+tieth"
     r"|(?:hundred|thousand|million|billion|trillion)th)s?"
 )
 # What changes the number beside it, and no noun: negation, comparison, doubt, joining, place,
 # pronouns, auxiliaries, numerals and operations.
-FUNCTION_WORDS = (
-    set(
-        """
-    not no non none never neither nor without cannot
-    less more fewer greater larger smaller higher lower bigger least most fewest above below under
-    over beyond within between exceeding up down max min maximum minimum
-    about around approximately approx roughly nearly almost circa maybe possibly probably likely
-    hardly barely
-    and or but if then than while until except whereas otherwise
-    of in on at to from by for with into off out since through during toward against among via
-    a an the that these those it they them he she we you either both any all some every another
-    other else several few many much only
-    are were be been being have had do did can could may might must shall should will would
-    zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
-    sixty seventy eighty ninety hundred thousand million billion trillion half double twice triple
-    thrice quadruple dozen couple
-    squared cubed divided multiplied factorial mod modulo choose root
-    """.split()
-    )
-    | NO_PLURALS
-)
+CLOSED_CLASSES = """
+not no non none never neither nor without cannot
+less more fewer greater larger smaller higher lower bigger least most fewest above below under
+over beyond within between exceeding up down max min maximum minimum
+about around approximately approx roughly nearly almost circa maybe possibly probably likely
+hardly barely
+and or but if then than while until except whereas otherwise
+of in on at to from by for with into off out since through during toward against among via
+a an the that these those it they them he she we you either both any all some every another
+other else several few many much only
+are were be been being have had do did can could may might must shall should will would
+zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
+sixty seventy eighty ninety hundred thousand million billion trillion half double twice triple
+thrice quadruple dozen couple
+squared cubed divided multiplied factorial mod modulo choose root
+pi sqrt frac sin cos tan log exp infinity
+"""
+PLURALS = set(IRREGULAR_PLURALS.split())
+FUNCTION_WORDS = {*CLOSED_CLASSES.split(), *FALSE_PLURALS.split()}
 LONGEST_PHRASE = 80
 CURRENCY_SIGN = re.compile(
     r"[€£¥₹₩₽¢]|\\(?:pounds|euro|textdollar|textcent|textsterling|texteuro|yen)(?![a-zA-Z])"
