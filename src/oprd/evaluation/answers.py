@@ -34,8 +34,6 @@ TEXT = re.compile(
 )
 # What stands before a number or an equals sign to name it.
 NAME = re.compile(rf"\s*(?:{MACROS}\{{[^{{}}]*\}}|[A-Za-z ]+)\s?[=:]")
-# Two letters are a product unless they stand alone.
-PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}(?![A-Za-z])|(?:^|(?<=\s))[A-Za-z]{2}(?=\s|$)")
 FUNCTIONS = {"max", "min", "mod"}
 JOINING = {"and", "or"}
 
@@ -88,14 +86,13 @@ def count_left_out(answer: str) -> tuple[int, int]:
 def qualifiers(answer: str) -> list[str]:
     r"""The words of a formula that are neither units nor names, in order: `\text{or more}`.
 
-    A parser of formulas leaves them out or takes them for factors. `and` and `or` part a list.
+    A parser of formulas leaves them out. `and` and `or` part a list.
     """
     formula = NAME.sub(_without_name, without_units(strip_outer(answer)), count=1).casefold()
     said = re.findall(r"[^\W\d_]{2,}", " ".join(TEXT.findall(formula)))
-    formula = TEXT.sub(" ", formula)
-    named = " ".join(match[0] for match in WORDED.findall(formula))
-    doubtful = [*PLAIN_WORD.findall(WORDED.sub(" ", formula)), *re.findall(r"[a-z]{2,}", named)]
-    said += [word for word in doubtful if word in FUNCTION_WORDS - FUNCTIONS]
+    # Elsewhere a word may be the name of a function.
+    others = " ".join(match[0] for match in WORDED.findall(TEXT.sub(" ", formula)))
+    said += [word for word in re.findall("[a-z]{2,}", others) if word in FUNCTION_WORDS - FUNCTIONS]
     return [word for word in said if word not in JOINING]
 
 

@@ -11,7 +11,7 @@ BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*(\{)?")
 EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
 # Where the formula ends in which a box without braces stands.
-FORMULA_END = re.compile(r"\$|\\[)\]]|\\\\|\\end(?![a-zA-Z])|\*\*|&|\n")
+FORMULA_END = re.compile(r"\$|\\boxed|\\fbox|\\[)\]]|\\\\|\\end(?![a-zA-Z])|\*\*|&|\n")
 # A formula has no words outside of a macro's braces.
 PROSE = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}")
 ARGUMENTS = re.compile(r"\{[^{}]*\}")

@@ -45,8 +45,8 @@ def with_fractions(expression: Any) -> Any:
 def equal_numbers(gold: Any, answer: Any, *_: object) -> bool:
     """Whether two expressions are the same number, or matrices of the same numbers.
 
-    A gold decimal of at least six places stands for any irrational number that has its digits. Takes
-    the arguments of math-verify's own comparison of numbers.
+    A gold decimal of at least six places stands for any irrational number that has its digits.
+    Takes the arguments of math-verify's own comparison of numbers.
     """
     if isinstance(gold, MatrixBase | MatrixExpr) or isinstance(answer, MatrixBase | MatrixExpr):
         return _equal_matrices(gold, answer)

@@ -135,11 +135,11 @@ ALIGNMENT = re.compile(rf"&\s*(?={RELATION})|(?<==)\s*&|^\s*&|&\s*$")
 
 def plain_latex(answer: str) -> str:
     """An answer in LaTeX of ASCII signs, as far as they have any, without what only sets it."""
-    # Of a run of spaces one says as much, and costs a pattern less.
-    answer = re.sub(r"\s+", " ", answer.replace(r"\$", "").replace("$", ""))
+    answer = answer.replace(r"\$", "").replace("$", "")
     if not answer.isascii():
         answer = _spelled(answer)
-    return _without_layout(_without_markup(answer))
+    # Of a run of spaces one says as much, and costs a pattern less.
+    return _without_layout(_without_markup(re.sub(r"\s+", " ", answer)))
 
 
 def _spelled(text: str) -> str:

@@ -118,6 +118,7 @@ pi sqrt frac sin cos tan log exp infinity
 PLURALS = set(IRREGULAR_PLURALS.split())
 FUNCTION_WORDS = {*CLOSED_CLASSES.split(), *FALSE_PLURALS.split()}
 LONGEST_PHRASE = 80
+NOON = re.compile(r"\b([ap])\.\s*m\b\.?", re.IGNORECASE)
 CURRENCY_SIGN = re.compile(
     r"[€£¥₹₩₽¢]|\\(?:pounds|euro|textdollar|textcent|textsterling|texteuro|yen)(?![a-zA-Z])"
 )
@@ -155,6 +156,7 @@ LETTERS = {symbol: name for name, symbol in PREFIXED.items() if len(symbol) == 1
 
 def spell_letters(words: str) -> str:
     """Words whose units of one letter have their names: outside of words letters are variables."""
+    words = NOON.sub(r"\1m", words)
     return re.sub(r"\b[A-Za-z]\b", lambda match: LETTERS.get(match[0], match[0]), words)
 
 
@@ -183,8 +185,7 @@ def is_unit(phrase: str, *, one: bool = False, measured: bool = False) -> bool:
 
 def _plain(phrase: str) -> str:
     """A phrase without powers, punctuation, and what it says beside the unit."""
-    phrase = re.sub(r"\b([ap])\.\s*m\b\.?", r"\1m", phrase.strip())
-    phrase = re.sub(r"^\((.*)\)$", r"\1", phrase.strip(" ,;:"))
+    phrase = re.sub(r"^\((.*)\)$", r"\1", NOON.sub(r"\1m", phrase).strip(" ,;:"))
     phrase = re.sub(r"(?<=[^\W\d_])\.", "", phrase)
     bare = SQUARE.sub("", POWER.sub("", phrase)).strip()
     return ASIDE.sub("", bare).strip() or bare
