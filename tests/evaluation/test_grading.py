@@ -50,6 +50,12 @@ def test_the_answer_is_kept_as_it_stands() -> None:
         (rf"\boxed{{{'9' * 50_000}@}}", "parse_error"),
         (rf"\boxed{{{'{' * 9000}5{'}' * 9000}}}", "parse_error"),
         (rf"\boxed{{5{' ' * 50_000}x}}", "parse_error"),
+        (r"\boxed " * 8000, "no_box"),
+        (r"\boxed\frac{" * 8000, "no_box"),
+        (r"\boxed 5" + " " * 50_000, "correct"),
+        (rf"\boxed{{7 {'ab' * 900}+}}", "parse_error"),
+        (rf"\boxed{{{'√(' * 900}7}}", "parse_error"),
+        (r"\boxed{" + r"\begin{aligned}" * 120 + "7}", "parse_error"),
     ],
     ids=lambda value: value if len(value) < 20 else value[:12],
 )
@@ -95,6 +101,16 @@ def test_sixteen_thousand_integers_in_seconds() -> None:
     found = [grade(rf"so it is $\boxed{{{i % 100}}}$.", "7") for i in range(16_000)]
     assert time.perf_counter() - started < 10
     assert sum(g.correct for g in found) == 160
+
+
+@pytest.mark.parametrize("gold", ["5", "0.5", r"\sqrt{2}"])
+@pytest.mark.parametrize("answer", ["9^{9^{9}}", "10^{-10^{10}}", "(10^{10})!", "1.5^{10^{12}}"])
+def test_huge_powers_end_with_the_time_limit(gold: str, answer: str) -> None:
+    assert verify.verify(gold, answer, 0.2) == "timeout"
+
+
+def test_a_huge_power_equals_itself() -> None:
+    assert grade(r"\boxed{9^{9^{9}}}", "9^{9^{9}}").correct
 
 
 def test_a_timeout_costs_no_other_answer() -> None:

@@ -12,12 +12,14 @@ from typing import get_args
 
 import numpy as np
 
-from oprd.evaluation import answers
+from oprd.evaluation import answers, quantities
+from oprd.evaluation.boxes import last_box
 from oprd.evaluation.thoughts import answer_part
+from oprd.evaluation.typography import plain_latex
 from oprd.evaluation.verify import Status, parses, verify
 
 # Raised with every change of a verdict.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def grade(text: str, gold: str) -> Grade:
     """
     if not text.strip():
         return Grade(False, "empty")
-    box = answers.last_box(answer_part(text))
+    box = last_box(answer_part(text))
     if box.unterminated:
         return Grade(False, "unterminated")
     if box.content is None:
@@ -85,26 +87,35 @@ def compare_answers(answer: str, gold: str) -> Status:
     """Compare an extracted answer with a gold answer."""
     if answers.is_babble(answer):
         return "parse_error"
-    number, expected = answers.parse_number(answer), answers.parse_number(gold)
+    answer, gold = plain_latex(answer), plain_latex(gold)
+    unit, expected_unit = quantities.parse_unit(answer), quantities.parse_unit(gold)
+    if unit is not None and expected_unit is not None and unit != expected_unit:
+        return "wrong"
+    number, expected = quantities.parse_number(answer), quantities.parse_number(gold)
     if number is not None and expected is not None:
-        # With and without a percent sign: as a fraction of one it is math-verify's.
         if number == expected:
             return "correct"
-        if answers.is_integer(expected):
+        # As a fraction of one a percentage is math-verify's.
+        shares = quantities.has_percent(gold), quantities.has_percent(answer)
+        if not any(shares) or (quantities.is_integer(expected) and not shares[0]):
             return "wrong"
     words = answers.parse_words(gold)
     if words is not None and words == answers.parse_words(answer):
         return "correct"
     if answers.is_worded(gold):
         return "wrong"
-    if answers.has_spaced_digits(answer):
-        return "wrong"
-    if answers.count_primes(answer) != answers.count_primes(gold):
+    if answers.count_left_out(answer) != answers.count_left_out(gold):
         return "wrong"
     (digits, base), (gold_digits, gold_base) = answers.parse_base(answer), answers.parse_base(gold)
     if base is not None and gold_base is not None:
         return "correct" if (digits, base) == (gold_digits, gold_base) else "wrong"
-    return verify(answers.plain_formula(gold), answers.plain_formula(answer))
+    formula, gold_formula = quantities.plain_quantity(answer), quantities.plain_quantity(gold)
+    if answers.has_spaced_digits(answer) or answers.has_spaced_digits(formula):
+        return "wrong"
+    status = verify(gold_formula, formula)
+    if status == "correct" and answers.qualifiers(answer) != answers.qualifiers(gold):
+        return "wrong"
+    return status
 
 
 def check_gold(gold: str) -> None:
@@ -113,10 +124,11 @@ def check_gold(gold: str) -> None:
     Raises:
         ValueError: it is empty or cannot be parsed.
     """
-    number = answers.parse_number(gold)
-    if (number is not None and answers.is_integer(number)) or answers.is_worded(gold):
+    plain = plain_latex(gold)
+    number = quantities.parse_number(plain)
+    if (number is not None and quantities.is_integer(number)) or answers.is_worded(plain):
         return
-    if not gold.strip() or not parses(answers.plain_formula(gold)):
+    if not gold.strip() or not parses(quantities.plain_quantity(plain)):
         raise ValueError(f"the gold answer {gold!r} cannot be parsed.")
 
 

@@ -15,8 +15,13 @@ import resource
 import signal
 import sys
 
-from math_verify import LatexExtractionConfig, parse, verify
+from math_verify import LatexExtractionConfig, grader, parse, verify
 
+from oprd.evaluation import shapes
+from oprd.evaluation.exact import equal_numbers, with_fractions
+
+# It rounds to six places, and takes for zero what is very small.
+grader.sympy_numeric_eq = equal_numbers
 MEMORY_LIMIT = 4 << 30
 # The parser builds its tables on first use, which costs more than most answers.
 WARM_UP = (
@@ -36,6 +41,8 @@ def compare(gold: str, answer: str | None) -> str:
         found = expected if answer is None else _parse(answer)
         if not expected or not found:
             return "parse_error"
+        if answer is not None and shapes.differ(gold, expected[0], answer, found[0]):
+            return "wrong"
         equal = verify(expected, found, timeout_seconds=None, raise_on_error=True)
     except Exception:  # whatever a parser does on a model's output is the answer's fault
         return "parse_error"
@@ -76,13 +83,14 @@ def main() -> None:
 
 
 def _parse(answer: str) -> list:
-    return parse(
+    parsed = parse(
         rf"\boxed{{{answer}}}",
         extraction_config=[LatexExtractionConfig()],
         fallback_mode="no_fallback",
         parsing_timeout=None,  # pyright: ignore[reportArgumentType]
         raise_on_error=True,
     )
+    return [with_fractions(formula) for formula in parsed]
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from decimal import MAX_PREC, localcontext
 from typing import NamedTuple
 
-from oprd.evaluation.answers import parse_number, parse_words, strip_outer
+from oprd.evaluation.answers import parse_words
 from oprd.evaluation.graders import Grader
 from oprd.evaluation.grading import Grade
+from oprd.evaluation.quantities import parse_number, strip_outer
 from oprd.evaluation.tasks.base import Task
+from oprd.evaluation.typography import plain_latex
 
 # Gold answers that a message shows.
 SHOWN = 3
@@ -87,11 +89,11 @@ def self_test(task: Task) -> SelfTest:
 
 def changed(gold: str) -> str:
     """Another answer: a number plus one, words with one more, a formula plus one."""
-    number = parse_number(gold)
+    plain = plain_latex(gold)
+    number = parse_number(plain)
     if number is not None:
         # At full precision: Decimal's default would round a long number back to itself.
         with localcontext(prec=MAX_PREC):
             return f"{number + 1:f}"
-    if parse_words(gold) is not None:
-        return rf"\text{{not {parse_words(gold)}}}"
-    return f"{strip_outer(gold)}+1"
+    words = parse_words(plain)
+    return rf"\text{{not {words}}}" if words is not None else f"{strip_outer(plain)}+1"
