@@ -62,10 +62,30 @@ def test_the_trainer_is_refused_when_it_is_imported_and_when_it_is_made(installe
     assert str(raised.value) == SENTENCE
 
 
-def test_the_command_that_trains_says_so_in_one_line(installed):
+COMMANDS = {
+    "train": [],
+    "eval": ["--tasks", "additions"],
+    "bench": [],
+    "bridge fit": ["--student", "a", "--teacher", "b"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_reads_models_says_so_in_one_line(installed, command):
     installed("5.25.0")
-    result = CliRunner().invoke(app, ["train"])
+    result = CliRunner().invoke(app, [*command.split(), *COMMANDS[command]])
     assert (result.exit_code, result.stderr) == (1, f"oprd: {SENTENCE}\n")
+
+
+def test_every_command_is_among_those():
+    (bridge,) = app.registered_groups
+    assert bridge.name == "bridge" and bridge.typer_instance is not None
+    alone = [command.name or command.callback.__name__ for command in app.registered_commands]
+    within = [
+        f"bridge {command.callback.__name__}"
+        for command in bridge.typer_instance.registered_commands
+    ]
+    assert {*alone, *within} == {*COMMANDS, "doctor"}
 
 
 def test_the_doctor_reports_it_among_its_findings(installed, monkeypatch):

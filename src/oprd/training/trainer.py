@@ -36,6 +36,7 @@ from oprd.calibration.models import FitModels
 from oprd.calibration.pairing import check_prompts
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
+from oprd.log import leave_out_number
 from oprd.models.matching import check_trains, gradient_reaches_all, paired_layers
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
@@ -59,6 +60,8 @@ from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
 from oprd.training.teachers.teacher import Context, Teacher
+
+leave_out_number(DistillationTrainer.__module__)
 
 
 class OPRDTrainer(DistillationTrainer):
