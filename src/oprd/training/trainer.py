@@ -40,6 +40,7 @@ from oprd.log import leave_out_number
 from oprd.models.matching import check_trains, gradient_reaches_all, paired_layers
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
+from oprd.models.trial import check_callbacks
 from oprd.prompts.form import check_form
 from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
@@ -134,6 +135,7 @@ class OPRDTrainer(DistillationTrainer):
         teacher_model = teacher_model or args.teacher_model_name_or_path
         if teacher_model is None:
             raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
+        check_callbacks(callbacks or (), args)
         train_dataset = with_prompts(train_dataset, "train_dataset")
         eval_dataset = with_prompts(eval_dataset, "eval_dataset")
         check_streaming(train_dataset, args)
@@ -295,6 +297,7 @@ class OPRDTrainer(DistillationTrainer):
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume."""
+        check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
         folder = Path(cast(str, self.args.output_dir))
         checkpoint = find_checkpoint(folder, resume_from_checkpoint)
