@@ -40,7 +40,7 @@ def trackers() -> dict:
 
 
 def test_a_tracker_that_there_is_not_is_refused_with_the_closest():
-    with pytest.raises(ValueError, match="got 'trackoi': did you mean 'trackio'?"):
+    with pytest.raises(ValueError, match=r"got 'trackoi': did you mean 'trackio'\?"):
         settings(report_to="trackoi")
 
 

@@ -10,7 +10,6 @@ from tests import tiny
 from tests.training.runs import PROMPTS, trainer, weights
 from tests.training.test_trainer import LORA
 
-
 Loaded = namedtuple("Loaded", ["missing_keys", "unexpected_keys"])
 
 

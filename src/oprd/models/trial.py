@@ -87,6 +87,20 @@ def try_generation(options: Mapping[str, Any], cache: str | None) -> None:
         raise ValueError(f"generation_kwargs or cache_implementation: {error}") from error
 
 
+def check_metric(metric: str | None, tasks: Iterable[str]) -> None:
+    """Refuse, with a ValueError, a `metric_for_best_model` that is a figure of a task.
+
+    Transformers knows the figures of `eval_strategy` alone, and says so after the first of them.
+    """
+    name = (metric or "").removeprefix("eval_").removeprefix("eval/")
+    if "@" in name or name.rpartition("/")[0] in [task.partition("=")[0] for task in tasks]:
+        raise ValueError(
+            f"metric_for_best_model={metric!r} is a figure of a task, and eval_strategy measures "
+            f"none of them: leave it out, and set eval_tasks and keep_best={name!r} to keep the "
+            "best student by it."
+        )
+
+
 def check_callbacks(callbacks: Iterable[Any], args: TrainingArguments) -> None:
     """Refuse, with a ValueError, early stopping by a figure that the run does not measure."""
     for callback in callbacks:

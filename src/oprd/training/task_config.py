@@ -9,6 +9,7 @@ from typing import cast
 
 from trl.trainer.distillation_config import DistillationConfig
 
+from oprd.models.trial import check_metric
 from oprd.runs.record import BEST
 from oprd.values import parse_names
 
@@ -66,19 +67,8 @@ class TaskEvaluationConfig(DistillationConfig):
             )
         if self.keep_best is not None and not self.eval_task_names:
             raise ValueError(f"keep_best={self.keep_best!r} needs eval_tasks.")
-        self._check_metric()
+        check_metric(self.metric_for_best_model, self.eval_task_names)
         super().__post_init__()
-
-    def _check_metric(self) -> None:
-        """Transformers knows the figures of `eval_strategy` alone, and would say so at the first."""
-        metric = (self.metric_for_best_model or "").removeprefix("eval_").removeprefix("eval/")
-        tasks = [name.partition("=")[0] for name in self.eval_task_names]
-        if "@" in metric or metric.rpartition("/")[0] in tasks:
-            raise ValueError(
-                f"metric_for_best_model={self.metric_for_best_model!r} is a figure of a task, and "
-                "eval_strategy measures none of them: leave it out, and set eval_tasks and "
-                f"keep_best={metric!r} to keep the best student by it."
-            )
 
     @property
     def fresh_evaluation(self) -> str:

@@ -8,7 +8,6 @@ follows; and `compute_loss`, through which that runs where FSDP and DeepSpeed ma
 weights. The file is longer than others because TRL wants one class.
 """
 
-import textwrap
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -41,10 +40,11 @@ from oprd.models.matching import check_trains, gradient_reaches_all, paired_laye
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.models.trial import check_callbacks
-from oprd.prompts.form import check_form
+from oprd.prompts.form import check_form, prompt_facts
 from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
 from oprd.prompts.show import first_rollout
+from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.checkpoints import find_checkpoint
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
@@ -98,17 +98,7 @@ class OPRDTrainer(DistillationTrainer):
 
     _tag_names = ["trl", "oprd"]  # noqa: RUF012 # TRL's own class attribute
     _name = "OPRD"
-    _paper = {  # noqa: RUF012 # TRL's own class attribute
-        "title": "OPRD: On-Policy Representation Distillation",
-        "id": "2606.06021",
-        "citation": textwrap.dedent("""\
-            @misc{oprd2026,
-                title         = {{OPRD: On-Policy Representation Distillation}},
-                year          = 2026,
-                eprint        = {2606.06021},
-                archivePrefix = {arXiv},
-            }"""),
-    }
+    _paper = PAPER
 
     def __init__(
         self,
@@ -496,6 +486,26 @@ class OPRDTrainer(DistillationTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
             super()._save(output_dir, state_dict)
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        """Write the student's card beside it, where TRL writes its own."""
+        if not self.is_world_process_zero():
+            return
+        given = [tags] if isinstance(tags, str) else tags or []
+        facts = CardFacts(
+            steps=self.state.global_step,
+            adapter=hasattr(self.student, "peft_config"),
+            name=model_name,
+            hub_id=self.hub_model_id,
+            tags=[*self._tag_names, *given],
+            **prompt_facts(self.train_dataset, dataset_name),
+        )
+        write_card(Path(cast(str, self.args.output_dir)), facts)
 
     # --- what is logged -------------------------------------------------------------------------
 
