@@ -84,7 +84,7 @@ def test_a_run_that_starts_anew_in_a_used_folder_says_what_is_there_and_both_way
     assert f"Resuming from {tmp_path}/checkpoint-2." in result.stdout
 
 
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> None:
     """Let something happen as a step begins."""
     steps = train.OPRDTrainer.training_step
 

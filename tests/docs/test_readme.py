@@ -49,7 +49,7 @@ def test_the_python_example_trains_on_messages_and_shows_the_first(
     exec(compile(example, "README.md", "exec"), {})
     assert (places / "runs/mine/metrics.jsonl").exists()
     shown = capsys.readouterr().out
-    read = r"First prompt as the student reads it, 34 tokens: user: What is \d\d \+ \d\d\?\\nassistant: "
+    read = r"First prompt as the student reads it, 34 tokens: user: What is .*\?\\nassistant: \n"
     assert re.match(read, shown)
     assert "plain text" not in caplog.text
 
