@@ -1,6 +1,7 @@
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -62,10 +63,29 @@ def test_the_trainer_is_refused_when_it_is_imported_and_when_it_is_made(installe
     assert str(raised.value) == SENTENCE
 
 
-def test_the_command_that_trains_says_so_in_one_line(installed):
+COMMANDS = {
+    "train": [],
+    "eval": ["--tasks", "additions"],
+    "bench": [],
+    "bridge fit": ["--student", "a", "--teacher", "b"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_reads_models_says_so_in_one_line(installed, command):
     installed("5.25.0")
-    result = CliRunner().invoke(app, ["train"])
+    result = CliRunner().invoke(app, [*command.split(), *COMMANDS[command]])
     assert (result.exit_code, result.stderr) == (1, f"oprd: {SENTENCE}\n")
+
+
+def test_every_command_is_among_those():
+    def names(group: Any) -> set[str]:
+        commands = group.registered_commands
+        return {command.name or command.callback.__name__ for command in commands}
+
+    (bridge,) = app.registered_groups
+    within = {f"{bridge.name} {name}" for name in names(bridge.typer_instance)}
+    assert names(app) | within == {*COMMANDS, "doctor"}
 
 
 def test_the_doctor_reports_it_among_its_findings(installed, monkeypatch):

@@ -13,6 +13,20 @@ class _Adapter(MultiProcessAdapter):
         return (msg if PartialState().num_processes == 1 else numbered), kwargs
 
 
+class _Unnumbered(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if PartialState._shared_state and PartialState().num_processes == 1:
+            record.msg = str(record.msg).removeprefix(f"[RANK {PartialState().process_index}] ")
+        return True
+
+
+def leave_out_number(name: str) -> None:
+    """Let another package's logger, made by Accelerate, not number a single process either."""
+    logger = logging.getLogger(name)
+    if not any(isinstance(found, _Unnumbered) for found in logger.filters):
+        logger.addFilter(_Unnumbered())
+
+
 def get_logger(name: str) -> MultiProcessAdapter:
     """Accelerate's logger: state must be there before it logs."""
     return _Adapter(logging.getLogger(name), {})

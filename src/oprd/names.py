@@ -3,6 +3,7 @@
 import difflib
 import os
 import reprlib
+import textwrap
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,10 +46,10 @@ def locate(name: str, what: str, suffixes: tuple[str, ...] = ()) -> Path | None:
 
 def nowhere(name: str, what: str, reason: object) -> FileNotFoundError:
     """What is neither here nor, as far as it can be asked, on the hub."""
-    said = " ".join(str(reason).split())
+    said = textwrap.shorten(str(reason), 200, placeholder=" …")
     return FileNotFoundError(
         f"{what} {name!r}: there is no such file or folder here{_close(Path(name))}, and it cannot "
-        f"be had from the Hugging Face hub ({said[:200].rstrip('.')})."
+        f"be had from the Hugging Face hub ({said.rstrip('.')})."
     )
 
 

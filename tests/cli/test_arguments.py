@@ -7,6 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oprd.cli.arguments import TrainParser, parse
+from oprd.models import trial
+from oprd.settings.run import OPRDConfig
 
 
 @pytest.fixture
@@ -185,9 +187,82 @@ def test_help_puts_the_fields_of_the_method_first_and_leaves_none_out():
 
 
 @pytest.mark.parametrize("text", ["{a: 1}", "a=1", "[1]", "{"])
-def test_what_should_be_json_and_is_not_is_named(text: str):
-    with pytest.raises(ValueError, match=r"model_init_kwargs must be a JSON object.*got"):
-        parse(["--model_init_kwargs", text])
+@pytest.mark.parametrize(
+    "name",
+    ["model_init_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs"]
+    + [n for n in ("activation_checkpointing_kwargs",) if n in OPRDConfig.__dataclass_fields__],
+)
+def test_what_should_be_json_and_is_not_is_named(name: str, text: str):
+    with pytest.raises(ValueError, match=f"^{name} must be a JSON object.*got"):
+        parse([f"--{name}", text])
+
+
+@pytest.mark.parametrize("name", ["fsdp_config", "accelerator_config", "deepspeed"])
+def test_what_may_be_a_file_is_json_where_it_begins_like_it(name: str):
+    with pytest.raises(ValueError, match=f"^{name} must be a JSON object"):
+        parse([f"--{name}", "{a: 1}"])
+
+
+def test_a_mapping_may_stand_in_a_file(config, tmp_path):
+    (tmp_path / "accelerator.json").write_text('{"split_batches": false}')
+    path = str(tmp_path / "accelerator.json")
+    parse([*config("max_steps: 1"), "--accelerator_config", path])
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("lora_target_modules", ["q_proj"], ["q_proj"]),
+        ("lora_target_modules", ["q_proj", "v_proj"], ["q_proj", "v_proj"]),
+        ("lora_target_modules", ["q_proj, v_proj"], ["q_proj", "v_proj"]),
+        ("lora_target_modules", ["all-linear"], "all-linear"),
+        ("lora_target_modules", [r".*\.[qv]_proj"], r".*\.[qv]_proj"),
+        ("lora_modules_to_save", ["lm_head"], ["lm_head"]),
+        ("optim_target_modules", ["q_proj,v_proj"], ["q_proj", "v_proj"]),
+    ],
+)
+def test_one_name_is_a_list_of_one_and_a_pattern_stays_one(name, given, expected):
+    _, training, models = parse([f"--{name}", *given])
+    owner = models if hasattr(models, name) else training
+    assert getattr(owner, name) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model_init_kwargs: &a {b: *a}",
+        "layers: &a [*a]",
+        "stages: &a\n  - {steps: 1, layers: *a}",
+        "env: &a {x: {y: [*a]}}",
+    ],
+)
+def test_an_anchor_that_is_a_part_of_itself_is_refused(config, text: str):
+    with pytest.raises(
+        ValueError, match=r"run\.yaml' holds an anchor that refers to itself: write"
+    ):
+        parse(config(text))
+
+
+def test_an_anchor_may_be_used_as_often_as_one_likes(config):
+    text = "chat_template_kwargs: &a {x: [1]}\ngeneration_kwargs: {top_p: 0.5}\n"
+    _, training, _ = parse(config(text + "teacher_model_init_kwargs: *a"))
+    assert training.teacher_model_init_kwargs == {"x": [1]}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--report_to", "tensorboard", "trackio"],
+        ["--report_to", "tensorboard,trackio"],
+        ["--report_to", "tensorboard, trackio"],
+        "report_to: [tensorboard, trackio]",
+        "report_to: tensorboard, trackio",
+    ],
+)
+def test_several_trackers_are_named_in_any_way(config, monkeypatch, arguments):
+    monkeypatch.setattr(trial, "_try_trackers", lambda names: None)
+    given = config(arguments) if isinstance(arguments, str) else arguments
+    assert parse(given)[1].report_to == ["tensorboard", "trackio"]
 
 
 def test_dictionaries_on_the_command_line_are_json(config):

@@ -1,4 +1,6 @@
+import logging
 import re
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -73,6 +75,22 @@ def test_a_state_that_is_off_is_found(monkeypatch):
 
     monkeypatch.setattr(doctor, "capture_states", shifted)
     assert doctor.differing_layers(model) == [2]
+
+
+def test_the_models_made_up_here_are_warned_of_nowhere(monkeypatch, caplog):
+    def noisy() -> str:
+        logging.getLogger("oprd.somewhere").warning("a bridge is needed")
+        warnings.warn("and so is a GPU", stacklevel=1)
+        return "well"
+
+    checks = {"training": doctor.check_training_step, "noisy": noisy}
+    monkeypatch.setattr(doctor, "CHECKS", checks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert doctor.run()
+    assert not [record for record in caplog.records if record.name.startswith("oprd")]
+    logging.getLogger("oprd.somewhere").warning("afterwards")
+    assert [record.message for record in caplog.records][-1:] == ["afterwards"]
 
 
 def test_the_training_check_fails_where_the_student_does_not_move(monkeypatch):

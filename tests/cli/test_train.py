@@ -1,5 +1,9 @@
+import errno
 import json
+import resource
 import shlex
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,7 @@ from typer.testing import CliRunner
 from oprd.cli import train
 from oprd.cli.main import app
 from oprd.evaluation.records import read_records
+from oprd.training import callbacks
 from tests import tiny
 
 SETTINGS = """
@@ -34,6 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("student", "teacher")):
         tiny.model("llama", seed=seed).save_pretrained(path / name)
         tiny.tokenizer().save_pretrained(path / name)
+    adapter = {"base_model_name_or_path": f"{path}/bse", "peft_type": "LORA"}
+    (path / "adapter").mkdir()
+    (path / "adapter" / "adapter_config.json").write_text(json.dumps(adapter))
+    (path / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    messages = {"prompt": [{"role": "user", "content": "2 + 2?"}]}
+    (path / "chat.jsonl").write_text(json.dumps(messages) + "\n")
     (path / "run.yaml").write_text(SETTINGS.format(folder=path))
     return path
 
@@ -54,6 +65,146 @@ def test_a_run_trains_saves_the_student_and_resumes(folder: Path):
     assert "Trained 3 steps" in resumed.stdout
     state = json.loads((folder / "out" / "checkpoint-3" / "trainer_state.json").read_text())
     assert state["global_step"] == 3
+
+
+def test_a_run_that_starts_anew_in_a_used_folder_says_what_is_there_and_both_ways_on(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    arguments = ["--output_dir", str(tmp_path), "--save_steps", "1"]
+    warning = f"{str(tmp_path)!r} holds an earlier run (checkpoints up to step "
+    for words, warned in (([], False), ([], True), (["--resume_from_checkpoint", "true"], False)):
+        callbacks.logger.warning_once.cache_clear()
+        caplog.clear()
+        result = invoke(folder, *arguments, *words)
+        assert result.exit_code == 0, result.output
+        assert (warning in caplog.text) == warned
+        if warned:
+            assert f"{warning}2, run.json, metrics.jsonl" in caplog.text
+            assert "--resume_from_checkpoint auto; to keep it, give another" in caplog.text
+    assert f"Resuming from {tmp_path}/checkpoint-2." in result.stdout
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> None:
+    """Let something happen as a step begins."""
+    steps = train.OPRDTrainer.training_step
+
+    def stepping(self, *args, **kwargs):
+        if self.state.global_step == step:
+            act()
+        return steps(self, *args, **kwargs)
+
+    monkeypatch.setattr(train.OPRDTrainer, "training_step", stepping)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "given", [[], ["--resume_from_checkpoint", "false"], ["--resume_from_checkpoint=auto"]]
+)
+def test_ctrl_c_prints_the_command_that_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str]
+):
+    out = tmp_path / "a folder"
+    with monkeypatch.context() as patch:
+        at_step(patch, 1, interrupt)
+        stopped = invoke(folder, "--output_dir", str(out), *given)
+    assert stopped.exit_code == 130
+    where = f"Interrupted after step 1. Go on from {out}/checkpoint-1 with:\n"
+    words = shlex.split(stopped.stderr.partition(where)[2].splitlines()[0])
+    assert words[:2] == ["oprd", "train"] and words[-2:] == ["--resume_from_checkpoint", "auto"]
+    resumed = CliRunner().invoke(app, words[1:])
+    assert resumed.exit_code == 0, resumed.output
+    assert f"Resuming from {out}/checkpoint-1." in resumed.stdout
+
+
+def test_ctrl_c_before_the_first_checkpoint_says_that_there_is_none(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    at_step(monkeypatch, 0, interrupt)
+    stopped = invoke(folder, "--output_dir", str(tmp_path))
+    assert stopped.exit_code == 130
+    assert f"step 0. There is no checkpoint in {tmp_path} yet to go on from.\n" in stopped.stderr
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+    """Let files grow to 1,000 bytes while a student is saved."""
+    save = train.OPRDTrainer._save
+
+    def saving(self, *args, **kwargs):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            save(self, *args, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(train.OPRDTrainer, "_save", saving)
+
+
+def full(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+    def failing(*args: object):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(callbacks, "append_metrics", failing)
+
+
+def removed(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+    at_step(monkeypatch, 1, lambda: shutil.rmtree(out))
+
+
+@pytest.mark.parametrize(
+    ("happens", "problem"),
+    [
+        (limited, "File too large"),
+        (full, "No space left on device"),
+        (removed, "No such file or directory"),
+    ],
+)
+def test_what_the_machine_refuses_to_write_is_one_sentence_with_the_folder_and_the_way_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, happens, problem: str
+):
+    out = tmp_path / "out"
+    happens(monkeypatch, out)
+    result = invoke(folder, "--output_dir", str(out), "--logging_steps", "1")
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("oprd: ")]
+    assert f"{str(out)!r} could not be written to (" in line and problem in line
+    assert "`ulimit -f`" in line and line.endswith("--resume_from_checkpoint auto.")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_file_that_is_no_part_of_the_run_keeps_its_traceback(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    at_step(monkeypatch, 0, lambda: open(tmp_path / "elsewhere" / "file"))  # noqa: SIM115
+    result = invoke(folder, "--output_dir", str(tmp_path / "out"))
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_the_first_prompt_is_shown_as_the_student_reads_it(folder: Path, tmp_path: Path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "\x1b[31m[red]?\r\n"}) + "\n")
+    result = invoke(
+        folder, "--output_dir", str(tmp_path), "--dataset_name", str(prompts), "--max_prompts=1",
+        "--per_device_train_batch_size=1", "--max_steps=1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    shown = r"First prompt as the student reads it, 13 tokens: \x1b[31m[red]?\r\n"
+    assert shown in result.stdout.splitlines()
+    assert "Its response, " in result.stdout and "between ⟦ and ⟧ are supervised: " in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_bfloat16_on_a_processor_is_said_and_float16_is_refused(folder: Path, tmp_path: Path):
+    arguments = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--max_steps", "1"]
+    result = invoke(folder, *arguments, "--bf16", "true")
+    assert result.exit_code == 0, result.output
+    assert "No GPU: training in bfloat16 on " in result.stdout
+    result = invoke(folder, *arguments, "--fp16", "true")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("oprd: fp16=True has no effect without an accelerator")
 
 
 def test_a_run_can_be_evaluated_on_tasks_while_it_trains(folder: Path, tmp_path: Path):
@@ -162,6 +313,14 @@ def no_models(monkeypatch: pytest.MonkeyPatch):
         (["--model_name_or_path", "{folder}/none"], "student '{folder}/none': there is no such"),
         (["--teacher_model_name_or_path", "./none"], "teacher './none': there is no such"),
         (["--max_prompts", "0"], "max_prompts must be at least 1"),
+        (["--model_name_or_path", "{folder}/studnet"], "did you mean '{folder}/student'?"),
+        (["--teacher_model_name_or_path", "{folder}/adapter"], "teacher's base '{folder}/bse'"),
+        (["--dataset_name", "{folder}/chat.jsonl"], "no chat template, as is usual for a base"),
+        (["--torch_compile", "true"], "torch_compile=True has no effect here: it would compile"),
+        (["--torch_compile_mode", "default"], "torch_compile_mode=default has no effect here"),
+        (["--label_smoothing_factor", "0.1"], "label_smoothing_factor=0.1 has no effect here"),
+        (["--report_to", "trackoi"], "got 'trackoi': did you mean 'trackio'?"),
+        (["--optim", "adamw_tor"], "argument --optim: invalid choice: 'adamw_tor' (choose from"),
         (["--layer_pairing", "similar"], "did you mean similarity?), or pairs"),
         (["--layer_pairing", "1:1,1:2"], "names student layer 1 more than once"),
     ],

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from oprd.cli import bridge
 from oprd.cli.main import app
 from tests.docs.test_recipes import OVERRIDES, places  # noqa: F401 # a fixture
+from tests.evaluation.samples import chat_tokenizer
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -27,9 +28,16 @@ def commands(name: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.startswith(name)]
 
 
-def test_the_python_example_trains(places, monkeypatch):  # noqa: F811 # the fixture
+def test_the_python_example_trains_on_messages_and_shows_the_first(
+    places,  # noqa: F811 # the fixture
+    monkeypatch,
+    capsys,
+    caplog,
+):
     (example,) = blocks("python")
     monkeypatch.chdir(places)
+    for name in ("student", "teacher"):
+        chat_tokenizer("assistant: ").save_pretrained(places / name)
     for shown, tiny in (
         ("path/to/student", str(places / "student")),
         ("path/to/teacher", str(places / "teacher")),
@@ -40,6 +48,10 @@ def test_the_python_example_trains(places, monkeypatch):  # noqa: F811 # the fix
         example = example.replace(shown, tiny)
     exec(compile(example, "README.md", "exec"), {})
     assert (places / "runs/mine/metrics.jsonl").exists()
+    shown = capsys.readouterr().out
+    read = r"First prompt as the student reads it, 34 tokens: user: What is .*\?\\nassistant: \n"
+    assert re.match(read, shown)
+    assert "plain text" not in caplog.text
 
 
 def test_every_command_is_known_to_these_tests():

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import LoraConfig, get_peft_model
 
 from oprd.evaluation.evaluate import evaluate
 from oprd.evaluation.tasks import arithmetic
-from oprd.models.load import fingerprint, load_model, open_engine, resolve_model
+from oprd.models import load
+from oprd.models.load import find_model, fingerprint, load_model, open_engine, resolve_model
 from oprd.models.sampling import Sampling
 from oprd.runs.checkpoints import find_checkpoint
 from tests import tiny
@@ -177,3 +179,32 @@ def test_code_of_a_model_repository_is_refused_without_a_question(tmp_path: Path
     (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(OSError, match=r"cannot be loaded: [\s\S]*custom code"):
         load_model(str(tmp_path))
+
+
+def test_a_hub_that_does_not_answer_is_said_to_be_so_and_asked_once(monkeypatch, tmp_path):
+    asked = []
+
+    def unreachable(name, config, *, revision=None, local_files_only=False):
+        asked.append(local_files_only)
+        raise OSError("We couldn't connect") from LocalEntryNotFoundError("no answer")
+
+    monkeypatch.setattr(load, "cached_file", unreachable)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "student").mkdir()
+    with pytest.raises(FileNotFoundError) as raised:
+        find_model("studnet", "student")
+    assert asked == [False, True]
+    assert str(raised.value) == (
+        "student 'studnet': there is no such file or folder here (did you mean 'student'?), and it "
+        "cannot be had from the Hugging Face hub (We couldn't connect)."
+    )
+
+
+def test_a_model_in_the_cache_is_found_without_the_hub(monkeypatch):
+    def cached(name, config, *, revision=None, local_files_only=False):
+        if config == "config.json" and local_files_only:
+            return "/cache/config.json"
+        raise OSError("We couldn't connect") from LocalEntryNotFoundError("no answer")
+
+    monkeypatch.setattr(load, "cached_file", cached)
+    assert find_model("owner/model", "teacher") == "owner/model"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from oprd.runs.checkpoints import find_checkpoint
+from oprd.runs.checkpoints import earlier_run, find_checkpoint
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -56,3 +56,27 @@ def test_an_incomplete_checkpoint_is_skipped_by_auto_and_refused_by_name(
 def test_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="there is no such folder"):
         find_checkpoint(tmp_path, str(tmp_path / "checkpoint-3"))
+
+
+@pytest.mark.parametrize("word", ["auto", "true", "True", True])
+def test_auto_and_true_go_on_and_false_starts_anew(tmp_path: Path, word):
+    newest = checkpoint(tmp_path, 3)
+    assert find_checkpoint(tmp_path, word) == str(newest)
+    assert all(find_checkpoint(tmp_path, anew) is None for anew in ("false", "False", False))
+
+
+def test_an_empty_folder_holds_no_earlier_run(tmp_path: Path):
+    (tmp_path / "bridge.safetensors").touch()
+    assert earlier_run(tmp_path) is None
+    assert earlier_run(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("left", ["run.json", "metrics.jsonl", "adapter_model.safetensors", "best"])
+def test_an_earlier_run_is_known_by_whatever_it_left(tmp_path: Path, left: str):
+    (tmp_path / left).touch()
+    assert f"holds an earlier run ({left})" in str(earlier_run(tmp_path))
+    for step in (9, 10):
+        checkpoint(tmp_path, step)
+    text = str(earlier_run(tmp_path))
+    assert text.startswith(f"{str(tmp_path)!r} holds an earlier run (checkpoints up to step 10, ")
+    assert "give --resume_from_checkpoint auto" in text and "another --output_dir" in text

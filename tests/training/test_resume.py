@@ -1,4 +1,6 @@
 import json
+import logging
+from collections import namedtuple
 
 import pytest
 import torch
@@ -7,6 +9,8 @@ from peft import LoraConfig
 from tests import tiny
 from tests.training.runs import PROMPTS, trainer, weights
 from tests.training.test_trainer import LORA
+
+Loaded = namedtuple("Loaded", ["missing_keys", "unexpected_keys"])
 
 
 def steps(folder, **options):
@@ -65,3 +69,27 @@ def test_a_resumed_run_continues_its_metrics(tmp_path):
     trainer(**steps(tmp_path)).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_tied_weights_of_which_a_checkpoint_holds_one_are_not_missed(
+    tmp_path, caplog, monkeypatch, lora
+):
+    def run(resume=None):
+        made = trainer(
+            **steps(tmp_path, save_steps=1, max_steps=2 if resume else 1),
+            student=tiny.model(seed=1, tie_word_embeddings=True),
+            peft_config=LoraConfig(**LORA) if lora else None,
+        )
+        made.train(resume)
+        return made
+
+    run()
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        resumed = run("auto")
+        assert "lm_head" not in caplog.text and "missing" not in caplog.text
+        # What is missing indeed is still said.
+        resumed._issue_warnings_after_load(Loaded(["model.norm.weight", "lm_head.weight"], []))
+    assert "model.norm.weight" in caplog.text
+    assert lora or "lm_head" not in caplog.text

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import EarlyStoppingCallback
 
-from oprd import OPRDConfig
+from oprd import OPRDConfig, OPRDTrainer
 from oprd.evaluation.evaluate import Evaluation, evaluate_model
 from oprd.evaluation.records import read_records
 from oprd.evaluation.tasks.load import load_task
 from oprd.training.task_evaluation import TaskEvaluation
 from tests import tiny
 from tests.training import distributed_evaluation
-from tests.training.runs import trainer, weights
+from tests.training.runs import settings, trainer, weights
 from tests.training.test_distributed import launch
 from tests.training.test_trainer import LORA
 
@@ -340,3 +341,20 @@ def test_a_grader_that_once_graded_does_not_stop_the_run(tmp_path, caplog):
         trainer(tmp_path / "run", **options).train()
     assert [e["eval/task_later/avg@2"] for e in evaluations(tmp_path / "run").values()] == [0.75, 0]
     assert caplog.text.count("raised AssertionError (task_later.py, line 4)") == 1
+
+
+@pytest.mark.parametrize("when", ["construction", "training"])
+def test_early_stopping_by_a_task_is_refused_in_one_sentence(tmp_path, when):
+    def run():
+        made = trainer(tmp_path, eval_tasks="additions", eval_limit=2)
+        made.add_callback(EarlyStoppingCallback())
+        made.train()
+
+    def construct():
+        OPRDTrainer(
+            "no such student", "no such teacher", settings(tmp_path, eval_tasks="additions"),
+            callbacks=[EarlyStoppingCallback],
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="EarlyStoppingCallback stops by what eval_strategy"):
+        run() if when == "training" else construct()

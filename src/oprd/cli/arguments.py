@@ -29,15 +29,8 @@ WORDS = {
     list: "a list",
     NoneType: "null",
 }
-JSON_FIELDS = (
-    "model_init_kwargs",
-    "teacher_model_init_kwargs",
-    "generation_kwargs",
-    "chat_template_kwargs",
-    "gradient_checkpointing_kwargs",
-    "output_loss_kwargs",
-    "state_loss_kwargs",
-)
+# Mappings that may be the path of a JSON file as well.
+FILES = ("accelerator_config", "fsdp_config", "deepspeed")
 # The configuration reads numbers and lists too; the command line needs one type, text.
 WIDER = {
     "layers": str | int | list[int],
@@ -50,7 +43,12 @@ WIDER = {
 # What takes several values, between commas or one after another.
 SEVERAL = ("layers", "report_to", "eval_tasks")
 # What one name is a list of, where it is text of this form: a pattern or `all-linear` is not.
-LISTS = ("lora_target_modules", "lora_target_parameters", "lora_modules_to_save")
+LISTS = (
+    "lora_target_modules",
+    "lora_target_parameters",
+    "lora_modules_to_save",
+    "optim_target_modules",
+)
 NAMES = re.compile(r"[\w.]+(\s*,\s*[\w.]+)*")
 HELP = {
     "resume_from_checkpoint": "Where to go on: auto or true for the newest complete checkpoint in "
@@ -201,18 +199,21 @@ def parse(arguments: Sequence[str]) -> Given:
         if name.startswith("--"):
             raise ValueError(unknown_field(name.split("=")[0], hints, "--"))
     # The parser's own error would not say which one is wrong.
-    for name in JSON_FIELDS:
-        parse_mapping(name, getattr(given, name))
+    for name in _mappings(hints):
+        value = getattr(given, name)
+        if name not in FILES or str(value).lstrip().startswith("{"):
+            parse_mapping(name, value)
     try:
         data, training, model, command = parser.parse_args_and_config(arguments)
     # What libraries raise at a value that they did not expect.
     except (TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f"a setting has a value of the wrong kind: {error}") from error
     for name in LISTS:
-        value = getattr(model, name)
-        # TRL makes one name of a list of one, and PEFT reads that as a pattern.
+        owner = model if hasattr(model, name) else training
+        value = getattr(owner, name)
+        # TRL makes one name of a list of one, and what takes it reads that as a pattern.
         if isinstance(value, str) and NAMES.fullmatch(value):
-            setattr(model, name, [part.strip() for part in value.split(",")])
+            setattr(owner, name, [part.strip() for part in value.split(",")])
     check_limits(vars(model), LIMITS)
     return Given(data, training, model, command)
 
@@ -236,6 +237,15 @@ def _field_types(types: Iterable[Any]) -> dict[str, Any]:
         names = {f.name for f in dataclasses.fields(cls) if f.init}
         hints |= {name: hint for name, hint in get_type_hints(cls).items() if name in names}
     return hints | WIDER
+
+
+def _mappings(hints: dict[str, Any]) -> list[str]:
+    """The fields that hold a mapping, which a command line gives as JSON."""
+    return [
+        name
+        for name, hint in hints.items()
+        if any((get_origin(option) or option) is dict for option in get_args(hint))
+    ]
 
 
 def _split_config(arguments: Sequence[str]) -> list[str]:

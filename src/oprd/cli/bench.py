@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from oprd.cli.errors import setting_up
+from oprd.supported import check_transformers
 
 DEFAULT_SHAPE = "smollm2-135m"
 
@@ -49,6 +50,7 @@ def bench(
     ),
 ) -> None:
     """Measure what one update costs, in seconds and transient memory, for every objective."""
+    check_transformers()
     from oprd.analysis.setup import Setup
 
     setup = Setup(

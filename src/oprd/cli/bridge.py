@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from oprd.cli.errors import one_sentence, setting_up
+from oprd.supported import check_transformers
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -111,6 +112,7 @@ def fit(
 
     Under `accelerate launch -m oprd bridge fit …` every process writes and reads its share.
     """
+    check_transformers()
     from oprd.calibration.bridge.fit import FitSettings
     from oprd.models.sampling import Sampling
     from oprd.values import parse_layers, parse_mapping

@@ -1,11 +1,13 @@
 """`oprd doctor`: what is installed, and whether the method works with it."""
 
 import copy
+import logging
 import math
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import psutil
@@ -48,14 +50,26 @@ def run() -> bool:
     transformers.utils.logging.disable_progress_bar()
     console = Console()
     console.print(_facts_table(environment()))
-    with console.status("Running checks on tiny models"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with console.status("Running checks on tiny models"), _quiet():
         findings = [examine(name, check) for name, check in CHECKS.items()]
     console.print(_findings_table(findings))
     passed = all(finding.passed for finding in findings)
     console.print("All checks passed." if passed else "Something is broken here.")
     console.print("For a bug report, paste everything above: it holds no tokens and no paths.")
     return passed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings, which would be about the models made up here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,8 +95,15 @@ def one_sentence(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def say(text: str) -> None:
+    """Print lines on stderr, above a progress bar that may be drawn there."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
+
+
 def _fail(error: Exception) -> NoReturn:
-    typer.echo(f"oprd: {one_line(error)}", err=True)
+    say(f"oprd: {one_line(error)}")
     raise typer.Exit(1) from error
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from oprd.cli.errors import setting_up
+from oprd.supported import check_transformers
 
 if TYPE_CHECKING:
     from oprd.evaluation.evaluate import Evaluation
@@ -94,6 +95,7 @@ def evaluate(
     self_test: SelfTest = False,
 ) -> None:
     """Evaluate models, those of --model and of --run, and compare them problem by problem."""
+    check_transformers()
     with setting_up():
         from oprd.evaluation.records import sample_file
         from oprd.evaluation.tasks.load import load_task

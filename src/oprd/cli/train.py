@@ -10,11 +10,12 @@ import transformers
 import typer
 from datasets import Dataset
 from packaging.version import Version
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import AutoProcessor, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from oprd.cli.arguments import DataArguments, parse
-from oprd.cli.errors import setting_up, writing
+from oprd.cli.errors import say, setting_up, writing
 from oprd.cli.preview import show_rollouts, show_settings
 from oprd.models.load import find_model
 from oprd.models.prompt import template_check
@@ -52,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
         show_rollouts(trainer, _teachers_own(args))
         return
     try:
-        with writing(output_dir, WAY_ON):
+        with writing(output_dir, WAY_ON), logging_redirect_tqdm():
             trainer.train(resume_from_checkpoint=checkpoint)
             trainer.save_model(str(output_dir))
             trainer.create_model_card()
@@ -201,15 +202,15 @@ def _announce(args: OPRDConfig, output_dir: Path, checkpoint: str | None) -> Non
 
 
 def _say_how_to_go_on(arguments: Sequence[str], trainer: OPRDTrainer, output_dir: Path) -> None:
-    typer.echo(f"Interrupted after step {trainer.state.global_step}.", err=True)
+    interrupted = f"Interrupted after step {trainer.state.global_step}."
     newest = find_checkpoint(output_dir, "auto")
     if newest is None:
-        typer.echo(f"There is no checkpoint in {output_dir} yet to go on from.", err=True)
+        say(f"{interrupted} There is no checkpoint in {output_dir} yet to go on from.")
         return
     kept = list(arguments)
     if RESUME in kept:
         at = kept.index(RESUME)
         del kept[at : at + 2]
     kept = [argument for argument in kept if not argument.startswith(f"{RESUME}=")]
-    typer.echo(f"Go on from {newest} with:", err=True)
-    typer.echo(f"  {shlex.join(['oprd', 'train', *kept, RESUME, 'auto'])}", err=True)
+    command = shlex.join(["oprd", "train", *kept, RESUME, "auto"])
+    say(f"{interrupted} Go on from {newest} with:\n  {command}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
@@ -220,15 +221,16 @@ def _base(adapter: str) -> str:
 
 def _ask_hub(name: str, what: str, revision: str | None) -> None:
     """Refuse, with a FileNotFoundError, a name of which neither hub nor cache has a model."""
-    problem: object = "it holds no config.json"
+    problem: Exception | None = None
+    unreachable = False
     for config in CONFIGS:
         try:
-            if cached_file(
-                name, config, revision=revision, _raise_exceptions_for_missing_entries=False
-            ):
+            # A hub that did not answer once would keep a person waiting again.
+            if cached_file(name, config, revision=revision, local_files_only=unreachable):
                 return
         except (OSError, ValueError) as error:
-            problem = error
+            problem = problem if unreachable else error
+            unreachable |= isinstance(error.__cause__, LocalEntryNotFoundError)
     raise nowhere(name, what, problem)
 
 

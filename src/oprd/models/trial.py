@@ -9,6 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import (
+    EarlyStoppingCallback,
     GenerationConfig,
     IntervalStrategy,
     SchedulerType,
@@ -84,6 +85,36 @@ def try_generation(options: Mapping[str, Any], cache: str | None) -> None:
         GenerationConfig(do_sample=True, cache_implementation=cache, **options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"generation_kwargs or cache_implementation: {error}") from error
+
+
+def check_metric(metric: str | None, tasks: Iterable[str]) -> None:
+    """Refuse, with a ValueError, a `metric_for_best_model` that is a figure of a task.
+
+    Transformers knows the figures of `eval_strategy` alone, and says so after the first of them.
+    """
+    name = (metric or "").removeprefix("eval_").removeprefix("eval/")
+    if "@" in name or name.rpartition("/")[0] in [task.partition("=")[0] for task in tasks]:
+        raise ValueError(
+            f"metric_for_best_model={metric!r} is a figure of a task, and eval_strategy measures "
+            f"none of them: leave it out, and set eval_tasks and keep_best={name!r} to keep the "
+            "best student by it."
+        )
+
+
+def check_callbacks(callbacks: Iterable[Any], args: TrainingArguments) -> None:
+    """Refuse, with a ValueError, early stopping by a figure that the run does not measure."""
+    for callback in callbacks:
+        kind = callback if isinstance(callback, type) else type(callback)
+        if not issubclass(kind, EarlyStoppingCallback):
+            continue
+        if args.metric_for_best_model is None or args.eval_strategy == IntervalStrategy.NO:
+            strategy = str(IntervalStrategy(args.eval_strategy).value)
+            raise ValueError(
+                f"{kind.__name__} stops by what eval_strategy measures, which eval_tasks are no "
+                f"part of, and here eval_strategy={strategy!r} and metric_for_best_model="
+                f"{args.metric_for_best_model!r}: set both, such as 'steps' and 'loss', and give "
+                "an eval_dataset, or leave the callback out."
+            )
 
 
 def _try_trackers(names: Sequence[str]) -> None:

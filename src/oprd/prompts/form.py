@@ -1,4 +1,4 @@
-"""Whether prompts have the form that the student was trained on: text, or messages of a chat."""
+"""What form prompts have, text or messages of a chat, and whether it is the student's."""
 
 from typing import Any
 
@@ -37,3 +37,20 @@ def check_form(dataset: Any, reader: Any) -> None:
             "they do not go through: a chat model does not read such text as a question. Give "
             'messages, [{"role": "user", "content": …}], unless this is meant.'
         )
+
+
+def prompt_facts(dataset: Any, name: str | None = None) -> dict[str, Any]:
+    """Where prompts are from, how many they are, and whether they are messages, for a model card.
+
+    Args:
+        dataset: of prompts.
+        name: of the dataset, where it is another than its own.
+    """
+    whole = isinstance(dataset, Dataset)
+    first = dataset[0]["prompt"] if whole and len(dataset) else ""
+    info = getattr(dataset, "info", None)
+    return {
+        "dataset": name or getattr(info, "dataset_name", None),
+        "prompts": len(dataset) if whole else None,
+        "chat": not isinstance(first, str),
+    }

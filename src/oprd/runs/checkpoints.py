@@ -9,6 +9,8 @@ from pathlib import Path
 # What a model's weights are called: plain, sharded, adapter, FSDP, DeepSpeed.
 WEIGHTS = ("model*.safetensors", "adapter_model*", "pytorch_model*", "global_step*")
 
+CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
+
 # What a run leaves beside its checkpoints.
 LEFT = ("run.json", "metrics.jsonl", "model.safetensors", "adapter_model.safetensors", "best")
 
@@ -68,7 +70,7 @@ def _numbered(output_dir: Path) -> list[tuple[int, Path]]:
     numbered = [
         (int(found[1]), path)
         for path in output_dir.glob("checkpoint-*")
-        if (found := re.fullmatch(r"checkpoint-([0-9]+)", path.name))
+        if (found := CHECKPOINT.fullmatch(path.name))
     ]
     return sorted(numbered, reverse=True)
 

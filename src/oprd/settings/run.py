@@ -118,6 +118,11 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         check_unused(vars(self))
         check_kinds(vars(self))
         accelerated = torch.accelerator.is_available() and not self.use_cpu
+        if self.fp16 and not accelerated:
+            raise ValueError(
+                "fp16=True has no effect without an accelerator, where training is in float32: "
+                "leave it out, or set bf16."
+            )
         if self.bf16 is None and not self.fp16:
             self.bf16 = accelerated
         if not accelerated:

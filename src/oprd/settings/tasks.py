@@ -9,6 +9,7 @@ from typing import cast
 
 from trl.trainer.distillation_config import DistillationConfig
 
+from oprd.models.trial import check_metric
 from oprd.runs.record import BEST
 from oprd.values import parse_names
 
@@ -66,6 +67,7 @@ class TaskEvaluationConfig(DistillationConfig):
             )
         if self.keep_best is not None and not self.eval_task_names:
             raise ValueError(f"keep_best={self.keep_best!r} needs eval_tasks.")
+        check_metric(self.metric_for_best_model, self.eval_task_names)
         super().__post_init__()
 
     @property

@@ -9,7 +9,6 @@ weights. The file is longer than others because TRL wants one class.
 """
 
 import copy
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -38,6 +37,7 @@ from oprd.calibration.pairing import check_prompts
 from oprd.calibration.processes import check_heads_stand_whole
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
+from oprd.log import leave_out_number
 from oprd.models.finite import first_broken_parameter
 from oprd.models.matching import (
     check_trains,
@@ -47,10 +47,12 @@ from oprd.models.matching import (
 )
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
-from oprd.prompts.form import check_form
+from oprd.models.trial import check_callbacks
+from oprd.prompts.form import check_form, prompt_facts
 from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
 from oprd.prompts.show import first_rollout
+from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.checkpoints import find_checkpoint
 from oprd.runs.record import read_record
 from oprd.settings.run import OPRDConfig
@@ -74,6 +76,8 @@ from oprd.training.teachers.scales import (
 )
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
 from oprd.training.teachers.teacher import Context, Teacher
+
+leave_out_number(DistillationTrainer.__module__)
 
 
 class OPRDTrainer(DistillationTrainer):
@@ -109,17 +113,7 @@ class OPRDTrainer(DistillationTrainer):
 
     _tag_names = ["trl", "oprd"]  # noqa: RUF012 # TRL's own class attribute
     _name = "OPRD"
-    _paper = {  # noqa: RUF012 # TRL's own class attribute
-        "title": "OPRD: On-Policy Representation Distillation",
-        "id": "2606.06021",
-        "citation": textwrap.dedent("""\
-            @misc{oprd2026,
-                title         = {{OPRD: On-Policy Representation Distillation}},
-                year          = 2026,
-                eprint        = {2606.06021},
-                archivePrefix = {arXiv},
-            }"""),
-    }
+    _paper = PAPER
 
     def __init__(
         self,
@@ -146,6 +140,7 @@ class OPRDTrainer(DistillationTrainer):
         teacher_model = teacher_model or args.teacher_model_name_or_path
         if teacher_model is None:
             raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
+        check_callbacks(callbacks or (), args)
         train_dataset = with_prompts(train_dataset, "train_dataset")
         eval_dataset = with_prompts(eval_dataset, "eval_dataset")
         check_streaming(train_dataset, args)
@@ -318,6 +313,7 @@ class OPRDTrainer(DistillationTrainer):
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume."""
+        check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
         folder = Path(cast(str, self.args.output_dir))
         checkpoint = find_checkpoint(folder, resume_from_checkpoint)
@@ -587,6 +583,26 @@ class OPRDTrainer(DistillationTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
             super()._save(output_dir, state_dict)
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        """Write the student's card beside it, where TRL writes its own."""
+        if not self.is_world_process_zero():
+            return
+        given = [tags] if isinstance(tags, str) else tags or []
+        facts = CardFacts(
+            steps=self.state.global_step,
+            adapter=hasattr(self.student, "peft_config"),
+            name=model_name,
+            hub_id=self.hub_model_id,
+            tags=[*self._tag_names, *given],
+            **prompt_facts(self.train_dataset, dataset_name),
+        )
+        write_card(Path(cast(str, self.args.output_dir)), facts)
 
     # --- what is logged -------------------------------------------------------------------------
 

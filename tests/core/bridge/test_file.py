@@ -174,6 +174,11 @@ def set_tensor(name, value):
     return lambda header, tensors: tensors.update({name: value(tensors)})
 
 
+def zero(tensors, *names, place=slice(None)):
+    for name in names:
+        tensors[name][place] = 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -206,6 +211,15 @@ def set_tensor(name, value):
         (set_tensor("eigenvalues", lambda t: t["eigenvalues"].float()), "must be float64"),
         (set_tensor("r_squared", lambda t: t["r_squared"] * torch.nan), "r_squared .* NaN"),
         (set_tensor("teacher_mean", lambda t: t["teacher_mean"] / 0), "teacher_mean .* infinity"),
+        (lambda header, tensors: zero(tensors, *tensors), "the student's layer 2 to zero"),
+        (
+            lambda header, tensors: zero(tensors, "teacher_projection"),
+            r"bridge\.safetensors maps every state of the teacher's layer 3 to zero.* `oprd bridge",
+        ),
+        (
+            lambda header, tensors: zero(tensors, "student_projection", place=1),
+            "the student's layer 1 to zero",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_the_format_is_refused(path, change, message):

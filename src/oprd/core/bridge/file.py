@@ -94,7 +94,8 @@ def read_bridge(path: str | os.PathLike[str]) -> BridgeContents:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a bridge, of another format version, or damaged.
+        ValueError: the file is not a bridge, of another format version, damaged, or maps every
+            state of a layer to zero.
     """
     path = Path(path)
     if not path.is_file():
@@ -118,6 +119,7 @@ def read_bridge(path: str | os.PathLike[str]) -> BridgeContents:
     _check_tensors(path, tensors)
     if metadata.get(DIGEST) != _digest(text, tensors):
         raise ValueError(f"{path} is damaged: its contents do not match their checksum.")
+    _check_projects(path, tensors, header["pairs"])
     if not header["provenance"]:
         warnings.warn(
             f"{path} does not say which models and positions it was fitted on, so that it cannot "
@@ -226,6 +228,16 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: {name} of the bridge holds a NaN or an infinity.")
+
+
+def _check_projects(path: Path, tensors: Mapping[str, Tensor], pairs: Sequence[Any]) -> None:
+    for place, pair in enumerate(pairs):
+        for side, layer in zip(("student", "teacher"), pair, strict=True):
+            if not tensors[f"{side}_projection"][place].any():
+                raise ValueError(
+                    f"{path} maps every state of the {side}'s layer {layer} to zero, so that "
+                    "nothing could be learned through it: fit it again with `oprd bridge fit`."
+                )
 
 
 def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
