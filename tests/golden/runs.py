@@ -29,13 +29,19 @@ OUTPUT = {"representation_weight": 0.0}
 LARGE = {"hidden_size": 48, "num_attention_heads": 6, "num_hidden_layers": 4}
 
 CASES: dict[str, dict[str, Any]] = {
-    "oprd": {"scale": "none"},
+    "oprd": {},
     "unit length, last positions": {"scale": "unit", "positions": "last_k", "position_k": 3},
     "scaled by layer": {"scale": "layer"},
     "own rollouts, over tokens": {"rollout": None, "reduction": "token"},
     "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "checkpointed": {"gradient_checkpointing": True},
-    "bridge": {"bridge": "fit", "bridge_rank": 4, "teacher": LARGE, "layers": "even"},
+    "bridge": {
+        "scale": "unit",
+        "bridge": "fit",
+        "bridge_rank": 4,
+        "teacher": LARGE,
+        "layers": "even",
+    },
     "sampled": {**OUTPUT, "output_loss": "sampled"},
     "topk": {"output_loss": "topk", "output_loss_kwargs": {"k": 4}},
     "topk, truncated": {
@@ -54,15 +60,19 @@ CASES: dict[str, dict[str, Any]] = {
             {"steps": 1, "bridge": "fit"},
             {"steps": 2, "representation_weight": 0.0, "output_loss": "reverse_kl"},
         ],
+        "scale": "unit",
         "bridge_rank": 4,
         "teacher": LARGE,
     },
+    "gram": {"state_loss": "gram"},
+    "skewed_kl": {**OUTPUT, "output_loss": "skewed_kl", "output_loss_kwargs": {"mirror": True}},
 }
 
 
 def observe(case: str, folder: Path) -> dict[str, Any]:
     """Loss of every step, and what identifies the weights after the last one."""
-    options = {"max_steps": 3, "learning_rate": 1e-3, "optim": "adamw_torch", **CASES[case]}
+    plain = {"max_steps": 3, "learning_rate": 1e-3, "optim": "adamw_torch", "scale": "none"}
+    options = {**plain, **CASES[case]}
     if "teacher" in options:
         options["teacher"] = tiny.model(seed=2, **options["teacher"])
     if options.pop("lora", False):
@@ -149,7 +159,7 @@ def _weights(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def _process(folder: Path) -> None:
-    options: dict[str, Any] = {"max_steps": 3, "per_device_train_batch_size": 2}
+    options: dict[str, Any] = {"max_steps": 3, "per_device_train_batch_size": 2, "scale": "none"}
     made = trainer(folder / "run", learning_rate=1e-3, optim="adamw_torch", **options)
     made.train()
     if made.accelerator.is_main_process:
