@@ -34,6 +34,8 @@ TEXT = re.compile(
 )
 # What stands before a number or an equals sign to name it.
 NAME = re.compile(rf"\s*(?:{MACROS}\{{[^{{}}]*\}}|[A-Za-z ]+)\s?[=:]")
+# A parser of formulas drops what stands behind a number, whatever it says.
+LAST_WORDS = re.compile(rf"(?<=[\d}})])\s*{MACROS}\{{([^{{}}]*)\}}\s*$")
 FUNCTIONS = {"max", "min", "mod"}
 JOINING = {"and", "or"}
 
@@ -89,10 +91,14 @@ def qualifiers(answer: str) -> list[str]:
     A parser of formulas leaves them out. `and` and `or` part a list.
     """
     formula = NAME.sub(_without_name, without_units(strip_outer(answer)), count=1).casefold()
+    last = LAST_WORDS.search(formula)
+    if last is not None:
+        formula = formula[: last.start()]
     said = re.findall(r"[^\W\d_]{2,}", " ".join(TEXT.findall(formula)))
     # Elsewhere a word may be the name of a function.
     others = " ".join(match[0] for match in WORDED.findall(TEXT.sub(" ", formula)))
     said += [word for word in re.findall("[a-z]{2,}", others) if word in FUNCTION_WORDS - FUNCTIONS]
+    said += re.findall(WORD, last[1]) if last is not None else []
     return [word for word in said if word not in JOINING]
 
 

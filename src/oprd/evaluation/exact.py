@@ -56,10 +56,10 @@ def equal_numbers(gold: Any, answer: Any, *_: object) -> bool:
     gold, answer = gold.doit(), answer.doit()
     if gold.is_Rational and answer.is_Rational:
         return gold == answer
-    if gold.is_Rational and not answer.free_symbols:
-        return _is_rounding(gold, answer)
     difference = gold - answer
-    return not difference.free_symbols and _is_zero(difference)
+    if difference.free_symbols:
+        return False
+    return _is_zero(difference) or (gold.is_Rational and _is_rounding(gold, answer))
 
 
 def _equal_matrices(gold: Any, answer: Any) -> bool:

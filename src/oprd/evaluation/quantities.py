@@ -37,6 +37,9 @@ SCIENTIFIC = re.compile(rf"(?<![\w.])(\d+\.?\d*|\.\d+){EXPONENT}")
 MIXED = re.compile(r"(?<!\d)(\d+) +(\d+) */ *(\d+)")
 # `2(3)` and `(2)(3)`: beside a number a parser of formulas takes another one for a fraction to add.
 FACTORS = re.compile(r"((?<![\w.^])\d+(?:\.\d+)?|\))\s*(?=\()")
+LETTER = re.compile(rf"{MACROS}\{{\s*([a-zA-Z])\s*\}}")
+# Right behind a digit a parser of formulas does not know it.
+IMAGINARY = re.compile(r"(?<=\d)i(?![a-zA-Z])")
 LABEL = re.compile(
     r"\s*(?:the\s+)?(?:final\s+)?(?:answer|result|solution|value|total)\s*(?:is\b\s*:?|[:=]|equals\b)\s*",
     re.IGNORECASE,
@@ -100,7 +103,8 @@ def is_integer(number: Decimal) -> bool:
 def without_units(formula: str) -> str:
     """A formula without the units and nouns that stand behind its numbers and at its end."""
     formula = COMPOUND.sub(_compound_out, units.CURRENCY_SIGN.sub("", formula))
-    formula = WORDED.sub(_unit_out, formula)
+    # What is no unit of one letter is a name.
+    formula = LETTER.sub(r" \1", WORDED.sub(_unit_out, formula))
     match = LAST_WORDS.search(formula)
     return formula[: match.start()] if match and units.is_unit(match[1]) else formula
 
@@ -113,6 +117,7 @@ def plain_quantity(answer: str) -> str:
     formula = SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", without_units(strip_outer(answer)))
     if "," not in formula:
         formula = FACTORS.sub(r"\1 \\cdot ", formula)
+    formula = IMAGINARY.sub(" i", formula)
     return MIXED.sub(r"\1\\frac{\2}{\3}", formula)
 
 
@@ -134,7 +139,7 @@ def _split(answer: str) -> tuple[Decimal, str] | None:
         with localcontext(prec=MAX_PREC):
             number *= MULTIPLES[multiple[1].lower()]
         rest = rest[multiple.end() :]
-    phrase = rest.strip().rstrip(".").strip()
+    phrase = rest.strip().removesuffix(".").strip()
     named = re.fullmatch(r"|\\?%", phrase) or units.is_unit(
         phrase, one=abs(number) == 1, measured=not rest.startswith(" ")
     )
@@ -158,6 +163,9 @@ def _compound_out(match: re.Match[str]) -> str:
 
 def _unit_out(match: re.Match[str]) -> str:
     """Nothing where a text macro holds a unit, and what parts a list where it holds that too."""
+    if re.search(r"\d", match[1]) and not units.is_unit(match[1]):
+        # Numbers are no words: a parser of formulas is to see them.
+        return f" {match[1]} {match[2] or ''}"
     content = units.spell_letters(match[1])
     joined = LIST_WORD.search(content)
     phrase = content[: joined.start()] if joined else content

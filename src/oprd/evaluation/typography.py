@@ -14,6 +14,9 @@ SIGNS = {
     "−‐‑‒–": "-",
     "×✕✖⨯": r"\times ",
     "·⋅∙•‧・∗": r"\cdot ",
+    # The signs of units, which are other characters than the letters.
+    "µ": "u",
+    "\u2126": " Ohm",
     "÷": r"\div ",
     "∕⁄": "/",
     "∶": ":",
@@ -113,6 +116,11 @@ MARK = "\0"
 MARKED_ARGUMENT = re.compile(rf"(?<![\^_]){MARK}\s*({GROUP})")
 # Not where the braces hold a macro's argument, an index or an exponent.
 MARKED_GROUP = re.compile(rf"(?<![\w}}\]^])\{{\s*{MARK}((?:[^{{}}]|{GROUP})*)\}}")
+# Not those that are abbreviations of units too: `\text{min}`, `\text{sec}`.
+FUNCTION = re.compile(
+    r"\\(?:operatorname|mathrm|mathop|text)\s*\{\s*"
+    r"((?:arc)?(?:sin|cos|tan)|sinh|cosh|tanh|cot|csc|log|ln|gcd|lcm)\s*\}"
+)
 INVISIBLE = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom|tag|label)\*?\s*\{[^{}]*\}")
 THIN_SPACE = re.compile(r"\\(?:thinspace(?![a-zA-Z])|>)")
 DELIMITER_SIZE = re.compile(r"\\(?:[bB]igg?[lrm]?|middle|left|right)(?![a-zA-Z])\s*")
@@ -190,7 +198,7 @@ def _without_layout(text: str) -> str:
     if "\\" not in text:
         return text
     text = FONT_OF_GROUP.sub(r"\\text{\1}", TEXT_FONT.sub(r"\\text", text))
-    text = LAYOUT.sub(MARK, INVISIBLE.sub(" ", text))
+    text = LAYOUT.sub(MARK, INVISIBLE.sub(" ", FUNCTION.sub(r"\\\1 ", text)))
     while (bare := MARKED_GROUP.sub(r" \1", MARKED_ARGUMENT.sub(_unwrapped, text))) != text:
         text = bare
     text = re.sub(rf"(?<=[a-zA-Z]){MARK}", " ", text).replace(MARK, "")

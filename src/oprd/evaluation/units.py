@@ -112,6 +112,7 @@ are were be been being have had do did can could may might must shall should wil
 zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
 sixty seventy eighty ninety hundred thousand million billion trillion half double twice triple
 thrice quadruple dozen couple
+score gross
 squared cubed divided multiplied factorial mod modulo choose root
 pi sqrt frac sin cos tan log exp infinity
 """
@@ -122,7 +123,9 @@ NOON = re.compile(r"\b([ap])\.\s*m\b\.?", re.IGNORECASE)
 CURRENCY_SIGN = re.compile(
     r"[€£¥₹₩₽¢]|\\(?:pounds|euro|textdollar|textcent|textsterling|texteuro|yen)(?![a-zA-Z])"
 )
-CURRENCY_CODE = re.compile(r"(?:USD?|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|Rs)\b\.?\s*(?=[-+.\d])")
+CURRENCY_CODE = re.compile(
+    r"(?:USD?|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|Rs)(?![A-Za-z])\.?\s*(?=[-+.\d])"
+)
 POWER = re.compile(
     r"\s*\^\s*(?:\{\s*-?\s*\d\s*\}|-?\d)|(?<=[a-z])[23](?![\w.])|\s+(?:squared|cubed)\b"
 )
