@@ -113,6 +113,7 @@ def compare_answers(answer: str, gold: str) -> Status:
     if answers.has_spaced_digits(answer) or answers.has_spaced_digits(formula):
         return "wrong"
     status = verify(gold_formula, formula)
+    # math-verify has passed over words.
     if status == "correct" and answers.qualifiers(answer) != answers.qualifiers(gold):
         return "wrong"
     return status
