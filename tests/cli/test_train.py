@@ -358,6 +358,23 @@ def test_trust_in_the_students_code_is_not_trust_in_the_teachers(folder: Path, m
     assert teachers == [False, True]
 
 
+@pytest.mark.parametrize("setting", ["model_init_kwargs", "teacher_model_init_kwargs"])
+def test_an_option_of_loading_that_a_model_does_not_take_is_named(folder, tmp_path, setting):
+    result = invoke(folder, "--output_dir", str(tmp_path), f"--{setting}", '{"dtipe": "auto"}')
+    assert result.exit_code == 1
+    problem = "LlamaForCausalLM.__init__() got an unexpected keyword argument 'dtipe'."
+    assert result.stderr.splitlines()[-1] == f"oprd: {setting}: {problem}"
+
+
+def test_another_error_of_this_kind_is_a_bug(folder, tmp_path, monkeypatch):
+    def broken(**options: object):
+        raise TypeError("f() got an unexpected keyword argument 'x'")
+
+    monkeypatch.setattr(train, "OPRDTrainer", broken)
+    result = invoke(folder, "--output_dir", str(tmp_path))
+    assert isinstance(result.exception, TypeError)
+
+
 def test_lora_settings_reach_the_trainer(folder: Path, monkeypatch):
     built: list[dict] = []
     monkeypatch.setattr(train, "OPRDTrainer", lambda **options: built.append(options))
