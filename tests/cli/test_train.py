@@ -192,9 +192,10 @@ def test_the_first_prompt_is_shown_as_the_student_reads_it(folder: Path, tmp_pat
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     shown = r"First prompt as the student reads it, 13 tokens: \x1b[31m[red]?\r\n"
-    assert shown in result.stdout.splitlines()
+    assert f"{shown}\n" in result.stdout
     assert "Its response, " in result.stdout and "between ⟦ and ⟧ are supervised: " in result.stdout
-    assert "\x1b" not in result.stdout
+    # Progress bars move the cursor; the prompt does not set a colour.
+    assert "\x1b[31m" not in result.stdout
 
 
 def test_bfloat16_on_a_processor_is_said_and_float16_is_refused(folder: Path, tmp_path: Path):
