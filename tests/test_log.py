@@ -3,6 +3,7 @@ import logging
 import pytest
 from accelerate import PartialState
 from accelerate.logging import get_logger as accelerates
+from trl.trainer import distillation_trainer
 
 from oprd.log import get_logger, leave_out_number
 
@@ -36,3 +37,11 @@ def test_what_only_looks_like_a_number_stays(processes, caplog):
     leave_out_number("another.package")
     logging.getLogger("another.package").warning("of [RANK 0] and %s", "more")
     assert caplog.messages == ["of [RANK 0] and more"]
+
+
+def test_trls_warnings_have_no_number_in_one_process(processes, caplog):
+    import oprd.training.trainer  # noqa: F401 # which sees to it
+
+    processes(1)
+    distillation_trainer.logger.warning("the settings are ignored")
+    assert caplog.messages == ["the settings are ignored"]

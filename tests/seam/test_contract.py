@@ -110,6 +110,11 @@ TABLE = [
     Row(f"{DISTILLATION}DistillationTrainer._name", ATTRIBUTE, "training/trainer.py"),
     Row(f"{DISTILLATION}DistillationTrainer._paper", ATTRIBUTE, "training/trainer.py"),
     Row(f"{TRAINER}_get_grad_norm", "self, model, grad_norm", "training/trainer.py"),
+    Row(
+        f"{DISTILLATION}DistillationTrainer.create_model_card",
+        "self, model_name, dataset_name, tags",
+        "training/trainer.py",
+    ),
     Row(f"{TRAINER}_save", "self, output_dir, state_dict", "training/trainer.py"),
     Row(
         f"{TRAINER}create_scheduler",

@@ -94,16 +94,28 @@ def _trainer(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> OPRD
     reader = _reader(student, args)
     train_dataset, eval_dataset = _datasets(data, args, reader)
     check_form(train_dataset, reader)
-    return OPRDTrainer(
-        model=student,
-        teacher_model=teacher,
-        args=args,
-        train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
-        processing_class=reader,
-        quantization_config=get_quantization_config(models),
-        peft_config=get_peft_config(models),
-    )
+    try:
+        return OPRDTrainer(
+            model=student,
+            teacher_model=teacher,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=reader,
+            quantization_config=get_quantization_config(models),
+            peft_config=get_peft_config(models),
+        )
+    except TypeError as error:
+        _refuse_load_option(error, args)
+        raise
+
+
+def _refuse_load_option(error: TypeError, args: OPRDConfig) -> None:
+    """A model's class is the first to know that it has no such option."""
+    for setting in ("model_init_kwargs", "teacher_model_init_kwargs"):
+        for name in _options(getattr(args, setting)):
+            if f"unexpected keyword argument '{name}'" in str(error):
+                raise ValueError(f"{setting}: {error}.") from error
 
 
 def _teachers_own(args: OPRDConfig) -> PreTrainedTokenizerBase | None:
