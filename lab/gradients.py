@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lab.runs import METHODS, OUTPUT_ONLY
+from lab.runs import METHODS, OUTPUT_ONLY, PLAIN
 from oprd.core.capture import num_layers
 from oprd.core.layers import pair_layers, select_layers
 from oprd.core.objective import Term, objective
@@ -141,7 +141,7 @@ class Objectives:
 
     def _loss(self, method: str, token_ids: Tensor | None) -> LossSum:
         output, settings = loss_of(method), METHODS[method]
-        if settings and not OUTPUT_ONLY.items() <= settings.items():
+        if settings != PLAIN and not OUTPUT_ONLY.items() <= settings.items():
             raise ValueError(f"{method!r} is neither plain OPRD nor an output-space loss alone.")
         if output is not None:
             ids = self.batch.response_ids if token_ids is None else token_ids

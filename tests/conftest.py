@@ -6,6 +6,7 @@ import time
 
 import hypothesis
 import pytest
+from transformers.utils import logging
 
 from tests.processes import TwoProcesses
 
@@ -52,6 +53,15 @@ def imported_modules_are_no_garbage():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def libraries_say_what_they_said_before():
+    """`oprd doctor` and the demo quieten Transformers, whose verbosity is the process's."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    yield
+    logging.set_verbosity(verbosity)
+    (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ def test_every_command_is_among_those():
 
     (bridge,) = app.registered_groups
     within = {f"{bridge.name} {name}" for name in names(bridge.typer_instance)}
-    assert names(app) | within == {*COMMANDS, "doctor"}
+    assert names(app) | within == {*COMMANDS, "doctor", "recipes"}
 
 
 def test_the_doctor_reports_it_among_its_findings(installed, monkeypatch):

@@ -222,7 +222,7 @@ def test_a_mapping_may_stand_in_a_file(config, tmp_path):
     ],
 )
 def test_one_name_is_a_list_of_one_and_a_pattern_stays_one(name, given, expected):
-    _, training, models = parse([f"--{name}", *given])
+    _, training, models, _ = parse([f"--{name}", *given])
     owner = models if hasattr(models, name) else training
     assert getattr(owner, name) == expected
 
@@ -245,7 +245,7 @@ def test_an_anchor_that_is_a_part_of_itself_is_refused(config, text: str):
 
 def test_an_anchor_may_be_used_as_often_as_one_likes(config):
     text = "chat_template_kwargs: &a {x: [1]}\ngeneration_kwargs: {top_p: 0.5}\n"
-    _, training, _ = parse(config(text + "teacher_model_init_kwargs: *a"))
+    _, training, *_ = parse(config(text + "teacher_model_init_kwargs: *a"))
     assert training.teacher_model_init_kwargs == {"x": [1]}
 
 

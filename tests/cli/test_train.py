@@ -353,7 +353,7 @@ def test_trust_in_the_students_code_is_not_trust_in_the_teachers(folder: Path, m
     options = '{"trust_remote_code": true}'
     command = ["--config", str(folder / "run.yaml"), "--trust_remote_code"]
     for extra in ([], ["--teacher_model_init_kwargs", options]):
-        train._trainer(*train.parse([*command, *extra]))
+        train._trainer(*train.parse([*command, *extra])[:3])
     assert [b["args"].trust_remote_code for b in built] == [True, True]
     teachers = [b["args"].teacher_model_init_kwargs["trust_remote_code"] for b in built]
     assert teachers == [False, True]
@@ -380,7 +380,7 @@ def test_lora_settings_reach_the_trainer(folder: Path, monkeypatch):
     built: list[dict] = []
     monkeypatch.setattr(train, "OPRDTrainer", lambda **options: built.append(options))
     command = ["--config", str(folder / "run.yaml"), "--use_peft", "--lora_r", "3"]
-    train._trainer(*train.parse(command))
+    train._trainer(*train.parse(command)[:3])
     assert built[0]["peft_config"].r == 3
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lab import runs, variants
+from lab import runs
 from lab.runs import CONSUMED, LAYER_SCALES, OFF_POLICY, Run, execute
 from lab.variants import select_consumed
 from oprd import OPRDTrainer
@@ -14,7 +14,6 @@ from tests.lab.fakes import TINY_PAIR
 @pytest.fixture
 def trainers(tiny_pair, monkeypatch):
     """The trainers that runs made."""
-    monkeypatch.setattr(variants, "ROLLOUTS", 4)
     monkeypatch.setattr("lab.sums.SAMPLES", {"reported": 1, "tuning": 1, "curve": 1})
     made, train = [], OPRDTrainer.train
     monkeypatch.setattr(OPRDTrainer, "train", lambda self: made.append(self) or train(self))

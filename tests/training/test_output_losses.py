@@ -92,6 +92,7 @@ def test_the_logged_loss_is_equation_7_over_unpadded_sequences(tmp_path, kind, r
         teacher=teacher,
         layers="3",
         position_k=3,
+        scale="none",
         prompts=runs.PROMPTS[:4],
         output_loss=kind,
         output_weight=0.5,
