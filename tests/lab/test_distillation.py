@@ -27,7 +27,7 @@ def test_a_run_trains_by_its_method_and_leaves_its_figures(trainers, method):
     execute(run)
     (trainer,) = trainers
     assert (trainer.rollouts.select is select_consumed) == (method == CONSUMED)
-    assert bool(trainer.args.bridge) == (method == LAYER_SCALES)
+    assert trainer.args.scale == ("layer" if method == LAYER_SCALES else "none")
     assert (trainer.rollouts.write is not None) == (method in OFF_POLICY)
     assert run.finished
     assert {line["step"] for line in run.metrics()} == {0, 1}

@@ -2,33 +2,21 @@
 
 import argparse
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
-import yaml
 from trl import DistillationConfig, ModelConfig, TrlParser
 
+from oprd.cli.config_file import check_file, unknown_field
 from oprd.prompts.examples import PROMPT_COLUMNS
 from oprd.runs.limits import LIMITS, check_limits
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.run import AUTO, OPRDConfig
 from oprd.settings.tasks import TaskEvaluationConfig
-from oprd.values import RENAMED, parse_mapping
+from oprd.values import parse_mapping
 
-WORDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    dict: "a mapping",
-    list: "a list",
-    NoneType: "null",
-}
 # Mappings that may be the path of a JSON file as well.
 FILES = ("accelerator_config", "fsdp_config", "deepspeed")
 # The configuration reads numbers and lists too; the command line needs one type, text.
@@ -192,7 +180,7 @@ def parse(arguments: Sequence[str]) -> Given:
     hints = _field_types(parser.dataclass_types)
     arguments = _split_config(arguments)
     if "--config" in arguments:
-        _check_file(arguments[arguments.index("--config") + 1], hints)
+        check_file(arguments[arguments.index("--config") + 1], hints)
     flags = [a for a in arguments if a != "--config"]
     given, unknown = parser.parse_known_args(flags)
     for name in unknown:
@@ -216,19 +204,6 @@ def parse(arguments: Sequence[str]) -> Given:
             setattr(owner, name, [part.strip() for part in value.split(",")])
     check_limits(vars(model), LIMITS)
     return Given(data, training, model, command)
-
-
-def unknown_field(name: str, known: Iterable[str], dashes: str = "") -> str:
-    """Says that a field does not exist, and which one may have been meant."""
-    bare = name.removeprefix("--").replace("-", "_")
-    if bare in RENAMED:
-        return f"{dashes}{bare} has become {RENAMED[bare]}"
-    known = list(known)
-    # `model` and `dataset` are short for a name, which is far away by letters.
-    close = [field for field in known if field.startswith(f"{bare}_name")]
-    close += difflib.get_close_matches(bare, known, n=1)
-    hint = f"did you mean {dashes}{close[0]}?" if close else "oprd train --help lists all."
-    return f"unknown field {name!r}: {hint}"
 
 
 def _field_types(types: Iterable[Any]) -> dict[str, Any]:
@@ -259,80 +234,3 @@ def _split_config(arguments: Sequence[str]) -> list[str]:
     if split[-1:] == ["--config"]:
         raise ValueError("--config needs the name of a YAML file.")
     return split
-
-
-def _check_file(path: str, hints: dict[str, Any]) -> None:
-    config = _load_yaml(path)
-    _refuse_circles(path, config, [])
-    if not isinstance(config, dict):
-        raise ValueError(f"{path!r} must hold fields with values, one `field: value` a line.")
-    for name, value in config.items():
-        # TRL sets these in the environment.
-        if name == "env":
-            hint: Any = dict
-        elif name in hints:
-            hint = hints[name]
-        else:
-            raise ValueError(f"{path!r}: {unknown_field(str(name), hints)}")
-        _check_value(f"{path!r}: {name}", value, hint)
-
-
-def _load_yaml(path: str) -> Any:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return yaml.safe_load(file)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no config file {path!r}.") from error
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"{path!r} is not plain YAML{line}: {error.problem}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path!r} is not plain YAML: {error}.") from error
-
-
-def _refuse_circles(path: str, value: Any, within: list[int], seen: set[int] | None = None) -> None:
-    """Refuse, with a ValueError, an anchor that is a part of itself: nothing takes such a value."""
-    seen = set() if seen is None else seen
-    if id(value) in within:
-        raise ValueError(f"{path!r} holds an anchor that refers to itself: write its value out.")
-    if isinstance(value, dict | list) and id(value) not in seen:
-        seen.add(id(value))
-        for part in value.values() if isinstance(value, dict) else value:
-            _refuse_circles(path, part, [*within, id(value)], seen)
-
-
-def _check_value(where: str, value: Any, hint: Any) -> None:
-    choices = get_args(hint) if get_origin(hint) is Literal else ()
-    if choices and value not in choices:
-        raise ValueError(f"{where} must be one of {', '.join(choices)}, got {value!r}.")
-    # The parser turns text into a field's type, or says that it cannot.
-    if (isinstance(value, str) and hint is not dict) or _fits(value, hint):
-        return
-    unquoted = isinstance(value, bool) and _fits("", hint)
-    advice = " (YAML reads an unquoted no, off, yes or on as true or false)" if unquoted else ""
-    raise ValueError(f"{where} must be {_describe(hint)}, got {value!r}{advice}.")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, options = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, option) for option in options)
-    if origin is Literal:
-        return value in options
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, options[0]) for item in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or hint)
-
-
-def _describe(hint: Any) -> str:
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(dict.fromkeys(map(_describe, get_args(hint))))
-    if get_origin(hint) is Literal:
-        return " or ".join(get_args(hint))
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return WORDS[str]
-    return WORDS.get(get_origin(hint) or hint, str(hint))
