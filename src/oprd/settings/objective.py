@@ -254,8 +254,8 @@ class ObjectiveConfig(DistillationConfig):
 
     def _settle_scale(self) -> None:
         """The default is for losses that have a scale; others refuse to be given one."""
-        kind = STATE_LOSSES.get(self.state_loss)
-        scaled = kind is None or has_scale(kind)
+        check_choice("state_loss", self.state_loss, tuple(STATE_LOSSES))
+        scaled = has_scale(STATE_LOSSES[self.state_loss])
         if self._scale_is_default:
             self.scale = DEFAULT_SCALE if scaled else "none"
         check_choice("scale", self.scale, SCALES)
