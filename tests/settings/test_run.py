@@ -161,7 +161,7 @@ def test_a_loss_between_positions_is_refused_where_a_response_has_one():
         {"positions": "first_k", "position_k": 1},
         {"positions": "all", "max_completion_length": 1},
     ):
-        with pytest.raises(ValueError, match="state_loss='gram' .* supervise 2 or more by positio"):
+        with pytest.raises(ValueError, match=r"state_loss='gram' .* supervise 2 or more by pos"):
             config(state_loss="gram", **one)
         with pytest.raises(ValueError, match="state_loss='gram'"):
             config(stages=[{"steps": 1}, {"steps": 1, "state_loss": "gram"}], **one)

@@ -76,8 +76,8 @@ def test_the_layers_that_meet_are_those_of_the_setting(tmp_path, measurements, o
 def test_the_loss_compares_the_layers_of_each_pair(tmp_path):
     model, frozen, prompts = tiny.model(seed=1), deep(), runs.PROMPTS[:4]
     made = trainer(
-        tmp_path, student=model, teacher=frozen, layer_pairing="1:4,3:2", positions="all", scale="none",
-        prompts=prompts,
+        tmp_path, student=model, teacher=frozen, layer_pairing="1:4,3:2", positions="all",
+        scale="none", prompts=prompts,
     )  # fmt: skip
     expected = []
     with torch.no_grad():
