@@ -57,8 +57,8 @@ class ObjectiveConfig(DistillationConfig):
         prefix_gradients: let the gradient flow back through what stands before the supervised
             window. Without, those tokens are read into a KV cache and their keys and values are
             constants: the same loss, less time and memory, and a biased gradient. The window is
-            each response's supervised stretch, with an `output_loss` all of the response; a
-            response shorter than `position_k` keeps the exact gradient.
+            each response's supervised stretch, with an `output_loss` all of the response; without
+            one a response shorter than `position_k` keeps the exact gradient.
         bridge: compare states in the space of a bridge: the path of its file, or "fit" to fit one
             on the first prompts and keep it in the output directory. Where the state loss compares
             states themselves, models of different width need one, and so do unrelated models of
