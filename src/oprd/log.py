@@ -6,6 +6,9 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.logging import MultiProcessAdapter
 
+# Of a process that is alone.
+NUMBER = "[RANK 0] "
+
 
 class _Adapter(MultiProcessAdapter):
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -15,8 +18,10 @@ class _Adapter(MultiProcessAdapter):
 
 class _Unnumbered(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        if PartialState._shared_state and PartialState().num_processes == 1:
-            record.msg = str(record.msg).removeprefix(f"[RANK {PartialState().process_index}] ")
+        text = str(record.msg)
+        # What begins so is Accelerate's, whose state is there.
+        if text.startswith(NUMBER) and PartialState().num_processes == 1:
+            record.msg = text.removeprefix(NUMBER)
         return True
 
 
