@@ -8,7 +8,11 @@ from oprd.calibration.pairing import PairedLayers, check_prompts, recorded_pairs
 from oprd.runs.record import write_record
 from tests.calibration.pairs import student, teacher
 
-ON = {"student": {"weights": "s"}, "prompts": {"count": 3, "hash": "p"}}
+ON = {
+    "layer_pairing": "similarity",
+    "student": {"weights": "s"},
+    "prompts": {"count": 3, "hash": "p"},
+}
 ALIKE = torch.tensor([[0.5, 0.25, 0.0, 0.0], [0.0, 0.75, 0.5, 0.0], [0.0, 0.0, 0.0, -0.125]])
 
 
@@ -51,6 +55,9 @@ def test_what_was_measured_is_shown_in_a_line(capsys):
         # A run that goes on keeps its pairs, a new one measures.
         ((1, 2, 3), {**ON, "prompts": None}, True, True),
         ((1, 2, 3), {**ON, "prompts": None}, False, False),
+        # Neither takes those of another pairing that measures.
+        ((1, 2, 3), {**ON, "layer_pairing": "angle"}, True, False),
+        ((1, 2, 3), {**ON, "layer_pairing": "angle"}, False, False),
         # Of other layers there are no pairs.
         ((2, 3), ON, True, False),
     ],

@@ -6,7 +6,7 @@ import torch
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES, Term, make_loss, objective
 from oprd.core.output.chunked import output_loss
 from oprd.core.reduction import LossSum
-from oprd.core.states.comparison import representation_loss
+from tests.core.states.one_layer import representation_loss
 from tests.reference import divergence, representation
 
 B, K, V, D = 3, 5, 11, 4

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import oprd
+from tests.invariance import test_house as house
 
 HEAVY = ("transformers", "trl", "accelerate", "datasets", "peft", "scipy", "matplotlib", "pandas")
 
@@ -39,3 +40,12 @@ def test_importing_the_package_is_light():
 
 def test_the_names_of_the_package_are_loaded_at_first_use():
     assert "trl" in imported("from oprd import OPRDConfig, OPRDTrainer")
+
+
+def test_fitting_a_bridge_needs_no_trl():
+    command = house.MODULES["cli.bridge"]
+    late = sorted({f"oprd.{name}" for full in house.imports(command) if (name := house.own(full))})
+    assert "oprd.calibration.bridge.fit" in late
+    packages = imported(f"import oprd.cli.bridge, {', '.join(late)}")
+    assert "transformers" in packages
+    assert "trl" not in packages

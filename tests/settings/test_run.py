@@ -96,8 +96,12 @@ def test_layers_are_a_name_or_numbers(given, spec):
         (
             "state_loss",
             "msse",
-            r"state_loss must be one of mse.* \(did you mean mse\?\), got 'msse'",
+            "state_loss must be one of mse, gram, got 'msse': did you mean 'mse'",
         ),
+        ("state_loss", ["gram"], r"state_loss must be one of mse, gram, got \['gram'\]"),
+        ("output_loss", ["topk"], r"output_loss must be one of none, .*, got \['topk'\]"),
+        ("scale", ["unit"], r"scale must be one of none, layer, unit, got \['unit'\]"),
+        ("bridge_basis", ["pca"], r"bridge_basis must be one of .*, got \['pca'\]"),
         ("state_loss_kwargs", {"unit": True}, "'mse' takes unit_length, got 'unit'"),
         ("state_loss_kwargs", {"unit_length": True}, "unit_length is set by scale='unit'"),
         (
@@ -148,6 +152,29 @@ def test_a_scale_is_refused_where_the_state_loss_does_not_look_at_sizes():
         SquaredDistance(unit_length=True),
         GramDistance(),
     ]
+
+
+def test_a_loss_between_positions_is_refused_where_a_response_has_one():
+    for one in (
+        {"positions": "last"},
+        {"position_k": 1},
+        {"positions": "first_k", "position_k": 1},
+        {"positions": "all", "max_completion_length": 1},
+    ):
+        with pytest.raises(ValueError, match=r"state_loss='gram' .* supervise 2 or more by pos"):
+            config(state_loss="gram", **one)
+        with pytest.raises(ValueError, match="state_loss='gram'"):
+            config(stages=[{"steps": 1}, {"steps": 1, "state_loss": "gram"}], **one)
+        # Where nothing is asked of it, and of a loss that looks at one state at a time.
+        config(state_loss="gram", representation_weight=0, output_loss="topk", **one)
+        config(**one)
+    config(state_loss="gram", position_k=2)
+
+
+@pytest.mark.parametrize("name", ["state_loss", "output_loss", "scale", "state_loss_kwargs"])
+def test_a_list_in_a_stage_is_refused_in_a_sentence(name):
+    with pytest.raises(ValueError, match=rf"stage 1: {name} must be .*, got \['unit'\]"):
+        config(stages=[{"steps": 1, name: ["unit"]}])
 
 
 def test_pairs_and_layers_that_name_other_layers_are_refused_at_construction():

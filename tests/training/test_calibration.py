@@ -14,7 +14,7 @@ from oprd.calibration.models import FitModels
 from oprd.calibration.rollouts import read_rollouts
 from oprd.calibration.similarity import measure_similarity
 from oprd.core.bridge import Bridge
-from oprd.core.layers import pair_layers, pairs_text
+from oprd.core.layers import PAIRINGS, Pairing, pair_layers, pairs_text
 from oprd.training import calibration
 from oprd.training.calibration import obtain_pairs
 from tests import tiny
@@ -77,7 +77,7 @@ def test_the_loss_compares_the_layers_of_each_pair(tmp_path):
     model, frozen, prompts = tiny.model(seed=1), deep(), runs.PROMPTS[:4]
     made = trainer(
         tmp_path, student=model, teacher=frozen, layer_pairing="1:4,3:2", positions="all",
-        prompts=prompts, scale="none",
+        scale="none", prompts=prompts,
     )  # fmt: skip
     expected = []
     with torch.no_grad():
@@ -284,6 +284,34 @@ def test_a_resumed_run_without_a_record_measures(tmp_path, measurements):
     (tmp_path / "run.json").unlink()
     trainer(**resumable(tmp_path)).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert len(measurements) == 2
+
+
+def test_another_pairing_that_measures_does_not_take_what_the_first_one_measured(
+    tmp_path, measurements, monkeypatch
+):
+    def farthest(layers, num_student, num_teacher, measure):
+        return PAIRINGS["similarity"].pair(layers, num_student, num_teacher, lambda: -measure())
+
+    monkeypatch.setitem(PAIRINGS, "farthest", Pairing(farthest, measures=True))
+    first = trainer(**resumable(tmp_path))
+    first.train()
+    second = trainer(**resumable(tmp_path, layer_pairing="farthest"))
+    assert len(measurements) == 2
+    assert pairs(second) != pairs(first)
+
+
+def test_too_few_rows_are_refused_under_the_pairing_that_asked_for_them(tmp_path, monkeypatch):
+    monkeypatch.setitem(PAIRINGS, "nearest", PAIRINGS["similarity"])
+    with pytest.raises(ValueError, match="layer_pairing='nearest' has 2 supervised positions of 2"):
+        trainer(**resumable(tmp_path, layer_pairing="nearest", prompts=runs.PROMPTS[:2],
+                            positions="last", per_device_train_batch_size=2))  # fmt: skip
+
+
+def test_a_run_does_not_go_on_with_other_layers(tmp_path):
+    options = resumable(tmp_path, layer_pairing="proportional")
+    trainer(**options).train()
+    with pytest.raises(ValueError, match="began with layer_pairs="):
+        trainer(**options, layers="last:2").train(str(tmp_path / "checkpoint-2"))
 
 
 def test_a_run_does_not_go_on_with_other_pairs(tmp_path):

@@ -9,12 +9,12 @@ from peft import LoraConfig, get_peft_model
 from oprd.core.objective import OUTPUT_LOSSES
 from oprd.core.output.chunked import output_loss
 from oprd.core.output.divergence import ReverseKL
-from oprd.core.states.comparison import representation_loss
 from oprd.models import matching
 from oprd.models.heads import lm_head
 from oprd.training import update
 from oprd.training.teachers import teacher
 from tests import tiny
+from tests.core.states.one_layer import representation_loss
 from tests.training import runs
 from tests.training.runs import LORA, largest_difference, trainer, weights
 
@@ -97,6 +97,7 @@ def test_the_logged_loss_is_equation_7_over_unpadded_sequences(tmp_path, kind, r
         output_loss=kind,
         output_weight=0.5,
         representation_weight=10.0,
+        scale="none",
         output_loss_kwargs=PARAMETERS.get(kind),
         **settings,
     )

@@ -70,7 +70,7 @@ def test_what_the_teacher_read_is_let_go_at_its_last_use(tmp_path, updates):
     made = trainer(tmp_path, max_steps=2, updates_per_rollout=updates)
     made.train()
     assert made._buffered_inputs
-    assert not any("teacher_reading" in inputs for inputs in made._buffered_inputs)
+    assert all("teacher" not in inputs["kept"] for inputs in made._buffered_inputs)
 
 
 def test_diagnostics_on_some_steps_read_what_was_not_kept(tmp_path):

@@ -16,6 +16,7 @@ from oprd.runs.record import read_record
 
 # What a run's record calls them.
 PAIRS, SIMILARITY, MEASURED_ON = "layer_pairs", "layer_similarity", "layer_similarity_on"
+PAIRING = "layer_pairing"
 # Rows of one rollout resemble each other, whatever layers do.
 MIN_PROMPTS = 2
 
@@ -28,7 +29,8 @@ class PairedLayers:
         pairs: student layers ascending.
         similarity: a row of similarities to the teacher's layers for each of the student's; None
             where nothing was measured.
-        measured_on: the models, prompts, positions and rollouts that it was measured on.
+        measured_on: the pairing, and the models, prompts, positions and rollouts that it was
+            measured on.
     """
 
     pairs: tuple[LayerPair, ...]
@@ -98,8 +100,9 @@ def recorded_pairs(
     Args:
         folder: of the run.
         layers: the student's layers that are paired.
-        measured_on: what would be measured on.
-        resumed: whether the run goes on, and keeps its pairs whatever it was measured on.
+        measured_on: what would be measured on, and by which pairing.
+        resumed: whether the run goes on, and keeps its pairing's pairs whatever they were measured
+            on.
 
     Raises:
         ValueError: the record cannot be read.
@@ -109,7 +112,9 @@ def recorded_pairs(
         kept = PairedLayers.of_record(read_record(folder) or {})
         if kept is None or [pair.student for pair in kept.pairs] != list(layers):
             return None
-        return kept if resumed or kept.measured_on == measured_on else None
+        before = kept.measured_on or {}
+        same = before.get(PAIRING) == measured_on.get(PAIRING) if resumed else before == measured_on
+        return kept if same else None
 
     return from_main(find)
 

@@ -37,6 +37,7 @@ def measure_similarity(
     positions: PositionSpec,
     position_k: int,
     *,
+    setting: str = "the similarity of layers",
     batch_size: int = 8,
     seed: int = 0,
     teacher_active: Active = nullcontext,
@@ -52,6 +53,7 @@ def measure_similarity(
         rollouts: what the student wrote; the first `MAX_ROLLOUTS` by prompt are read.
         positions: which response tokens are supervised.
         position_k: how many, for `"first_k"` and `"last_k"`.
+        setting: what asks for it, in messages.
         batch_size: rollouts that are read at once.
         seed: of the draw of `MAX_ROWS` rows where there are more.
         teacher_active: entered while the teacher reads.
@@ -66,9 +68,9 @@ def measure_similarity(
     count = sum(selection.rows for selection in selections)
     if count < MIN_ROWS:
         raise ValueError(
-            f"layer_pairing='similarity' has {count} supervised positions of {len(first)} rollouts "
-            f"to go by, and a debiased estimate needs {MIN_ROWS}: add prompts, or name pairs such "
-            "as layer_pairing='1:1,2:3'."
+            f"{setting} has {count} supervised positions of {len(first)} rollouts to go by, and a "
+            f"debiased estimate needs {MIN_ROWS}: add prompts, or name pairs such as "
+            "layer_pairing='1:1,2:3'."
         )
 
     def measure() -> Tensor:

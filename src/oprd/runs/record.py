@@ -18,6 +18,24 @@ RECORD = "run.json"
 BEST, BEST_RECORD = "best", "best.json"
 # Names under which libraries take secrets.
 SECRETS = ("token", "hub_token", "push_to_hub_token", "use_auth_token", "api_key", "password")
+# What a run that goes on must share with its beginning: of the facts, and of the settings, by which
+# the loss is another one. Which layers it compares is among the facts.
+SAME_FACTS = ("teacher", "layer_pairs", "bridge_hashes")
+SAME_SETTINGS = (
+    "positions",
+    "position_k",
+    "updates_per_rollout",
+    "state_loss",
+    "state_loss_kwargs",
+    "representation_weight",
+    "scale",
+    "output_loss",
+    "output_loss_kwargs",
+    "output_weight",
+    "reduction",
+    "prefix_gradients",
+    "stages",
+)
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors", "peft", "vllm")
 
 
@@ -159,12 +177,13 @@ def _check_same_run(file: Path, record: dict[str, Any]) -> None:
     """Refuse, with a ValueError, to go on towards something else than a run began with."""
     if not file.is_file():
         return
-    begun = json.loads(file.read_text())
-    parts = [(begun, record, name) for name in ("teacher", "layer_pairs", "bridge_hashes")]
+    begun, record = _read_record(file), json.loads(_text(record))
+    parts = [(begun, record, name) for name in SAME_FACTS]
     settings = begun.get("settings", {}), record["settings"]
-    parts += [(*settings, name) for name in ("positions", "position_k", "updates_per_rollout")]
+    parts += [(*settings, name) for name in SAME_SETTINGS]
     for before, now, name in parts:
-        if name in before and before[name] != now.get(name):
+        # An earlier version may lack a name, and a mapping that is empty is none.
+        if name in before and (before[name] or None) != (now.get(name) or None):
             raise ValueError(
                 f"the run in {str(file.parent)!r} began with {name}={before[name]!r}, and is to go "
                 f"on with {now.get(name)!r}: choose another output_dir, or the same {name}."
@@ -173,7 +192,11 @@ def _check_same_run(file: Path, record: dict[str, Any]) -> None:
 
 def _write(folder: Path, record: dict[str, Any]) -> None:
     with written_whole(folder / RECORD) as file:
-        file.write_text(json.dumps(record, indent=2, default=str) + "\n")
+        file.write_text(_text(record))
+
+
+def _text(record: dict[str, Any]) -> str:
+    return json.dumps(record, indent=2, default=str) + "\n"
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -57,8 +57,8 @@ class ObjectiveConfig(DistillationConfig):
         prefix_gradients: let the gradient flow back through what stands before the supervised
             window. Without, those tokens are read into a KV cache and their keys and values are
             constants: the same loss, less time and memory, and a biased gradient. The window is
-            each response's supervised stretch, with an `output_loss` all of the response; a
-            response shorter than `position_k` keeps the exact gradient.
+            each response's supervised stretch, with an `output_loss` all of the response; without
+            one a response shorter than `position_k` keeps the exact gradient.
         bridge: compare states in the space of a bridge: the path of its file, or "fit" to fit one
             on the first prompts and keep it in the output directory. Where the state loss compares
             states themselves, models of different width need one, and so do unrelated models of
@@ -254,8 +254,8 @@ class ObjectiveConfig(DistillationConfig):
 
     def _settle_scale(self) -> None:
         """The default is for losses that have a scale; others refuse to be given one."""
-        kind = STATE_LOSSES.get(self.state_loss)
-        scaled = kind is None or has_scale(kind)
+        check_choice("state_loss", self.state_loss, tuple(STATE_LOSSES))
+        scaled = has_scale(STATE_LOSSES[self.state_loss])
         if self._scale_is_default:
             self.scale = DEFAULT_SCALE if scaled else "none"
         check_choice("scale", self.scale, SCALES)

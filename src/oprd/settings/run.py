@@ -9,7 +9,7 @@ import torch
 from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
 from oprd.models.trial import check_kinds, try_generation, try_parts
-from oprd.runs.limits import GENERATION, check_limits, check_unused, checked_numbers
+from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.values import (
@@ -132,6 +132,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
             self.use_cpu = self.use_cpu or bool(self.bf16)
         self.report_to = parse_names(self.report_to or "none")
         super().__post_init__()
+        for settings in self.objectives():
+            settings._check_rows()
         given = self.generation_kwargs
         given = parse_mapping("generation_kwargs", given) if isinstance(given, str) else given
         generation = cast(dict[str, Any], given or {})
@@ -169,6 +171,18 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
             raise ValueError(
                 "learning_rate='auto' is not known to lr_scheduler_kwargs' min_lr: give a share of "
                 "it, min_lr_rate."
+            )
+
+    def _check_rows(self) -> None:
+        """Enough positions in a response for the state loss to be other than zero."""
+        rows = {"all": MOST, "last": 1}.get(self.positions, self.position_k)
+        rows, least = min(rows, self.max_completion_length or MOST), self.state.least_rows
+        if self.representation_weight > 0 and rows < least:
+            raise ValueError(
+                f"state_loss={self.state_loss!r} compares the positions of a response with each "
+                f"other, and of {rows} it learns nothing: supervise {least} or more by positions="
+                f"{self.positions!r}, position_k={self.position_k} and max_completion_length="
+                f"{self.max_completion_length}, or take another state_loss."
             )
 
     def to_dict(self) -> dict[str, Any]:

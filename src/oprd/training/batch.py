@@ -135,8 +135,8 @@ def count(output: dict[str, Any], reduction: Reduction) -> Tensor:
 def supervised_window(view: View, args: OPRDConfig) -> Tensor:
     """[B, T] bool: the rows that a term supervises, with the prompt of a response shorter than k.
 
-    Such a response is read whole, with an exact gradient. Where all tokens are supervised, the
-    prompt is what comes before the window.
+    Such a response is read whole, with an exact gradient. Where all tokens are supervised, as an
+    output term does, the prompt is what comes before the window of any response.
     """
     if args.output is not None:
         return view.response

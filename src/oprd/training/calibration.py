@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oprd.calibration.identity import UNSHAPED, drawn_rollouts, supervised_positions
 from oprd.calibration.models import FitModels, first_prompts
-from oprd.calibration.pairing import PairedLayers, recorded_pairs
+from oprd.calibration.pairing import PAIRING, PairedLayers, recorded_pairs
 from oprd.calibration.processes import stand_in_pieces
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.similarity import MAX_ROLLOUTS, Active, measure_similarity
@@ -63,6 +63,7 @@ def obtain_pairs(
     count = args.bridge_prompts if fits else MAX_ROLLOUTS
     read = first_prompts(prompts, min(count, MAX_ROLLOUTS))
     measured_on = {
+        PAIRING: pairing,
         **models.provenance,
         "positions": supervised_positions(args.positions, args.position_k),
         "prompts": models.identity_of(read, args.max_completion_length, template_options(args)),
@@ -81,6 +82,7 @@ def obtain_pairs(
             rollouts,
             args.positions,  # pyright: ignore[reportArgumentType] # checked by the configuration
             args.position_k,
+            setting=setting,
             batch_size=args.per_device_train_batch_size,
             seed=args.seed,
             teacher_active=teacher_active,

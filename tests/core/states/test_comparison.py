@@ -2,10 +2,13 @@ import pytest
 import torch
 
 from oprd.core.layers import LayerPair
-from oprd.core.states.comparison import LayerComparison, representation_loss
+from oprd.core.objective import STATE_LOSSES
+from oprd.core.states.comparison import LayerComparison
 from oprd.core.states.distance import SquaredDistance
 from oprd.core.states.loss import with_statistics
-from tests.core.states.test_distance import MASK
+from tests.core.states.one_layer import representation_loss
+from tests.core.states.test_distance import MASK, states
+from tests.reference import representation as reference
 
 
 def test_layers_are_averaged_and_the_teachers_rows_released():
@@ -37,6 +40,23 @@ def test_a_layer_that_was_not_reached_is_an_error():
     comparison(1, torch.ones(9, 4))
     with pytest.raises(KeyError):
         comparison.result()
+
+
+@pytest.mark.parametrize("loss", [kind() for kind in STATE_LOSSES.values()])
+@pytest.mark.parametrize("counts", [(8, 9), (9, 8), (8, 8), (10, 10)])
+def test_rows_without_a_partner_are_refused(loss, counts):
+    student, teacher = (torch.ones(count, 4) for count in counts)
+    comparison = LayerComparison({3: teacher}, (LayerPair(2, 3),), MASK, loss)
+    message = rf"layer 2 has {counts[0]} student rows for {counts[1]} teacher rows \(layer 3\) at 9"
+    with pytest.raises(ValueError, match=message):
+        comparison(2, student)
+
+
+def test_states_in_float64_are_weighed_in_float64():
+    student, teacher = states(dtype=torch.float64)
+    total, _ = representation_loss(student, teacher, MASK)
+    expected, _ = reference.representation_loss(student, teacher, MASK, False, "sequence")
+    torch.testing.assert_close(total, expected, rtol=1e-14, atol=0)
 
 
 def test_no_pair_is_refused():

@@ -5,10 +5,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from oprd.core.layers import LayerPair
 from oprd.core.objective import STATE_LOSSES, make_loss
 from oprd.core.states import gram
-from oprd.core.states.comparison import LayerComparison, representation_loss
+from oprd.core.states.comparison import LayerComparison
 from oprd.core.states.gram import GramDistance
 from oprd.core.states.loss import Sequences
 from tests.core.output.test_divergence import LargestTensor
+from tests.core.states.one_layer import representation_loss
 from tests.core.states.test_distance import MASK
 from tests.reference.gram import gram_loss
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oprd.core.objective import STATE_LOSSES
-from oprd.core.states.comparison import representation_loss
+from tests.core.states.one_layer import representation_loss
 from tests.core.states.test_distance import MASK, states
 
 all_losses = pytest.mark.parametrize("loss", [kind() for kind in STATE_LOSSES.values()])

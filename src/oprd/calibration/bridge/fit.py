@@ -203,6 +203,7 @@ def _pair(
         rollouts,
         settings.positions,
         settings.position_k,
+        setting=f"layer_pairing={settings.layer_pairing!r}",
         batch_size=settings.batch_size,
         seed=settings.seed,
         progress=progress,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from oprd.core.layers import LayerPair
-from oprd.core.positions import gather_rows, row_index
+from oprd.core.positions import row_index
 from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
 from oprd.core.states.distance import SquaredDistance
 from oprd.core.states.loss import Sequences, StateLoss
@@ -40,42 +40,6 @@ class LayersLoss(NamedTuple):
     teacher_norm: Tensor
 
 
-def representation_loss(
-    student: Tensor,
-    teacher: Tensor,
-    mask: Tensor,
-    loss: StateLoss = PLAIN,
-    *,
-    reduction: Reduction = "sequence",
-) -> LossSum:
-    """The representation loss of one layer.
-
-    Args:
-        student: [B, K, S] states, float16, bfloat16, float32 or float64.
-        teacher: [B, K, H] states; no gradient flows into them.
-        mask: [B, K], true at supervised positions. What stands elsewhere is never read.
-        loss: the distance of two rows.
-        reduction: `"sequence"` (Eq. 6: mean over a sequence's positions, sum over sequences) or
-            `"token"` (sum over positions).
-
-    Returns:
-        Total and count. An empty mask gives a finite zero with a graph, and a count of 0.
-
-    Raises:
-        ValueError: the shapes do not fit, or the reduction is unknown.
-    """
-    shapes = student.shape[:2], teacher.shape[:2]
-    if student.ndim != 3 or teacher.ndim != 3 or shapes != (mask.shape, mask.shape):
-        raise ValueError(
-            "student and teacher must be [B, K, width] and the mask [B, K], got "
-            f"{tuple(student.shape)}, {tuple(teacher.shape)} and {tuple(mask.shape)}."
-        )
-    index = row_index(mask.bool())
-    rows = loss(gather_rows(student, index), gather_rows(teacher, index), Sequences(mask))
-    weights = position_weights(mask, reduction, rows.distance.dtype).flatten()[index]
-    return LossSum((rows.distance * weights).sum(), supervised_count(mask, reduction))
-
-
 class LayerComparison:
     """The representation loss over layer pairs, one layer at a time as the student reaches it.
 
@@ -89,11 +53,12 @@ class LayerComparison:
         pairs: which layers meet.
         mask: [B, K], true at the N supervised positions, in row-major order.
         loss: the distance of two rows.
-        reduction: see `representation_loss`.
+        reduction: `"sequence"` (Eq. 6: mean over a sequence's positions, sum over sequences) or
+            `"token"` (sum over positions).
         mean_squares: by student layer, what its distances are divided by; 1 where it is left out.
 
     Raises:
-        ValueError: there is no pair.
+        ValueError: there is no pair, or the reduction is unknown.
     """
 
     def __init__(
@@ -112,7 +77,8 @@ class LayerComparison:
         self._partners = dict(pairs)
         # Several student layers may meet one teacher layer; the deepest of them is its last use.
         self._last_use = {pair.teacher: pair.student for pair in sorted(pairs)}
-        self._weights = position_weights(mask, reduction)[mask.bool()]
+        self._mask, self._index = mask, row_index(mask)
+        self._reduction: Reduction = reduction
         self._count = supervised_count(mask, reduction)
         self._loss = loss
         self._mean_squares = mean_squares or {}
@@ -122,13 +88,26 @@ class LayerComparison:
         self._sums: dict[int, Tensor] = {}
 
     def __call__(self, layer: int, rows: Tensor) -> Tensor:
-        """Compare the rows [N, D] of a student layer; returns its total."""
+        """Compare the rows [N, D] of a student layer; returns its total.
+
+        Raises:
+            ValueError: the student, the teacher or the mask has another number of rows; or see
+                `StateLoss`.
+        """
         partner = self._partners[layer]
         target = self._teacher[partner]
+        counts = len(rows), len(target), len(self._index)
+        if len(set(counts)) > 1:
+            raise ValueError(
+                f"layer {layer} has {counts[0]} student rows for {counts[1]} teacher rows (layer "
+                f"{partner}) at {counts[2]} positions: row n of one meets row n of the other, so "
+                "both views must select as many rows in every sequence as the mask."
+            )
         if self._last_use[partner] == layer:
             del self._teacher[partner]
         distance, cosine, *norms = self._loss(rows, target, self._sequences)
-        total = (distance * self._weights.to(distance)).sum()
+        weights = position_weights(self._mask, self._reduction, distance.dtype)
+        total = (distance * weights.flatten()[self._index].to(distance)).sum()
         if layer in self._mean_squares:
             total = total / self._mean_squares[layer]
         self._totals[layer] = total

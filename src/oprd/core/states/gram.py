@@ -34,6 +34,8 @@ class GramDistance(StateLoss):
     """
 
     equal_widths: ClassVar[bool] = False
+    # A state is as alike to itself in either model.
+    least_rows: ClassVar[int] = 2
 
     def __call__(self, student: Tensor, teacher: Tensor, sequences: Sequences) -> RowDistances:
         """Compare rows [N, S] with rows [N, H]; see `StateLoss`."""

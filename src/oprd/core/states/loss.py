@@ -60,9 +60,11 @@ class StateLoss(ABC):
 
     Attributes:
         equal_widths: whether both models' rows must have one width.
+        least_rows: rows of a sequence below which it is zero whatever they are.
     """
 
     equal_widths: ClassVar[bool] = True
+    least_rows: ClassVar[int] = 1
 
     @abstractmethod
     def __call__(self, student: Tensor, teacher: Tensor, sequences: Sequences) -> RowDistances:

@@ -96,7 +96,11 @@ class Teacher:
         return wrapper
 
     def view(self, batch: MicroBatch) -> View:
-        """What it reads of a micro-batch: the student's own view, the very object."""
+        """What it reads of a micro-batch: the student's own view, the very object.
+
+        A teacher that reads something else makes its view here, in every reading. Tokens without a
+        partner in it leave the positions before those are counted, in `Rollouts.supervise`.
+        """
         return batch.view
 
     def read(

@@ -1,0 +1,15 @@
+"""The comparison of a single layer, from whole states."""
+
+from oprd.core.layers import LayerPair
+from oprd.core.positions import gather_rows, row_index
+from oprd.core.reduction import LossSum
+from oprd.core.states.comparison import PLAIN, LayerComparison
+
+
+def representation_loss(student, teacher, mask, loss=PLAIN, **options) -> LossSum:
+    """Total and count of states [B, K, S] and [B, K, H] where a mask [B, K] is true."""
+    index = row_index(mask)
+    rows = {1: gather_rows(teacher, index)}
+    comparison = LayerComparison(rows, (LayerPair(1, 1),), mask, loss, **options)
+    comparison(1, gather_rows(student, index))
+    return comparison.result().loss
