@@ -1,0 +1,297 @@
+"""From what was measured of two models to how one should be trained towards the other.
+
+Every sentence names the figure that it rests on; what is said of "the lab" stands in docs/paper.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from oprd.models.matching import RELATED_COSINE
+
+# Another pairing than the one that was asked for must be better by so much.
+MARGIN = 0.02
+# From which share of responses cut at the limit on their ends are missed.
+MANY_CUT = 0.1
+# Not a figure of these models: the paper's, for a student of 1.5B weights.
+RATE = 1e-5
+
+
+class PairingFacts(NamedTuple):
+    """One way to pair layers.
+
+    Attributes:
+        name: as `layer_pairing` takes it.
+        pairs: the pairs themselves, as `layer_pairing` takes them.
+        cka: mean over pairs.
+        cosine: mean over pairs and positions; None where widths differ.
+    """
+
+    name: str
+    pairs: str
+    cka: float
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What advice rests on.
+
+    Attributes:
+        widths: of the student's and the teacher's states.
+        layers: the student's layers that were looked at, as `layers` takes them.
+        positions: the supervised positions that were looked at.
+        position_k: how many, for `first_k` and `last_k`.
+        pairings: the one that was asked for, then others.
+        sizes: the smallest and the largest root mean square of a paired teacher layer's states.
+        head_problem: why output-space losses cannot read a head; None where they can.
+        bridge_rank: what Theorem 3 advises; 0 for none.
+        bridge_r_squared: of a bridge of that rank on held-out rows.
+        cut: the share of responses that ended at the limit.
+        limit: `max_completion_length`.
+    """
+
+    widths: tuple[int, int]
+    layers: str
+    positions: str
+    position_k: int
+    pairings: tuple[PairingFacts, ...]
+    sizes: tuple[float, float]
+    head_problem: str | None
+    bridge_rank: int
+    bridge_r_squared: float
+    cut: float
+    limit: int
+
+    @classmethod
+    def of(
+        cls, figures: Mapping[str, Any], *, layers: str, positions: str, position_k: int, limit: int
+    ) -> "Facts":
+        """What advice rests on of the figures of `measure_pair`.
+
+        Args:
+            figures: all of them.
+            layers: as they were asked for, likewise the others.
+            positions: see the attributes.
+            position_k: likewise.
+            limit: likewise.
+        """
+        heads = (figures["heads"]["student"], figures["heads"]["teacher"])
+        problems = [head["problem"] for head in heads if "problem" in head]
+        sizes = [layer["size"]["teacher"] for layer in figures["layers"]]
+        rank = figures["bridge"]["advice"]["rank"]
+        return cls(
+            widths=(figures["models"]["student"]["width"], figures["models"]["teacher"]["width"]),
+            layers=layers,
+            positions=positions,
+            position_k=position_k,
+            pairings=tuple(PairingFacts(**pairing) for pairing in figures["pairings"]),
+            sizes=(min(sizes), max(sizes)),
+            head_problem=problems[0] if problems else None,
+            bridge_rank=rank,
+            bridge_r_squared=_r_squared(figures["bridge"]["curve"], rank),
+            cut=figures["rollouts"]["cut"],
+            limit=limit,
+        )
+
+    @property
+    def cosine(self) -> float | None:
+        """The highest mean cosine of a pairing; None where widths differ."""
+        return max((p.cosine for p in self.pairings if p.cosine is not None), default=None)
+
+    @property
+    def related(self) -> bool:
+        """Whether states can be pulled to each other as they are."""
+        return self.cosine is not None and self.cosine >= RELATED_COSINE
+
+
+class Reason(NamedTuple):
+    """Why a setting is as it is."""
+
+    setting: str
+    because: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to train with.
+
+    Attributes:
+        method: in a few words.
+        settings: of `oprd train`, but for models, prompts and places.
+        reasons: the first is the method's.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    reasons: tuple[Reason, ...]
+
+
+def advise(facts: Facts) -> Advice:
+    """How to train, and why."""
+    if facts.related:
+        return _states(facts)
+    if facts.head_problem is None:
+        return _output(facts)
+    return _bridge(facts)
+
+
+def _states(facts: Facts) -> Advice:
+    """OPRD on states as they are."""
+    method = Reason(
+        "state_loss",
+        f"paired states have a mean cosine of {facts.cosine:.3f} on the student's rollouts, and "
+        f"from {RELATED_COSINE} on two models count as of one origin. There OPRD went farther than "
+        "every output-space loss in the lab: 99.7% beside the reverse KL's 91.8% on sums.",
+    )
+    settings = {"state_loss": "mse", **_compared(facts)}
+    reasons = (method, *_compared_reasons(facts))
+    return _complete("OPRD, the student's states to the teacher's", settings, reasons, facts)
+
+
+def _output(facts: Facts) -> Advice:
+    """A loss on next-token distributions, which models of any shape have in common."""
+    method = Reason(
+        "output_loss",
+        f"{_no_states(facts)}. Both models read the same tokens, so their next-token distributions "
+        "can be compared: between models of another shape the lab's reverse KL took the student to "
+        "85.7% and a bridge alone to 65.7%. Both at once ended 1.9 points above the KL, an "
+        "interval that holds zero, and a bridge first 1.9 below it.",
+    )
+    bridge = Reason(
+        "bridge",
+        f"none. {_carried(facts)}; to add one, set bridge: fit, bridge_rank: "
+        f"{facts.bridge_rank or 8} and representation_weight: 1.",
+    )
+    settings = {"output_loss": "reverse_kl", "representation_weight": 0}
+    return _complete("reverse KL in output space", settings, (method, bridge), facts)
+
+
+def _bridge(facts: Facts) -> Advice:
+    """States in a common space, where nothing else is left."""
+    method = Reason(
+        "bridge",
+        f"{_no_states(facts)}, and output-space losses cannot read the LM heads "
+        f"({facts.head_problem}). What is left is a bridge, through which the lab's student "
+        "learned less than from an output-space loss (65.7% beside 85.7%).",
+    )
+    rank = Reason("bridge_rank", f"{_carried(facts)}.")
+    basis = Reason(
+        "bridge_basis",
+        "the paper's: in the lab rrr could not be told from it (-0.6 points), and fisher taught "
+        "10.1 points less.",
+    )
+    settings = {
+        "bridge": "fit",
+        "bridge_rank": facts.bridge_rank or 8,
+        "bridge_basis": "pca",
+        **_compared(facts),
+    }
+    reasons = (method, rank, basis, *_compared_reasons(facts))
+    return _complete("a bridge between the two models' states", settings, reasons, facts)
+
+
+def _complete(
+    method: str, settings: dict[str, Any], reasons: tuple[Reason, ...], facts: Facts
+) -> Advice:
+    """With what every run needs."""
+    length = f"that of the rollouts here, of which {facts.cut:.0%} were cut at it"
+    if facts.cut >= MANY_CUT:
+        length += ": a higher limit would show how those end"
+    rate = Reason(
+        "learning_rate",
+        "the paper's, for 1.5B weights; nothing here measured it. Smaller students want more: "
+        "SmolLM2-135M learned best at 2e-4 by OPRD and at 5e-5 by the reverse KL.",
+    )
+    return Advice(
+        method,
+        {**settings, "max_completion_length": facts.limit, "learning_rate": RATE},
+        (*reasons, Reason("max_completion_length", f"{length}."), rate),
+    )
+
+
+def _compared(facts: Facts) -> dict[str, Any]:
+    """Which states meet, and how."""
+    counted = facts.positions in ("first_k", "last_k")
+    return {
+        "layers": facts.layers,
+        "layer_pairing": _pairing(facts)[0],
+        "positions": facts.positions,
+        **({"position_k": facts.position_k} if counted else {}),
+        "scale": "unit",
+    }
+
+
+def _compared_reasons(facts: Facts) -> tuple[Reason, ...]:
+    smallest, largest = facts.sizes
+    spread = largest / smallest if smallest else float("inf")
+    layers = "as asked for."
+    if facts.layers == "all":
+        layers = "in the lab all were better than the last alone, by 8.1 points [0.9, 15.2]."
+    positions = "as asked for."
+    if facts.positions == "all":
+        positions = (
+            "what is not supervised drifts: in the lab the last 5 of 15 tokens lost 15.3 points."
+        )
+    return (
+        Reason("layers", layers),
+        Reason("layer_pairing", _pairing(facts)[1]),
+        Reason("positions", positions),
+        Reason(
+            "scale",
+            f"the teacher's states grow by a factor of {spread:.3g} from layer to layer (root mean "
+            f"square {smallest:.3g} to {largest:.3g}): at unit length each layer weighs the same. "
+            "In the lab that was at least as good as plain states in every comparison, early on by "
+            "14.7 points.",
+        ),
+    )
+
+
+def _pairing(facts: Facts) -> tuple[str, str]:
+    """`layer_pairing` and why."""
+    asked, *others = facts.pairings
+
+    def likeness(pairing: PairingFacts) -> float:
+        # Cosines are what OPRD raises; where they mean nothing, CKA is what is left.
+        if facts.related and pairing.cosine is not None:
+            return pairing.cosine
+        return pairing.cka
+
+    figure = "cosine" if facts.related else "CKA"
+    best = max(others, key=likeness, default=asked)
+    if likeness(best) > likeness(asked) + MARGIN:
+        return best.pairs, (
+            f"by {best.name} the mean {figure} of the pairs is {likeness(best):.3f}, and "
+            f"{likeness(asked):.3f} by {asked.name}."
+        )
+    compared = "".join(f", and no better by {way.name} ({likeness(way):.3f})" for way in others)
+    return asked.name, f"the mean {figure} of its pairs is {likeness(asked):.3f}{compared}."
+
+
+def _no_states(facts: Facts) -> str:
+    """Why states cannot meet as they are."""
+    student, teacher = facts.widths
+    if facts.cosine is None:
+        return f"the student's states are {student} wide and the teacher's {teacher}"
+    return (
+        f"paired states have a mean cosine of {facts.cosine:.3f} on the student's rollouts, below "
+        f"the {RELATED_COSINE} from which two models count as of one origin"
+    )
+
+
+def _carried(facts: Facts) -> str:
+    if not facts.bridge_rank:
+        return (
+            "no rank of a bridge is advised: on held-out rows the student predicts less than half "
+            "of even the teacher's first directions, and 8 is the paper's"
+        )
+    return (
+        f"a bridge of rank {facts.bridge_rank} would carry R² = {facts.bridge_r_squared:.2f} on "
+        "held-out rows, and beyond that rank the student predicts less than half of a further "
+        "direction"
+    )
+
+
+def _r_squared(curve: Sequence[Mapping[str, float]], rank: int) -> float:
+    """At the measured rank that is nearest."""
+    return min(curve, key=lambda point: abs(point["rank"] - rank))["r_squared"]

@@ -1,0 +1,168 @@
+"""What `oprd inspect` found, as text.
+
+Prompts, names and templates are strangers' text: they are shown escaped, and never as markup.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from oprd.reports.bridge import rank_table
+from oprd.text import escaped, shortened
+
+Report = Mapping[str, Any]
+ROLES = ("student", "teacher")
+# Characters of a prompt, rows of the table of layers.
+SHOWN, LAYERS = 400, 12
+
+
+def print_tokens(report: Report, console: Console) -> None:
+    """Print how both models read text: the first part of an inspection, known before they load."""
+    tokens = report["tokens"]
+    vocabulary, template, prompt = (tokens[name] for name in ("vocabulary", "template", "prompt"))
+    table = Table("", *ROLES, "first difference", title="how text is read")
+    counts = [f"{vocabulary[role]:,}" for role in ROLES]
+    table.add_row("tokens", *counts, Text(_other_meaning(vocabulary)))
+    templates = [_length(template[role]) for role in ROLES]
+    table.add_row("chat template", *templates, Text(_difference(template)))
+    lengths = [str(prompt[role].get("tokens", "refused")) for role in ROLES]
+    table.add_row("tokens of the first prompt", *lengths, Text(_difference(prompt)))
+    if stops := tokens.get("stops"):
+        shown = [Text(escaped(", ".join(stops[role]))) for role in ROLES]
+        same = stops["student"] == stops["teacher"]
+        table.add_row("stop tokens", *shown, "none" if same else "see left")
+    console.print(table)
+    _say(console, f"First prompt as the student reads it: {_prompt(prompt['student'])}")
+    if prompt["first_difference"]:
+        _say(
+            console,
+            "As the teacher's own tokenizer writes it (in training it reads the student's tokens): "
+            + _prompt(prompt["teacher"]),
+        )
+
+
+def print_inspection(report: Report, console: Console) -> None:
+    """Print what was measured on rollouts, and the advice with its reasons."""
+    _print_rollouts(report, console)
+    console.print(_layer_table(report["layers"]))
+    for pairing in report["pairings"]:
+        cosine = "" if pairing["cosine"] is None else f", cosine {pairing['cosine']:.3f}"
+        _say(console, f"Pairs by {pairing['name']}: mean CKA {pairing['cka']:.3f}{cosine}.")
+    if report["ends"] is not None:
+        _say(console, _ends(report["ends"]))
+    bridge = report["bridge"]
+    looked_at = ", ".join(f"{layer['student']}:{layer['teacher']}" for layer in bridge["layers"])
+    table = rank_table(bridge["curve"])
+    table.title = f"a bridge of the pairs {looked_at}, on held-out rollouts"
+    console.print(table)
+    console.print(_head_table(report["heads"]))
+    print_advice(report["advice"], console)
+
+
+def print_advice(advice: Report, console: Console) -> None:
+    """Print the settings that are advised, each with its reason."""
+    console.print(Text(f"\nAdvised: {advice['method']}.", style="bold"))
+    settings = dict(advice["settings"])
+    for setting, because in advice["reasons"]:
+        value = f" {settings.pop(setting)}" if setting in settings else ""
+        _say(console, f"  {setting}:{value} ({because.rstrip('.')})")
+    for setting, value in settings.items():
+        _say(console, f"  {setting}: {value}")
+
+
+def _print_rollouts(report: Report, console: Console) -> None:
+    models, rollouts, rows = report["models"], report["rollouts"], report["rows"]
+    shapes = (f"{role} {models[role]['layers']} × {models[role]['width']}" for role in ROLES)
+    _say(
+        console,
+        f"{' and '.join(shapes)} (layers × width), on {rollouts['count']} rollouts of the student: "
+        f"{rollouts['mean_tokens']:.1f} tokens on average, {rollouts['cut']:.0%} cut at the limit, "
+        f"{rollouts['empty']:.0%} empty; {rows['supervised']:,} supervised positions, of which "
+        f"figures by layer are of {rows['drawn']:,}.",
+    )
+
+
+def _layer_table(layers: Sequence[Report]) -> Table:
+    shown = layers
+    if len(layers) > LAYERS:
+        places = [round(n * (len(layers) - 1) / (LAYERS - 1)) for n in range(LAYERS)]
+        shown = [layers[place] for place in places]
+    names = ("student", "teacher", "cosine", "CKA", "size", "size ratio", "effective rank")
+    title = "by layer, student → teacher"
+    table = Table(*names, title=title + ("" if shown is layers else f" ({len(shown)} of them)"))
+    for layer in shown:
+        cosine = "-" if layer["cosine"] is None else f"{layer['cosine']:.3f}"
+        size, rank = ([figure[role] for role in ROLES] for figure in _two(layer))
+        ratio = f"{size[0] / size[1]:.2f}" if size[1] else "-"
+        table.add_row(
+            str(layer["student"]),
+            str(layer["teacher"]),
+            cosine,
+            f"{layer['cka']:.3f}",
+            f"{size[0]:.3g} → {size[1]:.3g}",
+            ratio,
+            f"{rank[0]:.1f} → {rank[1]:.1f}",
+        )
+    return table
+
+
+def _two(layer: Report) -> tuple[Report, Report]:
+    return layer["size"], layer["effective_rank"]
+
+
+def _head_table(heads: Report) -> Table:
+    table = Table("LM head", "tokens", "sees", "σ1 / σ", title="what the LM heads see of a state")
+    for role in ROLES:
+        head = heads[role]
+        if "problem" in head:
+            table.add_row(role, "-", Text(escaped(head["problem"])), "-")
+            continue
+        width = len(head["values"])
+        sees = f"{head['rank']} of {width} directions"
+        note = " (the student's)" if role == "teacher" and heads["same"] else ""
+        table.add_row(role + note, f"{head['vocabulary']:,}", sees, f"{head['condition']:.1f}")
+    return table
+
+
+def _ends(ends: Report) -> str:
+    """Cosines at either end, on a quarter of the longest response, and on all of it."""
+    ks = ends["k"]
+    quarter = min(range(len(ks)), key=lambda place: abs(ks[place] - ks[-1] / 4))
+    parts = []
+    for of, name in (("last", "last layer"), ("mean", "mean of layers")):
+        first, last = (ends[end][of][quarter] for end in ("first_k", "last_k"))
+        parts.append(
+            f"{name} {first:.3f} on the first {ks[quarter]} tokens, {last:.3f} on the last "
+            f"{ks[quarter]}, {ends['last_k'][of][-1]:.3f} on all"
+        )
+    return f"Cosine by place: {'; '.join(parts)}."
+
+
+def _other_meaning(vocabulary: Report) -> str:
+    if not vocabulary["different"]:
+        return "none"
+    index, ours, theirs = vocabulary["first_difference"]
+    return escaped(f"id {index}: {ours!r}, {theirs!r} ({vocabulary['different']:,} differ)")
+
+
+def _difference(compared: Report) -> str:
+    difference = compared["first_difference"]
+    if difference is None:
+        return "none"
+    student, teacher = (difference[role] for role in ROLES)
+    return escaped(f"character {difference['at']}: {student!r}, {teacher!r}")
+
+
+def _length(template: str | None) -> str:
+    return "none" if template is None else f"{len(template):,} characters"
+
+
+def _prompt(rendered: Report) -> str:
+    return shortened(rendered.get("text", rendered.get("problem", "")), SHOWN)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(escaped(text)))
