@@ -47,8 +47,9 @@ class Ends:
             len(selection.positions) - 1 - place
             for selection, place in zip(batch, places, strict=True)
         ]
-        self._from_first = _added(self._from_first, torch.cat(places), values)
-        self._from_last = _added(self._from_last, torch.cat(ends), values)
+        longest = max(len(selection.positions) for selection in batch)
+        self._from_first = _added(self._from_first, torch.cat(places), values, longest)
+        self._from_last = _added(self._from_last, torch.cat(ends), values, longest)
 
     def curve(self) -> dict[str, Any]:
         """Means on the first and last k tokens, for values of k up to the longest response.
@@ -70,8 +71,8 @@ class Ends:
         return found
 
 
-def _added(sums: Tensor, places: Tensor, values: Tensor) -> Tensor:
-    """[longest, 3] sums by place, with values [3, N] added at places [N]."""
-    grown = sums.new_zeros(max(len(sums), int(places.max()) + 1), 3)
+def _added(sums: Tensor, places: Tensor, values: Tensor, longest: int) -> Tensor:
+    """Sums by place, at least `longest` of them, with values [3, N] added at places [N]."""
+    grown = sums.new_zeros(max(len(sums), longest), 3)
     grown[: len(sums)] = sums
     return grown.index_add_(0, places, values.T.double())
