@@ -55,22 +55,24 @@ def print_inspection(report: Report, console: Console) -> None:
         _say(console, _ends(report["ends"]))
     bridge = report["bridge"]
     looked_at = ", ".join(f"{layer['student']}:{layer['teacher']}" for layer in bridge["layers"])
-    table = rank_table(bridge["curve"])
-    table.title = f"a bridge of the pairs {looked_at}, on held-out rollouts"
-    console.print(table)
+    _say(console, f"A bridge of the pairs {looked_at}, on held-out rollouts:")
+    console.print(rank_table(bridge["curve"]))
     console.print(_head_table(report["heads"]))
     print_advice(report["advice"], console)
 
 
 def print_advice(advice: Report, console: Console) -> None:
     """Print the settings that are advised, each with its reason."""
-    console.print(Text(f"\nAdvised: {advice['method']}.", style="bold"))
     settings = dict(advice["settings"])
+    table = Table("setting", "value", "because", show_lines=True, title="advised settings")
     for setting, because in advice["reasons"]:
-        value = f" {settings.pop(setting)}" if setting in settings else ""
-        _say(console, f"  {setting}:{value} ({because.rstrip('.')})")
+        # What is not set is advised against, or left to another run.
+        value = str(settings.pop(setting, "-"))
+        table.add_row(setting, Text(escaped(value)), Text(escaped(because)))
     for setting, value in settings.items():
-        _say(console, f"  {setting}: {value}")
+        table.add_row(setting, Text(escaped(str(value))), "")
+    console.print(table)
+    console.print(Text(f"Advised: {advice['method']}.", style="bold"))
 
 
 def _print_rollouts(report: Report, console: Console) -> None:
@@ -90,27 +92,21 @@ def _layer_table(layers: Sequence[Report]) -> Table:
     if len(layers) > LAYERS:
         places = [round(n * (len(layers) - 1) / (LAYERS - 1)) for n in range(LAYERS)]
         shown = [layers[place] for place in places]
-    names = ("student", "teacher", "cosine", "CKA", "size", "size ratio", "effective rank")
-    title = "by layer, student → teacher"
-    table = Table(*names, title=title + ("" if shown is layers else f" ({len(shown)} of them)"))
+    title = "by pair of layers, student:teacher"
+    title += "" if shown is layers else f" ({len(shown)} of {len(layers)})"
+    names = ("pair", "cosine", "CKA", "teacher's size", "size ratio", "effective ranks")
+    table = Table(*names, title=title)
     for layer in shown:
-        cosine = "-" if layer["cosine"] is None else f"{layer['cosine']:.3f}"
-        size, rank = ([figure[role] for role in ROLES] for figure in _two(layer))
-        ratio = f"{size[0] / size[1]:.2f}" if size[1] else "-"
+        size, rank = layer["size"], layer["effective_rank"]
         table.add_row(
-            str(layer["student"]),
-            str(layer["teacher"]),
-            cosine,
+            f"{layer['student']}:{layer['teacher']}",
+            "-" if layer["cosine"] is None else f"{layer['cosine']:.3f}",
             f"{layer['cka']:.3f}",
-            f"{size[0]:.3g} → {size[1]:.3g}",
-            ratio,
-            f"{rank[0]:.1f} → {rank[1]:.1f}",
+            f"{size['teacher']:.3g}",
+            f"{size['student'] / size['teacher']:.2f}" if size["teacher"] else "-",
+            f"{rank['student']:.1f}, {rank['teacher']:.1f}",
         )
     return table
-
-
-def _two(layer: Report) -> tuple[Report, Report]:
-    return layer["size"], layer["effective_rank"]
 
 
 def _head_table(heads: Report) -> Table:

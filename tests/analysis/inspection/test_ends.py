@@ -13,7 +13,9 @@ PAIRS = (LayerPair(1, 1), LayerPair(2, 3))
 
 
 def selections(*lengths):
-    return select_rows([Rollout(n, "", [1], [2] * k, "stop") for n, k in enumerate(lengths)], "all", 1)
+    return select_rows(
+        [Rollout(n, "", [1], [2] * k, "stop") for n, k in enumerate(lengths)], "all", 1
+    )
 
 
 def paired(count, seed):
@@ -37,7 +39,8 @@ def test_curves_are_means_over_the_first_and_last_k_tokens():
         )
         places = [(n, s.rows - 1 - n) for s in batch for n in range(s.rows)]
         tokens += [
-            (*place, float(c[-1]), float(c.mean())) for place, c in zip(places, cosines.T, strict=True)
+            (*place, float(c[-1]), float(c.mean()))
+            for place, c in zip(places, cosines.T, strict=True)
         ]
     curve = ends.curve()
     assert curve["k"] == list(range(1, 8))

@@ -43,6 +43,7 @@ class Facts:
         positions: the supervised positions that were looked at.
         position_k: how many, for `first_k` and `last_k`.
         pairings: the one that was asked for, then others.
+        same_states: whether the models' states are the same to the last bit.
         sizes: the smallest and the largest root mean square of a paired teacher layer's states.
         head_problem: why output-space losses cannot read a head; None where they can.
         bridge_rank: what Theorem 3 advises; 0 for none.
@@ -56,6 +57,7 @@ class Facts:
     positions: str
     position_k: int
     pairings: tuple[PairingFacts, ...]
+    same_states: bool
     sizes: tuple[float, float]
     head_problem: str | None
     bridge_rank: int
@@ -86,6 +88,7 @@ class Facts:
             positions=positions,
             position_k=position_k,
             pairings=tuple(PairingFacts(**pairing) for pairing in figures["pairings"]),
+            same_states=figures["same_states"],
             sizes=(min(sizes), max(sizes)),
             head_problem=problems[0] if problems else None,
             bridge_rank=rank,
@@ -101,8 +104,9 @@ class Facts:
 
     @property
     def related(self) -> bool:
-        """Whether states can be pulled to each other as they are."""
-        return self.cosine is not None and self.cosine >= RELATED_COSINE
+        """Whether the student's states can be pulled to the teacher's as they are."""
+        alike = self.cosine is not None and self.cosine >= RELATED_COSINE
+        return alike and not self.same_states
 
 
 class Reason(NamedTuple):
@@ -271,6 +275,8 @@ def _pairing(facts: Facts) -> tuple[str, str]:
 def _no_states(facts: Facts) -> str:
     """Why states cannot meet as they are."""
     student, teacher = facts.widths
+    if facts.same_states:
+        return "both models' states are the same to the last bit: they differ in their LM heads"
     if facts.cosine is None:
         return f"the student's states are {student} wide and the teacher's {teacher}"
     return (

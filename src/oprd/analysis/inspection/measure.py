@@ -104,6 +104,8 @@ def measure_pair(
         },
         "similarity": similarity.tolist(),
         "pairings": [_pairing(name, way, ours, theirs, similarity) for name, way in ways.items()],
+        "same_states": ours.keys() == theirs.keys()
+        and all(torch.equal(ours[layer], theirs[layer]) for layer in ours),
         "layers": layer_figures(ours, theirs, ways[pairing], similarity),
         "ends": ends.curve() if ends else None,
         "bridge": carry.report(),
