@@ -30,6 +30,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def without_picture(monkeypatch):
+    """Drawing is most of an inspection of models this small."""
+    monkeypatch.setattr("oprd.reports.inspect_picture.plot_inspection", lambda *_: None)
+
+
 def inspect(folder: Path, *options: str, output: str = "out"):
     arguments = {
         "--student": f"{folder}/student",
@@ -65,7 +71,9 @@ def test_an_inspection_leaves_figures_a_picture_and_a_run(folder: Path):
     assert settings["output_dir"] == str(out / "run")
 
 
-def test_a_second_inspection_reads_the_rollouts_of_the_first(folder: Path, monkeypatch):
+def test_a_second_inspection_reads_the_rollouts_of_the_first(
+    folder: Path, monkeypatch, without_picture
+):
     assert inspect(folder, output="again").exit_code == 0
     monkeypatch.setattr(
         "oprd.models.generate.TransformersEngine._batch",
@@ -77,7 +85,7 @@ def test_a_second_inspection_reads_the_rollouts_of_the_first(folder: Path, monke
     assert (settings["positions"], settings["position_k"]) == ("last_k", 3)
 
 
-def test_models_of_other_widths_are_advised_the_output_space(folder: Path):
+def test_models_of_other_widths_are_advised_the_output_space(folder: Path, without_picture):
     done = inspect(folder, "--teacher", f"{folder}/wider", output="wide")
     assert done.exit_code == 0, done.output
     settings = yaml.safe_load((folder / "wide/train.yaml").read_text())
@@ -104,7 +112,7 @@ def test_a_teacher_that_is_the_student_is_refused_before_a_rollout(folder: Path)
     assert not list((folder / "same").iterdir())
 
 
-def test_a_teacher_adapter_is_loaded_on_the_base_that_is_named(folder: Path):
+def test_a_teacher_adapter_is_loaded_on_the_base_that_is_named(folder: Path, without_picture):
     from peft import LoraConfig, get_peft_model
 
     adapted = get_peft_model(student(), LoraConfig(target_modules="all-linear", r=2))
@@ -121,7 +129,7 @@ def test_a_teacher_adapter_is_loaded_on_the_base_that_is_named(folder: Path):
     assert settings["state_loss"] == "mse"
 
 
-def test_prompts_of_strangers_are_shown_escaped(folder: Path):
+def test_prompts_of_strangers_are_shown_escaped(folder: Path, without_picture):
     texts = ["[red]<b>\x1b[2J\u202e [/x]", "two", "three"]
     lines = [json.dumps({"prompt": text}) for text in texts]
     (folder / "hostile [bold].jsonl").write_text("\n".join(lines))
@@ -143,12 +151,13 @@ def test_prompts_of_strangers_are_shown_escaped(folder: Path):
         (("--prompts", "./none.jsonl"), "there is no such file or folder"),
         (("--max_prompts", "1"), "max_prompts must be a whole number of at least 2"),
         (("--layers", "4"), "layer 4 is outside 1..3"),
+        (("--layers", "2,2"), "layers repeat"),
         (("--layer_pairing", "similar"), "did you mean similarity"),
         (("--positions", "some"), "positions must be one of"),
         (("--temperature", "-1"), "temperature must be finite and at least 0"),
         (("--chat_template_kwargs", "yes"), "chat_template_kwargs must be a JSON object"),
         (("--max_completion_length", "250"), "leave such prompts out"),
-        (("--output", "a\0b"), "holds a NUL"),
+        (("--output", "/dev/null/x"), "cannot be written to"),
     ],
 )
 def test_bad_input_is_one_sentence(folder: Path, options: tuple[str, ...], message: str):
@@ -156,6 +165,21 @@ def test_bad_input_is_one_sentence(folder: Path, options: tuple[str, ...], messa
     assert done.exit_code == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("oprd:") == 1
+
+
+def test_layers_that_do_not_exist_are_refused_before_a_rollout(folder: Path):
+    assert inspect(folder, "--layers", "4", output="early").exit_code == 1
+    assert not list((folder / "early").iterdir())
+
+
+def test_without_matplotlib_everything_else_is_written(folder: Path, monkeypatch):
+    def missing(*_):
+        raise ImportError("plots need matplotlib: pip install 'oprd[report]'.")
+
+    monkeypatch.setattr("oprd.reports.inspect_picture.plot_inspection", missing)
+    done = inspect(folder, output="plain")
+    assert done.exit_code == 0 and "plots need matplotlib" in done.stdout
+    assert (folder / "plain/train.yaml").is_file()
 
 
 def test_help_names_every_option():

@@ -38,7 +38,9 @@ Prompts = Annotated[
 Output = Annotated[
     Path,
     typer.Option(
-        "--output", help="inspect.json, inspect.png, train.yaml and rollouts; goes on if cut."
+        "--output",
+        "--output_dir",
+        help="inspect.json, inspect.png, train.yaml and rollouts; goes on if cut.",
     ),
 ]
 TeacherBase = Annotated[

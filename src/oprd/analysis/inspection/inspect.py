@@ -13,6 +13,7 @@ from oprd.analysis.inspection.recipe import recipe
 from oprd.analysis.inspection.tokens import stop_tokens
 from oprd.analysis.machine import machine
 from oprd.calibration.models import FitModels
+from oprd.models.matching import paired_layers
 from oprd.runs.progress import progress_bar
 from oprd.runs.record import versions
 from oprd.stopwatch import Stopwatch
@@ -52,6 +53,7 @@ def inspect_models(
             f"an inspection is one process's work, and these are {processes}: run it alone."
         )
     student, teacher = models.student, models.teacher
+    paired_layers(student, teacher, asked.settings.layers, asked.settings.layer_pairing)
     watch = Stopwatch(student.device)
     seen = check_pair(student, teacher)
     stops = {
