@@ -47,6 +47,7 @@ REPORT = {
     "layers": [layer(1, 1), layer(2, 3)],
     "ends": {
         "k": [1, 2, 4, 8],
+        "quarter": 1,
         "first_k": {"last": [0.1, 0.2, 0.3, 0.6], "mean": [0.5, 0.5, 0.5, 0.7]},
         "last_k": {"last": [0.9, 0.8, 0.7, 0.6], "mean": [0.8, 0.8, 0.8, 0.7]},
     },
@@ -70,8 +71,13 @@ def test_both_ways_to_read_text_stand_side_by_side():
     text = printed(print_tokens, REPORT)
     assert re.search(r"tokens\s+│ 260\s+│ 261\s+│ none", text)
     assert re.search(r"chat template\s+│ none\s+│ 7 characters", text)
-    assert re.search(r"stop tokens\s+│ <eos>\s+│ <eos>, <end>", text)
     assert text.count("What is 1 + 1?") == 1
+
+
+def test_stop_tokens_that_are_the_same_are_said_once():
+    report = copy.deepcopy(REPORT)
+    report["tokens"]["stops"]["teacher"] = ["<eos>"]
+    assert "Responses end at <eos>, as with the teacher." in printed(print_inspection, report)
 
 
 def test_what_differs_first_is_shown_and_both_prompts():
@@ -89,6 +95,7 @@ def test_what_differs_first_is_shown_and_both_prompts():
 def test_the_figures_stand_in_tables():
     text = printed(print_inspection, REPORT)
     assert "student 2 × 32 and teacher 3 × 32 (layers × width), on 64 rollouts" in text
+    assert "Responses end at <eos>, with the teacher at <eos>, <end>." in text
     assert re.search(r"2:3\s+│ 0\.875\s+│ 0\.625 │ 4\s+│ 0\.75\s+│ 12\.3, 45\.6", text)
     assert "Pairs by proportional: mean CKA 0.625, cosine 0.875." in text
     assert "Pairs by similarity: mean CKA 0.750." in text

@@ -30,10 +30,6 @@ def print_tokens(report: Report, console: Console) -> None:
     table.add_row("chat template", *templates, Text(_difference(template)))
     lengths = [str(prompt[role].get("tokens", "refused")) for role in ROLES]
     table.add_row("tokens of the first prompt", *lengths, Text(_difference(prompt)))
-    if stops := tokens.get("stops"):
-        shown = [Text(escaped(", ".join(stops[role]))) for role in ROLES]
-        same = stops["student"] == stops["teacher"]
-        table.add_row("stop tokens", *shown, "none" if same else "see left")
     console.print(table)
     _say(console, f"First prompt as the student reads it: {_prompt(prompt['student'])}")
     if prompt["first_difference"]:
@@ -85,6 +81,9 @@ def _print_rollouts(report: Report, console: Console) -> None:
         f"{rollouts['empty']:.0%} empty; {rows['supervised']:,} supervised positions, of which "
         f"figures by layer are of {rows['drawn']:,}.",
     )
+    ours, theirs = (", ".join(report["tokens"]["stops"][role]) for role in ROLES)
+    same = "as with the teacher" if ours == theirs else f"with the teacher at {theirs}"
+    _say(console, f"Responses end at {ours}, {same}.")
 
 
 def _layer_table(layers: Sequence[Report]) -> Table:
@@ -125,8 +124,7 @@ def _head_table(heads: Report) -> Table:
 
 def _ends(ends: Report) -> str:
     """Cosines at either end, on a quarter of the longest response, and on all of it."""
-    ks = ends["k"]
-    quarter = min(range(len(ks)), key=lambda place: abs(ks[place] - ks[-1] / 4))
+    ks, quarter = ends["k"], ends["quarter"]
     parts = []
     for of, name in (("last", "last layer"), ("mean", "mean of layers")):
         first, last = (ends[end][of][quarter] for end in ("first_k", "last_k"))

@@ -19,6 +19,8 @@ RELATED = Facts(
     positions="all",
     position_k=2000,
     pairings=(BY_DEPTH,),
+    cosines=(0.71, 0.93),
+    ends=(0.61, 0.72),
     same_states=False,
     sizes=(2.0, 30.0),
     head_problem=None,
@@ -28,7 +30,11 @@ RELATED = Facts(
     limit=128,
 )
 WIDER = replace(
-    RELATED, widths=(96, 128), pairings=(PairingFacts("proportional", "1:1,2:3", 0.4, None),)
+    RELATED,
+    cosines=None,
+    ends=None,
+    widths=(96, 128),
+    pairings=(PairingFacts("proportional", "1:1,2:3", 0.4, None),),
 )
 UNRELATED = replace(RELATED, pairings=(BY_DEPTH._replace(cosine=0.05),))
 UNREADABLE = "the LM head of X cannot be read: it is a Sequential"
@@ -104,9 +110,16 @@ def reason(facts, setting):
 
 
 def test_the_scale_names_how_states_grow():
-    assert "a factor of 15 from layer to layer (root mean square 2 to 30)" in reason(
-        RELATED, "scale"
-    )
+    because = reason(RELATED, "scale")
+    assert "by a factor of 15 between layers (root mean square 2 to 30)" in because
+
+
+def test_layers_and_positions_name_their_cosines_where_there_are_any():
+    assert reason(RELATED, "layers").startswith("pairs have cosines of 0.710 to 0.930; in the lab")
+    assert "0.610 on the first quarter of responses and 0.720 on" in reason(RELATED, "positions")
+    through = replace(WIDER, head_problem=UNREADABLE)
+    assert reason(through, "layers").startswith("in the lab")
+    assert reason(through, "positions").startswith("what is not")
 
 
 def test_a_better_pairing_takes_the_place_of_the_default():
@@ -143,7 +156,8 @@ def test_what_was_asked_for_stays():
         "last_k",
         50,
     )
-    assert reason(facts, "layers") == reason(facts, "positions") == "as asked for."
+    assert reason(facts, "layers").endswith("; as asked for.")
+    assert reason(facts, "positions").endswith("; as asked for.")
 
 
 def test_no_advised_rank_is_said_and_the_papers_is_taken():

@@ -28,7 +28,7 @@ def test_each_reason_stands_above_its_setting():
     text = recipe(advise(RELATED), PLACES)
     lines = text.splitlines()
     before = lines[: lines.index("scale: unit")]
-    assert "# scale: the teacher's states grow by a factor of 15" in " ".join(before)
+    assert "# scale: the sizes of the teacher's states differ by a factor of 15" in " ".join(before)
     assert all(len(line) <= WIDTH for line in lines)
 
 

@@ -15,6 +15,10 @@ MARGIN = 0.02
 MANY_CUT = 0.1
 # Not a figure of these models: the paper's, for a student of 1.5B weights.
 RATE = 1e-5
+WHY_RATE = (
+    "the paper's, for 1.5B weights; nothing here measured it. Smaller students want more: "
+    "SmolLM2-135M learned best at 2e-4 by OPRD and at 5e-5 by the reverse KL."
+)
 
 
 class PairingFacts(NamedTuple):
@@ -43,6 +47,8 @@ class Facts:
         positions: the supervised positions that were looked at.
         position_k: how many, for `first_k` and `last_k`.
         pairings: the one that was asked for, then others.
+        cosines: the lowest and the highest of a pair; None where widths differ.
+        ends: the last pair's cosine on the first and on the last quarter of responses; likewise.
         same_states: whether the models' states are the same to the last bit.
         sizes: the smallest and the largest root mean square of a paired teacher layer's states.
         head_problem: why output-space losses cannot read a head; None where they can.
@@ -57,6 +63,8 @@ class Facts:
     positions: str
     position_k: int
     pairings: tuple[PairingFacts, ...]
+    cosines: tuple[float, float] | None
+    ends: tuple[float, float] | None
     same_states: bool
     sizes: tuple[float, float]
     head_problem: str | None
@@ -82,12 +90,17 @@ class Facts:
         problems = [head["problem"] for head in heads if "problem" in head]
         sizes = [layer["size"]["teacher"] for layer in figures["layers"]]
         rank = figures["bridge"]["advice"]["rank"]
+        cosines = [pair["cosine"] for pair in figures["layers"]]
+        ends = figures["ends"]
         return cls(
             widths=(figures["models"]["student"]["width"], figures["models"]["teacher"]["width"]),
             layers=layers,
             positions=positions,
             position_k=position_k,
             pairings=tuple(PairingFacts(**pairing) for pairing in figures["pairings"]),
+            cosines=None if None in cosines else (min(cosines), max(cosines)),
+            ends=ends
+            and tuple(ends[end]["last"][ends["quarter"]] for end in ("first_k", "last_k")),
             same_states=figures["same_states"],
             sizes=(min(sizes), max(sizes)),
             head_problem=problems[0] if problems else None,
@@ -202,15 +215,14 @@ def _complete(
     length = f"that of the rollouts here, of which {facts.cut:.0%} were cut at it"
     if facts.cut >= MANY_CUT:
         length += ": a higher limit would show how those end"
-    rate = Reason(
-        "learning_rate",
-        "the paper's, for 1.5B weights; nothing here measured it. Smaller students want more: "
-        "SmolLM2-135M learned best at 2e-4 by OPRD and at 5e-5 by the reverse KL.",
-    )
     return Advice(
         method,
         {**settings, "max_completion_length": facts.limit, "learning_rate": RATE},
-        (*reasons, Reason("max_completion_length", f"{length}."), rate),
+        (
+            *reasons,
+            Reason("max_completion_length", f"{length}."),
+            Reason("learning_rate", WHY_RATE),
+        ),
     )
 
 
@@ -229,26 +241,42 @@ def _compared(facts: Facts) -> dict[str, Any]:
 def _compared_reasons(facts: Facts) -> tuple[Reason, ...]:
     smallest, largest = facts.sizes
     spread = largest / smallest if smallest else float("inf")
-    layers = "as asked for."
+    layers = positions = "as asked for."
     if facts.layers == "all":
         layers = "in the lab all were better than the last alone, by 8.1 points [0.9, 15.2]."
-    positions = "as asked for."
     if facts.positions == "all":
         positions = (
             "what is not supervised drifts: in the lab the last 5 of 15 tokens lost 15.3 points."
         )
     return (
-        Reason("layers", layers),
+        Reason(
+            "layers",
+            _after_cosines("pairs have cosines of {:.3f} to {:.3f}; ", facts.cosines) + layers,
+        ),
         Reason("layer_pairing", _pairing(facts)[1]),
-        Reason("positions", positions),
+        Reason(
+            "positions",
+            _after_cosines(
+                "the last pair's cosine is {:.3f} on the first quarter of responses and {:.3f} on "
+                "the last; ",
+                facts.ends,
+            )
+            + positions,
+        ),
         Reason(
             "scale",
-            f"the teacher's states grow by a factor of {spread:.3g} from layer to layer (root mean "
-            f"square {smallest:.3g} to {largest:.3g}): at unit length each layer weighs the same. "
+            f"the sizes of the teacher's states differ by a factor of {spread:.3g} between layers "
+            f"(root mean square {smallest:.3g} to {largest:.3g}): at unit length each layer weighs "
+            "the same. "
             "In the lab that was at least as good as plain states in every comparison, early on by "
             "14.7 points.",
         ),
     )
+
+
+def _after_cosines(words: str, cosines: tuple[float, float] | None) -> str:
+    """Words with two cosines in them, nothing where there are none."""
+    return words.format(*cosines) if cosines else ""
 
 
 def _pairing(facts: Facts) -> tuple[str, str]:

@@ -57,12 +57,14 @@ class Ends:
         A response shorter than k gives all that it has; each token weighs the same.
 
         Returns:
-            the values of `k`, and under `first_k` and `last_k` those of the last pair, `last`, and
-            of the mean over pairs, `mean`.
+            the values of `k`, the index among them of a `quarter` of the longest response, and
+            under `first_k` and `last_k` the cosines of the last pair, `last`, and of the mean over
+            pairs, `mean`.
         """
         longest = len(self._from_first)
         ks = torch.logspace(0, torch.tensor(longest).log10(), POINTS).round().long().unique()
-        found: dict[str, Any] = {"k": ks.tolist()}
+        quarter = int((ks - longest / 4).abs().argmin())
+        found: dict[str, Any] = {"k": ks.tolist(), "quarter": quarter}
         for name, sums in (("first_k", self._from_first), ("last_k", self._from_last)):
             last, mean, count = sums.cumsum(dim=0)[ks - 1].T
             # A draw of positions may have none among the first few.
