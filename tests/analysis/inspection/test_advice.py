@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from oprd.analysis.inspection.advice import Facts, PairingFacts, advise
+from oprd.analysis.inspection.advice import advise
+from oprd.analysis.inspection.facts import Facts, PairingFacts
 from oprd.models.matching import RELATED_COSINE
 from oprd.training.config import OPRDConfig
 

@@ -6,8 +6,9 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
-from oprd.analysis.inspection.advice import Facts, advise
+from oprd.analysis.inspection.advice import advise
 from oprd.analysis.inspection.asked import Asked
+from oprd.analysis.inspection.facts import Facts
 from oprd.analysis.inspection.measure import check_pair, measure_pair
 from oprd.analysis.inspection.recipe import recipe
 from oprd.analysis.inspection.tokens import stop_tokens
