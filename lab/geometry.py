@@ -1,12 +1,7 @@
-"""What an LM head lets output-space losses see of a hidden state.
+"""What output-space losses see of a hidden state along the directions of an LM head.
 
-Logits are z = W h, and a shift of all of them by one number changes no distribution. So a
-difference Δh is seen through W centred over the vocabulary alone,
-
-    (I − 1/V 1 1ᵀ) W = U diag(σ) [v_1 … v_D]ᵀ,    ‖centred Δz‖² = Σ_i σ_i² (v_i · Δh)²
-
-and not at all in the span of the v_i with σ_i = 0. h is the state after the final norm, which OPRD
-compares at the last layer: the norm's weight is part of h and not of W.
+`oprd.core.output.spectrum` has the directions. OPRD compares h after the final norm at the last
+layer: the norm's weight is part of h and not of the head.
 
 Letters: N rows, V vocabulary, D width.
 """
@@ -21,51 +16,7 @@ from oprd.core.output.head import LMHead
 from oprd.core.output.loss import OutputLoss
 from oprd.core.states.distance import row_distances
 
-# Singular values below this share of the largest are rounding errors of float32 weights.
-ROUNDING = 1e-6
 MSE = "OPRD"
-
-
-class HeadSpectrum(NamedTuple):
-    """Of a centred head.
-
-    Attributes:
-        values: [D] float64, σ_1 ≥ … ≥ σ_D, zeros for a null space included.
-        directions: [D, D] float64, row i − 1 is v_i.
-    """
-
-    values: Tensor
-    directions: Tensor
-
-    @property
-    def rank(self) -> int:
-        """How many directions the head sees."""
-        return int((self.values > ROUNDING * self.values[0]).sum())
-
-    @property
-    def condition(self) -> float:
-        """σ_1 over the smallest that is not zero."""
-        return float(self.values[0] / self.values[self.rank - 1])
-
-
-def head_spectrum(weight: Tensor, scale: Tensor | None = None) -> HeadSpectrum:
-    """Singular values and right singular vectors of a centred head.
-
-    Args:
-        weight: [V, D].
-        scale: [D], multiplies the state first: a final norm's weight, to see the head from the
-            state before it.
-    """
-    centred = weight.detach().double()
-    centred = centred - centred.mean(dim=0)
-    if scale is not None:
-        centred = centred * scale.detach().double()
-    # The triangular factor has the same σ and v, and no more rows than columns.
-    triangular = torch.linalg.qr(centred, mode="r").R
-    _, values, directions = torch.linalg.svd(triangular, full_matrices=True)
-    padded = values.new_zeros(len(directions))
-    padded[: len(values)] = values
-    return HeadSpectrum(padded, directions)
 
 
 @torch.no_grad()

@@ -9,14 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from lab import figures
-from lab.geometry import (
-    MSE,
-    HeadSpectrum,
-    head_spectrum,
-    losses_along,
-    relative_error,
-    split_error,
-)
+from lab.geometry import MSE, losses_along, relative_error, split_error
 from lab.items.item import Item
 from lab.pairs import PAIRS
 from lab.readings import read_states, read_student
@@ -25,6 +18,7 @@ from lab.runs import Run
 from lab.students import PAIR, students, taught
 from oprd.core.capture import decoder
 from oprd.core.output.divergence import ForwardKL, ReverseKL, TopK
+from oprd.core.output.spectrum import HeadSpectrum, head_spectrum
 from oprd.models.heads import lm_head
 
 # Of a state's mean norm: small enough for losses to be quadratic in it.

@@ -58,6 +58,8 @@ def test_every_command_is_known_to_these_tests():
     assert [command[1] for command in commands("oprd")] == [
         "eval",
         "doctor",
+        "inspect",
+        "train",
         "recipes",
         "train",
         "eval",
@@ -71,7 +73,7 @@ def test_every_command_is_known_to_these_tests():
 
 
 def test_the_train_and_eval_commands_run(places, monkeypatch):  # noqa: F811 # the fixture
-    train = commands("oprd train")[0][1:]
+    train = commands("oprd train")[1][1:]
     evaluations = [command[1:] for command in commands("oprd eval")]
     assert len(evaluations) == 2
     monkeypatch.chdir(places)
@@ -93,9 +95,23 @@ def test_the_train_and_eval_commands_run(places, monkeypatch):  # noqa: F811 # t
         assert "student after − student before" in shown.output
 
 
+def test_an_inspection_leads_to_a_run(places, monkeypatch):  # noqa: F811 # the fixture
+    (inspection,) = commands("oprd inspect")
+    train = commands("oprd train")[0]
+    for role in ("student", "teacher"):
+        inspection[inspection.index(f"--{role}") + 1] = role
+    monkeypatch.chdir(places)
+    short = ["--max_prompts", "8", "--max_completion_length", "8"]
+    inspected = CliRunner().invoke(app, [*inspection[1:], *short])
+    assert inspected.exit_code == 0, inspected.output
+    steps = ("--max_steps", "1", "--per_device_train_batch_size", "2", "--use_cpu", "true")
+    trained = CliRunner().invoke(app, [*train[1:], *steps])
+    assert trained.exit_code == 0, trained.output
+
+
 def test_the_run_through_a_bridge_is_of_what_the_bridge_was_fitted_on():
     (fit,) = commands("oprd bridge")
-    train = commands("oprd train")[1]
+    train = commands("oprd train")[2]
     for of_fit, of_run in (
         ("--student", "--model_name_or_path"),
         ("--teacher", "--teacher_model_name_or_path"),
@@ -109,7 +125,7 @@ def test_the_run_through_a_bridge_is_of_what_the_bridge_was_fitted_on():
 
 def test_the_bridge_commands_run(places, monkeypatch):  # noqa: F811 # the fixture
     (fit,) = commands("oprd bridge")
-    train = commands("oprd train")[1]
+    train = commands("oprd train")[2]
     fit[fit.index("--student") + 1] = "student"
     fit[fit.index("--teacher") + 1] = "wider"
     output = fit[fit.index("--output_dir") + 1]

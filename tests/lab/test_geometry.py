@@ -1,40 +1,14 @@
 import pytest
 import torch
 
-from lab.geometry import MSE, head_spectrum, losses_along, relative_error, split_error
+from lab.geometry import MSE, losses_along, relative_error, split_error
 from oprd.core.output.divergence import ReverseKL
 from oprd.core.output.head import LMHead
+from oprd.core.output.spectrum import head_spectrum
 
 GENERATOR = torch.Generator().manual_seed(0)
 WIDE, TALL = (torch.randn(*shape, generator=GENERATOR) for shape in ((5, 8), (40, 8)))
 LOSSES = {"reverse KL": ReverseKL()}
-
-
-@pytest.mark.parametrize("weight", [WIDE, TALL])
-def test_the_spectrum_is_that_of_the_centred_head(weight):
-    spectrum = head_spectrum(weight)
-    centred = weight.double() - weight.double().mean(dim=0)
-    directions = spectrum.directions
-    torch.testing.assert_close((centred @ directions.T).norm(dim=0), spectrum.values)
-    torch.testing.assert_close(directions @ directions.T, torch.eye(8).double())
-    # Five tokens leave four directions once a shift of all logits is taken out.
-    assert spectrum.rank == min(len(weight) - 1, 8)
-    expected = torch.linalg.svdvals(centred)
-    assert spectrum.condition == pytest.approx(float(expected[0] / expected[spectrum.rank - 1]))
-
-
-def test_a_shift_of_all_logits_is_not_seen():
-    shifted = WIDE + torch.randn(8, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(
-        head_spectrum(shifted).values, head_spectrum(WIDE).values, rtol=1e-5, atol=1e-5
-    )
-
-
-def test_a_scale_of_the_state_belongs_to_the_head():
-    scale = torch.linspace(-1, 2, 8)
-    torch.testing.assert_close(
-        head_spectrum(TALL, scale).values, head_spectrum(TALL * scale).values, rtol=1e-5, atol=1e-5
-    )
 
 
 def test_losses_along_a_direction_are_those_of_the_definition():

@@ -97,7 +97,6 @@ def test_the_logged_loss_is_equation_7_over_unpadded_sequences(tmp_path, kind, r
         output_loss=kind,
         output_weight=0.5,
         representation_weight=10.0,
-        scale="none",
         output_loss_kwargs=PARAMETERS.get(kind),
         **settings,
     )

@@ -51,15 +51,25 @@ class FitModels:
     teacher_tokenizer: PreTrainedTokenizerBase | None
 
     @classmethod
-    def load(cls, student: str, teacher: str, dtype: str = "auto") -> "FitModels":
+    def load(
+        cls, student: str, teacher: str, dtype: str = "auto", *, teacher_base: str | None = None
+    ) -> "FitModels":
         """Load both, by path or hub id.
+
+        Args:
+            student: of a model or of an adapter.
+            teacher: likewise.
+            dtype: `"auto"` is the checkpoints' own.
+            teacher_base: what a teacher that is an adapter is loaded on, instead of what it names.
 
         Raises:
             ValueError: the teacher reads the student's token ids as other tokens.
             OSError: a model cannot be found or read.
         """
         model, tokenizer = load_model(resolve_model(student), dtype=dtype)
-        teacher_model, teacher_tokenizer = load_model(resolve_model(teacher), dtype=dtype)
+        teacher_model, teacher_tokenizer = load_model(
+            resolve_model(teacher), base_model=teacher_base, dtype=dtype
+        )
         for role, loaded in (("student", model), ("teacher", teacher_model)):
             check_no_virtual_tokens(getattr(loaded, "peft_config", {}).values(), role)
         found = cls(model, teacher_model, tokenizer, teacher_tokenizer)

@@ -3,7 +3,7 @@
 Letters: B sequences, N rows, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -98,6 +98,13 @@ def naming_prompts(batch: Sequence[Selection]) -> Iterator[None]:
             f"{token} of {selection.rollout.name}: mend the {error.source.split()[0]}'s weights, "
             "or read it in a wider dtype."
         ) from error
+
+
+def check_finite(source: str, rows: Mapping[int, Tensor]) -> None:
+    """Refuse rows [N, D] by layer of which one is not finite, with a `NonFiniteRowError`."""
+    for layer, states in rows.items():
+        if not (finite := states.isfinite().all(dim=1)).all():
+            raise NonFiniteRowError(source, layer, int((~finite).nonzero()[0]))
 
 
 def update(fitter: BridgeFitter, rows: PairedRows, batch: Sequence[Selection]) -> None:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from oprd.calibration.processes import from_main
-from oprd.calibration.reading import naming_prompts, rows_of, view_of
+from oprd.calibration.reading import check_finite, naming_prompts, rows_of, view_of
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.selection import Selection, batches, draw_rows, select_rows
-from oprd.core.bridge.statistics import NonFiniteRowError
 from oprd.core.capture import num_layers
 from oprd.core.cka import MIN_ROWS, debiased_cka
 from oprd.core.positions import PositionSpec
@@ -112,7 +111,7 @@ def _add(
     device: torch.device,
 ) -> None:
     """Add a batch's rows of each layer, all of them finite."""
-    for layer, rows in rows_of(model, view_of(batch), range(1, len(found) + 1)).items():
-        if not (finite := rows.isfinite().all(dim=1)).all():
-            raise NonFiniteRowError(source, layer, int((~finite).nonzero()[0]))
+    read = rows_of(model, view_of(batch), range(1, len(found) + 1))
+    check_finite(source, read)
+    for layer, rows in read.items():
         found[layer - 1].append(rows.to(device))

@@ -10,6 +10,7 @@ from oprd.cli import bridge
 from oprd.cli.bench import bench
 from oprd.cli.errors import one_sentence, show_tracebacks
 from oprd.cli.eval import evaluate
+from oprd.cli.inspect import inspect
 from oprd.cli.recipes import recipes
 from oprd.supported import check_transformers
 from oprd.version import __version__
@@ -62,6 +63,7 @@ def train(context: typer.Context) -> None:
 
 
 app.command("eval")(one_sentence(evaluate))
+app.command("inspect")(one_sentence(inspect))
 app.add_typer(bridge.app, name="bridge")
 app.command("bench")(one_sentence(bench))
 app.command("recipes")(one_sentence(recipes))

@@ -78,19 +78,31 @@ def check_same_meaning(
         ValueError: an id of the student is another token, or none, to the teacher; the message
             lists the first such ids.
     """
-    ours = {index: token for token, index in student.get_vocab().items()}
-    theirs = {index: token for token, index in teacher.get_vocab().items()}
-    different = sorted(index for index, token in ours.items() if theirs.get(index) != token)
-    if different:
+    check_meanings(student, teacher)
+    _check_size(student, teacher_vocab_size)
+
+
+def check_meanings(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+    """The same, of tokenizers alone, before the teacher's embedding is there."""
+    if different := other_meanings(student, teacher):
         listed = ", ".join(
-            f"{index} ({ours[index]!r} / {theirs.get(index)!r})" for index in different[:SHOWN]
+            f"{index} ({ours!r} / {theirs!r})" for index, ours, theirs in different[:SHOWN]
         )
         raise ValueError(
-            f"the teacher reads {len(different)} of the student's {len(ours)} token ids as other "
-            f"tokens; the first are {listed}. The teacher would read noise: "
+            f"the teacher reads {len(different)} of the student's {len(student.get_vocab())} token "
+            f"ids as other tokens; the first are {listed}. The teacher would read noise: "
             "use a teacher with the student's tokenizer."
         )
-    _check_size(student, teacher_vocab_size)
+
+
+def other_meanings(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase
+) -> list[tuple[int, str, str | None]]:
+    """The student's ids that are another token to the teacher, None where none, in their order."""
+    theirs = {index: token for token, index in teacher.get_vocab().items()}
+    ours = sorted((index, token) for token, index in student.get_vocab().items())
+    found = [(index, token, theirs.get(index)) for index, token in ours]
+    return [meaning for meaning in found if meaning[1] != meaning[2]]
 
 
 def _check_size(student: PreTrainedTokenizerBase, teacher_vocab_size: int) -> None:

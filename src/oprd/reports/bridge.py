@@ -21,7 +21,7 @@ def print_bridge(report: Report, console: Console) -> None:
         f"{rollouts['held_out']:,} others."
     )
     console.print(_layer_table(report["layers"]))
-    console.print(_rank_table(report["curve"]))
+    console.print(rank_table(report["curve"]))
     rank, reason = report["advice"]["rank"], report["advice"]["reason"]
     console.print(Text(f"{f'Rank {rank} is advised' if rank else 'No rank is advised'}: {reason}"))
 
@@ -39,7 +39,7 @@ def plot_bridge(report: Report, output: Path) -> None:
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     axes = figure.subplots(2, 2).flat
     _draw_layers(axes[0], report["layers"])
-    _draw_curve(axes[1], report)
+    draw_curve(axes[1], report)
     _draw_spectra(axes[2], report["layers"], "component_r_squared", report["rank"])
     _draw_spectra(axes[3], report["layers"], "eigenvalues", report["rank"])
     for panel in axes:
@@ -61,7 +61,8 @@ def _layer_table(layers: Sequence[Report]) -> Table:
     return table
 
 
-def _rank_table(curve: Sequence[Report]) -> Table:
+def rank_table(curve: Sequence[Report]) -> Table:
+    """What a bridge carries, by its rank."""
     table = Table("rank", "cosine", "R²", "E(r) / Σλ", title="mean over layers by rank")
     for point in curve:
         figures = (point["cosine"], point["r_squared"], point["rank_error"])
@@ -80,7 +81,8 @@ def _draw_layers(axes: Any, layers: Sequence[Report]) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _draw_curve(axes: Any, report: Report) -> None:
+def draw_curve(axes: Any, report: Report) -> None:
+    """Cosine, R² and E(r) by rank, with the rank that is advised."""
     curve, advised = report["curve"], report["advice"]["rank"]
     ranks = [point["rank"] for point in curve]
     for name, label, color in (

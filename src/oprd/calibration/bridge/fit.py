@@ -14,7 +14,6 @@ from typing import Any, get_args
 
 import torch
 from accelerate import PartialState
-from rich.progress import Progress
 
 from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
@@ -161,7 +160,7 @@ def fit_bridge(
     reader = RowReader(
         student, teacher, pairs, settings.seed if settings.basis == "fisher" else None
     )
-    fitters = [_new_fitter(student, teacher, pairs) for _ in range(2)]
+    fitters = [new_fitter(student, teacher, pairs) for _ in range(2)]
     shares = [
         batches(part, settings.batch_size, state.process_index, state.num_processes)
         for part in (fit, held_out)
@@ -175,7 +174,9 @@ def fit_bridge(
         stream(reader, work, saved, lambda count: bar.advance(shown, count))
         for fitter in fitters:
             fitter.all_reduce()
-        bridge, widest = _solve(fitters, settings, provenance, bar)
+        shown = bar.add_task("solving", total=1)
+        bridge, widest = solve_bridges(fitters, settings, provenance)
+        bar.advance(shown)
         shown = bar.add_task("judging", total=own_held_out)
         scores = score_held_out(
             reader, bridge, widest, shares[1], lambda count: bar.advance(shown, count)
@@ -214,27 +215,30 @@ def _pair(
     return paired
 
 
-def _solve(
+def solve_bridges(
     fitters: Sequence[BridgeFitter],
     settings: FitSettings,
-    provenance: Mapping[str, Any],
-    bar: Progress,
+    provenance: Mapping[str, Any] | None = None,
 ) -> tuple[Bridge, Bridge]:
-    """The bridge, and that of the highest rank that the rows determine."""
+    """The bridge, and that of the highest rank that the rows determine.
+
+    Args:
+        fitters: of what is fitted, and of what the ridge is chosen by.
+        settings: of which rank, basis, ridge and centring count.
+        provenance: of the bridge.
+    """
     fitter, validation = fitters
-    shown = bar.add_task("solving", total=1)
     options: dict[str, Any] = {"basis": settings.basis, "center": settings.center}
     ridge: float | dict[int, float] | None = settings.ridge
     if ridge is None:
         ridge = choose_ridge(fitter, validation, settings.rank, **options)
     options["ridge"] = ridge
     bridge = fitter.solve(settings.rank, **options, provenance=provenance)
-    widest = fitter.solve(fitter.highest_rank(**options), **options)
-    bar.advance(shown)
-    return bridge, widest
+    return bridge, fitter.solve(fitter.highest_rank(**options), **options)
 
 
-def _new_fitter(student: Any, teacher: Any, pairs: Sequence[LayerPair]) -> BridgeFitter:
+def new_fitter(student: Any, teacher: Any, pairs: Sequence[LayerPair]) -> BridgeFitter:
+    """An empty fitter of two models' layers, where their rows are."""
     cuda = student.device.type == "cuda"
     return BridgeFitter(
         pairs,

@@ -5,7 +5,7 @@ Letters: P pairs, N rows, R rank, S student width.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import PartialState
@@ -13,13 +13,25 @@ from accelerate.utils import reduce
 from torch import Tensor
 from torch.nn import functional
 
-from oprd.calibration.reading import PairedRows, RowReader
-from oprd.calibration.selection import Selection
+from oprd.calibration.reading import PairedRows
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.score import PairScore, score_rows
 from oprd.core.layers import LayerPair
 
 SEED = 0
+
+
+class Reader(Protocol):
+    """What gives the rows of a batch: a `RowReader`, or rows that are kept."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student's rows are."""
+        ...
+
+    def __call__(self, batch: Any) -> PairedRows:
+        """The rows of a batch of any kind that has a length."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,19 +55,19 @@ class HeldOutScores:
 
 
 def score_held_out(
-    reader: RowReader,
+    reader: Reader,
     bridge: Bridge,
     widest: Bridge,
-    batches: Sequence[Sequence[Selection]],
+    batches: Sequence[Sequence[Any]],
     advance: Callable[[int], None],
 ) -> HeldOutScores:
     """Read this process's batches once more and score them; every process calls it.
 
     Args:
-        reader: of both models.
+        reader: of both models' rows.
         bridge: the bridge of the rank asked for.
         widest: that of the highest rank; left on the models' device in float32.
-        batches: of rollouts that the fit has not seen.
+        batches: of rollouts that the fit has not seen, as the reader takes them.
         advance: called with the number of rollouts that are done.
     """
     random = _with_random_projection(bridge).to(reader.device, torch.float32)

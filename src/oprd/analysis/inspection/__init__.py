@@ -1,0 +1,1 @@
+"""What two models have in common before any training, and what that advises."""

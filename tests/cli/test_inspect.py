@@ -1,0 +1,200 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from oprd.cli.main import app
+from tests import tiny
+from tests.calibration.pairs import student, teacher
+
+
+def sibling():
+    """The student a few steps on."""
+    model = student()
+    with torch.no_grad():
+        for n, weight in enumerate(model.parameters()):
+            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(n))
+            weight.add_(0.2 * weight.std() * noise)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pair")
+    for name, model in (("student", student()), ("sibling", sibling()), ("wider", teacher())):
+        model.save_pretrained(path / name)
+        tiny.tokenizer().save_pretrained(path / name)
+    return path
+
+
+@pytest.fixture
+def without_picture(monkeypatch):
+    """Drawing is most of an inspection of models this small."""
+    monkeypatch.setattr("oprd.reports.inspect_picture.plot_inspection", lambda *_: None)
+
+
+def inspect(folder: Path, *options: str, output: str = "out"):
+    arguments = {
+        "--student": f"{folder}/student",
+        "--teacher": f"{folder}/sibling",
+        "--prompts": "additions",
+        "--output": f"{folder}/{output}",
+        "--max_completion_length": "8",
+        "--max_prompts": "12",
+    }
+    flat = [part for pair in arguments.items() for part in pair]
+    return CliRunner().invoke(app, ["inspect", *flat, *options])
+
+
+def test_an_inspection_leaves_figures_a_picture_and_a_run(folder: Path):
+    done = inspect(folder)
+    assert done.exit_code == 0, done.output
+    out = folder / "out"
+    files = {"inspect.json", "inspect.png", "rollouts.jsonl", "train.yaml"}
+    assert {path.name for path in out.iterdir()} == files
+    for part in (
+        "how text is read",
+        "First prompt as the student reads it: What is ",
+        "by pair of",
+    ):
+        assert part in done.stdout
+    assert f"oprd train --config {out}/train.yaml" in done.stdout.replace("\n", "")
+    report = json.loads((out / "inspect.json").read_text())
+    assert report["advice"]["method"].startswith("OPRD")
+    assert report["asked"]["teacher"] == f"{folder}/sibling"
+    assert report["provenance"]["student"]["weights"] != report["provenance"]["teacher"]["weights"]
+    settings = yaml.safe_load((out / "train.yaml").read_text())
+    assert settings["scale"] == "unit" and settings["max_completion_length"] == 8
+    assert settings["output_dir"] == str(out / "run")
+
+
+def test_a_second_inspection_reads_the_rollouts_of_the_first(
+    folder: Path, monkeypatch, without_picture
+):
+    assert inspect(folder, output="again").exit_code == 0
+    monkeypatch.setattr(
+        "oprd.models.generate.TransformersEngine._batch",
+        lambda *_: pytest.fail("a rollout was written"),
+    )
+    again = inspect(folder, "--positions", "last_k", "--position_k", "3", output="again")
+    assert again.exit_code == 0, again.output
+    settings = yaml.safe_load((folder / "again/train.yaml").read_text())
+    assert (settings["positions"], settings["position_k"]) == ("last_k", 3)
+
+
+def test_models_of_other_widths_are_advised_the_output_space(folder: Path, without_picture):
+    done = inspect(folder, "--teacher", f"{folder}/wider", output="wide")
+    assert done.exit_code == 0, done.output
+    settings = yaml.safe_load((folder / "wide/train.yaml").read_text())
+    assert (settings["output_loss"], settings["representation_weight"]) == ("reverse_kl", 0)
+
+
+def test_another_tokenizer_is_shown_before_it_is_refused(folder: Path):
+    other = tiny.tokenizer().__class__.from_pretrained(f"{folder}/student")
+    other.add_tokens(["<more>"])
+    tiny.model(vocab_size=300).save_pretrained(folder / "longer")
+    other.save_pretrained(folder / "longer")
+    done = inspect(folder, "--student", f"{folder}/longer", output="tokens")
+    assert done.exit_code == 1
+    assert "id 260: '<more>', None" in " ".join(done.stdout.replace("│", " ").split())
+    assert "the teacher reads 1 of the student's" in done.stderr
+    assert "use a teacher with the student's tokenizer" in done.stderr
+    assert not list((folder / "tokens").iterdir())
+
+
+def test_a_teacher_that_is_the_student_is_refused_before_a_rollout(folder: Path):
+    done = inspect(folder, "--teacher", f"{folder}/student", output="same")
+    assert done.exit_code == 1
+    assert "there is nothing to learn from it" in done.stderr
+    assert not list((folder / "same").iterdir())
+
+
+def test_a_teacher_adapter_is_loaded_on_the_base_that_is_named(folder: Path, without_picture):
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(student(), LoraConfig(target_modules="all-linear", r=2))
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
+    adapted.save_pretrained(folder / "adapter")
+    base = ("--teacher_base_model_name_or_path", f"{folder}/student")
+    done = inspect(folder, "--teacher", f"{folder}/adapter", *base, output="adapted")
+    assert done.exit_code == 0, done.output
+    settings = yaml.safe_load((folder / "adapted/train.yaml").read_text())
+    assert settings["teacher_base_model_name_or_path"] == f"{folder}/student"
+    assert settings["state_loss"] == "mse"
+
+
+def test_prompts_of_strangers_are_shown_escaped(folder: Path, without_picture):
+    texts = ["[red]<b>\x1b[2J\u202e [/x]", "two", "three"]
+    lines = [json.dumps({"prompt": text}) for text in texts]
+    (folder / "hostile [bold].jsonl").write_text("\n".join(lines))
+    done = inspect(folder, "--prompts", f"{folder}/hostile [bold].jsonl", output="[i]\x1b[31m")
+    assert done.exit_code == 0, done.output
+    assert "[red]<b>\\x1b[2J\\u202e [/x]" in done.stdout
+    assert "\x1b[2J" not in done.output and "\x1b[31m" not in done.output
+    settings = yaml.safe_load((folder / "[i]\x1b[31m/train.yaml").read_text())
+    assert settings["dataset_name"] == f"{folder}/hostile [bold].jsonl"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--student", "./nowhere"), "student './nowhere': there is no such file or folder"),
+        (("--teacher", "a\0b"), "holds a NUL"),
+        (("--teacher", "<b>../x"), "is no file or folder here, and no possible name"),
+        (("--prompts", "/dev/null"), "are a stream"),
+        (("--prompts", "./none.jsonl"), "there is no such file or folder"),
+        (("--max_prompts", "1"), "max_prompts must be a whole number of at least 2"),
+        (("--layers", "4"), "layer 4 is outside 1..3"),
+        (("--layers", "2,2"), "layers repeat"),
+        (("--layer_pairing", "similar"), "did you mean similarity"),
+        (("--positions", "some"), "positions must be one of"),
+        (("--temperature", "-1"), "temperature must be finite and at least 0"),
+        (("--chat_template_kwargs", "yes"), "chat_template_kwargs must be a JSON object"),
+        (("--max_completion_length", "250"), "leave such prompts out"),
+        (("--output", "/dev/null/x"), "cannot be written to"),
+    ],
+)
+def test_bad_input_is_one_sentence(folder: Path, options: tuple[str, ...], message: str):
+    done = inspect(folder, *options, output="bad")
+    assert done.exit_code == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("oprd:") == 1
+
+
+def test_layers_that_do_not_exist_are_refused_before_a_rollout(folder: Path):
+    assert inspect(folder, "--layers", "4", output="early").exit_code == 1
+    assert not list((folder / "early").iterdir())
+
+
+def test_without_matplotlib_everything_else_is_written(folder: Path, monkeypatch):
+    def missing(*_):
+        raise ImportError("plots need matplotlib: pip install 'oprd[report]'.")
+
+    monkeypatch.setattr("oprd.reports.inspect_picture.plot_inspection", missing)
+    done = inspect(folder, output="plain")
+    assert done.exit_code == 0 and "plots need matplotlib" in done.stdout
+    assert (folder / "plain/train.yaml").is_file()
+
+
+def test_help_names_every_option():
+    shown = CliRunner().invoke(app, ["inspect", "--help"])
+    assert shown.exit_code == 0
+    for option in ("--student", "--teacher", "--prompts", "--output", "--teacher_base_model_name"):
+        assert option in shown.stdout
+
+
+@pytest.mark.slow(minutes=1)
+@pytest.mark.parametrize("model", ["sibling", "wider"])
+def test_what_is_advised_runs_as_it_is(folder: Path, model: str):
+    output = f"run-{model}"
+    assert inspect(folder, "--teacher", f"{folder}/{model}", output=output).exit_code == 0
+    config = ("--config", f"{folder}/{output}/train.yaml")
+    done = CliRunner().invoke(app, ["train", *config, "--max_steps", "1"])
+    assert done.exit_code == 0, done.output
+    assert (folder / output / "run/model.safetensors").is_file()
