@@ -19,6 +19,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
+from oprd import OPRDTrainer
 from tests import tiny
 from tests.processes import TwoProcesses
 from tests.training.runs import LORA, trainer
@@ -79,12 +80,7 @@ def observe(case: str, folder: Path) -> dict[str, Any]:
         options |= _adapters(folder)
     with one_thread():
         torch.manual_seed(0)
-        made = trainer(folder / "run", **options)
-        made.train()
-    return {
-        "losses": [line["loss"] for line in made.state.log_history if "loss" in line],
-        **_weights(made.student),
-    }
+        return _trained(trainer(folder / "run", **options))
 
 
 def observe_all(folder: Path) -> dict[str, Any]:
@@ -148,23 +144,37 @@ def _adapters(folder: Path) -> dict[str, Any]:
     return {"student": str(base), "teacher": str(adapter), "peft_config": LoraConfig(**LORA)}
 
 
-def _weights(model: torch.nn.Module) -> dict[str, Any]:
-    """A hash of all bits that train, and the norms of a few tensors for other machines."""
-    trained = sorted((name, p) for name, p in model.named_parameters() if p.requires_grad)
-    digest, norms = hashlib.sha256(), []
-    for name, parameter in trained:
-        digest.update(name.encode() + parameter.detach().numpy().tobytes())
-        norms.append(float(parameter.detach().double().norm()))
-    return {"weights": digest.hexdigest(), "norms": norms}
+def _trained(made: OPRDTrainer) -> dict[str, Any]:
+    """The losses of a run, a hash of all bits that train, and for other machines norms: of each
+    tensor, and of what the run changed in it, which is little of the whole."""
+    before = _trainable(made.student)
+    made.train()
+    digest, norms, changes = hashlib.sha256(), [], []
+    for name, after in _trainable(made.student).items():
+        digest.update(name.encode() + after.numpy().tobytes())
+        norms.append(float(after.double().norm()))
+        changes.append(float((after.double() - before[name].double()).norm()))
+    return {
+        "losses": [line["loss"] for line in made.state.log_history if "loss" in line],
+        "weights": digest.hexdigest(),
+        "norms": norms,
+        "changes": changes,
+    }
+
+
+def _trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in sorted(model.named_parameters())
+        if parameter.requires_grad
+    }
 
 
 def _process(folder: Path) -> None:
     options: dict[str, Any] = {"max_steps": 3, "per_device_train_batch_size": 2, "scale": "none"}
     made = trainer(folder / "run", learning_rate=1e-3, optim="adamw_torch", **options)
-    made.train()
+    found = _trained(made)
     if made.accelerator.is_main_process:
-        losses = [line["loss"] for line in made.state.log_history if "loss" in line]
-        found = {"losses": losses, **_weights(made.student)}
         (folder / "process.json").write_text(json.dumps(found))
 
 

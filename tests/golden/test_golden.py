@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.golden import runs
+from tests.golden import runs, test_golden
 from tests.golden.runs import CASES, FILE, machine, observe
 
 EXPECTED = json.loads(FILE.read_text())
@@ -14,8 +14,8 @@ def check(found, expected):
     if SAME_BITS:
         assert found == expected
         return
-    assert found["losses"] == pytest.approx(expected["losses"], rel=1e-3)
-    assert found["norms"] == pytest.approx(expected["norms"], rel=1e-3)
+    for name in ("losses", "norms", "changes"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-3), name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -25,3 +25,15 @@ def test_a_seeded_run_gives_the_losses_and_weights_it_always_gave(case, tmp_path
 
 def test_two_processes_give_the_losses_and_weights_they_always_gave(tmp_path, two_processes):
     check(runs.two_processes(tmp_path, two_processes), EXPECTED["cases"]["two processes"])
+
+
+def test_on_another_machine_a_run_that_moves_otherwise_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(test_golden, "SAME_BITS", False)
+    expected = EXPECTED["cases"]["oprd"]
+    found = observe("oprd", tmp_path / "same")
+    check(found, expected)
+    monkeypatch.setitem(CASES, "oprd", {"learning_rate": 0.98e-3})
+    other = observe("oprd", tmp_path / "other")
+    # The weights themselves are the same to three places.
+    with pytest.raises(AssertionError, match="changes"):
+        check(other | {"losses": found["losses"]}, expected)
