@@ -16,6 +16,16 @@ def teacher():
     )
 
 
+def sibling():
+    """The student a few steps on."""
+    model = student()
+    with torch.no_grad():
+        for n, weight in enumerate(model.parameters()):
+            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(n))
+            weight.add_(0.2 * weight.std() * noise)
+    return model
+
+
 def rollouts(count=12, seed=0):
     """Prompts and responses of various lengths, in random bytes."""
     generator = torch.Generator().manual_seed(seed)

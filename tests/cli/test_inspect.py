@@ -8,17 +8,7 @@ from typer.testing import CliRunner
 
 from oprd.cli.main import app
 from tests import tiny
-from tests.calibration.pairs import student, teacher
-
-
-def sibling():
-    """The student a few steps on."""
-    model = student()
-    with torch.no_grad():
-        for n, weight in enumerate(model.parameters()):
-            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(n))
-            weight.add_(0.2 * weight.std() * noise)
-    return model
+from tests.calibration.pairs import sibling, student, teacher
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +123,13 @@ def test_prompts_of_strangers_are_shown_escaped(folder: Path, without_picture):
     texts = ["[red]<b>\x1b[2J\u202e [/x]", "two", "three"]
     lines = [json.dumps({"prompt": text}) for text in texts]
     (folder / "hostile [bold].jsonl").write_text("\n".join(lines))
-    done = inspect(folder, "--prompts", f"{folder}/hostile [bold].jsonl", output="[i]\x1b[31m")
+    done = inspect(folder, "--prompts", f"{folder}/hostile [bold].jsonl", output="[i]\x1b[31m\x07")
     assert done.exit_code == 0, done.output
     assert "[red]<b>\\x1b[2J\\u202e [/x]" in done.stdout
-    assert "\x1b[2J" not in done.output and "\x1b[31m" not in done.output
-    settings = yaml.safe_load((folder / "[i]\x1b[31m/train.yaml").read_text())
+    # The runner takes escape sequences out by itself, but no bell.
+    assert not {"\x1b", "\x07", "\u202e"} & set(done.output)
+    assert "[i]\\x1b[31m\\x07" in done.stdout.replace("\n", "")
+    settings = yaml.safe_load((folder / "[i]\x1b[31m\x07/train.yaml").read_text())
     assert settings["dataset_name"] == f"{folder}/hostile [bold].jsonl"
 
 

@@ -28,6 +28,7 @@ from oprd.cli.bridge import (
     TopP,
 )
 from oprd.cli.errors import setting_up
+from oprd.text import escaped
 
 if TYPE_CHECKING:
     from oprd.analysis.inspection.asked import Asked
@@ -160,7 +161,9 @@ def _save(report: dict[str, Any], folder: Path) -> None:
         plot_inspection(report, folder / PICTURE)
     except ImportError as error:
         typer.echo(str(error))
+    # A name may hold what steers a terminal.
+    places = escaped(str(folder)), escaped(shlex.quote(str(folder / RECIPE)))
     typer.echo(
-        f"\n{report['seconds']['all']:.0f} seconds. Figures, picture and rollouts are in {folder}. "
-        f"Train with\n    oprd train --config {shlex.quote(str(folder / RECIPE))}"
+        f"\n{report['seconds']['all']:.0f} seconds. Figures, picture and rollouts are in "
+        f"{places[0]}. Train with\n    oprd train --config {places[1]}"
     )

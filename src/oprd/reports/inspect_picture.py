@@ -67,6 +67,7 @@ def _draw_similarity(figure: Any, axes: Any, report: Report) -> None:
 def _draw_ends(axes: Any, ends: Report | None) -> None:
     axes.set_title("cosine on the first k (solid) and last k tokens (dashed)", fontsize=10)
     if ends is None:
+        axes.set_axis_off()
         axes.text(
             0.5, 0.5, "states of different widths\nhave no cosine", ha="center", va="center",
             transform=axes.transAxes,

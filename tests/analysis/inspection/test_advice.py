@@ -167,6 +167,12 @@ def test_no_advised_rank_is_said_and_the_papers_is_taken():
     assert "no rank of a bridge is advised" in reason(facts, "bridge_rank")
 
 
+def test_beside_an_output_loss_a_bridge_is_offered_where_it_would_carry():
+    assert "set bridge: fit, bridge_rank: 29 and" in reason(WIDER, "bridge")
+    nothing = reason(replace(WIDER, bridge_rank=0), "bridge")
+    assert "no rank of a bridge is advised" in nothing and "set bridge" not in nothing
+
+
 @pytest.mark.parametrize(("cut", "said"), [(0.42, True), (0.05, False)])
 def test_responses_that_were_cut_are_pointed_out(cut, said):
     because = reason(replace(RELATED, cut=cut), "max_completion_length")

@@ -1,8 +1,8 @@
 import pytest
 
 from oprd.analysis.inspection.facts import Facts
-from tests.analysis.inspection.test_measure import measured, sibling
-from tests.calibration.pairs import student, teacher
+from tests.analysis.inspection.test_measure import measured
+from tests.calibration.pairs import sibling, student, teacher
 
 ASKED = {"layers": "all", "positions": "last_k", "position_k": 3, "limit": 64}
 

@@ -6,8 +6,7 @@ from oprd.analysis.inspection.inspect import inspect_models
 from oprd.calibration.models import FitModels
 from tests import tiny
 from tests.analysis.inspection.test_asked import ASKED
-from tests.analysis.inspection.test_measure import sibling
-from tests.calibration.pairs import student
+from tests.calibration.pairs import sibling, student
 
 PROMPTS = Dataset.from_dict({"prompt": [f"What is {n}?" for n in range(6)]})
 

@@ -11,23 +11,13 @@ from oprd.calibration.bridge.fit import FitSettings
 from oprd.calibration.similarity import measure_similarity
 from oprd.core.layers import pair_layers, pairs_text
 from tests import tiny
-from tests.calibration.pairs import rollouts, student, teacher
+from tests.calibration.pairs import rollouts, sibling, student, teacher
 from tests.calibration.test_fit import states
 
 
 def measured(models, made=None, **settings):
     settings = FitSettings(**{"positions": "all", **settings})
     return measure_pair(*models, check_pair(*models), made or rollouts(20), settings)
-
-
-def sibling():
-    """The student a few steps on."""
-    model = student()
-    with torch.no_grad():
-        for n, weight in enumerate(model.parameters()):
-            noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(n))
-            weight.add_(0.2 * weight.std() * noise)
-    return model
 
 
 def test_states_of_one_width_have_cosines_pair_by_pair():

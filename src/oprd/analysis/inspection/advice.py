@@ -74,11 +74,11 @@ def _output(facts: Facts) -> Advice:
         "85.7% and a bridge alone to 65.7%. Both at once ended 1.9 points above the KL, an "
         "interval that holds zero, and a bridge first 1.9 below it.",
     )
-    bridge = Reason(
-        "bridge",
-        f"none. {_carried(facts)}; to add one, set bridge: fit, bridge_rank: "
-        f"{facts.bridge_rank or 8} and representation_weight: 1.",
+    way_on = (
+        f"; to add it, set bridge: fit, bridge_rank: {facts.bridge_rank} and "
+        "representation_weight: 1"
     )
+    bridge = Reason("bridge", f"left out: {_carried(facts)}{way_on if facts.bridge_rank else ''}.")
     settings = {"output_loss": "reverse_kl", "representation_weight": 0}
     return _complete("reverse KL in output space", settings, (method, bridge), facts)
 
@@ -91,7 +91,8 @@ def _bridge(facts: Facts) -> Advice:
         f"({facts.head_problem}). What is left is a bridge, through which the lab's student "
         "learned less than from an output-space loss (65.7% beside 85.7%).",
     )
-    rank = Reason("bridge_rank", f"{_carried(facts)}.")
+    papers = "" if facts.bridge_rank else "; 8 is the paper's"
+    rank = Reason("bridge_rank", f"{_carried(facts)}{papers}.")
     basis = Reason(
         "bridge_basis",
         "the paper's: in the lab rrr could not be told from it (-0.6 points), and fisher taught "
@@ -216,7 +217,7 @@ def _carried(facts: Facts) -> str:
     if not facts.bridge_rank:
         return (
             "no rank of a bridge is advised: on held-out rows the student predicts less than half "
-            "of even the teacher's first directions, and 8 is the paper's"
+            "of even the teacher's first directions"
         )
     return (
         f"a bridge of rank {facts.bridge_rank} would carry R² = {facts.bridge_r_squared:.2f} on "
