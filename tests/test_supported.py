@@ -66,6 +66,7 @@ def test_the_trainer_is_refused_when_it_is_imported_and_when_it_is_made(installe
 COMMANDS = {
     "train": [],
     "eval": ["--tasks", "additions"],
+    "inspect": ["--student", "a", "--teacher", "b", "--prompts", "additions"],
     "bench": [],
     "bridge fit": ["--student", "a", "--teacher", "b"],
 }

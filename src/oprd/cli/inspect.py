@@ -28,6 +28,7 @@ from oprd.cli.bridge import (
     TopP,
 )
 from oprd.cli.errors import setting_up
+from oprd.supported import check_transformers
 from oprd.text import escaped
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def inspect(
     prompt_column: PromptColumn = None,
 ) -> None:
     """Compare two models on rollouts of the student, and advise how to train it."""
+    check_transformers()
     with setting_up():
         from oprd.analysis.inspection.asked import Asked
         from oprd.calibration.bridge.fit import FitSettings

@@ -84,7 +84,7 @@ BRIDGE = {
 )
 def test_the_method_follows_from_what_was_measured(facts, expected, because):
     advice = advise(facts)
-    common = {"max_completion_length": 128, "learning_rate": 1e-5}
+    common = {"max_completion_length": 128, "learning_rate": "auto"}
     assert advice.settings == {**expected, **common}
     assert because in advice.reasons[0].because
 

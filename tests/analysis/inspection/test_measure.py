@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from oprd.analysis.inspection import measure as module
 from oprd.analysis.inspection.measure import check_pair, measure_pair
 from oprd.calibration.bridge.fit import FitSettings
 from oprd.calibration.similarity import measure_similarity
@@ -95,11 +94,11 @@ def test_a_teacher_that_is_the_student_is_refused():
 
 
 def test_a_model_that_lets_padding_in_is_refused(monkeypatch):
-    def refuse(model, seen, role):
+    def refuse(model, seen, role, layers):
         if role == "teacher":
             raise ValueError("padding before a sequence changes the teacher's states")
 
-    monkeypatch.setattr(module, "check_padding", refuse)
+    monkeypatch.setattr("oprd.models.probe.check_padding", refuse)
     with pytest.raises(ValueError, match="changes the teacher's states"):
         check_pair(student(), teacher())
 

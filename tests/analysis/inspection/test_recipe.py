@@ -17,11 +17,11 @@ def test_every_advice_is_a_file_that_training_reads(tmp_path):
     for facts in CASES:
         advice = advise(facts)
         (tmp_path / "train.yaml").write_text(recipe(advice, PLACES))
-        data, args, models = parse(["--config", str(tmp_path / "train.yaml")])
+        data, args, models, _ = parse(["--config", str(tmp_path / "train.yaml")])
         assert models.model_name_or_path == "a/student"
         assert data.dataset_name == "additions"
         for name, value in advice.settings.items():
-            assert getattr(args, name) == value
+            assert args.to_dict()[name] == value
 
 
 def test_each_reason_stands_above_its_setting():
