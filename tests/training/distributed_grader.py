@@ -1,14 +1,11 @@
-"""A run with a grader of one's own; started in several processes by test_task_evaluation."""
+"""A run with a grader of one's own; called in several processes by test_task_evaluation."""
 
-import sys
 from pathlib import Path
 
-from oprd.cli.errors import one_sentence
 from tests import tiny
 from tests.training.runs import trainer
 
 
-@one_sentence
 def main(folder: str, task: str) -> None:
     made = trainer(
         Path(folder),
@@ -22,7 +19,3 @@ def main(folder: str, task: str) -> None:
         eval_max_new_tokens=4,
     )
     made.train()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
