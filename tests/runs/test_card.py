@@ -69,6 +69,12 @@ def test_models_data_layers_and_settings_of_the_run_are_in_the_card():
     assert "None" not in text and "output_weight" not in text
 
 
+def test_a_rate_that_was_found_is_said():
+    record = {**RECORD, "settings": {**RECORD["settings"], "learning_rate": "auto"}}
+    record["learning_rate_test"] = {"learning_rate": 2.5e-4}
+    assert "| `learning_rate` | `auto, found: 0.00025` |" in card_text(record, [], FACTS, "run")
+
+
 def test_an_adapter_is_called_one_and_is_loaded_as_one():
     text = card(CardFacts(steps=1, adapter=True), teacher_base="owner/base")
     assert header(text)["library_name"] == "peft"

@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from oprd.runs.checkpoints import CHECKPOINT
 from oprd.runs.metrics import METRICS, read_metrics
-from oprd.runs.record import read_record
+from oprd.runs.record import RATE_TEST, read_record
 from oprd.text import escaped, shortened
 
 CARD = "README.md"
@@ -121,7 +121,9 @@ def card_text(
         facts: further ones.
         folder: the name of the student's.
     """
-    student, settings = record.get("student"), record.get("settings") or {}
+    student, settings = record.get("student"), dict(record.get("settings") or {})
+    if found := record.get(RATE_TEST):
+        settings["learning_rate"] = f"auto, found: {found['learning_rate']:g}"
     dataset = facts.dataset
     data = ModelCardData(
         base_model=student if _is_on_hub(student) else None,

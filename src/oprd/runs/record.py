@@ -14,6 +14,8 @@ from oprd.runs.atomic import written_whole
 from oprd.version import __version__
 
 RECORD = "run.json"
+# What a record calls the range test that found a run's learning rate.
+RATE_TEST = "learning_rate_test"
 # The best student, and what makes it that.
 BEST, BEST_RECORD = "best", "best.json"
 # Names under which libraries take secrets.

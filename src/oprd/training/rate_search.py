@@ -19,13 +19,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from oprd.calibration.rate import RateCurve, range_test
+from oprd.runs.record import RATE_TEST
 from oprd.settings.run import OPRDConfig
 
 if TYPE_CHECKING:
     from oprd.training.trainer import OPRDTrainer
-
-# What a run's record calls the curve.
-RATE_TEST = "learning_rate_test"
 
 
 def check_can_search(args: OPRDConfig, accelerator: Accelerator) -> None:

@@ -54,7 +54,7 @@ from oprd.prompts.load import with_prompts
 from oprd.prompts.show import first_rollout
 from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.checkpoints import find_checkpoint
-from oprd.runs.record import read_record
+from oprd.runs.record import RATE_TEST, read_record
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
@@ -64,7 +64,7 @@ from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
-from oprd.training.rate_search import RATE_TEST, RateSearch, check_can_search, recorded_rate
+from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
