@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from oprd.calibration.rate import BELOW_LOWEST, RateCurve, of_facts, range_test, rates
+from oprd.calibration.rate import RateCurve, of_facts, range_test, rates
 
 
 def quadratic(curvature=1.0, floor=0.0):
@@ -69,9 +69,9 @@ def test_a_loss_of_zero_has_no_rate():
         _ = RateCurve(0.0, (1e-5, 1e-4), (0.0, 0.0), rollouts=32).rate
 
 
-def test_the_rate_is_a_fixed_part_of_that_of_the_lowest_loss():
+def test_the_rate_is_that_of_the_lowest_loss():
     curve = RateCurve(1.0, (1e-4, 1e-3, 1e-2), (0.9, 0.2, 0.5), rollouts=32)
-    assert curve.rate == pytest.approx(1e-3 / BELOW_LOWEST)
+    assert curve.rate == 1e-3
 
 
 def test_a_small_batch_and_an_open_end_are_doubts():
@@ -94,5 +94,5 @@ def test_the_curve_is_shown_with_its_lowest_loss_and_the_rate():
     assert lines[1] == "  1.0e-04  0.5       ████"
     assert lines[2] == "  1.0e-03  0.25      ██  lowest"
     assert lines[3].endswith("diverged")
-    assert lines[4] == "Learning rate: 2.5e-04, a 4th of that of the lowest loss."
+    assert lines[4] == "Learning rate: 1.0e-03, that of the lowest loss."
     assert lines[5].startswith("It is a guess, because the batch has 4 rollouts")
