@@ -69,9 +69,12 @@ def test_a_loss_of_zero_has_no_rate():
         _ = RateCurve(0.0, (1e-5, 1e-4), (0.0, 0.0), rollouts=32).rate
 
 
-def test_the_rate_is_that_of_the_lowest_loss():
-    curve = RateCurve(1.0, (1e-4, 1e-3, 1e-2), (0.9, 0.2, 0.5), rollouts=32)
-    assert curve.rate == 1e-3
+@pytest.mark.parametrize(
+    ("losses", "rate"),
+    [((0.9, 0.2, 0.5), 1e-3), ((0.3, 0.27, 0.2), 1e-3), ((0.27, 0.2, 0.3), 1e-4)],
+)
+def test_the_rate_is_the_first_with_nine_tenths_of_the_fall(losses, rate):
+    assert RateCurve(1.0, (1e-4, 1e-3, 1e-2), losses, rollouts=32).rate == rate
 
 
 def test_a_small_batch_and_an_open_end_are_doubts():
@@ -94,5 +97,5 @@ def test_the_curve_is_shown_with_its_lowest_loss_and_the_rate():
     assert lines[1] == "  1.0e-04  0.5       ████"
     assert lines[2] == "  1.0e-03  0.25      ██  lowest"
     assert lines[3].endswith("diverged")
-    assert lines[4] == "Learning rate: 1.0e-03, that of the lowest loss."
+    assert lines[4] == "Learning rate: 1.0e-03, the first with 90% of the fall."
     assert lines[5].startswith("It is a guess, because the batch has 4 rollouts")

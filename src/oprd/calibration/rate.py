@@ -1,8 +1,7 @@
 """A learning rate from a range test: updates of one batch at growing rates, the loss after each.
 
 A rate too low moves nothing, one too high makes the loss rise; between them the loss falls.
-All updates follow one another, so that the fall at a rate is that of all rates up to it, and the
-loss is lowest at a rate well below that at which a run of it would diverge.
+All updates follow one another, so that the fall at a rate is that of all rates up to it.
 """
 
 import math
@@ -15,6 +14,9 @@ LOWEST, HIGHEST, PER_DECADE = 1e-7, 1.0, 4
 # The test ends where the loss is so many times the first one, or so many times the lowest one when
 # that is several updates ago.
 RISEN, AGO = 1.5, 4
+# Near the lowest loss the curve is flat, and rates beyond overshoot: the first one is taken with
+# this share of the greatest fall.
+SHARE = 0.9
 # A fall that is smaller than this share of the loss is none.
 LEAST_FALL = 0.02
 # So far below the rate of the lowest loss nothing moves: what the loss varies there is noise, of
@@ -47,7 +49,7 @@ class RateCurve:
 
     @property
     def rate(self) -> float:
-        """The rate to train at, that of the lowest loss, to two digits.
+        """The rate to train at, to two digits: the first with most of the fall.
 
         Raises:
             ValueError: the loss did not fall at any rate.
@@ -59,7 +61,9 @@ class RateCurve:
                 f"{self.losses[self.lowest]:.3g} at best): is the teacher the student? Set "
                 "learning_rate to a number to train all the same."
             )
-        return float(f"{self.rates[self.lowest]:.1e}")
+        enough = self.first - SHARE * (self.first - self.losses[self.lowest])
+        both = zip(self.rates, self.losses, strict=True)
+        return float(f"{next(rate for rate, loss in both if loss <= enough):.1e}")
 
     @property
     def fall(self) -> float:
@@ -105,7 +109,7 @@ class RateCurve:
         for number, (rate, loss) in enumerate(zip(self.rates, self.losses, strict=True)):
             bar = "█" * round(width * loss / top) if math.isfinite(loss) else "diverged"
             yield f"  {rate:7.1e}  {loss:<9.3g} {bar}{marked.get(number, '')}"
-        yield f"Learning rate: {self.rate:.1e}, that of the lowest loss."
+        yield f"Learning rate: {self.rate:.1e}, the first with {SHARE:.0%} of the fall."
         if doubts := self.doubts():
             yield f"It is a guess, because {'; '.join(doubts)}."
 
