@@ -45,3 +45,12 @@ def test_trls_warnings_have_no_number_in_one_process(processes, caplog):
     processes(1)
     distillation_trainer.logger.warning("the settings are ignored")
     assert caplog.messages == ["the settings are ignored"]
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_warning_before_accelerate_has_a_state_is_said_as_it_is(monkeypatch, caplog, once):
+    monkeypatch.setattr(PartialState, "_shared_state", {})
+    logger = get_logger(f"oprd.early.{once}")
+    (logger.warning_once if once else logger.warning)("plain text")
+    assert [record.message for record in caplog.records] == ["plain text"]
+    assert PartialState._shared_state == {}

@@ -11,6 +11,13 @@ NUMBER = "[RANK 0] "
 
 
 class _Adapter(MultiProcessAdapter):
+    def log(self, level: int, msg: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().log(level, msg, *args, **kwargs)
+        # Accelerate does not know yet which process this is: there is one, as far as can be said.
+        except RuntimeError:
+            self.logger.log(level, msg, *args)
+
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         numbered, kwargs = super().process(msg, kwargs)
         return (msg if PartialState().num_processes == 1 else numbered), kwargs
@@ -33,5 +40,5 @@ def leave_out_number(name: str) -> None:
 
 
 def get_logger(name: str) -> MultiProcessAdapter:
-    """Accelerate's logger: state must be there before it logs."""
+    """Accelerate's logger, which speaks before there is a state as well."""
     return _Adapter(logging.getLogger(name), {})

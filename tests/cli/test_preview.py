@@ -50,6 +50,7 @@ def test_only_settings_that_are_no_defaults_are_shown_each_with_its_default(prev
     assert "0.0003" in rate and "1e-05" in rate
     assert any("layers" in line and "last" in line and "all" in line for line in shown.splitlines())
     assert "adam_beta1" not in shown
+    assert any("dataset_name" in line and "prompts.jsonl" in line for line in shown.splitlines())
 
 
 def test_a_hostile_prompt_is_shown_escaped(preview, places):  # noqa: F811

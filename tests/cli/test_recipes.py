@@ -21,8 +21,17 @@ def test_every_recipe_is_listed_with_what_it_is_for():
 
 def test_a_recipe_is_copied_whole_and_its_way_on_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run("quickstart").output.endswith("oprd train --config quickstart.yaml\n")
+    assert run("quickstart").output.endswith("    oprd train --config quickstart.yaml\n")
     assert (tmp_path / "quickstart.yaml").read_text() == all_recipes()["quickstart"]
+
+
+def test_the_way_on_is_the_recipes_own_with_the_files_name(tmp_path):
+    launch = "accelerate launch --config_file fsdp2.yaml -m oprd train --config"
+    assert run("fsdp2", "--to", tmp_path / "a.yaml").output.endswith(
+        f"    accelerate launch --config_file {tmp_path}/a.yaml -m oprd train --config paper.yaml\n"
+    )
+    shown = run("paper", "--to", tmp_path / "mine.yaml").output
+    assert shown.endswith(f"    {launch} {tmp_path}/mine.yaml\n")
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path):

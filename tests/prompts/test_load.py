@@ -132,7 +132,7 @@ BAD_IN_EVERY_ROW = [
 @pytest.mark.parametrize("rows", BAD_IN_EVERY_ROW)
 def test_no_one_is_told_to_skip_every_row(tmp_path: Path, rows: list):
     path = write(tmp_path / "x.jsonl", rows)
-    with pytest.raises(ValueError, match=r"line 1: .*No other row is better\.$"):
+    with pytest.raises(ValueError, match=r"line 1: .*The other rows are like it\.$"):
         load_prompts(path)
     with pytest.raises(ValueError, match=r"line 1: .*with --bad_rows skip\.$"):
         load_prompts(write(tmp_path / "x.jsonl", [*rows, {"prompt": "good"}]))

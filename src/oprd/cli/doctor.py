@@ -81,7 +81,7 @@ def environment() -> dict[str, str]:
         "platform": found["platform"],
         "device": found["accelerator"] or "CPU only: training is in float32",
         "CPU": f"{found['processor']}: {found['cores']} cores, "
-        f"PyTorch uses {found['threads']} threads",
+        f"threads of PyTorch: {found['threads']}",
         "memory": f"{free:.1f} GiB free of {found['memory_gib']}",
     }
 

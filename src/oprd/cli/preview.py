@@ -1,7 +1,7 @@
 """`oprd train --preview`: what a run is told, what it would read and supervise; nothing trains."""
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import typer
@@ -18,12 +18,19 @@ from oprd.training.trainer import OPRDTrainer
 SHOWN = 3
 # Where a run of nothing but defaults would write.
 UNSET = "preview"
+NO_DEFAULT = "–"
 
 
-def show_settings(args: OPRDConfig) -> None:
-    """Print the settings that are no defaults."""
+def show_settings(args: OPRDConfig, *further: Any) -> None:
+    """Print the settings that are no defaults; further ones are dataclasses of plain fields."""
     table = Table("setting", "value", "default", title="Settings that are no defaults")
-    for name, values in changed(args).items():
+    given = {
+        field.name: (getattr(of, field.name), field.default)
+        for of in further
+        for field in fields(of)
+        if field.default is not MISSING and getattr(of, field.name) != field.default
+    }
+    for name, values in {**given, **changed(args)}.items():
         table.add_row(Text(name), *(Text(one_line(value)) for value in values))
     Console().print(table)
 
@@ -54,6 +61,7 @@ def changed(args: OPRDConfig) -> dict[str, tuple[Any, Any]]:
     plain = OPRDConfig(output_dir=UNSET, use_cpu=args.use_cpu, report_to=[])
     now, then = args.to_dict(), plain.to_dict()
     names = [field.name for field in fields(args) if field.init and field.name in now]
+    then["output_dir"] = NO_DEFAULT
     found = {name: (now[name], then.get(name)) for name in names if now[name] != then.get(name)}
     hidden = without_secrets({name: value for name, (value, _) in found.items()})
     return {name: (hidden[name], default) for name, (_, default) in found.items()}

@@ -1,6 +1,7 @@
 """`oprd recipes`: the runs to begin from, listed, or copied to be changed."""
 
 import difflib
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +34,8 @@ def recipes(
             copy.write(texts[name])
     except FileExistsError as error:
         raise FileExistsError(f"{str(file)!r} is there already: name another with --to.") from error
-    typer.echo(f"Wrote {file}. Set its models and prompts, then: oprd train --config {file}")
+    typer.echo(f"Wrote {file}. Set its models and prompts, then run it as its head says:")
+    typer.echo(f"    {command(texts[name]).replace(f'{name}.yaml', shlex.quote(str(file)))}")
 
 
 def all_recipes() -> dict[str, str]:
@@ -43,6 +45,11 @@ def all_recipes() -> dict[str, str]:
         file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8")
         for file in sorted(found, key=lambda file: file.name)
     }
+
+
+def command(recipe: str) -> str:
+    """The command that runs a recipe, which stands by itself in its head."""
+    return next(line[6:] for line in recipe.splitlines() if line.startswith("#     "))
 
 
 def first_sentence(recipe: str) -> str:

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
         if checkpoint is None:
             warn_of_earlier_run(output_dir)
         if command.preview and args.local_process_index == 0:
-            show_settings(args)
+            show_settings(args, data, models)
         trainer = _trainer(data, args, models)
     is_main = trainer.accelerator.is_main_process
     if is_main:
@@ -66,8 +66,8 @@ def run(arguments: Sequence[str]) -> None:
     if is_main:
         steps = trainer.state.global_step
         typer.echo(
-            f"Trained {steps} steps: student, run.json and metrics.jsonl in {output_dir}, with a "
-            "model card, README.md"
+            f"Trained {steps} step{'' if steps == 1 else 's'}: student, run.json and "
+            f"metrics.jsonl in {output_dir}, with a model card, README.md"
         )
         if args.keep_best is not None and (best := read_best(output_dir)) is not None:
             typer.echo(

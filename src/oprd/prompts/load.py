@@ -138,7 +138,7 @@ class Tally:
         if self.bad_rows == "error":
             # To leave out every row is no advice.
             skippable = self.good or others()
-            advice = f"Mend it, or {self.way_out}" if skippable else "No other row is better"
+            advice = f"Mend it, or {self.way_out}" if skippable else "The other rows are like it"
             raise ValueError(f"{sentence}. {advice}.")
         self.bad += 1
         self.first = self.first or sentence

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
-from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from oprd.calibration.rate import RateCurve, range_test
@@ -70,8 +70,8 @@ class RateSearch(TrainerCallback):
             curve = self._curve()
         trainer.record({RATE_TEST: curve.facts()})
         if state.is_world_process_zero:
-            console = Console(markup=False, highlight=False, soft_wrap=True)
-            console.print("\n".join(curve.lines()))
+            # A progress bar may stand there.
+            tqdm.write("\n".join(curve.lines()))
         _set_rate(trainer, curve.rate)
 
     def _curve(self) -> RateCurve:

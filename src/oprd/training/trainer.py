@@ -346,7 +346,7 @@ class OPRDTrainer(DistillationTrainer):
         try:
             yield
         finally:
-            self._repeats = self._seen_first_batch = False
+            self._repeats = False
             self._shown = shown
             self._metrics, self._logs, self.state.num_input_tokens_seen = kept
             self._step, self._buffered_inputs = 0, None
