@@ -206,7 +206,8 @@ def test_what_may_be_a_file_is_json_where_it_begins_like_it(name: str):
 def test_a_mapping_may_stand_in_a_file(config, tmp_path):
     (tmp_path / "accelerator.json").write_text('{"split_batches": false}')
     path = str(tmp_path / "accelerator.json")
-    parse([*config("max_steps: 1"), "--accelerator_config", path])
+    made = parse([*config("max_steps: 1"), "--accelerator_config", path]).training
+    assert made.accelerator_config.split_batches is False
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from oprd.runs.record import ModelSource, models_of_run, write_record
+from oprd.runs.record import ModelSource, models_of_run, read_record, write_record
 
 
 def write(folder: Path, **record: Any) -> Path:
@@ -92,6 +92,7 @@ def test_a_run_does_not_go_on_towards_another_loss(tmp_path: Path, name: str) ->
 def test_a_run_goes_on_with_what_is_no_part_of_its_loss_changed(tmp_path: Path) -> None:
     write_record(tmp_path, {}, {**LOSS, "save_steps": 1}, 0)
     write_record(tmp_path, {}, {**LOSS, "state_loss_kwargs": {}, "save_steps": 2}, 2)
+    assert read_record(tmp_path)["settings"]["save_steps"] == 2
 
 
 def test_a_run_of_an_earlier_version_goes_on_though_its_record_lacks_a_name(
@@ -99,3 +100,4 @@ def test_a_run_of_an_earlier_version_goes_on_though_its_record_lacks_a_name(
 ) -> None:
     write_record(tmp_path, {}, {"positions": "all"}, 0)
     write_record(tmp_path, {}, LOSS, 2)
+    assert read_record(tmp_path)["settings"] == LOSS

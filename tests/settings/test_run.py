@@ -17,7 +17,7 @@ def config(**options):
 def test_defaults_are_the_papers():
     made = config()
     assert (made.layers, made.positions, made.position_k) == ("all", "last_k", 2000)
-    assert (made.scale, made.reduction, made.representation_weight) == ("unit", "sequence", 1.0)
+    assert (made.scale, made.reduction, made.representation_weight) == ("none", "sequence", 1.0)
     assert (made.learning_rate, str(made.lr_scheduler_type), made.warmup_steps) == (
         1e-5,
         "SchedulerType.COSINE",
@@ -144,9 +144,9 @@ def test_a_scale_is_refused_where_the_state_loss_does_not_look_at_sizes():
             config(state_loss="gram", scale=scale)
     with pytest.raises(ValueError, match=r"stage 2: scale='unit' is for state_loss=mse"):
         config(scale="unit", stages=[{"steps": 1}, {"steps": 1, "state_loss": "gram"}])
-    # The default is for the losses that have one.
+    # That of a bridge is for the losses that have one.
     stages = [{"steps": 1}, {"steps": 1, "state_loss": "gram"}]
-    settings = config(stages=stages).objectives()
+    settings = config(bridge="fit", stages=stages).objectives()
     assert [stage.scale for stage in settings] == ["unit", "none"]
     assert [stage.state for stage in settings] == [
         SquaredDistance(unit_length=True),

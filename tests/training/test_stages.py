@@ -45,11 +45,15 @@ def test_stages_decide_the_number_of_steps_and_may_be_ended_sooner():
         settings(stages=TWO, max_steps=6)
 
 
-def test_a_stage_may_have_a_scale_of_its_own():
-    stages = [{"steps": 1, "scale": "none"}, {"steps": 1}]
-    assert [s.scale for s in settings(stages=stages).objectives()] == ["none", "unit"]
-    made = settings(stages=stages, scale="layer").objectives()
-    assert [s.scale for s in made] == ["none", "layer"]
+def test_the_scale_follows_the_bridge_of_each_stage_unless_one_says_so():
+    def scales(stages, **options):
+        return [s.scale for s in settings(stages=stages, **options).objectives()]
+
+    bridged = {"steps": 1, "bridge": "fit"}
+    assert scales([bridged, {"steps": 1}]) == ["unit", "none"]
+    assert scales([{**bridged, "scale": "none"}, {"steps": 1}]) == ["none", "none"]
+    assert scales([{"steps": 1}, {"steps": 1, "bridge": None}], bridge="fit") == ["unit", "none"]
+    assert scales([bridged, {"steps": 1}], scale="layer") == ["layer", "layer"]
 
 
 def test_a_command_line_gives_them_as_json():

@@ -21,7 +21,6 @@ from oprd.values import (
 )
 
 SCALES = ("none", "layer", "unit")
-DEFAULT_SCALE = "unit"
 # Beyond it a loss is beyond float32.
 LARGEST_WEIGHT = 1e9
 
@@ -33,8 +32,8 @@ class ObjectiveConfig(DistillationConfig):
     Args:
         scale: what the size of states does to their squared distance: "none" leaves it in (Eq. 6),
             "layer" divides each layer's by the mean square of the teacher's states there, measured
-            on the first rollouts, "unit" compares states at unit length (Eq. 14). With the last two
-            a weight and a learning rate mean the same for any pair of models.
+            on the first rollouts, "unit" compares states at unit length (Eq. 14). By default none,
+            and unit through a bridge, as in the paper.
         reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
         representation_weight: the factor µ of the representation loss (Eq. 7); 0 leaves it out,
             which needs an `output_loss`.
@@ -78,8 +77,8 @@ class ObjectiveConfig(DistillationConfig):
     scale: str | None = field(
         default=None,
         metadata={
-            "help": "Size of states in their distance: none (left in), layer (relative to the "
-            "teacher's at each layer) or unit (unit length, the default)."
+            "help": "Size of states in their distance: none (left in, the default), layer "
+            "(relative to the teacher's at each layer) or unit (unit length, with a bridge)."
         },
     )
     reduction: str = field(
@@ -257,7 +256,7 @@ class ObjectiveConfig(DistillationConfig):
         check_choice("state_loss", self.state_loss, tuple(STATE_LOSSES))
         scaled = has_scale(STATE_LOSSES[self.state_loss])
         if self._scale_is_default:
-            self.scale = DEFAULT_SCALE if scaled else "none"
+            self.scale = "unit" if self.bridge is not None and scaled else "none"
         check_choice("scale", self.scale, SCALES)
         if self.scale != "none" and not scaled:
             takes = " or ".join(name for name, kind in STATE_LOSSES.items() if has_scale(kind))

@@ -45,7 +45,7 @@ OPRD = {
     "layers": "all",
     "layer_pairing": "proportional",
     "positions": "all",
-    "scale": "unit",
+    "scale": "none",
 }
 OUTPUT = {"output_loss": "reverse_kl", "representation_weight": 0}
 BRIDGE = {
@@ -94,7 +94,9 @@ CASES = [RELATED, UNRELATED, WIDER, replace(WIDER, head_problem=UNREADABLE)]
 
 @pytest.mark.parametrize("facts", CASES)
 def test_what_is_advised_is_a_run(facts, tmp_path):
-    OPRDConfig(output_dir=str(tmp_path), **advise(facts).settings)
+    settings = advise(facts).settings
+    made = OPRDConfig(output_dir=str(tmp_path), **settings).to_dict()
+    assert {name: made[name] for name in settings} == settings
 
 
 @pytest.mark.parametrize("facts", CASES)
@@ -112,7 +114,9 @@ def reason(facts, setting):
 
 def test_the_scale_names_how_states_grow():
     because = reason(RELATED, "scale")
-    assert "by a factor of 15 between layers (root mean square 2 to 30)" in because
+    assert "by a factor of 15 between layers (root mean square 2 to 30). Plain states" in because
+    through = reason(replace(WIDER, head_problem=UNREADABLE), "scale")
+    assert through.endswith("Through a bridge they meet at unit length, as in the paper.")
 
 
 def test_layers_and_positions_name_their_cosines_where_there_are_any():
