@@ -210,7 +210,6 @@ TABLE = [
         "training/teachers/source.py",
     ),
     Row("trl.trainer.utils:get_config_model_id", "config", "training/trainer.py"),
-    Row("trl.trainer.utils:split_tensor_dict", "tensor_dict, num_chunks", "training/trainer.py"),
     Row("trl.models.utils:prepare_deepspeed", "model, accelerator", "training/teachers/teacher.py"),
     Row("trl.models.utils:prepare_fsdp", "model, accelerator", "training/teachers/teacher.py"),
     Row(

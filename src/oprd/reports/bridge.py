@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from oprd.reports.figure import new_figure
+
 Report = Mapping[str, Any]
 
 
@@ -32,11 +34,7 @@ def plot_bridge(report: Report, output: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'oprd[report]'.") from error
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    figure = new_figure(10, 6.5)
     axes = figure.subplots(2, 2).flat
     _draw_layers(axes[0], report["layers"])
     draw_curve(axes[1], report)

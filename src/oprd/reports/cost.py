@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from oprd.reports.figure import new_figure
+
 MIB = 2**20
 COLORS = {
     "floor": "0.6",
@@ -117,11 +119,7 @@ def plot_costs(file: Path, output: Path) -> None:
         ImportError: matplotlib is not installed.
     """
     result = read_costs(file)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'oprd[report]'.") from error
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = new_figure(11, 4.8)
     measured = {"seconds": _seconds, "transient memory (MiB)": _bytes}
     for axes, (title, value) in zip(figure.subplots(1, 2), measured.items(), strict=True):
         draw = _draw_sweep if result["sweep"] else _draw_bars

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from oprd.reports.figure import new_figure
 from oprd.runs.metrics import read_metrics
 
 PANELS = (
@@ -21,11 +22,7 @@ def plot_curves(run: Path, output: Path) -> None:
         ImportError: matplotlib is not installed.
     """
     lines = read_metrics(run)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'oprd[report]'.") from error
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    figure = new_figure(10, 6.5)
     for axes, (key, title) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         if key == "rep_cosine":
             for name in sorted({name for line in lines for name in line if name.startswith(key)}):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from oprd.reports.bridge import draw_curve
+from oprd.reports.figure import new_figure
 
 Report = Mapping[str, Any]
 ROLES = ("student", "teacher")
@@ -17,11 +18,7 @@ def plot_inspection(report: Report, output: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'oprd[report]'.") from error
-    figure = Figure(figsize=(15, 8), layout="constrained")
+    figure = new_figure(15, 8)
     axes = figure.subplots(2, 3).flat
     _draw_layers(axes[0], report["layers"])
     _draw_similarity(figure, axes[1], report)

@@ -108,10 +108,10 @@ def _put_back(optimizer: Optimizer) -> Iterator[None]:
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     weights = [parameter.detach().clone() for parameter in trained]
     rates = [group["lr"] for group in optimizer.param_groups]
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    states = random.getstate(), np.random.get_state()
     try:
-        yield
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
     finally:
         with torch.no_grad():
             for parameter, weight in zip(trained, weights, strict=True):
@@ -122,9 +122,6 @@ def _put_back(optimizer: Optimizer) -> Iterator[None]:
             group["lr"] = rate
         random.setstate(states[0])
         np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        if devices:
-            torch.cuda.set_rng_state_all(devices)
 
 
 def _set_rate(trainer: "OPRDTrainer", rate: float) -> None:

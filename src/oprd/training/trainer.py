@@ -29,7 +29,7 @@ from transformers import (
     TrainerCallback,
 )
 from trl.trainer.distillation_trainer import DistillationTrainer
-from trl.trainer.utils import RepeatSampler, get_config_model_id, split_tensor_dict
+from trl.trainer.utils import RepeatSampler, get_config_model_id
 
 from oprd.calibration.bridge.check import bridge_facts
 from oprd.calibration.models import FitModels
@@ -378,7 +378,9 @@ class OPRDTrainer(DistillationTrainer):
         at_hand = self._buffered_inputs
         if self.student.training and self.rollouts.use(self._step) > 0 and at_hand is not None:
             return at_hand[self._step % self.args.gradient_accumulation_steps]
-        return super()._prepare_inputs(generation_batch)
+        inputs = super()._prepare_inputs(generation_batch)
+        self._measure_scales((self.student.training and self._buffered_inputs) or [inputs])
+        return inputs
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, Any]:
         """TRL's, for a batch about to be written; streamed prompts are checked here."""
@@ -415,33 +417,22 @@ class OPRDTrainer(DistillationTrainer):
             self._step_tokens = self.rollouts.tokens
             self._show_first(output)
         self._append_metrics(mode, metrics)
-        self._measure_scales(output)
         return output
 
-    def _measure_scales(self, output: dict[str, Any]) -> None:
+    def _measure_scales(self, batch: list[dict[str, Any]]) -> None:
         """With scale="layer", measure the teacher's states on the first rollouts of the run."""
-        teacher, lacking = (
-            self._teacher,
-            self._plan.scaled_by_layer - self._teacher.mean_squares.keys(),
-        )
-        parts = max(1, len(output["positions"]) // self.args.per_device_train_batch_size)
-        for name in sorted(lacking):
-            batches = map(MicroBatch.of, split_tensor_dict(output, parts))
+        teacher, wrapped = self._teacher, cast(nn.Module, self.model_wrapped)
+        for name in sorted(self._plan.scaled_by_layer - teacher.mean_squares.keys()):
+            parts, space = map(MicroBatch.of, batch), teacher.spaces.get(name)
+            # Bound, as the loss is.
             measure = partial(
-                measure_mean_squares,
-                teacher,
-                self.student,
-                batches,
-                self._summed,
-                teacher.spaces.get(name),
+                measure_mean_squares, teacher, self.student, parts, self._summed, space
             )
             with torch.no_grad():
-                wrapped = cast(nn.Module, self.model_wrapped)
                 found = self._forward_redirection(wrapped, self.student, measure)
             if found is not None:
                 teacher.mean_squares[name] = found
-        if lacking:
-            self.record({MEAN_SQUARES: teacher.mean_squares})
+                self.record({MEAN_SQUARES: teacher.mean_squares})
 
     def first_batch(self) -> list[dict[str, Any]]:
         """The rollouts of the first step, in micro-batches; to be called while `trying`."""
