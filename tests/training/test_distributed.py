@@ -27,6 +27,7 @@ def launch(processes, module, *arguments):
 
 STEPS = {
     "plain": "",
+    "scaled by layer": "scale=layer",
     "scaled by layer, no response in one process": "scale=layer,empty=1",
     # An LM head of its own gets no gradient, which DDP must be told.
     "head and last block without gradient": "untied=1,layers=1",
