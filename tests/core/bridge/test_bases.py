@@ -41,7 +41,7 @@ def constructed():
 def test_recovers_the_directions_that_were_built_in(constructed):
     fitter, _, teacher, directions = constructed
     bridge = fitter.solve(H, ridge=0)
-    torch.testing.assert_close(bridge.teacher_projection[0], directions, atol=1e-9, rtol=0)
+    torch.testing.assert_close(bridge.teacher_projections[0], directions, atol=1e-9, rtol=0)
     torch.testing.assert_close(bridge.teacher_mean[0], teacher.mean(0), atol=1e-12, rtol=0)
 
 
@@ -102,7 +102,7 @@ def test_reduced_rank_regression_predicts_the_teacher_best(constructed, center):
     weights = reference.least_squares(student, y, center=center, ridge=0.0)
     for rank in (1, 2, 4):
         bridge = fitter.solve(rank, basis="rrr", center=center, ridge=0)
-        p_t = bridge.teacher_projection[0]
+        p_t = bridge.teacher_projections[0]
         prediction = bridge.project_student(1, student) @ p_t
         # The best approximation of rank r of the full prediction (Eckart–Young).
         u, singular, v = torch.linalg.svd(x @ weights.T, full_matrices=False)
@@ -125,7 +125,7 @@ def test_fisher_distance_is_the_gradients_quadratic_form(constructed):
     fitter.update({1: student[:100]}, {1: teacher[:100]}, teacher_gradients={1: gradients[:100]})
     fitter.update({1: student[100:]}, {1: teacher[100:]}, teacher_gradients={1: gradients[100:]})
     moment = gradients.T @ gradients / N
-    p_t = fitter.solve(H, basis="fisher").teacher_projection[0]
+    p_t = fitter.solve(H, basis="fisher").teacher_projections[0]
     torch.testing.assert_close(p_t.T @ p_t, moment, atol=1e-9, rtol=1e-9)
     gram = p_t @ p_t.T
     torch.testing.assert_close(gram, torch.diag(gram.diagonal()), atol=1e-8, rtol=0)
@@ -141,9 +141,9 @@ def test_fisher_averages_over_the_rows_that_had_a_gradient(constructed):
     bridge = fitter.solve(2, basis="fisher", ridge=0)
     values = torch.linalg.eigvalsh(gradients.T @ gradients / 100).flip(0)
     torch.testing.assert_close(
-        bridge.teacher_projection[0].square().sum(1), values[:2], rtol=1e-9, atol=0
+        bridge.teacher_projections[0].square().sum(1), values[:2], rtol=1e-9, atol=0
     )
-    t = (teacher - teacher.mean(0)) @ bridge.teacher_projection[0].T
+    t = (teacher - teacher.mean(0)) @ bridge.teacher_projections[0].T
     s = bridge.project_student(1, student)
     fit = bridge.statistics[1]
     torch.testing.assert_close(fit.r_squared[:2], reference.r_squared(s, t))

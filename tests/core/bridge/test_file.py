@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 from oprd.core.bridge import Bridge
-from tests.core.bridge.test_module import make_bridge
+from tests.core.bridge.test_module import H, P, R, make_bridge
 
 PROVENANCE = {
     "student": {"model": "student", "revision": "abc", "tokenizer": "t"},
@@ -182,21 +182,37 @@ def zero(tensors, *names, place=slice(None)):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_header(version=2), "format version 2, this oprd reads 1"),
+        (set_header(version=3), "format version 3, this oprd reads 1 and 2"),
         (set_header(version="1"), "format version '1'"),
+        (set_header(version=True), "format version True"),
+        (set_header(version=1), "the header of a bridge of version 1 holds"),
         (lambda header, tensors: header.pop("version"), "format version None"),
-        (lambda header, tensors: header.pop("rows"), "a bridge's header holds"),
-        (set_header(extra=1), "a bridge's header holds"),
-        (set_header(rank=10**9), "rank 1000000000 is above a width"),
-        (set_header(rank=0), "rank must be an integer of at least 1"),
-        (set_header(rank=True), "rank of the bridge's header cannot be True"),
-        (set_header(rank=2), "should hold tensors"),
+        (lambda header, tensors: header.pop("rows"), "the header of a bridge of version 2 holds"),
+        (set_header(extra=1), "the header of a bridge of version 2 holds"),
+        (set_header(rank=[R, 10**9]), "rank 1000000000 is above a width"),
+        (set_header(rank=[R, 0]), "rank must be an integer of at least 1"),
+        (set_header(rank=[True, R]), "rank must be an integer of at least 1, got True"),
+        (set_header(rank=[R]), "rank must be of 2 pairs"),
+        (set_header(rank=R), "rank of the bridge's header cannot be 3"),
+        (set_header(rank=[2, R]), "should hold tensors"),
+        (set_header(components=[H, H + 1]), "components of basis 'pca' and rank 3 cannot be 8"),
+        (set_header(components=[H, 0]), "components must be an integer of at least 1, got 0"),
+        (set_header(unreachable=[None]), "unreachable must be of 2 pairs"),
+        (set_header(unreachable=[None, "a"]), "unreachable must be finite numbers or null"),
+        (set_header(basis=["heads", "pca"]), "basis must be one of|heads_metric must be one of"),
+        (
+            set_header(basis=["pca", "heads"], heads_metric="fisher"),
+            "is for the last pair: lower states have no LM head",
+        ),
+        (set_header(heads_metric="fisher"), "heads_metric must be one of None with basis 'pca'"),
+        (set_header(basis=["pca"]), "basis must be one of .* for each of 2 pairs"),
         (set_header(student_dim=6), "should hold tensors"),
-        (set_header(pairs=[[1, 1]]), "must be 1 finite numbers"),
+        (set_header(pairs=[[1, 1]]), "for each of 1 pairs"),
         (set_header(pairs=[[1, 1], [1, 2]]), "repeat"),
         (set_header(pairs=[1, 2]), "not iterable"),
         (set_header(pairs=[["1", 1], [2, 1]]), "both from 1"),
-        (set_header(basis="other"), "basis must be one of"),
+        (set_header(basis=["other", "pca"]), "basis must be one of"),
+        (set_header(basis="pca"), "basis of the bridge's header cannot be 'pca'"),
         (set_header(center=1), "center of the bridge's header cannot be 1"),
         (set_header(ridge=[0.1, float("nan")]), "ridge must be 2 finite numbers"),
         (set_header(rows=-1), "rows must be 0 or more, got -1"),
@@ -217,12 +233,56 @@ def zero(tensors, *names, place=slice(None)):
             r"bridge\.safetensors maps every state of the teacher's layer 3 to zero.* `oprd bridge",
         ),
         (
-            lambda header, tensors: zero(tensors, "student_projection", place=1),
+            lambda header, tensors: zero(tensors, "student_projection", place=slice(R, None)),
             "the student's layer 1 to zero",
         ),
     ],
 )
 def test_a_file_that_does_not_fit_the_format_is_refused(path, change, message):
+    rewrite(path, change)
+    with pytest.raises(ValueError, match=message):
+        Bridge.load(path)
+
+
+def as_version_1(header, tensors):
+    """The file as version 1 had it."""
+    for name in ("components", "unreachable", "heads_metric"):
+        header.pop(name)
+    header.update(version=1, rank=header["rank"][0], basis=header["basis"][0])
+    for name in ("student_projection", "teacher_projection", "eigenvalues", "r_squared"):
+        tensors[name] = tensors[name].unflatten(0, (P, -1))
+
+
+def test_a_file_of_version_1_is_the_same_bridge(path):
+    bridge = Bridge.load(path)
+    rewrite(path, as_version_1)
+    loaded = Bridge.load(path)
+    for name in TENSORS:
+        assert torch.equal(getattr(loaded, name), getattr(bridge, name))
+    for name in ("pairs", "ranks", "bases", "rows", "center", "heads_metric", "provenance"):
+        assert getattr(loaded, name) == getattr(bridge, name)
+    for layer, fit in bridge.statistics.items():
+        assert torch.equal(loaded.statistics[layer].eigenvalues, fit.eigenvalues)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_header(unreachable=[None, None]), "a bridge of version 1 holds"),
+        (set_header(heads_metric="fisher"), "a bridge of version 1 holds"),
+        (set_header(rank=[R, R]), "rank of the bridge's header cannot be"),
+        (set_header(basis="heads"), "basis must be one of"),
+        (set_header(basis=["pca", "pca"]), "basis of the bridge's header cannot be"),
+        (set_header(rank=10**9), "rank 1000000000 is above a width"),
+        (set_header(rank=2), "should hold tensors"),
+        (
+            lambda header, tensors: zero(tensors, "student_projection", place=1),
+            "the student's layer 1 to zero",
+        ),
+    ],
+)
+def test_a_file_of_version_1_is_held_to_that_version(path, change, message):
+    rewrite(path, as_version_1)
     rewrite(path, change)
     with pytest.raises(ValueError, match=message):
         Bridge.load(path)

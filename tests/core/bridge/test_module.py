@@ -61,9 +61,9 @@ def test_projects_both_sides_by_the_students_layer_number():
     bridge = make_bridge()
     h_s, h_t = torch.randn(2, 4, S).double(), torch.randn(2, 4, H).double()
     for place, layer in enumerate((2, 1)):
-        expected = (h_s - bridge.student_mean[place]) @ bridge.student_projection[place].T
+        expected = (h_s - bridge.student_mean[place]) @ bridge.student_projections[place].T
         torch.testing.assert_close(bridge.project_student(layer, h_s), expected)
-        expected = (h_t - bridge.teacher_mean[place]) @ bridge.teacher_projection[place].T
+        expected = (h_t - bridge.teacher_mean[place]) @ bridge.teacher_projections[place].T
         torch.testing.assert_close(bridge.project_teacher(layer, h_t), expected)
 
 
@@ -74,7 +74,7 @@ def test_gradient_reaches_the_student_only():
     s, t = bridge.project_student(1, h_s), bridge.project_teacher(1, h_t)
     assert not t.requires_grad
     s.sum().backward()
-    expected = bridge.student_projection[1].float().sum(0).expand(4, S)
+    expected = bridge.student_projections[1].float().sum(0).expand(4, S)
     torch.testing.assert_close(h_s.grad, expected)
     assert list(bridge.parameters()) == []
     assert not any(buffer.requires_grad for buffer in bridge.buffers())
@@ -108,7 +108,7 @@ def test_projections_are_float32_or_better_whatever_the_bridge_is_cast_to(states
     h = torch.randn(4, S).to(states)
     projected = bridge.project_student(1, h)
     assert projected.dtype == result
-    mean, projection = bridge.student_mean[1].double(), bridge.student_projection[1].double()
+    mean, projection = bridge.student_mean[1].double(), bridge.student_projections[1].double()
     expected = (h.double() - mean) @ projection.T
     torch.testing.assert_close(projected.double(), expected, atol=1e-5, rtol=1e-5)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from oprd.core.bridge.bases import BASES, HEADS, PAIR_BASES, by_pair, joined, last_pair
+from oprd.core.bridge.heads import METRICS
 from oprd.core.layers import LayerPair
 
 
@@ -41,20 +43,57 @@ def checked_width(name: str, width: int) -> int:
     return width
 
 
-def checked_rank(rank: int, student_dim: int, teacher_dim: int) -> int:
-    """A rank that both widths can hold.
+def checked_rank(rank: int, student_dim: int, teacher_dim: int, basis: str = BASES[0]) -> int:
+    """A rank that both widths can hold; that of LM heads need not fit the teacher's.
 
     Raises:
         ValueError: it is below 1 or above a width.
     """
     if not _is_positive_int(rank):
         raise ValueError(f"rank must be an integer of at least 1, got {rank!r}.")
+    if basis == HEADS:
+        teacher_dim = max(teacher_dim, student_dim)
     if rank > min(student_dim, teacher_dim):
         raise ValueError(
             f"rank {rank} is above a width: the student has {student_dim}, the teacher "
             f"{teacher_dim}; lower it to {min(student_dim, teacher_dim)} or less."
         )
     return rank
+
+
+def checked_bases(
+    basis: str | Sequence[str], pairs: Sequence[LayerPair], heads_metric: str | None
+) -> tuple[str, ...]:
+    """The basis of each pair.
+
+    Args:
+        basis: of all pairs, or of each.
+        pairs: the layer pairs.
+        heads_metric: of the pair of LM heads.
+
+    Raises:
+        ValueError: a basis is unknown, there is not one per pair, a pair below the last is to be
+            read off the LM heads, or these have no known metric.
+    """
+    if isinstance(basis, str):
+        bases = by_pair(basis, pairs)
+    else:
+        bases = tuple(basis)
+        if len(bases) != len(pairs) or not set(bases) <= set(PAIR_BASES):
+            raise ValueError(
+                f"basis must be one of {', '.join(PAIR_BASES)} for each of {len(pairs)} pairs, got "
+                f"{list(bases)}."
+            )
+        lower = [b for b, pair in zip(bases, pairs, strict=True) if pair != last_pair(pairs)]
+        if HEADS in lower:
+            raise ValueError("basis='heads' is for the last pair: lower states have no LM head.")
+    known = METRICS if HEADS in bases else (None,)
+    if heads_metric not in known:
+        raise ValueError(
+            f"heads_metric must be one of {', '.join(map(str, known))} with basis "
+            f"{joined(bases)!r}, got {heads_metric!r}."
+        )
+    return bases
 
 
 def checked_rows(source: str, rows: Mapping[int, Tensor], layers: Sequence[int], width: int) -> int:
@@ -82,26 +121,25 @@ def checked_rows(source: str, rows: Mapping[int, Tensor], layers: Sequence[int],
     return count
 
 
-def check_shapes(num_pairs: int, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse the tensors of a bridge that do not fit each other.
+def check_shapes(num_pairs: int, tensors: Mapping[str, Sequence[Tensor]]) -> None:
+    """Refuse the tensors of a bridge, one a pair, that do not fit each other.
 
     Raises:
         ValueError: shapes do not fit, or dtypes differ.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    student, teacher = shapes["student_projection"], shapes["teacher_projection"]
-    fits = (
-        len(student) == len(teacher) == 3
-        and student[:2] == teacher[:2]
-        and shapes["student_mean"] == (num_pairs, student[2])
-        and shapes["teacher_mean"] == (num_pairs, teacher[2])
-        and student[0] == num_pairs
-        and len({tensor.dtype for tensor in tensors.values()}) == 1
-    )
-    if not fits:
+    shapes = {name: [tuple(tensor.shape) for tensor in of] for name, of in tensors.items()}
+    dtypes = {tensor.dtype for of in tensors.values() for tensor in of}
+    fits = all(len(of) == num_pairs for of in shapes.values()) and len(dtypes) == 1
+    widths: set[tuple[int, ...]] = set()
+    for *projections, student_mean, teacher_mean in zip(*shapes.values(), strict=False):
+        student, teacher = projections
+        fits = fits and len(student) == len(teacher) == 2 and student[0] == teacher[0]
+        widths.add(student_mean + teacher_mean)
+        fits = fits and student_mean + teacher_mean == student[1:] + teacher[1:]
+    if not fits or len(widths) != 1:
         raise ValueError(
-            f"a bridge of {num_pairs} pairs needs projections [{num_pairs}, R, width] and means "
-            f"[{num_pairs}, width] of one dtype, got {shapes}."
+            f"a bridge of {num_pairs} pairs needs projections [R, width] and means [width] for "
+            f"each of them, of one dtype, got {shapes}."
         )
 
 

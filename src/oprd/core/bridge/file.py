@@ -1,16 +1,15 @@
 """A bridge as one safetensors file; `docs/bridge-format.md` describes it for other readers.
 
-Letters: P pairs, S student width, H teacher width, R rank.
+Letters: P pairs, S student width, H teacher width, R rank of a pair, C components of a pair.
 """
 
 import hashlib
 import json
 import os
 import secrets
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from oprd.core.bridge.check import checked_pairs, checked_rank, checked_width
-from oprd.core.bridge.solve import BASES
+from oprd.core.bridge.check import checked_pairs
+from oprd.core.bridge.header import (
+    FORMAT_VERSION,
+    HEADER,
+    by_pair,
+    checked_header,
+    expected_shapes,
+)
 from oprd.core.layers import LayerPair
 
-FORMAT_VERSION = 1
-HEADER, DIGEST = "oprd.bridge", "oprd.bridge.sha256"
+DIGEST = "oprd.bridge.sha256"
 
-_HEADER_TYPES: dict[str, type | tuple[type, ...]] = {
-    "version": int,
-    "rank": int,
-    "student_dim": int,
-    "teacher_dim": int,
-    "pairs": list,
-    "rows": int,
-    "basis": str,
-    "center": bool,
-    "ridge": list,
-    "cosine": list,
-    "explained_variance": list,
-    "provenance": (dict, type(None)),
-}
 _PROJECTION_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -49,12 +39,16 @@ class BridgeContents:
 
     pairs: Sequence[LayerPair]
     tensors: Mapping[str, Tensor]
+    rank: Sequence[int]
+    components: Sequence[int]
     rows: int
-    basis: str
+    basis: Sequence[str]
     center: bool
+    heads_metric: str | None
     ridge: Sequence[float]
     cosine: Sequence[float]
     explained_variance: Sequence[float]
+    unreachable: Sequence[float | None]
     provenance: Mapping[str, Any] | None
 
 
@@ -106,8 +100,8 @@ def read_bridge(path: str | os.PathLike[str]) -> BridgeContents:
             text = metadata.get(HEADER)
             if text is None:
                 raise ValueError(f"{path} is a safetensors file, but not a bridge.")
-            header = _checked_header(path, text)
-            expected = _expected_shapes(header)
+            header = checked_header(path, text)
+            expected = expected_shapes(header)
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             if found != expected:
                 raise ValueError(f"{path} should hold tensors {expected}, but holds {found}.")
@@ -119,18 +113,19 @@ def read_bridge(path: str | os.PathLike[str]) -> BridgeContents:
     _check_tensors(path, tensors)
     if metadata.get(DIGEST) != _digest(text, tensors):
         raise ValueError(f"{path} is damaged: its contents do not match their checksum.")
-    _check_projects(path, tensors, header["pairs"])
+    header, tensors = by_pair(header, tensors)
+    _check_projects(path, tensors, header)
     if not header["provenance"]:
         warnings.warn(
             f"{path} does not say which models and positions it was fitted on, so that it cannot "
             "be checked against those it is used with.",
             stacklevel=3,
         )
-    fields = ("rows", "basis", "center", "ridge", "cosine", "explained_variance", "provenance")
+    given = {field.name for field in fields(BridgeContents)} - {"pairs", "tensors"}
     return BridgeContents(
         pairs=checked_pairs(header["pairs"]),
         tensors=tensors,
-        **{name: header[name] for name in fields},
+        **{name: header[name] for name in given},
     )
 
 
@@ -143,74 +138,22 @@ def _ordered(data: bytes) -> bytes:
 
 
 def _header(contents: BridgeContents) -> dict[str, Any]:
-    _, rank, student_dim = contents.tensors["student_projection"].shape
     return {
         "version": FORMAT_VERSION,
-        "rank": rank,
-        "student_dim": student_dim,
-        "teacher_dim": contents.tensors["teacher_projection"].shape[2],
+        "rank": list(contents.rank),
+        "components": list(contents.components),
+        "student_dim": contents.tensors["student_projection"].shape[1],
+        "teacher_dim": contents.tensors["teacher_projection"].shape[1],
         "pairs": [list(pair) for pair in contents.pairs],
         "rows": contents.rows,
-        "basis": contents.basis,
+        "basis": list(contents.basis),
+        "heads_metric": contents.heads_metric,
         "center": contents.center,
         "ridge": list(contents.ridge),
         "cosine": list(contents.cosine),
         "explained_variance": list(contents.explained_variance),
+        "unreachable": list(contents.unreachable),
         "provenance": contents.provenance,
-    }
-
-
-def _checked_header(path: Path, text: str) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: the bridge's header is not JSON ({error}).") from None
-    version = header.get("version") if isinstance(header, dict) else None
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise ValueError(
-            f"{path} is of bridge format version {version!r}, this oprd reads {FORMAT_VERSION}."
-        )
-    if header.keys() != _HEADER_TYPES.keys():
-        raise ValueError(
-            f"{path}: a bridge's header holds {sorted(_HEADER_TYPES)}, got {sorted(header)}."
-        )
-    for name, kind in _HEADER_TYPES.items():
-        value = header[name]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"{path}: {name} of the bridge's header cannot be {value!r}.")
-    try:
-        _check_values(header)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    return header
-
-
-def _check_values(header: Mapping[str, Any]) -> None:
-    pairs = checked_pairs(header["pairs"])
-    widths = [checked_width(name, header[name]) for name in ("student_dim", "teacher_dim")]
-    checked_rank(header["rank"], *widths)
-    if header["basis"] not in BASES:
-        raise ValueError(f"basis must be one of {BASES}, got {header['basis']!r}.")
-    if header["rows"] < 0:
-        raise ValueError(f"rows must be 0 or more, got {header['rows']}.")
-    for name in ("cosine", "explained_variance", "ridge"):
-        values = header[name]
-        # Whole numbers in JSON have no bound, so that one may be beyond every float.
-        finite = all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in values)
-        if len(values) != len(pairs) or not finite:
-            raise ValueError(f"{name} must be {len(pairs)} finite numbers, got {values!r}.")
-
-
-def _expected_shapes(header: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    pairs, rank = len(header["pairs"]), header["rank"]
-    student, teacher = header["student_dim"], header["teacher_dim"]
-    return {
-        "student_projection": (pairs, rank, student),
-        "student_mean": (pairs, student),
-        "teacher_projection": (pairs, rank, teacher),
-        "teacher_mean": (pairs, teacher),
-        "eigenvalues": (pairs, teacher),
-        "r_squared": (pairs, teacher),
     }
 
 
@@ -230,10 +173,14 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{path}: {name} of the bridge holds a NaN or an infinity.")
 
 
-def _check_projects(path: Path, tensors: Mapping[str, Tensor], pairs: Sequence[Any]) -> None:
-    for place, pair in enumerate(pairs):
-        for side, layer in zip(("student", "teacher"), pair, strict=True):
-            if not tensors[f"{side}_projection"][place].any():
+def _check_projects(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    sides = ("student", "teacher")
+    projections = {
+        side: tensors[f"{side}_projection"].split(list(header["rank"])) for side in sides
+    }
+    for place, pair in enumerate(header["pairs"]):
+        for side, layer in zip(sides, pair, strict=True):
+            if not projections[side][place].any():
                 raise ValueError(
                     f"{path} maps every state of the {side}'s layer {layer} to zero, so that "
                     "nothing could be learned through it: fit it again with `oprd bridge fit`."

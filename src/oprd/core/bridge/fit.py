@@ -11,7 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from oprd.core.bridge.bridge import Bridge, PairFit
+from oprd.core.bridge.assemble import assemble
+from oprd.core.bridge.bases import HEADS, below_heads, by_pair, last_pair
+from oprd.core.bridge.bridge import Bridge
 from oprd.core.bridge.check import (
     checked_pairs,
     checked_provenance,
@@ -19,14 +21,17 @@ from oprd.core.bridge.check import (
     checked_rows,
     checked_width,
 )
-from oprd.core.bridge.solutions import check_varied, solve_pairs, teacher_directions
+from oprd.core.bridge.heads import HeadStatistics
+from oprd.core.bridge.solutions import (
+    HeadsFit,
+    check_varied,
+    solve_last_pair,
+    solve_pairs,
+    teacher_directions,
+)
 from oprd.core.bridge.solve import (
-    BASES,
-    Basis,
     Directions,
     PairSolution,
-    explained_variance,
-    moment_cosine,
 )
 from oprd.core.bridge.state import fit_state, restore
 from oprd.core.bridge.statistics import PairStatistics
@@ -44,6 +49,7 @@ class BridgeFitter:
         student_dim: S.
         teacher_dim: H.
         sums: the statistics so far.
+        heads: what is known of both LM heads, for `basis="heads"`.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class BridgeFitter:
         *,
         device: torch.device | str = "cpu",
         products: torch.dtype = torch.float64,
+        heads: HeadStatistics | None = None,
     ):
         """Allocate the sums.
 
@@ -66,6 +73,7 @@ class BridgeFitter:
             products: dtype in which centred blocks are multiplied before they are added in
                 float64: `torch.float64`, or `torch.float32` on devices where that is much faster,
                 at a relative error near 1e-6 in the moments.
+            heads: of both models, fed with the rows of the deepest pair, which must be their last.
 
         Raises:
             ValueError: there is no pair, a pair or a width is not valid, a student layer repeats,
@@ -77,6 +85,7 @@ class BridgeFitter:
         if products not in (torch.float32, torch.float64):
             raise ValueError(f"products must be torch.float32 or torch.float64, got {products}.")
         self.sums = PairStatistics(self.pairs, student_dim, teacher_dim, device, products)
+        self.heads = heads
         self._reduced = False
         self._forget_solutions()
 
@@ -126,6 +135,8 @@ class BridgeFitter:
                 raise ValueError(f"{rows} rows meet {count} teacher gradient rows.")
         self._forget_solutions()
         self.sums.update(student, teacher, teacher_gradients)
+        if self.heads is not None:
+            self.heads.update(teacher[last_pair(self.pairs).teacher])
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Merge the statistics of all processes, once, after the last update.
@@ -142,13 +153,16 @@ class BridgeFitter:
             raise RuntimeError("all_reduce was called twice: rows would be counted again.")
         self._forget_solutions()
         self.sums.all_reduce(group)
+        if self.heads is not None:
+            self.heads.all_reduce(group)
         self._reduced = True
 
     def solve(
         self,
         rank: int,
         *,
-        basis: Basis = "pca",
+        basis: str = "pca",
+        heads_rank: int | None = None,
         center: bool = True,
         ridge: float | Mapping[int, float] = 1e-6,
         provenance: Mapping[str, Any] | None = None,
@@ -159,11 +173,14 @@ class BridgeFitter:
         teacher.
 
         Args:
-            rank: R, from 1 to the smaller width, and to what the rows determine.
-            basis: the teacher's directions: `"pca"` (Eq. 12, those of most variance), `"rrr"`
-                (those of most variance that the student predicts) or `"fisher"` (those of most
-                gradient E[g gᵀ], scaled by the root of its eigenvalues: ‖P_T Δh‖² approximates
-                Δhᵀ E[g gᵀ] Δh, twice the KL divergence that a small Δh causes).
+            rank: R, from 1 to the smaller width, and to what the rows determine; not of LM heads.
+            basis: a name in `oprd.core.bridge.bases.CHOICES`. `"heads"` needs no regression, see
+                `oprd.core.bridge.heads`; the others choose the teacher's directions: `"pca"`
+                (Eq. 12, those of most variance), `"rrr"` (those of most variance that the student
+                predicts) or `"fisher"` (those of most gradient E[g gᵀ], scaled by the root of its
+                eigenvalues: ‖P_T Δh‖² approximates Δhᵀ E[g gᵀ] Δh, twice the KL divergence that a
+                small Δh causes).
+            heads_rank: R of the LM heads' pair; None for all that the student's can tell apart.
             center: also remove the student's mean; False is Eq. 13 to the letter.
             ridge: of the regression, relative to the student's mean variance: one for all layers,
                 or by student layer, as `oprd.core.bridge.ridge.choose_ridge` finds them. The
@@ -172,66 +189,77 @@ class BridgeFitter:
                 hold.
 
         Raises:
-            ValueError: an option is not valid, the rank is not supported, the student of a layer
-                is constant, or `"fisher"` has no gradients.
+            ValueError: an option is not valid, a rank is not supported, the student of a layer
+                is constant, `"fisher"` has no gradients, or LM heads are not known.
         """
-        checked_rank(rank, self.student_dim, self.teacher_dim)
+        bases = by_pair(basis, self.pairs)
+        if below_heads(basis) is not None:
+            checked_rank(rank, self.student_dim, self.teacher_dim)
         provenance, ridges = checked_provenance(provenance), self._ridges(ridge)
         solutions = self._solve_all(basis, center, ridges)
-        for pair, solution in zip(self.pairs, solutions, strict=True):
-            if rank > solution.supported:
+        ranks = [rank] * len(bases)
+        if HEADS in bases:
+            place = bases.index(HEADS)
+            ranks[place] = solutions[place].supported if heads_rank is None else heads_rank
+        for r, pair, solution in zip(ranks, self.pairs, solutions, strict=True):
+            if not 1 <= r <= solution.supported:
                 raise ValueError(
-                    f"rank {rank} at student layer {pair.student} and teacher layer {pair.teacher}:"
+                    f"rank {r} at student layer {pair.student} and teacher layer {pair.teacher}:"
                     f" {self.rows} rows determine {solution.supported} directions of basis"
                     f" {basis!r}. Add rows, or lower the rank."
                 )
-        student_mean = self.sums.student_mean
-        return Bridge(
-            self.pairs,
-            student_projection=torch.stack([s.student_projection[:rank] for s in solutions]),
-            student_mean=student_mean.clone() if center else torch.zeros_like(student_mean),
-            teacher_projection=torch.stack([s.teacher_projection[:rank] for s in solutions]),
-            teacher_mean=self.sums.teacher_mean[list(self.sums.teacher_index)],
-            statistics=[
-                _pair_fit(solution, rank, value)
-                for solution, value in zip(solutions, ridges, strict=True)
-            ],
-            rows=self.rows,
-            basis=basis,
+        return assemble(
+            self.sums,
+            solutions,
+            bases,
+            ranks,
+            ridges,
             center=center,
+            heads=self._solve_heads() if HEADS in bases else None,
             provenance=provenance,
         )
 
     def highest_rank(
         self,
         *,
-        basis: Basis = "pca",
+        basis: str = "pca",
         center: bool = True,
         ridge: float | Mapping[int, float] = 1e-6,
     ) -> int:
-        """The highest rank that `solve` gives with these options; 0 if none.
+        """The highest rank that `solve` gives with these options; 0 if none. Not of LM heads.
 
         Raises:
             ValueError: as `solve`.
         """
         solutions = self._solve_all(basis, center, self._ridges(ridge))
-        return min(solution.supported for solution in solutions)
+        of_pairs = zip(by_pair(basis, self.pairs), solutions, strict=True)
+        fitted = [solution.supported for of, solution in of_pairs if of != HEADS]
+        return min(fitted or [solution.supported for solution in solutions])
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of the statistics so far, tensors only, to resume the fit from."""
-        return fit_state(self.sums, self._reduced)
+        state = fit_state(self.sums, self._reduced)
+        heads = {} if self.heads is None else self.heads.tensors()
+        return {**state, **{f"{HEADS}.{name}": tensor for name, tensor in heads.items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from the statistics of `state_dict`.
 
         Raises:
-            ValueError: the state is of other pairs or widths, or incomplete. Nothing is loaded
-                then.
+            ValueError: the state is of other pairs, widths or heads, or incomplete. Nothing is
+                loaded then.
         """
+        own = {n.removeprefix(f"{HEADS}."): t for n, t in state.items() if n.startswith(HEADS)}
+        state = {name: t for name, t in state.items() if not name.startswith(HEADS)}
         fresh = PairStatistics(
             self.pairs, self.student_dim, self.teacher_dim, self.sums.device, self.sums.products
         )
-        self._reduced = restore(fresh, state)
+        reduced = restore(fresh, state)
+        if self.heads is not None or own:
+            if self.heads is None:
+                raise ValueError("the fit's state is of LM heads, which this fit does not read.")
+            self.heads.restore(own)
+        self._reduced = reduced
         self.sums = fresh
         self._forget_solutions()
 
@@ -239,6 +267,7 @@ class BridgeFitter:
         # Eigenvectors by basis, for other ridges; and the last solution, for other ranks.
         self._directions: dict[str, list[Directions]] = {}
         self._solved: tuple[tuple[Any, ...], list[PairSolution]] | None = None
+        self._of_heads: HeadsFit | None = None
 
     def _ridges(self, ridge: float | Mapping[int, float]) -> tuple[float, ...]:
         layers = [pair.student for pair in self.pairs]
@@ -253,28 +282,31 @@ class BridgeFitter:
                 raise ValueError(f"ridge must be 0 or more and finite, got {value}.")
         return ridges
 
-    def _solve_all(
-        self, basis: Basis, center: bool, ridges: tuple[float, ...]
-    ) -> list[PairSolution]:
-        if basis not in BASES:
-            raise ValueError(f"basis must be one of {BASES}, got {basis!r}.")
+    def _solve_all(self, basis: str, center: bool, ridges: tuple[float, ...]) -> list[PairSolution]:
+        bases, lower = by_pair(basis, self.pairs), below_heads(basis)
+        if lower is None:
+            return [self._solve_heads().solution]
         if self.rows < 2:
             raise ValueError(f"a fit needs rows, got {self.rows}: call update first.")
         key = (basis, bool(center), ridges)
         if self._solved is None or self._solved[0] != key:
             check_varied(self.sums)
-            if basis not in self._directions:
-                self._directions[basis] = teacher_directions(self.sums, basis)
-            solutions = solve_pairs(self.sums, self._directions[basis], center, ridges)
+            if lower not in self._directions:
+                self._directions[lower] = teacher_directions(self.sums, lower)
+            places = [p for p, of in enumerate(bases) if of != HEADS]
+            found = solve_pairs(self.sums, places, self._directions[lower], center, ridges)
+            by_place = dict(zip(places, found, strict=True))
+            solutions = [
+                self._solve_heads().solution if of == HEADS else by_place[p]
+                for p, of in enumerate(bases)
+            ]
             self._solved = (key, solutions)
         return self._solved[1]
 
-
-def _pair_fit(solution: PairSolution, rank: int, ridge: float) -> PairFit:
-    return PairFit(
-        eigenvalues=solution.eigenvalues.cpu(),
-        r_squared=solution.r_squared.cpu(),
-        cosine=moment_cosine(solution, rank),
-        explained_variance=explained_variance(solution, rank),
-        ridge=ridge,
-    )
+    def _solve_heads(self) -> HeadsFit:
+        if self.heads is None:
+            raise ValueError('basis="heads" needs both LM heads: BridgeFitter(..., heads=...).')
+        if self._of_heads is None:
+            place = self.pairs.index(last_pair(self.pairs))
+            self._of_heads = solve_last_pair(self.sums, self.heads, place)
+        return self._of_heads

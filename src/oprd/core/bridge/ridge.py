@@ -14,7 +14,6 @@ import torch
 
 from oprd.core.bridge.bridge import Bridge
 from oprd.core.bridge.fit import BridgeFitter
-from oprd.core.bridge.solve import Basis
 
 CANDIDATES = (1e-6, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
@@ -24,7 +23,7 @@ def choose_ridge(
     validation: BridgeFitter,
     rank: int,
     *,
-    basis: Basis = "pca",
+    basis: str = "pca",
     center: bool = True,
     candidates: Sequence[float] = CANDIDATES,
 ) -> dict[int, float]:
@@ -84,8 +83,8 @@ def validation_r_squared(bridge: Bridge, validation: BridgeFitter) -> dict[int, 
     sums, scores = validation.sums, {}
     for place, pair in enumerate(bridge.pairs):
         u = sums.teacher_index[place]
-        p_s = bridge.student_projection[place].to(sums.cross)
-        p_t = bridge.teacher_projection[place].to(sums.cross)
+        p_s = bridge.student_projections[place].to(sums.cross)
+        p_t = bridge.teacher_projections[place].to(sums.cross)
         s = p_s @ (sums.student_mean[place] - bridge.student_mean[place].to(sums.cross))
         t = p_t @ (sums.teacher_mean[u] - bridge.teacher_mean[place].to(sums.cross))
         teacher = ((p_t @ sums.teacher_scatter[u]) * p_t).sum()

@@ -4,9 +4,14 @@ Letters: S student width, H teacher width.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
+from oprd.core.bridge.bases import Basis
+from oprd.core.bridge.heads import HeadStatistics, solve_heads
 from oprd.core.bridge.solve import (
-    Basis,
     Directions,
     PairMoments,
     PairSolution,
@@ -55,17 +60,75 @@ def teacher_directions(sums: PairStatistics, basis: Basis) -> list[Directions]:
 
 
 def solve_pairs(
-    sums: PairStatistics, directions: Sequence[Directions], center: bool, ridges: Sequence[float]
+    sums: PairStatistics,
+    places: Sequence[int],
+    directions: Sequence[Directions],
+    center: bool,
+    ridges: Sequence[float],
 ) -> list[PairSolution]:
-    """One solution a pair, in the order of the pairs.
+    """The solutions of some pairs by regression.
 
     Args:
         sums: the statistics.
+        places: of the pairs.
         directions: of `teacher_directions`.
         center: remove the student's mean.
-        ridges: one a pair.
+        ridges: one for each pair of the statistics.
     """
-    return [_solve_pair(sums, p, directions, center, ridge) for p, ridge in enumerate(ridges)]
+    return [_solve_pair(sums, p, directions, center, ridges[p]) for p in places]
+
+
+class HeadsFit(NamedTuple):
+    """The pair of LM heads solved, its moments about zero.
+
+    Attributes:
+        solution: of every rank up to that of the student's head.
+        student_mean: [S] µ_S.
+        unreachable: the mean of c over the rows; None where there are none.
+        metric: of both heads.
+    """
+
+    solution: PairSolution
+    student_mean: Tensor
+    unreachable: float | None
+    metric: str
+
+
+def solve_last_pair(sums: PairStatistics, heads: HeadStatistics, p: int) -> HeadsFit:
+    """The pair of LM heads, with what it achieves on the rows of the fit, if there are any.
+
+    Args:
+        sums: the statistics.
+        heads: of both models.
+        p: the pair's place.
+    """
+    if sums.count == 0:
+        found = solve_heads(heads.moments())
+        unknown = found.student_mean.new_zeros(len(found.student_projection))
+        solution = PairSolution(
+            found.student_projection,
+            found.teacher_projection,
+            len(unknown),
+            *(unknown,) * 4,
+        )
+        return HeadsFit(solution, found.student_mean, None, heads.metric)
+    u, count = sums.teacher_index[p], sums.count
+    means = sums.student_mean[p], sums.teacher_mean[u]
+    student = sums.student_scatter[p] / count + torch.outer(means[0], means[0])
+    teacher = sums.teacher_scatter[u] / count + torch.outer(means[1], means[1])
+    found = solve_heads(heads.moments(unreachable=True), student)
+    p_s, p_t = found.student_projection, found.teacher_projection
+    offset = p_s @ found.student_mean
+    mean_s, mean_t = p_s @ means[0] - offset, p_t @ means[1]
+    target = ((p_t @ teacher) * p_t).sum(dim=1)
+    predicted = ((p_s @ sums.student_scatter[p]) * p_s).sum(dim=1) / count + mean_s.square()
+    covariance = ((p_s @ sums.cross[p]) * p_t).sum(dim=1) / count + mean_s * mean_t
+    r_squared = torch.where(target > 0, (2 * covariance - predicted) / target, 0).clamp(0, 1)
+    solution = PairSolution(p_s, p_t, len(p_s), target, r_squared, covariance, predicted)
+    assert found.unreachable is not None
+    c = found.unreachable
+    left = (c[:-1, :-1] * teacher).sum() - 2 * c[-1, :-1] @ means[1] + c[-1, -1]
+    return HeadsFit(solution, found.student_mean, float(left), heads.metric)
 
 
 def _solve_pair(

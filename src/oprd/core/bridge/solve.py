@@ -9,13 +9,10 @@ bridge of rank r is the first r rows of both.
 Letters: C components (directions of the teacher), S student width, H teacher width.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-Basis = Literal["pca", "rrr", "fisher"]
-BASES: tuple[str, ...] = get_args(Basis)
 
 
 class PairMoments(NamedTuple):
