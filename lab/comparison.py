@@ -37,6 +37,8 @@ class Comparison:
         rates: neighbours on the ladder. A single one holds for all methods; of several, each method
             has its own best one on the tuning problems, and the grid goes on where that is its end.
         ladder: how far it goes on.
+        grid_part: rates are chosen by runs of one of so many parts of the steps; of more than one,
+            the best of the grid is taken without comparing near ones over all seeds.
         seeds: the first one decides among rates that lie further apart than `NEAR`.
         options: settings of every run beside its method's.
         claims: pairs of methods of which the first is held to be the more accurate.
@@ -56,6 +58,7 @@ class Comparison:
     eval_every: int = 25
     rates: tuple[float, ...] = RATES
     ladder: tuple[float, ...] = LADDER
+    grid_part: int = 1
     seeds: tuple[int, ...] = SEEDS
     options: tuple[tuple[str, Any], ...] = ()
     claims: tuple[tuple[str, str], ...] = ()
@@ -97,14 +100,14 @@ class Comparison:
             evaluated_quickly=True,
         )
 
-    def run(self, method: str, rate: float, seed: int) -> Run:
-        """One run of the comparison."""
+    def run(self, method: str, rate: float, seed: int, part: int = 1) -> Run:
+        """One run of the comparison, or of one of so many parts of its steps."""
         return Run(
             self.pair,
             method,
             rate,
             seed,
-            steps=self.steps,
+            steps=self.steps // part,
             rollouts=self.rollouts,
             eval_every=self.eval_every,
             options=self.options,
@@ -134,7 +137,8 @@ class Comparison:
         """The runs of the first seed by rate, as many as are known to be needed."""
         if method in self.chosen:
             return {self.chosen[method]: self.run(method, self.chosen[method], self.seeds[0])}
-        runs = {rate: self.run(method, rate, self.seeds[0]) for rate in self.rates}
+        part = self.grid_part if len(self.rates) > 1 else 1
+        runs = {rate: self.run(method, rate, self.seeds[0], part) for rate in self.rates}
         while len(runs) > 1 and all(run.finished for run in runs.values()):
             best, tried = max(runs, key=lambda rate: tuned(runs[rate])), sorted(runs)
             step = {tried[0]: -1, tried[-1]: 1}.get(best, 0)
@@ -142,7 +146,7 @@ class Comparison:
             if step == 0 or not 0 <= beyond < len(self.ladder):
                 break
             rate = self.ladder[beyond]
-            runs[rate] = self.run(method, rate, self.seeds[0])
+            runs[rate] = self.run(method, rate, self.seeds[0], part)
         return dict(sorted(runs.items()))
 
     def _candidates(self, method: str) -> list[float]:
@@ -152,6 +156,8 @@ class Comparison:
             return list(runs)
         if not all(run.finished for run in runs.values()):
             return []
+        if self.grid_part > 1:
+            return [max(runs, key=lambda rate: tuned(runs[rate]))]
         top = max(map(tuned, runs.values()))
         return [rate for rate, run in runs.items() if tuned(run) > top - NEAR]
 
@@ -178,6 +184,7 @@ class Comparison:
             "target": target,
             "steps": self.steps,
             "rollouts": self.rollouts,
+            "grid_steps": self.steps // self.grid_part,
             "samples": baseline[0].samples,
             "seeds": self.seeds,
             "run_versions": _different(run.versions() for run in runs),

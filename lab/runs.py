@@ -45,6 +45,12 @@ def _bridge(rank: int, mu: float, **settings: Any) -> dict[str, Any]:
     return {**fit, "representation_weight": float(weight), **settings}
 
 
+def _heads(metric: str, **settings: Any) -> dict[str, Any]:
+    """A bridge that reads both LM heads, whose distance is the sum of the metric."""
+    fit = {"bridge": "fit", "bridge_basis": "heads", "heads_metric": metric, "layers": "last"}
+    return {**fit, "bridge_prompts": 1000, **settings}
+
+
 # Settings of `OPRDConfig`. The lab's vocabularies have 15 and 29 tokens, of which four are to it
 # what the paper's sixteen are to 152 thousand.
 METHODS: dict[str, dict[str, Any]] = {
@@ -96,6 +102,13 @@ METHODS: dict[str, dict[str, Any]] = {
     # The gradient at the last layer spans no more directions than these.
     "Bridge, fisher": _bridge(14, 1, bridge_basis="fisher", scale="none"),
     "Bridge, fisher, unit length": _bridge(14, 10, bridge_basis="fisher"),
+    "Heads, centered": _heads("centered"),
+    "Heads, prior": _heads("prior"),
+    "Heads, fisher": _heads("fisher"),
+    # Below at unit length, above in nats: a mean over layers.
+    "Heads, fisher, pca below": _heads(
+        "fisher", bridge_basis="pca+heads", bridge_rank=RANK, layers="all"
+    ),
     "Bridge + reverse KL": _bridge(RANK, 1, **REVERSE_KL),
     "10 Bridge + reverse KL": _bridge(RANK, 10, **REVERSE_KL),
     "Bridge, fisher + reverse KL": _bridge(

@@ -11,8 +11,8 @@ from dataclasses import replace
 import typer
 
 from lab import accuracy
-from lab.comparison import RATES, Comparison
-from lab.items.compared import DIAGNOSTICS, GRADIENT_NORM, OVERLAP, Compared
+from lab.comparison import LADDER, RATES, Comparison
+from lab.items.compared import DIAGNOSTICS, GRADIENT_NORM, HEADS_PANELS, OVERLAP, Compared
 from lab.items.cost import LAB_OPD, Case, Cost
 from lab.items.gradient_noise import GradientNoise
 from lab.items.head_geometry import HeadGeometry
@@ -56,6 +56,26 @@ _PRETRAINED = Comparison(
     claims=(("OPRD", "reverse KL"),),
 )
 _BASES = ("Bridge", "Bridge, rrr", "Bridge, fisher", "Bridge, fisher, unit length")
+_HEADS = (
+    "reverse KL",
+    "Heads, fisher",
+    "Heads, prior",
+    "Heads, centered",
+    "Heads, fisher, pca below",
+    "Bridge",
+    "Bridge, rrr",
+)
+_THROUGH_HEADS = replace(
+    _BRIDGES,
+    methods=_HEADS,
+    steps=160,
+    eval_every=20,
+    rates=(1e-3, 2e-3, 5e-3),
+    ladder=(*LADDER, 1e-2),
+    grid_part=2,
+    claims=(("Heads, fisher", "Bridge"), ("Heads, fisher", "Bridge, rrr")),
+    by="end",
+)
 _ABLATIONS = (
     "OPRD",
     "OPRD, unit length",
@@ -130,6 +150,12 @@ _ALL: tuple[Item, ...] = (
         "bases",
         "Eq. 12 and other bases of a bridge",
         replace(_BRIDGES, methods=_BASES, claims=(("Bridge", "Bridge, fisher"),)),
+    ),
+    Compared(
+        "heads",
+        "A bridge that reads both LM heads, beside other bases and the exact KL",
+        _THROUGH_HEADS,
+        HEADS_PANELS,
     ),
     Ranks(
         "ranks",

@@ -37,6 +37,10 @@ DIAGNOSTICS = {
     "diagnostics/reverse_kl": "KL(student || teacher), nats",
     ENTROPY_GAP: "entropy, student minus teacher, nats",
 }
+HEADS_PANELS = {
+    "rep_cosine": "cosine in the space of the loss",
+    "diagnostics/reverse_kl": "KL(student || teacher), nats",
+}
 GRADIENT_NORM = {"grad_norm": "norm of the gradient before clipping"}
 LOGARITHMIC = GRADIENT_NORM
 # Of a vocabulary of a few dozen tokens it says nothing.

@@ -35,7 +35,17 @@ LayerPairing = Annotated[
 Positions = Annotated[str, typer.Option("--positions", help="all, last, first_k or last_k.")]
 PositionK = Annotated[int, typer.Option("--position_k", help="How many, for first_k and last_k.")]
 BasisName = Annotated[
-    str, typer.Option("--basis", help="The teacher's directions: pca, rrr or fisher.")
+    str,
+    typer.Option(
+        "--basis",
+        help="Directions: pca, rrr, fisher, heads for the last layers alone, or pca+heads.",
+    ),
+]
+HeadsMetricName = Annotated[
+    str, typer.Option("--heads_metric", help="Of heads: centered, prior or fisher.")
+]
+HeadsRank = Annotated[
+    int | None, typer.Option("--heads_rank", help="Of heads; default: all directions there are.")
 ]
 Ridge = Annotated[
     float | None, typer.Option("--ridge", help="Default: the best on held-out rows, by layer.")
@@ -91,6 +101,8 @@ def fit(
     positions: Positions = "last_k",
     position_k: PositionK = 2000,
     basis: BasisName = "pca",
+    heads_metric: HeadsMetricName = "fisher",
+    heads_rank: HeadsRank = None,
     ridge: Ridge = None,
     max_prompts: MaxPrompts = 2000,
     max_rows: MaxRows = None,
@@ -119,7 +131,9 @@ def fit(
 
     settings = FitSettings(
         rank=rank,
-        basis=cast(Any, basis),  # checked by FitSettings
+        basis=basis,
+        heads_metric=cast(Any, heads_metric),  # checked by FitSettings
+        heads_rank=heads_rank,
         ridge=ridge,
         layers=parse_layers(layers),
         layer_pairing=layer_pairing,
@@ -197,6 +211,7 @@ def _load_models(student: str, teacher: str, dtype: str, settings: "FitSettings"
 
     from oprd.calibration.bridge.fit import check_fit
     from oprd.calibration.models import FitModels
+    from oprd.core.bridge.bases import reads_heads
     from oprd.models.matching import layers_read
     from oprd.models.probe import check_readable
 
@@ -207,8 +222,9 @@ def _load_models(student: str, teacher: str, dtype: str, settings: "FitSettings"
     both = models.student, models.teacher
     check_fit(*both, settings)
     chosen = layers_read(*both, settings.layers, settings.layer_pairing)
+    heads = reads_heads(settings.basis)
     for role, model, layers in zip(("student", "teacher"), both, chosen, strict=True):
-        check_readable(model, role, layers, heads=False, one_width=True)
+        check_readable(model, role, layers, heads=heads, one_width=True)
     return models
 
 

@@ -23,6 +23,11 @@ def print_bridge(report: Report, console: Console) -> None:
         f"{rollouts['held_out']:,} others."
     )
     console.print(_layer_table(report["layers"]))
+    for layer in report["layers"]:
+        if layer.get("heads"):
+            console.print(heads_line(layer))
+    if not report["curve"]:
+        return
     console.print(rank_table(report["curve"]))
     rank, reason = report["advice"]["rank"], report["advice"]["reason"]
     console.print(Text(f"{f'Rank {rank} is advised' if rank else 'No rank is advised'}: {reason}"))
@@ -37,7 +42,8 @@ def plot_bridge(report: Report, output: Path) -> None:
     figure = new_figure(10, 6.5)
     axes = figure.subplots(2, 2).flat
     _draw_layers(axes[0], report["layers"])
-    draw_curve(axes[1], report)
+    if report["curve"]:
+        draw_curve(axes[1], report)
     _draw_spectra(axes[2], report["layers"], "component_r_squared", report["rank"])
     _draw_spectra(axes[3], report["layers"], "eigenvalues", report["rank"])
     for panel in axes:
@@ -55,8 +61,19 @@ def _layer_table(layers: Sequence[Report]) -> Table:
         for name in ("cosine", "r_squared"):
             cells.append("{before:.3f} → {after:.3f}".format(**layer[name]))
         cells += [f"{layer['explained_variance']:.3f}", f"{layer['ridge']:g}"]
-        table.add_row(*cells, str(layer["best_rank"]))
+        table.add_row(*cells, "" if layer.get("heads") else str(layer["best_rank"]))
     return table
+
+
+def heads_line(layer: Report) -> str:
+    """What both LM heads say of the held-out rows, before any training."""
+    heads = layer["heads"]
+    unit = "mean square of logits" if heads["metric"] == "centered" else "nats"
+    return (
+        f"Both LM heads at student layer {layer['student']}, metric {heads['metric']}, rank "
+        f"{layer['rank']}: a distance of {heads['distance']:.3g} ({unit}) that the student can "
+        f"close, and {heads['unreachable']:.3g} that its head cannot."
+    )
 
 
 def rank_table(curve: Sequence[Report]) -> Table:

@@ -117,6 +117,7 @@ LIMITS = {
     # The objective.
     "diagnostics_steps": _whole(0),
     "bridge_rank": COUNT,
+    "heads_rank": _whole(1, also=NONE),
     "bridge_prompts": _whole(2),
     # Evaluation.
     "eval_samples": COUNT,

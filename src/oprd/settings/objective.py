@@ -7,10 +7,12 @@ from typing import Any, Self, cast, get_args
 
 from trl.trainer.distillation_config import DistillationConfig
 
-from oprd.core.bridge.solve import BASES
+from oprd.core.bridge.bases import CHOICES, HEADS, reads_heads
+from oprd.core.bridge.heads import METRICS
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES, make_loss
 from oprd.core.output.loss import OutputLoss
 from oprd.core.reduction import Reduction
+from oprd.core.states.distance import SquaredDistance
 from oprd.core.states.loss import UNIT_LENGTH, StateLoss, has_scale
 from oprd.settings.stages import Schedule, parse_stages
 from oprd.values import (
@@ -33,7 +35,8 @@ class ObjectiveConfig(DistillationConfig):
         scale: what the size of states does to their squared distance: "none" leaves it in (Eq. 6),
             "layer" divides each layer's by the mean square of the teacher's states there, measured
             on the first rollouts, "unit" compares states at unit length (Eq. 14). By default none,
-            and unit through a bridge, as in the paper.
+            and unit through a bridge, as in the paper; but a pair that meets through both LM heads
+            is then compared as it is, summed over directions.
         reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
         representation_weight: the factor µ of the representation loss (Eq. 7); 0 leaves it out,
             which needs an `output_loss`.
@@ -62,8 +65,11 @@ class ObjectiveConfig(DistillationConfig):
             on the first prompts and keep it in the output directory. Where the state loss compares
             states themselves, models of different width need one, and so do unrelated models of
             equal width.
-        bridge_rank: dimensions of the bridge that "fit" fits.
-        bridge_basis: how "fit" chooses the teacher's directions: "pca", "rrr" or "fisher".
+        bridge_rank: dimensions of the bridge that "fit" fits, but for a pair of LM heads.
+        bridge_basis: how "fit" chooses directions: "pca", "rrr", "fisher", "heads" for the last
+            pair, with layers="last", or one of the first three below it, as in "pca+heads".
+        heads_metric: in which "heads" compares logits: "centered", "prior" or "fisher".
+        heads_rank: dimensions of the pair of LM heads; by default all that the student's has.
         bridge_prompts: prompts whose rollouts "fit" reads (the paper's 2,000).
         stages: parts of the run, each with an objective of its own, in their order. Each is a
             mapping with its number of `steps` and any of the settings in
@@ -123,7 +129,14 @@ class ObjectiveConfig(DistillationConfig):
     bridge_rank: int = field(default=8, metadata={"help": 'Rank of the bridge that "fit" fits.'})
     bridge_basis: str = field(
         default="pca",
-        metadata={"help": 'The teacher\'s directions in it: "pca", "rrr" or "fisher".'},
+        metadata={"help": f"Its directions: {', '.join(CHOICES)}."},
+    )
+    heads_metric: str = field(
+        default="fisher",
+        metadata={"help": f"How heads compare logits: {', '.join(METRICS)}."},
+    )
+    heads_rank: int | None = field(
+        default=None, metadata={"help": "Rank of the pair of LM heads; by default all there is."}
     )
     bridge_prompts: int = field(
         default=2000, metadata={"help": 'Prompts whose rollouts "fit" reads (the paper\'s).'}
@@ -142,7 +155,8 @@ class ObjectiveConfig(DistillationConfig):
     def __post_init__(self) -> None:
         """Check every value, of the run and of each stage."""
         check_choice("reduction", self.reduction, get_args(Reduction))
-        check_choice("bridge_basis", self.bridge_basis, BASES)
+        check_choice("bridge_basis", self.bridge_basis, CHOICES)
+        check_choice("heads_metric", self.heads_metric, METRICS)
         self.stages = parse_stages(self.stages)
         self._scale_is_default = self.scale is None
         self._resolve()
@@ -159,6 +173,19 @@ class ObjectiveConfig(DistillationConfig):
         if self.scale == "unit":
             options[UNIT_LENGTH] = True
         return make_loss(STATE_LOSSES, self.state_loss, options, "state_loss")
+
+    @property
+    def state_through_heads(self) -> StateLoss:
+        """The representation loss of a pair whose bridge reads LM heads: a sum by default."""
+        loss = self.state
+        if isinstance(loss, SquaredDistance) and (self._scale_is_default or self.scale == "none"):
+            return SquaredDistance(summed=True)
+        return loss
+
+    @property
+    def fits_heads(self) -> bool:
+        """Whether a bridge is fitted for which LM heads are read."""
+        return self.bridge == "fit" and reads_heads(self.bridge_basis)
 
     @property
     def row_by_row(self) -> bool:
@@ -256,7 +283,8 @@ class ObjectiveConfig(DistillationConfig):
         check_choice("state_loss", self.state_loss, tuple(STATE_LOSSES))
         scaled = has_scale(STATE_LOSSES[self.state_loss])
         if self._scale_is_default:
-            self.scale = "unit" if self.bridge is not None and scaled else "none"
+            sums = self.bridge == "fit" and self.bridge_basis == HEADS
+            self.scale = "unit" if self.bridge is not None and scaled and not sums else "none"
         check_choice("scale", self.scale, SCALES)
         if self.scale != "none" and not scaled:
             takes = " or ".join(name for name, kind in STATE_LOSSES.items() if has_scale(kind))

@@ -14,6 +14,7 @@ from oprd.calibration.identity import supervised_positions
 from oprd.calibration.models import FitModels, first_prompts
 from oprd.calibration.processes import stand_in_pieces
 from oprd.core.bridge import Bridge
+from oprd.core.bridge.bases import HEADS, below_heads, reads_heads
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair, pairs_text
@@ -137,15 +138,13 @@ def _check_kept(
     )
     provenance = kept.provenance or {}
     fitted = {
-        "bridge_rank": kept.rank,
-        "bridge_basis": kept.basis,
+        **_basis_facts(kept),
         **_mapping(provenance.get("positions")),
         **_mapping(provenance.get("rollouts")),
         "prompts": provenance.get("prompts"),
     }
     wanted = {
-        "bridge_rank": args.bridge_rank,
-        "bridge_basis": args.bridge_basis,
+        **_wanted_basis(args, kept),
         **supervised_positions(args.positions, args.position_k),
         **run_rollouts(args),
         "prompts": identity,
@@ -156,6 +155,26 @@ def _check_kept(
             f"{file} was fitted with {as_text(of_fit)}, and the run asks for {as_text(of_run)}: "
             f"choose another output_dir, or delete {file.parent} to have it fitted anew."
         )
+
+
+def _basis_facts(kept: Bridge) -> dict[str, Any]:
+    """What settings decide of a bridge that was fitted."""
+    facts: dict[str, Any] = {"bridge_rank": kept.rank, "bridge_basis": kept.basis}
+    if kept.heads_layer is not None:
+        place = kept.bases.index(HEADS)
+        facts |= {"heads_metric": kept.heads_metric, "heads_rank": kept.ranks[place]}
+    return facts
+
+
+def _wanted_basis(args: OPRDConfig, kept: Bridge) -> dict[str, Any]:
+    """The same as settings have it; a rank that is not looked at is left out."""
+    wanted: dict[str, Any] = {"bridge_basis": args.bridge_basis}
+    if below_heads(args.bridge_basis) is not None:
+        wanted["bridge_rank"] = args.bridge_rank
+    if reads_heads(args.bridge_basis) and kept.heads_layer is not None:
+        most = len(kept.statistics[kept.heads_layer].eigenvalues)
+        wanted |= {"heads_metric": args.heads_metric, "heads_rank": args.heads_rank or most}
+    return wanted
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -178,7 +197,9 @@ def _fit(
     fitted_on = _first_prompts(args, prompts)
     settings = FitSettings(
         rank=args.bridge_rank,
-        basis=args.bridge_basis,  # pyright: ignore[reportArgumentType] # checked by both
+        basis=args.bridge_basis,
+        heads_metric=args.heads_metric,  # pyright: ignore[reportArgumentType] # checked by both
+        heads_rank=args.heads_rank,
         layer_pairing=pairs_text(pairs),
         positions=args.positions,  # pyright: ignore[reportArgumentType] # likewise
         position_k=args.position_k,

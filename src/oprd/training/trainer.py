@@ -227,6 +227,7 @@ class OPRDTrainer(DistillationTrainer):
         self._plan = Plan.of(
             args, self.student, model, same_meaning=same_meaning, autocast=autocast
         )
+        heads |= any(o.fits_heads for o in objectives)
         names = str(self.student.config.name_or_path), source.adapter or source.model
         check_pair(self.student, self._teacher, names, layers, heads=heads, bridged=args.bridged)
 

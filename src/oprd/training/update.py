@@ -176,15 +176,23 @@ class Update:
     def _comparison(
         self, taught: Reading, teacher: Teacher, space: BridgeSpace | None, batch: MicroBatch
     ) -> LayerComparison:
-        states, pairs = taught.states, teacher.pairs
+        states, pairs, losses = taught.states, teacher.pairs, {}
         if space is not None:
             states, pairs = space.by_student_layer(states), space.pairs
+            if self._weight > 0 and (last := space.bridge.heads_layer) is not None:
+                losses = {last: self._settings.state_through_heads}
         reduction = cast(Reduction, self._settings.reduction)
         sizes = None
         if self._settings.scale == "layer":
             sizes = teacher.mean_squares.get(self._settings.bridge or "")
         return LayerComparison(
-            states, pairs, batch.positions, self._state, reduction=reduction, mean_squares=sizes
+            states,
+            pairs,
+            batch.positions,
+            self._state,
+            losses=losses,
+            reduction=reduction,
+            mean_squares=sizes,
         )
 
     def _read(

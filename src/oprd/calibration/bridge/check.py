@@ -134,7 +134,9 @@ def bridge_facts(spaces: Mapping[str, BridgeSpace]) -> dict[str, Any]:
     described = {
         name: {
             "rank": bridge.rank,
+            "ranks": list(bridge.ranks),
             "basis": bridge.basis,
+            "heads_metric": bridge.heads_metric,
             "rows": bridge.rows,
             "cosine": [fit.cosine for fit in bridge.statistics.values()],
             "provenance": bridge.provenance,

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import torch
 from accelerate import PartialState
 
+from oprd.calibration.bridge.heads import check_heads, head_statistics, sums_device
 from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
 from oprd.calibration.bridge.stream import StatisticsFile, stream
@@ -25,26 +26,30 @@ from oprd.calibration.rollouts import Rollout
 from oprd.calibration.selection import Selection, batches, hold_out, select_rows
 from oprd.calibration.similarity import measure_similarity
 from oprd.core.bridge import Bridge, BridgeFitter
+from oprd.core.bridge.bases import CHOICES, below_heads, reads_heads
 from oprd.core.bridge.check import checked_rank
+from oprd.core.bridge.heads import METRICS, HeadsMetric, HeadStatistics
 from oprd.core.bridge.ridge import choose_ridge
-from oprd.core.bridge.solve import BASES, Basis
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair, check_pairing
 from oprd.core.positions import PositionSpec
 from oprd.models.heads import lm_head
 from oprd.models.matching import paired_layers
 from oprd.runs.progress import progress_bar
+from oprd.values import check_choice
 
 BRIDGE_FILE = "bridge.safetensors"
-
 
 @dataclass(frozen=True)
 class FitSettings:
     """What is fitted, and on which rows.
 
     Attributes:
-        rank: R, the dimensions of the shared space.
-        basis: how the teacher's directions are chosen.
+        rank: R, the dimensions of the shared space; not of LM heads.
+        basis: how directions are chosen, a name in `oprd.core.bridge.bases.CHOICES`. "heads" reads
+            both LM heads, for the last pair alone; "pca+heads" and the like do so above others.
+        heads_metric: in which both LM heads' logits are compared, see `oprd.core.bridge.heads`.
+        heads_rank: R of the pair of LM heads; None for all that the student's can tell apart.
         center: remove the student's mean; False is Eq. 13 to the letter.
         ridge: of the regression, relative to the student's mean variance; None for the one that
             carries over best to the rows held out, layer by layer.
@@ -62,7 +67,9 @@ class FitSettings:
     """
 
     rank: int = 8
-    basis: Basis = "pca"
+    basis: str = "pca"
+    heads_metric: HeadsMetric = "fisher"
+    heads_rank: int | None = None
     center: bool = True
     ridge: float | None = None
     layers: str | tuple[int, ...] = "all"
@@ -74,16 +81,16 @@ class FitSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rank", "position_k", "batch_size", "max_rows"):
+        for name in ("rank", "heads_rank", "position_k", "batch_size", "max_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
         check_pairing(self.layer_pairing, self.layers)
-        if self.basis not in BASES:
-            raise ValueError(f"basis must be one of {', '.join(BASES)}, got {self.basis!r}.")
-        if self.positions not in get_args(PositionSpec):
-            choices = ", ".join(get_args(PositionSpec))
-            raise ValueError(f"positions must be one of {choices}, got {self.positions!r}.")
+        check_choice("basis", self.basis, CHOICES)
+        check_choice("heads_metric", self.heads_metric, METRICS)
+        if self.heads_rank is not None and not reads_heads(self.basis):
+            raise ValueError(f"heads_rank={self.heads_rank} is for basis='heads' or 'pca+heads'.")
+        check_choice("positions", self.positions, get_args(PositionSpec))
         if self.ridge is not None and not (math.isfinite(self.ridge) and self.ridge >= 0):
             raise ValueError(f"ridge must be 0 or more and finite, got {self.ridge}.")
 
@@ -107,13 +114,17 @@ def check_fit(student: Any, teacher: Any, settings: FitSettings) -> None:
     """Refuse a fit that is not possible.
 
     Raises:
-        ValueError: a layer does not exist or has no partner, the rank is above a width, or
-            `basis="fisher"` cannot read the teacher's LM head.
+        ValueError: a layer does not exist or has no partner, the rank is above a width, an LM head
+            that the basis needs cannot be read, or it would have to serve a lower pair.
     """
-    checked_rank(settings.rank, hidden_size(student), hidden_size(teacher))
-    if settings.basis == "fisher":
+    layers = paired_layers(student, teacher, settings.layers, settings.layer_pairing)
+    lower = below_heads(settings.basis)
+    if lower is not None:
+        checked_rank(settings.rank, hidden_size(student), hidden_size(teacher))
+    if lower == "fisher":
         lm_head(teacher)
-    paired_layers(student, teacher, settings.layers, settings.layer_pairing)
+    if reads_heads(settings.basis):
+        check_heads(student, teacher, layers, settings)
 
 
 def fit_bridge(
@@ -148,7 +159,7 @@ def fit_bridge(
     check_fit(student, teacher, settings)
     selections = select_rows(rollouts, settings.positions, settings.position_k, settings.max_rows)
     fit, held_out = hold_out(selections)
-    _check_rows(fit, settings.rank)
+    _check_rows(fit, settings)
     provenance = {
         **(provenance or {}),
         "positions": supervised_positions(settings.positions, settings.position_k),
@@ -157,10 +168,11 @@ def fit_bridge(
     state = PartialState()
     paired = _pair(student, teacher, rollouts, settings, progress and state.is_main_process)
     pairs = paired.pairs
-    reader = RowReader(
-        student, teacher, pairs, settings.seed if settings.basis == "fisher" else None
-    )
-    fitters = [new_fitter(student, teacher, pairs) for _ in range(2)]
+    gradients = below_heads(settings.basis) == "fisher"
+    reader = RowReader(student, teacher, pairs, settings.seed if gradients else None)
+    rows = sum(selection.rows for selection in fit)
+    heads = head_statistics(student, teacher, pairs, settings, rows)
+    fitters = [new_fitter(student, teacher, pairs, of) for of in (heads, None)]
     shares = [
         batches(part, settings.batch_size, state.process_index, state.num_processes)
         for part in (fit, held_out)
@@ -230,29 +242,32 @@ def solve_bridges(
     fitter, validation = fitters
     options: dict[str, Any] = {"basis": settings.basis, "center": settings.center}
     ridge: float | dict[int, float] | None = settings.ridge
-    if ridge is None:
+    if ridge is None and below_heads(settings.basis) is not None:
         ridge = choose_ridge(fitter, validation, settings.rank, **options)
-    options["ridge"] = ridge
-    bridge = fitter.solve(settings.rank, **options, provenance=provenance)
+    options["ridge"] = ridge or 0.0
+    bridge = fitter.solve(
+        settings.rank, **options, heads_rank=settings.heads_rank, provenance=provenance
+    )
     return bridge, fitter.solve(fitter.highest_rank(**options), **options)
 
 
-def new_fitter(student: Any, teacher: Any, pairs: Sequence[LayerPair]) -> BridgeFitter:
+def new_fitter(
+    student: Any, teacher: Any, pairs: Sequence[LayerPair], heads: HeadStatistics | None = None
+) -> BridgeFitter:
     """An empty fitter of two models' layers, where their rows are."""
-    cuda = student.device.type == "cuda"
     return BridgeFitter(
         pairs,
         hidden_size(student),
         hidden_size(teacher),
-        # Elsewhere than on CUDA there is no float64 off the CPU.
-        device=student.device if cuda else "cpu",
-        products=torch.float32 if cuda else torch.float64,
+        device=sums_device(student),
+        products=torch.float32 if student.device.type == "cuda" else torch.float64,
+        heads=heads,
     )
 
 
-def _check_rows(fit: Sequence[Selection], rank: int) -> None:
-    rows = sum(selection.rows for selection in fit)
-    if rows <= rank:
+def _check_rows(fit: Sequence[Selection], settings: FitSettings) -> None:
+    rows, rank = sum(selection.rows for selection in fit), settings.rank
+    if below_heads(settings.basis) is not None and rows <= rank:
         raise ValueError(
             f"{rows} rows to fit on determine at most {max(rows - 1, 0)} directions, and rank is "
             f"{rank}: add prompts, raise max_rows, or lower the rank."
@@ -271,9 +286,10 @@ def _statistics_file(
     state = PartialState()
     # Rank, ridge and centring are for the solve: statistics serve any of them. So they do however
     # the pairs were chosen.
-    solved_later = {"rank", "ridge", "center", "layers", "layer_pairing"}
+    solved_later = {"rank", "heads_rank", "ridge", "center", "layers", "layer_pairing"}
     read = {name: value for name, value in asdict(settings).items() if name not in solved_later}
-    read["basis"] = settings.basis == "fisher"
+    read["basis"] = below_heads(settings.basis) == "fisher"
+    read["heads_metric"] = settings.heads_metric if reads_heads(settings.basis) else None
     identity = {
         "settings": read,
         "pairs": pairs,

@@ -16,6 +16,8 @@ from torch import Tensor
 from oprd.calibration.bridge.scores import HeldOutScores
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.rank import best_rank, rank_error
+from oprd.core.bridge.score import PairScore
+from oprd.core.layers import LayerPair
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,15 @@ def bridge_report(
         counts: how many rollouts there were, fitted on and held out.
     """
     spectra = {layer: _spectrum(bridge, scores, layer) for layer in scores.after}
-    errors = torch.stack([spectrum.relative_error for spectrum in spectra.values()]).mean(dim=0)
-    highest = len(next(iter(scores.after.values())).total)
-    curve = [_at_rank(scores, errors, rank) for rank in _ranks(bridge.rank, highest)]
+    # Theorem 3 is about a regression: LM heads are read whole.
+    fitted = [layer for layer in scores.after if layer != bridge.heads_layer]
+    curve, advice = [], None
+    if fitted:
+        errors = torch.stack([spectra[layer].relative_error for layer in fitted]).mean(dim=0)
+        of_fit = [scores.after[layer] for layer in fitted]
+        highest = len(of_fit[0].total)
+        curve = [_at_rank(of_fit, errors, rank) for rank in _ranks(bridge.rank, highest)]
+        advice = _advice(errors[: highest + 1])
     return {
         "rank": bridge.rank,
         "basis": bridge.basis,
@@ -56,7 +64,7 @@ def bridge_report(
         "provenance": bridge.provenance,
         "layers": [_layer(bridge, scores, spectra, pair) for pair in bridge.pairs],
         "curve": curve,
-        "advice": _advice(errors[: highest + 1]),
+        "advice": advice,
     }
 
 
@@ -72,11 +80,14 @@ def _layer(
     bridge: Bridge, scores: HeldOutScores, spectra: Mapping[int, _Spectrum], pair: tuple[int, int]
 ) -> dict[str, Any]:
     student, teacher = pair
-    before, after = scores.before[student], scores.after[student].at(bridge.rank)
+    rank = bridge.ranks[bridge.pairs.index(LayerPair(*pair))]
+    before, after = scores.before[student], scores.after[student].at(rank)
     fit, spectrum = bridge.statistics[student], spectra[student]
     return {
         "student": student,
         "teacher": teacher,
+        "rank": rank,
+        "heads": _heads(bridge, after) if student == bridge.heads_layer else None,
         "cosine": {"before": before.cosine, "after": after.cosine},
         "r_squared": {"before": before.r_squared, "after": after.r_squared},
         "states_cosine": None if scores.states is None else scores.states[student],
@@ -98,9 +109,19 @@ def _ranks(chosen: int, highest: int) -> list[int]:
     return sorted({*powers, chosen, highest})
 
 
-def _at_rank(scores: HeldOutScores, errors: Tensor, rank: int) -> dict[str, float]:
+def _heads(bridge: Bridge, after: PairScore) -> dict[str, Any]:
+    """What both LM heads say of held-out rows before training, and what no state could undo."""
+    assert bridge.heads_layer is not None
+    return {
+        "metric": bridge.heads_metric,
+        "distance": float(after.residual.sum()) / max(after.rows, 1),
+        "unreachable": bridge.statistics[bridge.heads_layer].unreachable,
+    }
+
+
+def _at_rank(scores: Sequence[PairScore], errors: Tensor, rank: int) -> dict[str, float]:
     """Means over layers."""
-    cut = [score.at(rank) for score in scores.after.values()]
+    cut = [score.at(rank) for score in scores]
     return {
         "rank": rank,
         "cosine": _mean([score.cosine for score in cut]),

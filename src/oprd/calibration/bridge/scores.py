@@ -72,8 +72,7 @@ def score_held_out(
     """
     random = _with_random_projection(bridge).to(reader.device, torch.float32)
     widest.to(reader.device, torch.float32)
-    before = {pair.student: _no_rows(bridge.rank) for pair in bridge.pairs}
-    after = {pair.student: _no_rows(widest.rank) for pair in bridge.pairs}
+    before, after = _no_scores(bridge), _no_scores(widest)
     comparable = bridge.student_dim == bridge.teacher_dim
     cosines = torch.zeros(len(bridge.pairs), dtype=torch.float64)
     for batch in batches:
@@ -110,19 +109,23 @@ def _with_random_projection(bridge: Bridge) -> Bridge:
     drawn = torch.rand(shape, generator=generator, dtype=torch.float64).mul_(2).sub_(1)
     return Bridge(
         bridge.pairs,
-        student_projection=(bound * drawn).to(bridge.student_projection),
+        student_projection=(bound * drawn).to(bridge.student_projection).split(bridge.ranks),
         student_mean=bridge.student_mean,
-        teacher_projection=bridge.teacher_projection,
+        teacher_projection=bridge.teacher_projections,
         teacher_mean=bridge.teacher_mean,
         statistics=list(bridge.statistics.values()),
         rows=bridge.rows,
-        basis=bridge.basis,
+        basis=bridge.bases,
         center=bridge.center,
+        heads_metric=bridge.heads_metric,
     )
 
 
-def _no_rows(rank: int) -> PairScore:
-    return PairScore(0, *(torch.zeros(rank, dtype=torch.float64) for _ in range(3)))
+def _no_scores(bridge: Bridge) -> dict[int, PairScore]:
+    return {
+        pair.student: PairScore(0, *(torch.zeros(rank, dtype=torch.float64) for _ in range(3)))
+        for pair, rank in zip(bridge.pairs, bridge.ranks, strict=True)
+    }
 
 
 def _over_processes(scores: Mapping[int, PairScore]) -> dict[int, PairScore]:

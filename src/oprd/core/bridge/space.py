@@ -1,6 +1,6 @@
 """Both models' rows in the space of a bridge, projected as the models reach their layers.
 
-Letters: N rows, S student width, H teacher width, R rank, k student layers of one teacher layer.
+Letters: N rows, S student width, H teacher width, R rank of a pair.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,21 +28,27 @@ class BridgeSpace:
         self.bridge = bridge.to(device, torch.promote_types(dtype, torch.float32))
         # Rows of both models go by the student's layer here.
         self.pairs = tuple(LayerPair(pair.student, pair.student) for pair in pairs)
+        layers = [pair.student for pair in self.bridge.pairs]
+        self._ranks = dict(zip(layers, self.bridge.ranks, strict=True))
         self._students: dict[int, list[int]] = {}
         for pair in pairs:
             self._students.setdefault(pair.teacher, []).append(pair.student)
 
     def teacher(self, layer: int, rows: Tensor) -> Tensor:
-        """Rows [N, H] of a teacher layer for each student layer that meets it: [k, N, R]."""
+        """Rows [N, H] of a teacher layer for each student layer that meets it, [N, ΣR]."""
         projected = [self.bridge.project_teacher(s, rows) for s in self._students[layer]]
-        return torch.stack(projected)
+        return projected[0] if len(projected) == 1 else torch.cat(projected, dim=1)
 
     def by_student_layer(self, states: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """What `teacher` made of each teacher layer, as [N, R] by student layer."""
         return {
             student: rows
             for layer, projected in states.items()
-            for student, rows in zip(self._students[layer], projected, strict=True)
+            for student, rows in zip(
+                self._students[layer],
+                projected.split([self._ranks[s] for s in self._students[layer]], dim=1),
+                strict=True,
+            )
         }
 
     def student(self, layer: int, rows: Tensor) -> Tensor:

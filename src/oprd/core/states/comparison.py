@@ -53,6 +53,7 @@ class LayerComparison:
         pairs: which layers meet.
         mask: [B, K], true at the N supervised positions, in row-major order.
         loss: the distance of two rows.
+        losses: by student layer, another one.
         reduction: `"sequence"` (Eq. 6: mean over a sequence's positions, sum over sequences) or
             `"token"` (sum over positions).
         mean_squares: by student layer, what its distances are divided by; 1 where it is left out.
@@ -68,6 +69,7 @@ class LayerComparison:
         mask: Tensor,
         loss: StateLoss = PLAIN,
         *,
+        losses: Mapping[int, StateLoss] | None = None,
         reduction: Reduction = "sequence",
         mean_squares: Mapping[int, float] | None = None,
     ) -> None:
@@ -80,7 +82,7 @@ class LayerComparison:
         self._mask, self._index = mask, row_index(mask)
         self._reduction: Reduction = reduction
         self._count = supervised_count(mask, reduction)
-        self._loss = loss
+        self._loss, self._losses = loss, losses or {}
         self._mean_squares = mean_squares or {}
         self._sequences = Sequences(mask)
         self._has_cosine = True
@@ -105,7 +107,8 @@ class LayerComparison:
             )
         if self._last_use[partner] == layer:
             del self._teacher[partner]
-        distance, cosine, *norms = self._loss(rows, target, self._sequences)
+        loss = self._losses.get(layer, self._loss)
+        distance, cosine, *norms = loss(rows, target, self._sequences)
         weights = position_weights(self._mask, self._reduction, distance.dtype)
         total = (distance * weights.flatten()[self._index].to(distance)).sum()
         if layer in self._mean_squares:

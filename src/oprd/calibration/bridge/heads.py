@@ -1,0 +1,100 @@
+"""Both models' LM heads in the fit of a bridge: whether they can be read, and on which rows."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from oprd.core.bridge.bases import by_pair, check_last, last_pair, reads_heads
+from oprd.core.bridge.heads import HeadPair, HeadsMetric, HeadStatistics
+from oprd.core.capture import num_layers
+from oprd.core.layers import LayerPair, measures
+from oprd.log import get_logger
+from oprd.models.heads import lm_head, whole
+from oprd.models.matching import pair_models
+
+# Their metric is an average over the teacher's distributions, each as long as the vocabulary: it
+# settles long before a regression does.
+MOST_ROWS = 4096
+
+logger = get_logger(__name__)
+
+
+class HeadsSettings(Protocol):
+    """What of a fit's settings is about LM heads."""
+
+    @property
+    def basis(self) -> str:
+        """Of all pairs."""
+        ...
+
+    @property
+    def heads_metric(self) -> HeadsMetric:
+        """Of the last one."""
+        ...
+
+    @property
+    def layers(self) -> str | tuple[int, ...]:
+        """Of the student."""
+        ...
+
+    @property
+    def layer_pairing(self) -> str:
+        """Of them with the teacher's."""
+        ...
+
+
+def both_heads(student: Any, teacher: Any) -> HeadPair:
+    """The LM heads of two models whose token ids mean the same, as they are.
+
+    Raises:
+        ValueError: one cannot be read; see `lm_head`.
+    """
+    return HeadPair(whole(lm_head(student)), whole(lm_head(teacher)))
+
+
+def check_heads(student: Any, teacher: Any, layers: Sequence[int], settings: HeadsSettings) -> None:
+    """Refuse, before anything is read, LM heads that cannot serve the basis of a fit.
+
+    Args:
+        student: a causal language model.
+        teacher: likewise.
+        layers: of the student, that will be paired.
+        settings: of the fit.
+
+    Raises:
+        ValueError: one cannot be read, or they would serve other states than the last ones.
+    """
+    both_heads(student, teacher)
+    depths = num_layers(student), num_layers(teacher)
+    pairs: Sequence[LayerPair] = [LayerPair(layer, depths[1]) for layer in layers]
+    if not measures(settings.layer_pairing):
+        pairs = pair_models(student, teacher, settings.layers, settings.layer_pairing)
+    by_pair(settings.basis, pairs)
+    check_last(last_pair(pairs), depths)
+
+
+def head_statistics(
+    student: Any, teacher: Any, pairs: Sequence[LayerPair], settings: HeadsSettings, rows: int
+) -> HeadStatistics | None:
+    """Both LM heads, to be weighed on some of so many rows; None where the basis needs none.
+
+    Raises:
+        ValueError: the last pair is not that of both models' last layers.
+    """
+    if not reads_heads(settings.basis):
+        return None
+    check_last(last_pair(pairs), (num_layers(student), num_layers(teacher)))
+    heads = both_heads(student, teacher)
+    if heads.capped:
+        logger.warning(
+            "basis='heads': an LM head caps its logits, and they are compared before the cap."
+        )
+    every = max(1, math.ceil(rows / MOST_ROWS))
+    return HeadStatistics(heads, settings.heads_metric, every=every, device=sums_device(student))
+
+
+def sums_device(model: Any) -> torch.device:
+    """Where sums of a model's rows are kept: elsewhere than on CUDA no float64 is off the CPU."""
+    return model.device if model.device.type == "cuda" else torch.device("cpu")
