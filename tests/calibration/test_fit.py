@@ -217,7 +217,7 @@ def test_constant_states_are_refused_by_layer():
         ({"layers": (4,)}, r"layer 4 is outside 1\.\.3"),
         ({"layers": (2, 2)}, "layers repeat"),
         ({"layers": (-1,)}, "layer -1 is outside"),
-        ({"basis": "svd"}, "basis must be one of pca, rrr, fisher, got 'svd'"),
+        ({"basis": "svd"}, "basis must be one of pca, rrr, fisher, heads, .* got 'svd'"),
         ({"positions": "middle"}, "positions must be one of all, last, first_k, last_k"),
         ({"ridge": -1.0}, "ridge must be 0 or more"),
         ({"ridge": float("nan")}, "ridge must be 0 or more"),

@@ -82,6 +82,19 @@ def test_a_second_fit_reads_the_rollouts_of_the_first(folder: Path, monkeypatch)
     assert fit(folder, "--rank", "5").exit_code == 0
 
 
+def test_the_last_layers_are_read_through_both_lm_heads(folder: Path):
+    options = ("--basis", "heads", "--layers", "last", "--heads_metric", "prior")
+    done = fit(folder, *options, "--heads_rank", "5", output="heads")
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.stdout.split())
+    assert "Both LM heads at student layer 3, metric prior, rank 5: a distance of" in said
+    assert "(nats) that the student can close" in said and "advised" not in said
+    bridge = Bridge.load(folder / "heads" / "bridge.safetensors")
+    assert (bridge.basis, bridge.ranks, bridge.heads_metric) == ("heads", (5,), "prior")
+    refused = fit(folder, "--basis", "heads", output="refused")
+    assert refused.exit_code != 0 and "set layers='last'" in refused.output
+
+
 def test_layers_are_paired_as_in_training(folder: Path):
     done = fit(folder, "--layer_pairing", "from_end", "--layers", "last:2", output="end")
     assert done.exit_code == 0, done.output

@@ -72,6 +72,18 @@ def test_the_best_rate_is_that_of_the_tuning_problems_and_not_of_the_reported_on
     assert {run.learning_rate for run in comparison.best("top-1")} == {1e-3}
 
 
+def test_a_grid_of_shorter_runs_decides_by_itself_and_the_best_rate_is_run_whole(comparison):
+    short = module.replace(comparison, grid_part=2)
+    assert {run.steps for run in short.plan()} == {10}
+    for rate, share in zip(RATES, (0.79, 0.8, 0.795), strict=True):
+        finish(short.run("OPRD", rate, 0, 2), 0.1, 0.3, 0.5, tuning=share)
+    planned = [run for run in short.plan() if run.method == "OPRD" and run.steps == 20]
+    assert [(run.learning_rate, run.seed) for run in planned] == [(1e-3, 0), (1e-3, 1)]
+    for run in planned:
+        finish(run, 0.1, 0.3, 0.9)
+    assert [run.steps for run in short.best("OPRD")] == [20, 20]
+
+
 def test_a_single_rate_holds_for_all_methods(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path)
     comparison = Comparison("sums", ("OPRD", "top-1"), rates=(1e-3,))

@@ -459,7 +459,7 @@ def test_captured_rows_of_the_teacher_are_what_the_transform_makes_of_them(bridg
     with torch.no_grad(), capture_states(model, [1, 3, 4], rows, space.teacher) as states:
         model.base_model(ids)
     assert {layer: tuple(kept.shape) for layer, kept in states.items()} == {
-        1: (1, 14, 4),
-        3: (1, 14, 4),
-        4: (1, 14, 4),
+        1: (14, 4),
+        3: (14, 4),
+        4: (14, 4),
     }

@@ -40,6 +40,7 @@ from oprd.values import check_choice
 
 BRIDGE_FILE = "bridge.safetensors"
 
+
 @dataclass(frozen=True)
 class FitSettings:
     """What is fitted, and on which rows.

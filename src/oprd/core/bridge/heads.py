@@ -230,9 +230,7 @@ class HeadStatistics:
                 teacher -= covariance[width:, width:]
         both *= factor
         teacher *= factor
-        return HeadMoments(
-            both[:, :width], both[:, width:], teacher if unreachable else None, size
-        )
+        return HeadMoments(both[:, :width], both[:, width:], teacher if unreachable else None, size)
 
     def _prior(self) -> tuple[Tensor, float]:
         """π [V] and f."""
