@@ -16,7 +16,8 @@ import typer
 from datasets import Dataset
 from filelock import FileLock
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
+from tokenizers.trainers import BpeTrainer
 from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedTokenizerFast,
@@ -55,6 +56,8 @@ class Recipe:
         seed: of weights and data.
         keep_every: steps between the checkpoints that stay.
         until: the step to stop at where the rest of the schedule is of no use.
+        vocabulary: tokens of byte pairs, learned on the task's texts; its characters where None.
+        untied: whether the LM head has weights of its own.
 
     Raises:
         ValueError: the last step would leave no checkpoint.
@@ -69,6 +72,9 @@ class Recipe:
     seed: int = 0
     keep_every: int = 50
     until: int | None = None
+    # None is what models had before there was a choice, and what their names leave out.
+    vocabulary: int | None = None
+    untied: bool | None = None
 
     def __post_init__(self) -> None:
         if self.last % self.keep_every:
@@ -117,6 +123,30 @@ def make_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     )
 
 
+def learn_tokenizer(task: Any, size: int) -> PreTrainedTokenizerFast:
+    """Byte pairs learned on a task's training texts, whichever model asks.
+
+    Raises:
+        ValueError: the texts do not give so many.
+    """
+    backend = Tokenizer(BPE(unk_token=PAD))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(task.PIECES), "isolated")
+    backend.decoder = decoders.Fuse()
+    trainer = BpeTrainer(
+        vocab_size=size,
+        special_tokens=[END, PAD],
+        initial_alphabet=sorted(task.ALPHABET),
+        show_progress=False,
+    )
+    texts = ("".join(example) for example in task.examples("train", EXAMPLES, seed=0))
+    backend.train_from_iterator(texts, trainer)
+    if backend.get_vocab_size() != size:
+        raise ValueError(f"{size} tokens were asked for, {backend.get_vocab_size()} are there.")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token=END, pad_token=PAD, padding_side="left"
+    )
+
+
 def train(recipe: Recipe) -> Path:
     """Train on worked solutions; the checkpoints stay, and a finished training is not repeated.
 
@@ -132,7 +162,10 @@ def train(recipe: Recipe) -> Path:
     typer.echo(f"training the model {folder.name}, {recipe.last} steps")
     shutil.rmtree(folder, ignore_errors=True)
     task = importlib.import_module(recipe.module)
-    tokenizer = make_tokenizer(task.ALPHABET)
+    if recipe.vocabulary is None:
+        tokenizer = make_tokenizer(task.ALPHABET)
+    else:
+        tokenizer = learn_tokenizer(task, recipe.vocabulary)
     examples = task.examples("train", EXAMPLES, seed=1 + recipe.seed)
     set_seed(recipe.seed)
     trainer = Trainer(
@@ -186,7 +219,7 @@ def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausal
             num_key_value_heads=4,
             head_dim=recipe.width // 4,
             max_position_embeddings=64,
-            tie_word_embeddings=True,
+            tie_word_embeddings=not recipe.untied,
             eos_token_id=vocabulary[END],
             pad_token_id=vocabulary[PAD],
             bos_token_id=None,

@@ -71,6 +71,8 @@ class Pair:
 
 
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")
+VOCABULARY = 3072
+WORDS = Recipe("words", vocabulary=VOCABULARY)
 PAIRS = {
     "sums": Pair(Moment(SUMS, 250), Moment(SUMS, 1500)),
     "sorting": Pair(Moment(SORTING, 200), Moment(SORTING, 1500), step_seconds=0.5),
@@ -78,6 +80,16 @@ PAIRS = {
     "sums, other shape": Pair(
         Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350), 350),
         Moment(SUMS, 1500),
+    ),
+    # The same shapes over a vocabulary of byte pairs.
+    "words, other shape": Pair(
+        Moment(
+            Recipe(
+                "words", vocabulary=VOCABULARY, layers=3, width=96, steps=1500, seed=1, until=600
+            ),
+            600,
+        ),
+        Moment(WORDS, 1500),
     ),
     "additions": Pair(
         Pretrained("student"), Pretrained("teacher"), step_seconds=20, keeps_students=False

@@ -157,6 +157,12 @@ _ALL: tuple[Item, ...] = (
         _THROUGH_HEADS,
         HEADS_PANELS,
     ),
+    Compared(
+        "heads-bpe",
+        "The same over a vocabulary of 3,072 byte pairs",
+        replace(_THROUGH_HEADS, pair="words, other shape"),
+        HEADS_PANELS,
+    ),
     Ranks(
         "ranks",
         "Fig. 12, Theorem 3: what a bridge carries by rank",

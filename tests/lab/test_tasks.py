@@ -1,9 +1,9 @@
 import pytest
 
-from lab import additions, sorting, sums
+from lab import additions, sorting, sums, words
 from lab.scores import PARTS, samples
 
-TASKS = [additions, sums, sorting]
+TASKS = [additions, sums, sorting, words]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -37,7 +37,7 @@ def test_solutions_fit_into_the_response_with_their_end(task):
     assert longest + 1 <= task.LONGEST_RESPONSE
 
 
-@pytest.mark.parametrize("task", [sums, sorting])
+@pytest.mark.parametrize("task", [sums, sorting, words])
 def test_all_characters_are_in_the_alphabet(task):
     text = "".join(map("".join, task.examples("train", 500, seed=1)))
     assert set(text) <= set(task.ALPHABET)
@@ -47,3 +47,9 @@ def test_a_worked_sum_adds_one_term_at_a_time():
     prompt, solution = next(e for e in sums.examples("train", 50, 1) if e[0].count("+") == 2)
     a, b, c = map(int, prompt.rstrip("=").split("+"))
     assert solution == f"{a}+{b}={a + b};{a + b}+{c}={a + b + c}"
+
+
+def test_different_words_are_asked_for_in_order():
+    prompt, solution = words.examples("train", 1, 0)[0]
+    assert solution.split() == sorted(prompt.split()[:-1])
+    assert len(words.lexicon()) == len(set(words.lexicon())) == words.LEXICON

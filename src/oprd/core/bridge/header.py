@@ -82,7 +82,10 @@ def checked_header(path: Path, text: str) -> dict[str, Any]:
 
 def _check_values(header: Mapping[str, Any]) -> None:
     pairs = checked_pairs(header["pairs"])
-    widths = [checked_width(name, header[name]) for name in ("student_dim", "teacher_dim")]
+    widths = (
+        checked_width("student_dim", header["student_dim"]),
+        checked_width("teacher_dim", header["teacher_dim"]),
+    )
     if header["version"] == 1:
         checked_rank(header["rank"], *widths)
         if header["basis"] not in BASES:
