@@ -102,7 +102,7 @@ def test_layers_are_a_name_or_numbers(given, spec):
         ("output_loss", ["topk"], r"output_loss must be one of none, .*, got \['topk'\]"),
         ("scale", ["unit"], r"scale must be one of none, layer, unit, got \['unit'\]"),
         ("bridge_basis", ["pca"], r"bridge_basis must be one of .*, got \['pca'\]"),
-        ("state_loss_kwargs", {"unit": True}, "'mse' takes unit_length, got 'unit'"),
+        ("state_loss_kwargs", {"unit": True}, "'mse' takes unit_length, summed, got 'unit'"),
         ("state_loss_kwargs", {"unit_length": True}, "unit_length is set by scale='unit'"),
         (
             "scale",
