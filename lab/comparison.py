@@ -1,7 +1,7 @@
 """Methods beside one another: each at its own best rate of one grid, over several seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from lab.pairs import PAIRS
 from lab.results import Curve, Estimate, accuracy
 from lab.runs import METHODS, Run
 from lab.scores import samples
+from oprd.evaluation.intervals import compare
 
 # The grid, and where it goes on if a method's best rate lies at its edge.
 LADDER = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
@@ -42,6 +43,7 @@ class Comparison:
         claims: pairs of methods of which the first is held to be the more accurate.
         by: when: over the whole way, by the area under its curve, or at the end.
         chosen: methods whose rate is decided, with the rate.
+        grid_steps: of the runs that rates are chosen by, which then decide alone; None for `steps`.
         evaluated_quickly: see `lab.runs.Run.quick`; for methods whose rate is decided.
         quick_part: a quick run has one of so many parts of the steps.
 
@@ -61,6 +63,7 @@ class Comparison:
     claims: tuple[tuple[str, str], ...] = ()
     by: Literal["area", "end"] = "area"
     chosen: Mapping[str, float] = field(default_factory=dict, hash=False)
+    grid_steps: int | None = None
     evaluated_quickly: bool = False
     quick_part: int = 5
 
@@ -71,6 +74,8 @@ class Comparison:
             raise ValueError(f"claims about {', '.join(sorted(unknown))}, which is not compared.")
         if self.evaluated_quickly and len(self.rates) > 1 and set(self.chosen) != set(self.methods):
             raise ValueError("without tuning problems every method needs a rate that is chosen.")
+        if self.grid_steps is not None and len(self.rates) == 1:
+            raise ValueError("grid_steps is the length of a grid's runs, and there is one rate.")
 
     def quick(self, chosen: Mapping[str, float]) -> "Comparison":
         """The comparison at the smallest setting that still shows the effect.
@@ -94,19 +99,21 @@ class Comparison:
             eval_every=min(self.eval_every, steps),
             seeds=self.seeds[:1],
             chosen=rates,
+            grid_steps=None,
             evaluated_quickly=True,
         )
 
-    def run(self, method: str, rate: float, seed: int) -> Run:
-        """One run of the comparison."""
+    def run(self, method: str, rate: float, seed: int, *, of_grid: bool = False) -> Run:
+        """One run of the comparison, or of the grid that chooses rates for it."""
+        shorter = self.grid_steps if of_grid else None
         return Run(
             self.pair,
             method,
             rate,
             seed,
-            steps=self.steps,
+            steps=shorter or self.steps,
             rollouts=self.rollouts,
-            eval_every=self.eval_every,
+            eval_every=shorter or self.eval_every,
             options=self.options,
             quick=self.evaluated_quickly,
         )
@@ -132,9 +139,10 @@ class Comparison:
 
     def grid(self, method: str) -> dict[float, Run]:
         """The runs of the first seed by rate, as many as are known to be needed."""
-        if method in self.chosen:
-            return {self.chosen[method]: self.run(method, self.chosen[method], self.seeds[0])}
-        runs = {rate: self.run(method, rate, self.seeds[0]) for rate in self.rates}
+        first = self.seeds[0]
+        if (decided := self._decided(method)) is not None:
+            return {decided: self.run(method, decided, first)}
+        runs = {rate: self.run(method, rate, first, of_grid=True) for rate in self.rates}
         while len(runs) > 1 and all(run.finished for run in runs.values()):
             best, tried = max(runs, key=lambda rate: tuned(runs[rate])), sorted(runs)
             step = {tried[0]: -1, tried[-1]: 1}.get(best, 0)
@@ -142,8 +150,14 @@ class Comparison:
             if step == 0 or not 0 <= beyond < len(self.ladder):
                 break
             rate = self.ladder[beyond]
-            runs[rate] = self.run(method, rate, self.seeds[0])
+            runs[rate] = self.run(method, rate, first, of_grid=True)
         return dict(sorted(runs.items()))
+
+    def _decided(self, method: str) -> float | None:
+        """The rate of a method for which no grid is needed."""
+        if METHODS[method].get("learning_rate") == "auto":
+            return 0.0
+        return self.chosen.get(method)
 
     def _candidates(self, method: str) -> list[float]:
         """The rates of a finished grid that may be the best; none where it is not finished."""
@@ -153,6 +167,8 @@ class Comparison:
         if not all(run.finished for run in runs.values()):
             return []
         top = max(map(tuned, runs.values()))
+        if self.grid_steps is not None:
+            return [max(runs, key=lambda rate: tuned(runs[rate]))]
         return [rate for rate, run in runs.items() if tuned(run) > top - NEAR]
 
     def _seeds(self, method: str, rate: float) -> list[Run]:
@@ -213,12 +229,14 @@ class Comparison:
         scores = [run.scores()["reported"] for run in runs]
         return {
             "learning_rate": runs[0].learning_rate,
+            "rates_found": [run.rate_found for run in runs if run.rate_found],
             "settings": {k: v for k, v in runs[0].all_settings.items() if k != "seed"},
             "final": vars(Estimate.of(final)),
             "difference": vars(Estimate.of(beside)),
+            "by_problem": asdict(compare(by_problem(baseline), by_problem(runs)).difference),
             "steps_to_target": [curve.steps_to(target) for curve in curves],
             "tuning": self._tuning(method),
-            "scores": scores,
+            "scores": [{k: v for k, v in s.items() if k != "problems"} for s in scores],
             "curves": [
                 {"seed": run.seed, "steps": c.steps.tolist(), "accuracy": c.values.tolist()}
                 for run, c in zip(runs, curves, strict=True)
@@ -243,6 +261,11 @@ def end_difference(found: Mapping[str, Any], first: str, second: str) -> Estimat
     of_first, of_second = (found["methods"][method]["scores"] for method in (first, second))
     pairs = zip(of_first, of_second, strict=True)
     return Estimate.of(a["accuracy"] - b["accuracy"] for a, b in pairs)
+
+
+def by_problem(runs: Sequence[Run]) -> np.ndarray:
+    """The accuracy on each of the reported problems, a mean over runs."""
+    return np.mean([run.scores()["reported"]["problems"] for run in runs], axis=0)
 
 
 def tuned(run: Run) -> float:
@@ -288,7 +311,7 @@ def table(found: Mapping[str, Any]) -> list[str]:
         lines.append(
             _row(
                 name,
-                f"{row['learning_rate']:g}",
+                _rates(row),
                 Estimate(**row["final"]).percent(),
                 beside[0],
                 *_of_samples(row["scores"]),
@@ -298,6 +321,13 @@ def table(found: Mapping[str, Any]) -> list[str]:
             )
         )
     return lines + _grid(found)
+
+
+def _rates(row: Mapping[str, Any]) -> str:
+    """The rate of a method's runs, or those that they found."""
+    if found := row.get("rates_found"):
+        return "found: " + ", ".join(f"{rate:g}" for rate in found)
+    return f"{row['learning_rate']:g}"
 
 
 def _row(*cells: str) -> str:
