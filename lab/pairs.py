@@ -79,6 +79,10 @@ PAIRS = {
         Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350), 350),
         Moment(SUMS, 1500),
     ),
+    # The teacher's shape from another initialisation: equal widths, and no common coordinates.
+    "sums, unrelated": Pair(
+        Moment(Recipe("sums", steps=1000, seed=1, until=300), 300), Moment(SUMS, 1500)
+    ),
     "additions": Pair(
         Pretrained("student"), Pretrained("teacher"), step_seconds=20, keeps_students=False
     ),

@@ -221,6 +221,20 @@ _ALL: tuple[Item, ...] = (
         for task, comparison in _SCALED.items()
     ),
     Compared(
+        "unrelated",
+        "Models of one shape and two initialisations: states, bridge and output space",
+        Comparison(
+            "sums, unrelated",
+            ("reverse KL", "unit length, weight 10", "Bridge"),
+            steps=80,
+            grid_steps=40,
+            eval_every=20,
+            rates=(5e-4, 1e-3, 2e-3),
+            claims=(("reverse KL", "unit length, weight 10"), ("reverse KL", "Bridge")),
+            by="end",
+        ),
+    ),
+    Compared(
         "off-policy",
         "The same loss on responses that the student did not write, at one rate",
         Comparison("sums", _OFF_POLICY, rates=(1e-3,), quick_part=8),
