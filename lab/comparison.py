@@ -189,8 +189,8 @@ class Comparison:
         methods = {m: self._method(m, target, baseline) for m in self.methods}
         return {
             "pair": self.pair,
-            "teacher": teacher,
-            "student": student,
+            "teacher": _without_problems(teacher),
+            "student": _without_problems(student),
             "target": target,
             "steps": self.steps,
             "rollouts": self.rollouts,
@@ -236,7 +236,7 @@ class Comparison:
             "by_problem": asdict(compare(by_problem(baseline), by_problem(runs)).difference),
             "steps_to_target": [curve.steps_to(target) for curve in curves],
             "tuning": self._tuning(method),
-            "scores": [{k: v for k, v in s.items() if k != "problems"} for s in scores],
+            "scores": [_without_problems(of) for of in scores],
             "curves": [
                 {"seed": run.seed, "steps": c.steps.tolist(), "accuracy": c.values.tolist()}
                 for run, c in zip(runs, curves, strict=True)
@@ -266,6 +266,10 @@ def end_difference(found: Mapping[str, Any], first: str, second: str) -> Estimat
 def by_problem(runs: Sequence[Run]) -> np.ndarray:
     """The accuracy on each of the reported problems, a mean over runs."""
     return np.mean([run.scores()["reported"]["problems"] for run in runs], axis=0)
+
+
+def _without_problems(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name != "problems"}
 
 
 def tuned(run: Run) -> float:
@@ -320,7 +324,7 @@ def table(found: Mapping[str, Any]) -> list[str]:
                 beside[1],
             )
         )
-    return lines + _grid(found)
+    return lines + _paired(found) + _grid(found)
 
 
 def _rates(row: Mapping[str, Any]) -> str:
@@ -341,6 +345,19 @@ def _of_samples(scores: Sequence[Mapping[str, float]]) -> tuple[str, str, str]:
         fmean(s[key] for s in scores) for key in ("best", "distinct_4", "length")
     )
     return f"{best:.1%}", f"{distinct:.2f}", f"{length:.1f}"
+
+
+def _paired(found: Mapping[str, Any]) -> list[str]:
+    """Differences paired by problem, whose intervals are of problems and not of seeds."""
+    first, *others = found["methods"]
+    rows = {name: found["methods"][name].get("by_problem") for name in others}
+    if not all(rows.values()):
+        return []
+    points = {
+        name: Estimate(row["value"], row["low"], row["high"]).points() for name, row in rows.items()
+    }
+    said = "; ".join(f"{name} {difference}" for name, difference in points.items())
+    return ["", f"Paired by problem, minus {first}, points: {said}."] if points else []
 
 
 def _grid(found: Mapping[str, Any]) -> list[str]:

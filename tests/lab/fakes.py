@@ -22,7 +22,7 @@ def scores(reported, tuning=None):
     }
 
 
-def finish(run, *accuracies, tuning=None):
+def finish(run, *accuracies, tuning=None, rate_found=None):
     """Leave what a run leaves that was evaluated so at its beginning, middle and end."""
     run.folder.mkdir(parents=True)
     steps = [0, run.steps // 2, run.steps]
@@ -35,5 +35,6 @@ def finish(run, *accuracies, tuning=None):
     took = {"step_time": 2.0, **{f"seconds/{part}": value for part, value in parts.items()}}
     lines += [{"step": step, **took} for step in range(1, run.steps + 1)]
     (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (run.folder / "run.json").write_text(json.dumps({"versions": {"oprd": "0"}}))
+    test = {"learning_rate_test": {"learning_rate": rate_found}} if rate_found else {}
+    (run.folder / "run.json").write_text(json.dumps({"versions": {"oprd": "0"}, **test}))
     (run.folder / "scores.json").write_text(json.dumps(scores(accuracies[-1], tuning)))
