@@ -5,7 +5,8 @@ from oprd.evaluation.tasks import arithmetic
 # The longest worked solution has 35 tokens of SmolLM2, the end token included.
 LONGEST_RESPONSE = 40
 SAMPLES = {"reported": 2, "tuning": 1, "curve": 1}
-HELD_OUT = 48
+# Those that rates are chosen on are fewer than those that are reported.
+HELD_OUT, TUNING = 200, 64
 
 grade = arithmetic.grade
 
@@ -17,7 +18,8 @@ def examples(split: arithmetic.Split, count: int, seed: int) -> list[tuple[str, 
 
 def prompts(seed: int = 0) -> list[dict[str, str]]:
     """Held-out problems; those of two seeds may share some."""
-    return [{"prompt": p.prompt, "answer": p.answer} for p in _problems("test", HELD_OUT, seed)]
+    count = TUNING if seed else HELD_OUT
+    return [{"prompt": p.prompt, "answer": p.answer} for p in _problems("test", count, seed)]
 
 
 def _problems(split: arithmetic.Split, count: int, seed: int) -> list[arithmetic.Problem]:

@@ -1,7 +1,7 @@
 """Methods beside one another: each at its own best rate of one grid, over several seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from lab.pairs import PAIRS
 from lab.results import Curve, Estimate, accuracy
 from lab.runs import METHODS, Run
 from lab.scores import samples
+from oprd.evaluation.intervals import compare
 
 # The grid, and where it goes on if a method's best rate lies at its edge.
 LADDER = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
@@ -37,13 +38,12 @@ class Comparison:
         rates: neighbours on the ladder. A single one holds for all methods; of several, each method
             has its own best one on the tuning problems, and the grid goes on where that is its end.
         ladder: how far it goes on.
-        grid_part: rates are chosen by runs of one of so many parts of the steps; of more than one,
-            the best of the grid is taken without comparing near ones over all seeds.
         seeds: the first one decides among rates that lie further apart than `NEAR`.
         options: settings of every run beside its method's.
         claims: pairs of methods of which the first is held to be the more accurate.
         by: when: over the whole way, by the area under its curve, or at the end.
         chosen: methods whose rate is decided, with the rate.
+        grid_steps: of the runs that rates are chosen by, which then decide alone; None for `steps`.
         evaluated_quickly: see `lab.runs.Run.quick`; for methods whose rate is decided.
         quick_part: a quick run has one of so many parts of the steps.
 
@@ -58,12 +58,12 @@ class Comparison:
     eval_every: int = 25
     rates: tuple[float, ...] = RATES
     ladder: tuple[float, ...] = LADDER
-    grid_part: int = 1
     seeds: tuple[int, ...] = SEEDS
     options: tuple[tuple[str, Any], ...] = ()
     claims: tuple[tuple[str, str], ...] = ()
     by: Literal["area", "end"] = "area"
     chosen: Mapping[str, float] = field(default_factory=dict, hash=False)
+    grid_steps: int | None = None
     evaluated_quickly: bool = False
     quick_part: int = 5
 
@@ -74,6 +74,8 @@ class Comparison:
             raise ValueError(f"claims about {', '.join(sorted(unknown))}, which is not compared.")
         if self.evaluated_quickly and len(self.rates) > 1 and set(self.chosen) != set(self.methods):
             raise ValueError("without tuning problems every method needs a rate that is chosen.")
+        if self.grid_steps is not None and len(self.rates) == 1:
+            raise ValueError("grid_steps is the length of a grid's runs, and there is one rate.")
 
     def quick(self, chosen: Mapping[str, float]) -> "Comparison":
         """The comparison at the smallest setting that still shows the effect.
@@ -97,19 +99,21 @@ class Comparison:
             eval_every=min(self.eval_every, steps),
             seeds=self.seeds[:1],
             chosen=rates,
+            grid_steps=None,
             evaluated_quickly=True,
         )
 
-    def run(self, method: str, rate: float, seed: int, part: int = 1) -> Run:
-        """One run of the comparison, or of one of so many parts of its steps."""
+    def run(self, method: str, rate: float, seed: int, *, of_grid: bool = False) -> Run:
+        """One run of the comparison, or of the grid that chooses rates for it."""
+        shorter = self.grid_steps if of_grid else None
         return Run(
             self.pair,
             method,
             rate,
             seed,
-            steps=self.steps // part,
+            steps=shorter or self.steps,
             rollouts=self.rollouts,
-            eval_every=self.eval_every,
+            eval_every=shorter or self.eval_every,
             options=self.options,
             quick=self.evaluated_quickly,
         )
@@ -135,10 +139,10 @@ class Comparison:
 
     def grid(self, method: str) -> dict[float, Run]:
         """The runs of the first seed by rate, as many as are known to be needed."""
-        if method in self.chosen:
-            return {self.chosen[method]: self.run(method, self.chosen[method], self.seeds[0])}
-        part = self.grid_part if len(self.rates) > 1 else 1
-        runs = {rate: self.run(method, rate, self.seeds[0], part) for rate in self.rates}
+        first = self.seeds[0]
+        if (decided := self._decided(method)) is not None:
+            return {decided: self.run(method, decided, first)}
+        runs = {rate: self.run(method, rate, first, of_grid=True) for rate in self.rates}
         while len(runs) > 1 and all(run.finished for run in runs.values()):
             best, tried = max(runs, key=lambda rate: tuned(runs[rate])), sorted(runs)
             step = {tried[0]: -1, tried[-1]: 1}.get(best, 0)
@@ -146,8 +150,14 @@ class Comparison:
             if step == 0 or not 0 <= beyond < len(self.ladder):
                 break
             rate = self.ladder[beyond]
-            runs[rate] = self.run(method, rate, self.seeds[0], part)
+            runs[rate] = self.run(method, rate, first, of_grid=True)
         return dict(sorted(runs.items()))
+
+    def _decided(self, method: str) -> float | None:
+        """The rate of a method for which no grid is needed."""
+        if METHODS[method].get("learning_rate") == "auto":
+            return 0.0
+        return self.chosen.get(method)
 
     def _candidates(self, method: str) -> list[float]:
         """The rates of a finished grid that may be the best; none where it is not finished."""
@@ -156,9 +166,9 @@ class Comparison:
             return list(runs)
         if not all(run.finished for run in runs.values()):
             return []
-        if self.grid_part > 1:
-            return [max(runs, key=lambda rate: tuned(runs[rate]))]
         top = max(map(tuned, runs.values()))
+        if self.grid_steps is not None:
+            return [max(runs, key=lambda rate: tuned(runs[rate]))]
         return [rate for rate, run in runs.items() if tuned(run) > top - NEAR]
 
     def _seeds(self, method: str, rate: float) -> list[Run]:
@@ -179,12 +189,11 @@ class Comparison:
         methods = {m: self._method(m, target, baseline) for m in self.methods}
         return {
             "pair": self.pair,
-            "teacher": teacher,
-            "student": student,
+            "teacher": _without_problems(teacher),
+            "student": _without_problems(student),
             "target": target,
             "steps": self.steps,
             "rollouts": self.rollouts,
-            "grid_steps": self.steps // self.grid_part,
             "samples": baseline[0].samples,
             "seeds": self.seeds,
             "run_versions": _different(run.versions() for run in runs),
@@ -220,12 +229,14 @@ class Comparison:
         scores = [run.scores()["reported"] for run in runs]
         return {
             "learning_rate": runs[0].learning_rate,
+            "rates_found": [run.rate_found for run in runs if run.rate_found],
             "settings": {k: v for k, v in runs[0].all_settings.items() if k != "seed"},
             "final": vars(Estimate.of(final)),
             "difference": vars(Estimate.of(beside)),
+            "by_problem": asdict(compare(by_problem(baseline), by_problem(runs)).difference),
             "steps_to_target": [curve.steps_to(target) for curve in curves],
             "tuning": self._tuning(method),
-            "scores": scores,
+            "scores": [_without_problems(of) for of in scores],
             "curves": [
                 {"seed": run.seed, "steps": c.steps.tolist(), "accuracy": c.values.tolist()}
                 for run, c in zip(runs, curves, strict=True)
@@ -250,6 +261,15 @@ def end_difference(found: Mapping[str, Any], first: str, second: str) -> Estimat
     of_first, of_second = (found["methods"][method]["scores"] for method in (first, second))
     pairs = zip(of_first, of_second, strict=True)
     return Estimate.of(a["accuracy"] - b["accuracy"] for a, b in pairs)
+
+
+def by_problem(runs: Sequence[Run]) -> np.ndarray:
+    """The accuracy on each of the reported problems, a mean over runs."""
+    return np.mean([run.scores()["reported"]["problems"] for run in runs], axis=0)
+
+
+def _without_problems(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name != "problems"}
 
 
 def tuned(run: Run) -> float:
@@ -295,7 +315,7 @@ def table(found: Mapping[str, Any]) -> list[str]:
         lines.append(
             _row(
                 name,
-                f"{row['learning_rate']:g}",
+                _rates(row),
                 Estimate(**row["final"]).percent(),
                 beside[0],
                 *_of_samples(row["scores"]),
@@ -304,7 +324,14 @@ def table(found: Mapping[str, Any]) -> list[str]:
                 beside[1],
             )
         )
-    return lines + _grid(found)
+    return lines + _paired(found) + _grid(found)
+
+
+def _rates(row: Mapping[str, Any]) -> str:
+    """The rate of a method's runs, or those that they found."""
+    if found := row.get("rates_found"):
+        return "found: " + ", ".join(f"{rate:g}" for rate in found)
+    return f"{row['learning_rate']:g}"
 
 
 def _row(*cells: str) -> str:
@@ -318,6 +345,19 @@ def _of_samples(scores: Sequence[Mapping[str, float]]) -> tuple[str, str, str]:
         fmean(s[key] for s in scores) for key in ("best", "distinct_4", "length")
     )
     return f"{best:.1%}", f"{distinct:.2f}", f"{length:.1f}"
+
+
+def _paired(found: Mapping[str, Any]) -> list[str]:
+    """Differences paired by problem, whose intervals are of problems and not of seeds."""
+    first, *others = found["methods"]
+    rows = {name: found["methods"][name].get("by_problem") for name in others}
+    if not all(rows.values()):
+        return []
+    points = {
+        name: Estimate(row["value"], row["low"], row["high"]).points() for name, row in rows.items()
+    }
+    said = "; ".join(f"{name} {difference}" for name, difference in points.items())
+    return ["", f"Paired by problem, minus {first}, points: {said}."] if points else []
 
 
 def _grid(found: Mapping[str, Any]) -> list[str]:

@@ -91,6 +91,10 @@ PAIRS = {
         ),
         Moment(WORDS, 1500),
     ),
+    # The teacher's shape from another initialisation: equal widths, and no common coordinates.
+    "sums, unrelated": Pair(
+        Moment(Recipe("sums", steps=1000, seed=1, until=300), 300), Moment(SUMS, 1500)
+    ),
     "additions": Pair(
         Pretrained("student"), Pretrained("teacher"), step_seconds=20, keeps_students=False
     ),

@@ -24,12 +24,15 @@ from lab.scores import Scores, samples, scores
 from lab.variants import select_consumed
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.runs.metrics import read_metrics
+from oprd.runs.record import RATE_TEST
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "output_loss_kwargs": {"k": 4}}
 PLAIN = {"scale": "none"}
 UNIT_LENGTH = {"scale": "unit", "representation_weight": 1000 / 128}
 NOT_CLIPPED = {"max_grad_norm": 0.0}
+# The rate is found by the run itself.
+AUTO = {"learning_rate": "auto"}
 RANK = 16
 # Of the problems that runs of the first seed train on.
 PROBLEMS_SEED = 1000
@@ -94,6 +97,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "scaled by layer, weight 10": {"scale": "layer", "representation_weight": 10.0},
     "unit length, weight 1": {"scale": "unit"},
     "unit length, weight 10": {"scale": "unit", "representation_weight": 10.0},
+    "OPRD, rate found": {**PLAIN, **AUTO},
+    "scaled by layer, weight 10, rate found": {
+        "scale": "layer",
+        "representation_weight": 10.0,
+        **AUTO,
+    },
+    "unit length, weight 10, rate found": {
+        "scale": "unit",
+        "representation_weight": 10.0,
+        **AUTO,
+    },
     CONSUMED: PLAIN,
     "2 updates a rollout": {**PLAIN, "updates_per_rollout": 2},
     "4 updates a rollout": {**PLAIN, "updates_per_rollout": 4},
@@ -139,7 +153,7 @@ class Run:
     Attributes:
         pair: student, teacher and task: a name of `lab.pairs.PAIRS`.
         method: a name of `METHODS`.
-        learning_rate: the peak of a cosine schedule.
+        learning_rate: the peak of a cosine schedule; 0 where the method finds its own.
         seed: of rollouts and of the order of problems.
         steps: optimizer steps.
         rollouts: rollouts a step.
@@ -212,8 +226,17 @@ class Run:
 
     def versions(self) -> dict[str, str]:
         """Of what it was made with."""
-        record = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-        return record["versions"]
+        return self._record["versions"]
+
+    @property
+    def rate_found(self) -> float | None:
+        """The rate that its range test chose, None where it had none."""
+        found = self._record.get(RATE_TEST)
+        return found and found["learning_rate"]
+
+    @property
+    def _record(self) -> dict[str, Any]:
+        return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
 
     def scores(self) -> Scores:
         """The figures of its student, which must be trained."""

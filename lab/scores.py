@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -15,7 +16,7 @@ from oprd.evaluation.evaluate import evaluate_model
 from oprd.evaluation.tasks.base import Problem, Task, prompt_text
 from oprd.evaluation.tasks.load import load_task
 
-Scores = dict[str, dict[str, float]]
+Scores = dict[str, dict[str, Any]]
 PARTS = ("reported", "tuning")
 
 
@@ -34,8 +35,8 @@ def scores(model: Path, task: str, file: Path, counts: Mapping[str, int]) -> Sco
         counts: responses a problem, by part.
 
     Returns:
-        `accuracy`, `best` (of all samples), `distinct_4` and `length` (tokens), for those of the
-        `reported` and the `tuning` problems that are counted.
+        `accuracy`, `best` (of all samples), `distinct_4`, `length` (tokens) and `problems` (the
+        accuracy on each), for those of the `reported` and the `tuning` problems that are counted.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
@@ -65,8 +66,8 @@ def held_out(task: str, part: str) -> Task:
     return replace(reported, name=f"{task}, {part}", problems=tuple(problems))
 
 
-def _figures(model: Path, task: str, part: str, count: int) -> dict[str, float]:
-    summary = evaluate_model(
+def _figures(model: Path, task: str, part: str, count: int) -> dict[str, Any]:
+    evaluation = evaluate_model(
         str(model),
         None,
         held_out(task, part),
@@ -74,11 +75,13 @@ def _figures(model: Path, task: str, part: str, count: int) -> dict[str, float]:
         max_new_tokens=importlib.import_module(task).LONGEST_RESPONSE,
         batch_size=512,
         progress=False,
-    ).summary
+    )
+    summary = evaluation.summary
     return {
         "accuracy": summary.average.value,
         "best": summary.best.value,
         # Of tokens: a solution is one word. Where no response has four of them there are none.
         "distinct_4": summary.distinct[4] or 0.0,
         "length": summary.length["all"].mean or 0.0,
+        "problems": evaluation.averages().tolist(),
     }

@@ -51,9 +51,36 @@ _PRETRAINED = Comparison(
     eval_every=8,
     rates=(1e-4, 2e-4),
     ladder=(2e-5, 5e-5, 1e-4, 2e-4),
-    options=(("diagnostics_steps", 2),),
+    options=(("diagnostics_steps", 2), ("eval_limit", 48)),
     quick_part=2,
     claims=(("OPRD", "reverse KL"),),
+)
+# What the distance is scaled by, beside the weight that matters where gradients are clipped.
+_SCALES = ("OPRD", "scaled by layer, weight 10", "unit length, weight 1", "unit length, weight 10")
+_RATES_FOUND = ("OPRD, rate found", "unit length, weight 10, rate found")
+_SCALED = {
+    task: Comparison(
+        task,
+        (*_SCALES, *_RATES_FOUND),
+        steps=80,
+        grid_steps=40,
+        eval_every=20,
+        rates=(5e-4, 1e-3, 2e-3, 5e-3),
+        by="end",
+    )
+    for task in ("sums", "sorting")
+}
+_SCALED["additions"] = Comparison(
+    "additions",
+    ("OPRD", "unit length, weight 10", "OPRD, rate found"),
+    steps=24,
+    grid_steps=12,
+    rollouts=8,
+    eval_every=24,
+    rates=(1e-4, 2e-4, 5e-4),
+    ladder=(2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
+    options=(("eval_limit", 32), ("diagnostics_steps", 0)),
+    by="end",
 )
 _BASES = ("Bridge", "Bridge, rrr", "Bridge, fisher", "Bridge, fisher, unit length")
 _HEADS = (
@@ -72,7 +99,7 @@ _THROUGH_HEADS = replace(
     eval_every=20,
     rates=(1e-3, 2e-3, 5e-3),
     ladder=(*LADDER, 1e-2),
-    grid_part=2,
+    grid_steps=80,
     claims=(("Heads, fisher", "Bridge"), ("Heads, fisher", "Bridge, rrr")),
     by="end",
 )
@@ -215,6 +242,29 @@ _ALL: tuple[Item, ...] = (
             quick_part=1,
         ),
         GRADIENT_NORM,
+    ),
+    *(
+        Compared(
+            f"scales-{task}",
+            "What the distance is scaled by, and rates that runs find themselves",
+            comparison,
+            GRADIENT_NORM,
+        )
+        for task, comparison in _SCALED.items()
+    ),
+    Compared(
+        "unrelated",
+        "Models of one shape and two initialisations: states, bridge and output space",
+        Comparison(
+            "sums, unrelated",
+            ("reverse KL", "unit length, weight 10", "Bridge"),
+            steps=80,
+            grid_steps=40,
+            eval_every=20,
+            rates=(5e-4, 1e-3, 2e-3),
+            claims=(("reverse KL", "unit length, weight 10"), ("reverse KL", "Bridge")),
+            by="end",
+        ),
     ),
     Compared(
         "off-policy",

@@ -11,12 +11,18 @@ def scores(reported, tuning=None):
     """Figures of a model that solves so much; by default the same of both kinds of problems."""
     shares = {"reported": reported, "tuning": reported if tuning is None else tuning}
     return {
-        part: {"accuracy": share, "best": 1.0, "distinct_4": 0.5, "length": 9.0}
+        part: {
+            "accuracy": share,
+            "best": 1.0,
+            "distinct_4": 0.5,
+            "length": 9.0,
+            "problems": [share, share],
+        }
         for part, share in shares.items()
     }
 
 
-def finish(run, *accuracies, tuning=None):
+def finish(run, *accuracies, tuning=None, rate_found=None):
     """Leave what a run leaves that was evaluated so at its beginning, middle and end."""
     run.folder.mkdir(parents=True)
     steps = [0, run.steps // 2, run.steps]
@@ -29,5 +35,6 @@ def finish(run, *accuracies, tuning=None):
     took = {"step_time": 2.0, **{f"seconds/{part}": value for part, value in parts.items()}}
     lines += [{"step": step, **took} for step in range(1, run.steps + 1)]
     (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (run.folder / "run.json").write_text(json.dumps({"versions": {"oprd": "0"}}))
+    test = {"learning_rate_test": {"learning_rate": rate_found}} if rate_found else {}
+    (run.folder / "run.json").write_text(json.dumps({"versions": {"oprd": "0"}, **test}))
     (run.folder / "scores.json").write_text(json.dumps(scores(accuracies[-1], tuning)))

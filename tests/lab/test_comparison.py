@@ -72,18 +72,6 @@ def test_the_best_rate_is_that_of_the_tuning_problems_and_not_of_the_reported_on
     assert {run.learning_rate for run in comparison.best("top-1")} == {1e-3}
 
 
-def test_a_grid_of_shorter_runs_decides_by_itself_and_the_best_rate_is_run_whole(comparison):
-    short = module.replace(comparison, grid_part=2)
-    assert {run.steps for run in short.plan()} == {10}
-    for rate, share in zip(RATES, (0.79, 0.8, 0.795), strict=True):
-        finish(short.run("OPRD", rate, 0, 2), 0.1, 0.3, 0.5, tuning=share)
-    planned = [run for run in short.plan() if run.method == "OPRD" and run.steps == 20]
-    assert [(run.learning_rate, run.seed) for run in planned] == [(1e-3, 0), (1e-3, 1)]
-    for run in planned:
-        finish(run, 0.1, 0.3, 0.9)
-    assert [run.steps for run in short.best("OPRD")] == [20, 20]
-
-
 def test_a_single_rate_holds_for_all_methods(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path)
     comparison = Comparison("sums", ("OPRD", "top-1"), rates=(1e-3,))
@@ -130,6 +118,50 @@ def test_findings_say_final_accuracy_paired_differences_and_the_steps_to_the_tar
     assert row.endswith("| -5.0 [-5.0, -5.0] |")
     assert len({line.count("|") for line in lines[2:7]}) == 1
     assert "| top-1 | 10.0% | 20.0% | 10.0% |" in lines
+
+
+def test_differences_are_also_paired_by_problem(comparison):
+    for method, top in (("OPRD", 1.0), ("top-1", 0.8)):
+        finish_grid(comparison, method, 0.1, 0.9, 0.1, reported=top)
+        finish(comparison.run(method, 1e-3, 1), 0.0, 0.5, top)
+    found = json.loads(json.dumps(comparison.findings()))
+    assert found["methods"]["top-1"]["by_problem"]["value"] == pytest.approx(-0.2)
+    # Of two problems little is known.
+    assert "Paired by problem, minus OPRD, points: top-1 -20.0 [-87.4, +81.0]." in table(found)
+    assert "problems" not in found["methods"]["OPRD"]["scores"][0] | found["teacher"]
+
+
+def test_a_grid_of_shorter_runs_decides_alone_and_none_of_them_is_reported(comparison):
+    halved = module.replace(comparison, grid_steps=10)
+    for rate, tuning in zip(RATES, (0.6, 0.8, 0.795), strict=True):
+        run = halved.run("OPRD", rate, 0, of_grid=True)
+        assert run.steps == run.eval_every == 10
+        finish(run, 0.1, 0.3, 0.5, tuning=tuning)
+    later = [r for r in halved.plan() if r.method == "OPRD" and r.steps == 20]
+    assert [(run.learning_rate, run.seed) for run in later] == [(1e-3, 0), (1e-3, 1)]
+    with pytest.raises(ValueError, match="not finished"):
+        halved.best("OPRD")
+    for run in later:
+        finish(run, 0.1, 0.3, 0.5)
+    assert halved.best("OPRD") == later
+    assert {run.steps for run in halved.quick({}).plan()} == {4}
+
+
+def test_a_length_for_a_grid_of_one_rate_is_refused():
+    with pytest.raises(ValueError, match="there is one rate"):
+        Comparison("sums", ("OPRD",), rates=RATES[:1], grid_steps=10)
+
+
+def test_a_method_that_finds_its_rate_has_no_grid_and_says_what_it_found(comparison):
+    found_by_itself = module.replace(comparison, methods=("OPRD, rate found",))
+    runs = found_by_itself.plan()
+    assert [run.seed for run in runs] == [0, 1]
+    assert {run.settings["learning_rate"] for run in runs} == {"auto"}
+    for run, rate in zip(runs, (5e-4, 6e-4), strict=True):
+        finish(run, 0.1, 0.3, 0.5, rate_found=rate)
+    assert "| OPRD, rate found | found: 0.0005, 0.0006 |" in "".join(
+        table(found_by_itself.findings())
+    )
 
 
 def curves(*areas):

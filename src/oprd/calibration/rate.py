@@ -147,11 +147,5 @@ def range_test(
     return RateCurve(first, tuple(tried), tuple(losses), rollouts)
 
 
-def of_facts(facts: dict[str, Any]) -> RateCurve:
-    """What `facts` wrote."""
-    losses = (math.inf if loss is None else loss for loss in facts["losses"])
-    return RateCurve(facts["first_loss"], tuple(facts["rates"]), tuple(losses), facts["rollouts"])
-
-
 def _or_inf(loss: float) -> float:
     return loss if math.isfinite(loss) else math.inf
