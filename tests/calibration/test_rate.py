@@ -71,9 +71,15 @@ def test_a_loss_of_zero_has_no_rate():
 
 @pytest.mark.parametrize(
     ("losses", "rate"),
-    [((0.9, 0.2, 0.5), 1e-3), ((0.3, 0.27, 0.2), 1e-3), ((0.27, 0.2, 0.3), 1e-4)],
+    [
+        ((0.9, 0.2, 0.5), 9.5e-4),
+        ((0.3, 0.27, 0.2), 5.9e-3),
+        ((0.27, 0.2, 0.3), 5.9e-4),
+        ((0.2, 0.3, 0.4), 1e-4),
+        ((math.inf, 0.2, 0.3), 1e-3),
+    ],
 )
-def test_the_rate_is_the_first_with_nine_tenths_of_the_fall(losses, rate):
+def test_the_rate_is_where_a_line_between_those_tried_reaches_98_percent_of_the_fall(losses, rate):
     assert RateCurve(1.0, (1e-4, 1e-3, 1e-2), losses, rollouts=32).rate == rate
 
 
@@ -97,5 +103,5 @@ def test_the_curve_is_shown_with_its_lowest_loss_and_the_rate():
     assert lines[1] == "  1.0e-04  0.5       ████"
     assert lines[2] == "  1.0e-03  0.25      ██  lowest"
     assert lines[3].endswith("diverged")
-    assert lines[4] == "Learning rate: 1.0e-03, the first with 90% of the fall."
+    assert lines[4] == "Learning rate: 8.7e-04, at which 98% of the fall is reached."
     assert lines[5].startswith("It is a guess, because the batch has 4 rollouts")

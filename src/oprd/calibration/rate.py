@@ -14,9 +14,9 @@ LOWEST, HIGHEST, PER_DECADE = 1e-7, 1.0, 4
 # The test ends where the loss is so many times the first one, or so many times the lowest one when
 # that is several updates ago.
 RISEN, AGO = 1.5, 4
-# Near the lowest loss the curve is flat, and rates beyond overshoot: the first one is taken with
-# this share of the greatest fall.
-SHARE = 0.9
+# Near the lowest loss the curve is flat, and rates beyond overshoot: the one is taken at which the
+# loss has come down by this share of the greatest fall.
+SHARE = 0.98
 # A fall that is smaller than this share of the loss is none.
 LEAST_FALL = 0.02
 # So far below the rate of the lowest loss nothing moves: what the loss varies there is noise, of
@@ -49,7 +49,9 @@ class RateCurve:
 
     @property
     def rate(self) -> float:
-        """The rate to train at, to two digits: the first with most of the fall.
+        """The rate to train at, to two digits: where most of the fall is reached.
+
+        Between two rates that were tried the loss is taken to be linear in their logarithm.
 
         Raises:
             ValueError: the loss did not fall at any rate.
@@ -62,8 +64,14 @@ class RateCurve:
                 "learning_rate to a number to train all the same."
             )
         enough = self.first - SHARE * (self.first - self.losses[self.lowest])
-        both = zip(self.rates, self.losses, strict=True)
-        return float(f"{next(rate for rate, loss in both if loss <= enough):.1e}")
+        at = next(i for i, loss in enumerate(self.losses) if loss <= enough)
+        before = _or_inf(self.losses[at - 1]) if at else math.inf
+        # 1 at the rate before it, 0 at its own.
+        back = (
+            0.0 if math.isinf(before) else (enough - self.losses[at]) / (before - self.losses[at])
+        )
+        rate = self.rates[at] * (self.rates[max(at - 1, 0)] / self.rates[at]) ** back
+        return float(f"{rate:.1e}")
 
     @property
     def fall(self) -> float:
@@ -109,7 +117,7 @@ class RateCurve:
         for number, (rate, loss) in enumerate(zip(self.rates, self.losses, strict=True)):
             bar = "█" * round(width * loss / top) if math.isfinite(loss) else "diverged"
             yield f"  {rate:7.1e}  {loss:<9.3g} {bar}{marked.get(number, '')}"
-        yield f"Learning rate: {self.rate:.1e}, the first with {SHARE:.0%} of the fall."
+        yield f"Learning rate: {self.rate:.1e}, at which {SHARE:.0%} of the fall is reached."
         if doubts := self.doubts():
             yield f"It is a guess, because {'; '.join(doubts)}."
 
