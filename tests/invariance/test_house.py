@@ -11,7 +11,8 @@ import oprd
 
 SOURCE = Path(__file__).parents[2] / "src" / "oprd"
 GROUND = {
-    "extras", "files", "log", "names", "stopwatch", "supported", "text", "values", "version",
+    "extras", "files", "log", "names", "secrets", "stopwatch", "supported", "text", "values",
+    "version",
 }  # fmt: skip
 # A room, and the rooms, or modules and folders of them, that it may import besides itself.
 ROOMS = {
@@ -22,7 +23,8 @@ ROOMS = {
     "names": set(),
     "files": set(),
     "text": set(),
-    "log": set(),
+    "secrets": set(),
+    "log": {"secrets"},
     "stopwatch": set(),
     "recipes": set(),
     "core": set(),
@@ -56,6 +58,7 @@ FORBIDDEN = {
     "names": LIGHT,
     "files": LIGHT,
     "text": LIGHT,
+    "secrets": LIGHT,
     "log": LIGHT - {"accelerate"},
     "stopwatch": LIGHT - {"torch"},
     "recipes": LIGHT,

@@ -540,8 +540,14 @@ def test_secrets_of_the_environment_are_in_no_file(tmp_path, monkeypatch):
     )
     made.save_model()
     for path in tmp_path.rglob("*"):
-        if path.is_file() and path.name != "training_args.bin":
+        if path.is_file():
             assert secret.encode() not in path.read_bytes(), path.name
+
+
+def test_a_runs_folder_holds_no_pickled_settings(tmp_path):
+    made = run(tmp_path, save_strategy="steps", save_steps=1)
+    made.save_model()
+    assert not list(tmp_path.rglob("training_args.bin"))
 
 
 def test_evaluation_logs_the_same_figures(tmp_path):

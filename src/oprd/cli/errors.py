@@ -12,6 +12,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
 
+from oprd.secrets import masked
 from oprd.text import one_line
 
 P = ParamSpec("P")
@@ -99,7 +100,7 @@ def say(text: str) -> None:
     """Print lines on stderr, above a progress bar that may be drawn there."""
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(masked(text), file=sys.stderr)
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -28,6 +28,7 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from trl.trainer.distillation_trainer import DistillationTrainer
 from trl.trainer.utils import RepeatSampler, get_config_model_id
 
@@ -574,6 +575,11 @@ class OPRDTrainer(DistillationTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
             super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            # A pickle that nothing here reads; run.json says the same.
+            Path(output_dir or cast(str, self.args.output_dir), TRAINING_ARGS_NAME).unlink(
+                missing_ok=True
+            )
 
     def create_model_card(
         self,
