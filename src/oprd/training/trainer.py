@@ -68,6 +68,7 @@ from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
+from oprd.training.signals import Interruption, take_over
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.scales import (
@@ -287,8 +288,13 @@ class OPRDTrainer(DistillationTrainer):
         self.add_callback(self._recorder)
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
+        take_over(self)
+        self.interruption = Interruption(self.accelerator, self.args.updates_per_rollout)
+        self.add_callback(self.interruption)
         if self.args.eval_task_names:
-            self.add_callback(TaskEvaluation(self, self.args, self._tokenizer))
+            self.add_callback(
+                TaskEvaluation(self, self.args, self._tokenizer, lambda: self.interruption.number)
+            )
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -313,16 +319,22 @@ class OPRDTrainer(DistillationTrainer):
     # --- rollouts -------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume."""
+        """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume.
+
+        Raises:
+            Stopped: a signal ended the run after a step, with a checkpoint.
+        """
         check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
         folder = Path(cast(str, self.args.output_dir))
         checkpoint = find_checkpoint(folder, resume_from_checkpoint)
         if checkpoint is not None:
             self._take_up(read_record(Path(checkpoint).parent) or {})
-        result = super().train(checkpoint, *args, **kwargs)
-        # No further loss would show what the last step did.
-        self._check_student()
+        with self.interruption.listening():
+            result = super().train(checkpoint, *args, **kwargs)
+            # No further loss would show what the last step did.
+            self._check_student()
+        self.interruption.end(self.state, folder)
         return result
 
     def _take_up(self, begun: Mapping[str, Any]) -> None:
