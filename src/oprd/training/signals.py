@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from accelerate import Accelerator
@@ -143,7 +143,7 @@ class Interruption(TrainerCallback):
         if self._accelerator.num_processes == 1:
             return self._asked
         asked = torch.tensor([self._asked], device=self._accelerator.device)
-        return int(self._accelerator.gather(asked).max())
+        return int(cast(torch.Tensor, self._accelerator.gather(asked)).max())
 
 
 def take_over(trainer: Trainer) -> None:

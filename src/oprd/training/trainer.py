@@ -69,6 +69,7 @@ from oprd.training.rate_search import RateSearch, check_can_search, recorded_rat
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.signals import Interruption, take_over
+from oprd.training.space import Space
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.scales import (
@@ -273,6 +274,9 @@ class OPRDTrainer(DistillationTrainer):
         check_prompt_count(self.train_dataset, self.args)
 
     def _set_callbacks(self, source: TeacherSource) -> None:
+        # First, so that a run that is refused leaves what another has written.
+        self._space = Space(self)
+        self.add_callback(self._space)
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress)
@@ -569,9 +573,16 @@ class OPRDTrainer(DistillationTrainer):
         return norm
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """TRL's, of weights that are finite in every process."""
+        """TRL's, of weights that are finite in every process, where there is room for them."""
         self._check_student()
-        super().save_model(output_dir, _internal_call)
+        folder = Path(output_dir or cast(str, self.args.output_dir))
+        with self._space.saving(folder, checkpoint=False):
+            super().save_model(output_dir, _internal_call)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}")
+        with self._space.saving(folder, checkpoint=True):
+            super()._save_checkpoint(model, trial)
 
     def _check_student(self) -> None:
         broken = first_broken_parameter(self.student)
