@@ -60,7 +60,7 @@ def test_what_a_checkpoint_takes_is_known_before_and_after_the_first_step(tmp_pa
     for need in (first.all - student_alone.all, saves[-1].all):
         assert taken <= need <= taken + rest + 10_000
     largest = max(path.stat().st_size for path in (tmp_path / "checkpoint-4").iterdir())
-    assert largest == pytest.approx(saves[-1].largest, rel=0.05)
+    assert largest == pytest.approx(saves[-1].largest, abs=40_000)
 
 
 def test_a_run_without_room_for_a_checkpoint_ends_before_its_first_step(tmp_path, monkeypatch):
