@@ -34,16 +34,19 @@ ROOMS = {
     "prompts": {"models.reading", "models.prompt", "evaluation.tasks", *GROUND},
     "calibration": {"core", "models", "runs", "prompts", *GROUND},
     "settings": {"core", "models", "runs", *GROUND},
+    "guards": {"core", "models", "runs", *GROUND},
     "training": {
-        "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", *GROUND,
+        "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", "guards",
+        *GROUND,
     },
     "analysis": {
-        "core", "models", "runs", "prompts", "calibration", "settings", "training", *GROUND,
+        "core", "models", "runs", "prompts", "calibration", "settings", "guards", "training",
+        *GROUND,
     },
     "reports": {"runs", "evaluation", *GROUND},
     "cli": {
-        "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", "training",
-        "analysis", "reports", "recipes", *GROUND,
+        "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", "guards",
+        "training", "analysis", "reports", "recipes", *GROUND,
     },
 }  # fmt: skip
 # Other packages that a room leaves to those above it.
@@ -66,6 +69,7 @@ FORBIDDEN = {
     "evaluation": {"trl"},
     "prompts": {"trl"},
     "calibration": {"trl"},
+    "guards": {"trl"},
     "reports": {"trl", "torch", "transformers"},
 }
 # Where TRL is imported besides; analysis times its loss by one late import.

@@ -143,23 +143,40 @@ def models_of_run(folder: Path) -> list[ModelSource]:
     record = _read_record(folder / RECORD)
     settings = record.get("settings") or {}
     student = settings.get("model_init_kwargs") or {}
-    teacher = settings.get("teacher_model_init_kwargs") or {}
-    for key in ("teacher", "student"):
-        if not record.get(key):
-            raise ValueError(
-                f"{folder} does not say where its {key} came from, which was built in memory: "
-                "name the models one by one with --model."
-            )
-    adapter_or_model, before = record["teacher"], record["student"]
-    teacher_revision = settings.get("teacher_model_revision") or teacher.get("revision")
-    of_teacher = (record.get("teacher_base"), teacher_revision, _dtype(teacher))
+    teacher = teacher_of_run(folder)
+    if not (before := record.get("student")):
+        raise _in_memory(folder, "student")
     of_student = (before, student.get("revision"), _dtype(student))
     options = settings.get("chat_template_kwargs") or {}
     return [
-        ModelSource("teacher", adapter_or_model, *of_teacher, options),
+        teacher,
         ModelSource("student before", before, *of_student, options),
         ModelSource("student after", str(folder), *of_student, options),
     ]
+
+
+def teacher_of_run(folder: Path) -> ModelSource:
+    """Where the teacher of a run stands; see `models_of_run`."""
+    record = _read_record(folder / RECORD)
+    settings = record.get("settings") or {}
+    options = settings.get("teacher_model_init_kwargs") or {}
+    if not record.get("teacher"):
+        raise _in_memory(folder, "teacher")
+    return ModelSource(
+        "teacher",
+        record["teacher"],
+        record.get("teacher_base"),
+        settings.get("teacher_model_revision") or options.get("revision"),
+        _dtype(options),
+        settings.get("chat_template_kwargs") or {},
+    )
+
+
+def _in_memory(folder: Path, key: str) -> ValueError:
+    return ValueError(
+        f"{folder} does not say where its {key} came from, which was built in memory: "
+        "name the models one by one with --model."
+    )
 
 
 def _check_same_run(file: Path, record: dict[str, Any]) -> None:

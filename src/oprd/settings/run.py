@@ -71,6 +71,13 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         default=0.03,
         metadata={"help": "Warm-up in steps, or below 1 as a share of all steps (the paper's)."},
     )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave losses that are not finite out of the log. A run stops there anyhow, "
+            "and to look at each micro-batch waits for the device."
+        },
+    )
     layers: str = field(
         default="all",
         metadata={"help": 'Supervised layers: all, last, last:N, even, odd, every:N or "1,2,3".'},

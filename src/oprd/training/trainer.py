@@ -38,6 +38,10 @@ from oprd.calibration.pairing import check_prompts
 from oprd.calibration.processes import check_heads_stand_whole
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
+from oprd.guards.broken import OBJECTIVE, BrokenBatch
+from oprd.guards.finite import Finite
+from oprd.guards.signals import Interruption, take_over
+from oprd.guards.space import Space
 from oprd.log import leave_out_number
 from oprd.models.finite import first_broken_parameter
 from oprd.models.matching import (
@@ -68,8 +72,6 @@ from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
-from oprd.training.signals import Interruption, take_over
-from oprd.training.space import Space
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.scales import (
@@ -275,7 +277,8 @@ class OPRDTrainer(DistillationTrainer):
 
     def _set_callbacks(self, source: TeacherSource) -> None:
         # First, so that a run that is refused leaves what another has written.
-        self._space = Space(self)
+        self._finite = Finite(self, lambda: self._teacher.model, self._broken_batch)
+        self._space = Space(self, len(self._tokenizer))
         self.add_callback(self._space)
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
@@ -337,7 +340,7 @@ class OPRDTrainer(DistillationTrainer):
         with self.interruption.listening():
             result = super().train(checkpoint, *args, **kwargs)
             # No further loss would show what the last step did.
-            self._check_student()
+            self._finite.check_student()
         self.interruption.end(self.state, folder)
         return result
 
@@ -557,24 +560,22 @@ class OPRDTrainer(DistillationTrainer):
             self._created_lr_scheduler = self.lr_scheduler is not None
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient norm, checked on its way to the optimizer.
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Transformers', by a norm that is finite."""
+        norm = self._finite.clip(model, self.args.max_grad_norm)
+        return super()._clip_grad_norm(model) if norm is None else norm
 
-        Under float16, gradients that overflow are the loss scaler's to skip.
-        """
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient norm, checked on its way to the optimizer."""
+        if grad_norm is None and (grad_norm := self._finite.clip(model, None)) is not None:
+            return grad_norm
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
-            # DeepSpeed has stepped by now.
-            left = "" if self.is_deepspeed_enabled else " The student was left as it was."
-            raise FloatingPointError(
-                f"the gradient is not finite at step {self.state.global_step + 1} (norm {norm})."
-                + left
-            )
+        self._finite.check_norm(norm)
         return norm
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """TRL's, of weights that are finite in every process, where there is room for them."""
-        self._check_student()
+        self._finite.check_student()
         folder = Path(output_dir or cast(str, self.args.output_dir))
         with self._space.saving(folder, checkpoint=False):
             super().save_model(output_dir, _internal_call)
@@ -583,17 +584,6 @@ class OPRDTrainer(DistillationTrainer):
         folder = Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}")
         with self._space.saving(folder, checkpoint=True):
             super()._save_checkpoint(model, trial)
-
-    def _check_student(self) -> None:
-        broken = first_broken_parameter(self.student)
-        found = torch.tensor(float(broken is not None), device=self.accelerator.device)
-        if self._summed(found) > 0:
-            where = broken or "weights in another process"
-            raise FloatingPointError(
-                f"the student's {where} is not finite after step {self.state.global_step}: it is "
-                "not saved. Look at the optimizer's settings (learning_rate, weight_decay, "
-                "max_grad_norm), and go on from an earlier checkpoint."
-            )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
@@ -624,15 +614,31 @@ class OPRDTrainer(DistillationTrainer):
         )
         write_card(Path(cast(str, self.args.output_dir)), facts)
 
+    def _broken_batch(self, said: str, step: int, rank: int) -> BrokenBatch:
+        """What this process trains on, for a file."""
+        settings = self._plan.settings[self._plan.stage(self._place)]
+        return BrokenBatch(
+            self._buffered_inputs or [],
+            step=step,
+            rank=rank,
+            said=said,
+            settings={name: getattr(settings, name) for name in OBJECTIVE},
+            pairs=self.pairs,
+            mean_squares=self._teacher.mean_squares,
+            precision=self.accelerator.mixed_precision,
+        )
+
     # --- what is logged -------------------------------------------------------------------------
 
     def _log_statistics(self, mode: str) -> None:
         sums = self._statistics.take(self._summed)
         if not sums:
             return
-        where = "in evaluation after" if mode == "eval" else "before the update of"
-        step = self.state.global_step + (mode == "train")
-        self._statistics.check(sums, f"{where} step {step}")
+        statistics = self._statistics
+        broken = statistics.broken(sums)
+        self._finite.check_sums(
+            broken, lambda: statistics.broken(statistics.own), keep=not self._repeats
+        )
         metrics = self._statistics.metrics(sums)
         stage = self._plan.stage(self._place)
         if self.args.stages:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 from peft import LoraConfig
 
+from oprd.guards import space
 from oprd.runs.checkpoints import missing_part
-from oprd.training import space
 from tests import tiny
 from tests.training.runs import LORA, trainer, weights
 from tests.training.test_resume import steps
@@ -165,7 +165,7 @@ def test_a_student_that_could_not_be_saved_leaves_what_else_is_in_its_folder(tmp
 
 
 def test_all_processes_stop_where_one_has_no_room(tmp_path, two_processes):
-    errors = two_processes("training.distributed_space", tmp_path)
+    errors = two_processes("guards.distributed_space", tmp_path)
     assert not any(errors), errors
     assert not list(tmp_path.glob("checkpoint-*"))
 
@@ -173,7 +173,7 @@ def test_all_processes_stop_where_one_has_no_room(tmp_path, two_processes):
 FULL = """
 import shutil, sys
 from pathlib import Path
-from oprd.training import space
+from oprd.guards import space
 from tests.training.runs import trainer
 from tests.training.test_resume import steps
 

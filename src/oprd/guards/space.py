@@ -6,17 +6,14 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from oprd.log import get_logger
 from oprd.runs.space import Need, disk_problem, free_bytes, shortage
-
-if TYPE_CHECKING:
-    from oprd.training.trainer import OPRDTrainer
 
 # Of a tokenizer's files, for each of its tokens: 75 to 135 as they are published.
 TOKEN_BYTES = 150
@@ -33,10 +30,11 @@ class Space(TrainerCallback):
 
     Args:
         trainer: whose saves they are.
+        tokens: of its tokenizer.
     """
 
-    def __init__(self, trainer: "OPRDTrainer") -> None:
-        self._trainer, self._inside = trainer, False
+    def __init__(self, trainer: Trainer, tokens: int) -> None:
+        self._trainer, self._tokens, self._inside = trainer, tokens, False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -102,12 +100,13 @@ class Space(TrainerCallback):
     def _need(self, *, weights_only: bool = False) -> Need:
         trainer = self._trainer
         lines = len(trainer.state.log_history)
-        further = FURTHER_BYTES + LINE_BYTES * lines + TOKEN_BYTES * len(trainer.tokenizer)
-        weights = _weights_bytes(trainer.student)
+        further = FURTHER_BYTES + LINE_BYTES * lines + TOKEN_BYTES * self._tokens
+        student = cast(nn.Module, trainer.model)
+        weights = _weights_bytes(student)
         if weights_only or trainer.args.save_only_model:
             return Need(weights + further, weights)
         if trainer.is_deepspeed_enabled:
-            optimizer = DEEPSPEED_BYTES * sum(map(_numel, _trained(trainer.student)))
+            optimizer = DEEPSPEED_BYTES * sum(map(_numel, _trained(student)))
         else:
             optimizer = _optimizer_bytes(trainer.optimizer, small="8bit" in trainer.args.optim)
         return Need(weights + optimizer + further, max(weights, optimizer))

@@ -8,8 +8,8 @@ import threading
 import pytest
 from transformers import TrainerCallback
 
+from oprd.guards.signals import Stopped
 from oprd.runs.checkpoints import missing_part
-from oprd.training.signals import Stopped
 from tests.training.runs import PROMPTS, trainer, weights
 from tests.training.test_resume import steps
 
@@ -157,7 +157,7 @@ def test_a_run_outside_the_main_thread_trains_without_signals(tmp_path):
 TWICE = """
 import json, os, signal, sys, time
 from accelerate import Accelerator
-from oprd.training.signals import Interruption
+from oprd.guards.signals import Interruption
 
 def asked_twice(name, launched, seconds):
     if launched:
@@ -198,6 +198,6 @@ def test_a_second_signal_ends_a_run_at_once():
 
 
 def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step(tmp_path, two_processes):
-    errors = two_processes("training.distributed_signal", tmp_path)
+    errors = two_processes("guards.distributed_signal", tmp_path)
     assert not any(errors), errors
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]

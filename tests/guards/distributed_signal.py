@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from oprd.training.signals import Stopped
+from oprd.guards.signals import Stopped
+from tests.guards.test_signals import Asking
 from tests.training.runs import trainer
-from tests.training.test_signals import Asking
 
 
 def main(folder: str) -> None:
