@@ -30,7 +30,11 @@ from transformers import (
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl.trainer.distillation_trainer import DistillationTrainer
-from trl.trainer.utils import RepeatSampler, get_config_model_id
+from trl.trainer.utils import (
+    RepeatSampler,
+    get_config_model_id,
+    print_prompt_completions_sample,
+)
 
 from oprd.calibration.bridge.check import bridge_facts
 from oprd.calibration.models import FitModels
@@ -63,6 +67,7 @@ from oprd.runs.record import RATE_TEST, read_record
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
+from oprd.text import escaped_lines
 from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
@@ -629,6 +634,18 @@ class OPRDTrainer(DistillationTrainer):
         )
 
     # --- what is logged -------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's, with completions printed as text that cannot steer a terminal."""
+        count, self.num_completions_to_print = self.num_completions_to_print, 0
+        try:
+            super().log(logs, start_time)
+        finally:
+            self.num_completions_to_print = count
+        if self.log_completions and self._logs["prompt"] and self.accelerator.is_main_process:
+            shown = ([*map(escaped_lines, self._logs[name])] for name in ("prompt", "completion"))
+            step = self.state.global_step
+            print_prompt_completions_sample(*shown, {}, None, step, cast(int, count))
 
     def _log_statistics(self, mode: str) -> None:
         sums = self._statistics.take(self._summed)
