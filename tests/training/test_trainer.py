@@ -558,17 +558,18 @@ def test_logged_completions_do_not_steer_a_terminal(tmp_path, capsys, monkeypatc
     ids = tiny.tokenizer()(red)["input_ids"]
     made = run(
         tmp_path,
-        prompts=[f"{red} prompt"],
+        prompts=[f"{red} prompt"] * 4,
         rollout=lambda prompt_ids: [*ids, tiny.EOS],
         per_device_train_batch_size=2,
         max_completion_length=20,
+        max_steps=1,
         log_completions=True,
         num_completions_to_print=printed,
         report_to=[],
     )
     shown = capsys.readouterr().out
     assert "\x1b[31m" not in shown
-    assert shown.count(r"\x1b[31mred\r ") == 2 * (printed or 2)
+    assert shown.count(r"\x1b[31mred\r ") == 4 * (printed or 2)
     assert made.num_completions_to_print == printed
     # What is stored is what was written.
     (file,) = (tmp_path / "completions").glob("*_00001.parquet")

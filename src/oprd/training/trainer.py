@@ -643,7 +643,8 @@ class OPRDTrainer(DistillationTrainer):
         finally:
             self.num_completions_to_print = count
         if self.log_completions and self._logs["prompt"] and self.accelerator.is_main_process:
-            shown = ([*map(escaped_lines, self._logs[name])] for name in ("prompt", "completion"))
+            asked, written = self._logs["prompt"], self._logs["completion"]
+            shown = list(map(escaped_lines, asked)), list(map(escaped_lines, written))
             step = self.state.global_step
             print_prompt_completions_sample(*shown, {}, None, step, cast(int, count))
 
