@@ -1,4 +1,7 @@
-"""Loggers that the main process alone speaks through, and that do not number a single process."""
+"""Loggers that the main process alone speaks through, and that say no secrets.
+
+A single process is not numbered.
+"""
 
 import logging
 from typing import Any
@@ -6,17 +9,20 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.logging import MultiProcessAdapter
 
+from oprd.secrets import masked
+
 # Of a process that is alone.
 NUMBER = "[RANK 0] "
 
 
 class _Adapter(MultiProcessAdapter):
     def log(self, level: int, msg: Any, *args: Any, **kwargs: Any) -> None:
+        msg, args = masked(str(msg) % args if args else str(msg)), ()
         try:
-            super().log(level, msg, *args, **kwargs)
+            super().log(level, msg, **kwargs)
         # Accelerate does not know yet which process this is: there is one, as far as can be said.
         except RuntimeError:
-            self.logger.log(level, msg, *args)
+            self.logger.log(level, msg)
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         numbered, kwargs = super().process(msg, kwargs)

@@ -37,6 +37,11 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def escaped_lines(text: str) -> str:
+    """The same, with line breaks as they are."""
+    return "\n".join(map(escaped, text.split("\n")))
+
+
 def shortened(text: str, limit: int) -> str:
     """Text of at most about `limit` characters, its middle left out."""
     if len(text) <= limit:

@@ -1,8 +1,10 @@
 import errno
 import json
+import os
 import resource
 import shlex
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,36 +98,38 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object
     monkeypatch.setattr(train.OPRDTrainer, "training_step", stepping)
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
+@pytest.fixture
+def terminal():
+    """Ctrl-C as in a terminal, whatever started the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
     "given", [[], ["--resume_from_checkpoint", "false"], ["--resume_from_checkpoint=auto"]]
 )
-def test_ctrl_c_prints_the_command_that_goes_on(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str]
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("terminal")
+def test_a_signal_prints_one_line_with_the_command_that_goes_on(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: list[str],
+    number: signal.Signals,
+    code: int,
 ):
     out = tmp_path / "a folder"
     with monkeypatch.context() as patch:
-        at_step(patch, 1, interrupt)
+        at_step(patch, 0, lambda: os.kill(os.getpid(), number))
         stopped = invoke(folder, "--output_dir", str(out), *given)
-    assert stopped.exit_code == 130
-    where = f"Interrupted after step 1. Go on from {out}/checkpoint-1 with:\n"
+    assert stopped.exit_code == code
+    where = f"{number.name}: ended after step 1, saved in {out}/checkpoint-1. Go on with: "
     words = shlex.split(stopped.stderr.partition(where)[2].splitlines()[0])
     assert words[:2] == ["oprd", "train"] and words[-2:] == ["--resume_from_checkpoint", "auto"]
     resumed = CliRunner().invoke(app, words[1:])
     assert resumed.exit_code == 0, resumed.output
     assert f"Resuming from {out}/checkpoint-1." in resumed.stdout
-
-
-def test_ctrl_c_before_the_first_checkpoint_says_that_there_is_none(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    at_step(monkeypatch, 0, interrupt)
-    stopped = invoke(folder, "--output_dir", str(tmp_path))
-    assert stopped.exit_code == 130
-    assert f"step 0. There is no checkpoint in {tmp_path} yet to go on from.\n" in stopped.stderr
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:

@@ -11,7 +11,8 @@ import oprd
 
 SOURCE = Path(__file__).parents[2] / "src" / "oprd"
 GROUND = {
-    "extras", "files", "log", "names", "stopwatch", "supported", "text", "values", "version",
+    "extras", "files", "log", "names", "secrets", "stopwatch", "supported", "text", "values",
+    "version",
 }  # fmt: skip
 # A room, and the rooms, or modules and folders of them, that it may import besides itself.
 ROOMS = {
@@ -22,7 +23,8 @@ ROOMS = {
     "names": set(),
     "files": set(),
     "text": set(),
-    "log": set(),
+    "secrets": set(),
+    "log": {"secrets"},
     "stopwatch": set(),
     "recipes": set(),
     "core": set(),
@@ -32,16 +34,19 @@ ROOMS = {
     "prompts": {"models.reading", "models.prompt", "evaluation.tasks", *GROUND},
     "calibration": {"core", "models", "runs", "prompts", *GROUND},
     "settings": {"core", "models", "runs", *GROUND},
+    "guards": {"core", "models", "runs", *GROUND},
     "training": {
-        "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", *GROUND,
+        "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", "guards",
+        *GROUND,
     },
     "analysis": {
-        "core", "models", "runs", "prompts", "calibration", "settings", "training", *GROUND,
+        "core", "models", "runs", "prompts", "calibration", "settings", "guards", "training",
+        *GROUND,
     },
     "reports": {"runs", "evaluation", *GROUND},
     "cli": {
-        "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", "training",
-        "analysis", "reports", "recipes", *GROUND,
+        "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", "guards",
+        "training", "analysis", "reports", "recipes", *GROUND,
     },
 }  # fmt: skip
 # Other packages that a room leaves to those above it.
@@ -56,6 +61,7 @@ FORBIDDEN = {
     "names": LIGHT,
     "files": LIGHT,
     "text": LIGHT,
+    "secrets": LIGHT,
     "log": LIGHT - {"accelerate"},
     "stopwatch": LIGHT - {"torch"},
     "recipes": LIGHT,
@@ -63,6 +69,7 @@ FORBIDDEN = {
     "evaluation": {"trl"},
     "prompts": {"trl"},
     "calibration": {"trl"},
+    "guards": {"trl"},
     "reports": {"trl", "torch", "transformers"},
 }
 # Where TRL is imported besides; analysis times its loss by one late import.

@@ -117,6 +117,8 @@ TABLE = [
     Row(f"{DISTILLATION}DistillationTrainer._name", ATTRIBUTE, "training/trainer.py"),
     Row(f"{DISTILLATION}DistillationTrainer._paper", ATTRIBUTE, "training/trainer.py"),
     Row(f"{TRAINER}_get_grad_norm", "self, model, grad_norm", "training/trainer.py"),
+    Row(f"{TRAINER}_clip_grad_norm", "self, model", "training/trainer.py"),
+    Row(f"{TRAINER}_save_checkpoint", "self, model, trial", "training/trainer.py"),
     Row(
         f"{DISTILLATION}DistillationTrainer.create_model_card",
         "self, model_name, dataset_name, tags",
@@ -133,6 +135,8 @@ TABLE = [
     # What settings may be called.
     Row("transformers.trainer_utils:HubStrategy", CLASS, "models/trial.py"),
     Row("transformers.trainer_utils:SaveStrategy", CLASS, "models/trial.py"),
+    Row("transformers.trainer:TRAINING_ARGS_NAME", VALUE, "training/trainer.py"),
+    Row("transformers.trainer_jit_checkpoint:JITCheckpointCallback", CLASS, "guards/signals.py"),
     Row("transformers.training_args:OptimizerNames", CLASS, "models/trial.py"),
     Row("transformers.training_args:trainer_log_levels", VALUE, "models/trial.py"),
     Row(
@@ -171,7 +175,7 @@ TABLE = [
         "training/trainer.py",
     ),
     Row(f"{DISTILLATION}DistillationTrainer.tools", ATTRIBUTE, "training/trainer.py"),
-    Row(f"{TRAINER}is_deepspeed_enabled", ATTRIBUTE, "training/trainer.py"),
+    Row(f"{TRAINER}is_deepspeed_enabled", ATTRIBUTE, "guards/finite.py guards/space.py"),
     Row(f"{TRAINER}_created_lr_scheduler", ATTRIBUTE, "training/trainer.py"),
     Row(f"{TRAINER}lr_scheduler", ATTRIBUTE, "training/trainer.py training/rate_search.py"),
     Row(
@@ -184,9 +188,13 @@ TABLE = [
     Row(
         f"{TRAINER}save_model",
         "self, output_dir, _internal_call",
-        "training/task_evaluation.py training/trainer.py cli/train.py",
+        "training/task_evaluation.py training/trainer.py cli/train.py guards/finite.py",
     ),
-    Row(f"{TRAINER}log", "self, logs, start_time", "training/task_evaluation.py"),
+    Row(
+        f"{TRAINER}log",
+        "self, logs, start_time",
+        "training/task_evaluation.py training/trainer.py",
+    ),
     Row(f"{TRAINER}end", "self", "cli/train.py", ">=5.18"),
     Row("transformers:ProgressCallback.training_bar", ATTRIBUTE, "training/callbacks.py"),
     Row(
@@ -210,6 +218,11 @@ TABLE = [
         "training/teachers/source.py",
     ),
     Row("trl.trainer.utils:get_config_model_id", "config", "training/trainer.py"),
+    Row(
+        "trl.trainer.utils:print_prompt_completions_sample",
+        "prompts, completions, rewards, advantages, step, num_samples, extra",
+        "training/trainer.py",
+    ),
     Row("trl.models.utils:prepare_deepspeed", "model, accelerator", "training/teachers/teacher.py"),
     Row("trl.models.utils:prepare_fsdp", "model, accelerator", "training/teachers/teacher.py"),
     Row(
@@ -329,7 +342,7 @@ TABLE = [
         "peft:PeftModel.peft_config",
         ATTRIBUTE,
         "models/shared_base.py calibration/models.py training/teachers/source.py "
-        "training/trainer.py",
+        "training/trainer.py guards/space.py",
     ),
     Row(
         "peft:PeftModel.get_base_model",
@@ -352,13 +365,13 @@ TABLE = [
         ATTRIBUTE,
         "training/teachers/teacher.py calibration/processes.py",
     ),
-    Row("accelerate:Accelerator.is_fsdp2", ATTRIBUTE, "calibration/processes.py"),
+    Row("accelerate:Accelerator.is_fsdp2", ATTRIBUTE, "calibration/processes.py guards/finite.py"),
     Row(
         "accelerate:Accelerator.prepare_model",
         "self, model, ..., evaluation_mode",
         "training/teachers/teacher.py",
     ),
-    Row("accelerate.utils:gather_object", "object", "models/shared_engine.py"),
+    Row("accelerate.utils:gather_object", "object", "guards/finite.py models/shared_engine.py"),
     Row("accelerate.utils:broadcast_object_list", "object_list, ...", "calibration/processes.py"),
     Row("accelerate.utils:reduce", "tensor, reduction, ...", "calibration/bridge/scores.py"),
     # Read with a default, behind which a move would hide.
@@ -382,7 +395,13 @@ HERE = [row for row in TABLE if transformers.__version__ in SpecifierSet(row.ver
 LEAVES = {row.place.replace(":", ".").rpartition(".")[2] for row in TABLE}
 # Our own names that are TRL's documented ones as well: the trainer's, and those of its settings.
 SHARED = {"args", "train_dataset", "eval_dataset", "teacher_model"}
-SHARED_SETTINGS = {"learning_rate", "lr_scheduler_type", "warmup_steps", "to_dict"}
+SHARED_SETTINGS = {
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "logging_nan_inf_filter",
+    "to_dict",
+}
 # Words that mean other things in other files.
 COMMON = {
     "Cache",
@@ -549,7 +568,7 @@ def test_a_file_that_a_row_names_wrongly_or_leaves_out_is_found():
     row = Row("accelerate.utils:gather_object", "object", "training/plan.py no/such/file.py")
     assert misplaced(row) == (
         {"training/plan.py", "no/such/file.py"},
-        {"models/shared_engine.py"},
+        {"guards/finite.py", "models/shared_engine.py"},
     )
 
 

@@ -85,5 +85,3 @@ def test_what_is_not_finite_is_named(broken, named):
     statistics.add(sums(**broken))
     taken = statistics.take()
     assert statistics.broken(taken) == named
-    with pytest.raises(FloatingPointError, match=f"not finite at step 3: {named[0]}"):
-        statistics.check(taken, "at step 3")

@@ -2,6 +2,7 @@ import copy
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -540,8 +541,39 @@ def test_secrets_of_the_environment_are_in_no_file(tmp_path, monkeypatch):
     )
     made.save_model()
     for path in tmp_path.rglob("*"):
-        if path.is_file() and path.name != "training_args.bin":
+        if path.is_file():
             assert secret.encode() not in path.read_bytes(), path.name
+
+
+def test_a_runs_folder_holds_no_pickled_settings(tmp_path):
+    made = run(tmp_path, save_strategy="steps", save_steps=1)
+    made.save_model()
+    assert not list(tmp_path.rglob("training_args.bin"))
+
+
+@pytest.mark.parametrize("printed", [None, 1])
+def test_logged_completions_do_not_steer_a_terminal(tmp_path, capsys, monkeypatch, printed):
+    monkeypatch.setenv("COLUMNS", "200")
+    red = "\x1b[31mred\r\nnext"
+    ids = tiny.tokenizer()(red)["input_ids"]
+    made = run(
+        tmp_path,
+        prompts=[f"{red} prompt"] * 4,
+        rollout=lambda prompt_ids: [*ids, tiny.EOS],
+        per_device_train_batch_size=2,
+        max_completion_length=20,
+        max_steps=1,
+        log_completions=True,
+        num_completions_to_print=printed,
+        report_to=[],
+    )
+    shown = capsys.readouterr().out
+    assert "\x1b[31m" not in shown
+    assert shown.count(r"\x1b[31mred\r ") == 4 * (printed or 2)
+    assert made.num_completions_to_print == printed
+    # What is stored is what was written.
+    (file,) = (tmp_path / "completions").glob("*_00001.parquet")
+    assert pd.read_parquet(file)["completion"].tolist() == [red] * 2
 
 
 def test_evaluation_logs_the_same_figures(tmp_path):

@@ -94,6 +94,7 @@ def _run(
     from oprd.names import locate
     from oprd.reports.cost import plot_costs, print_costs
     from oprd.runs.record import check_output_dir
+    from oprd.secrets import masked
 
     logging.disable_progress_bar()
     if threads is not None:
@@ -114,7 +115,7 @@ def _run(
             notify=lambda text: typer.echo(text, err=True),
         )
     file = output_dir / "cost.json"
-    file.write_text(json.dumps(result, indent=2) + "\n")
+    file.write_text(masked(json.dumps(result, indent=2)) + "\n")
     print_costs(result, Console())
     plot_costs(file, output_dir / "cost.png")
     typer.echo(f"cost.json and cost.png are in {output_dir}")

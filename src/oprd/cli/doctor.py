@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -21,6 +22,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback
 
 from oprd.analysis.machine import GIB, machine
+from oprd.analysis.replay import replay
+from oprd.cli.errors import setting_up
 from oprd.cli.tiny import ARCHITECTURES, byte_tokenizer, tiny_model
 from oprd.core.capture import capture_states, num_layers
 from oprd.core.layers import pair_layers, select_layers
@@ -57,6 +60,16 @@ def run() -> bool:
     console.print("All checks passed." if passed else "Something is broken here.")
     console.print("For a bug report, paste everything above: it holds no tokens and no paths.")
     return passed
+
+
+def run_replay(place: Path, student: str | None, teacher: str | None) -> bool:
+    """Print what of a batch that a run kept is not finite; whether everything is."""
+    with setting_up():
+        looked = replay(place, student=student, teacher=teacher)
+    Console().print(
+        _findings_table([Finding(f.what, f.broken is None, f.broken or "finite") for f in looked])
+    )
+    return all(found.broken is None for found in looked)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Errors that reach a person as one sentence."""
 
-import errno
 import os
 import sys
 import traceback
@@ -12,6 +11,8 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
 
+from oprd.runs.space import disk_problem
+from oprd.secrets import masked
 from oprd.text import one_line
 
 P = ParamSpec("P")
@@ -19,8 +20,6 @@ R = TypeVar("R")
 
 # What code raises on purpose, here or in a library, when what it was given cannot be used.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
-# What a disk answers, whatever was asked of it.
-OF_DISKS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 _show_tracebacks = False
 
@@ -68,16 +67,11 @@ def writing(folder: Path, way_on: str) -> Iterator[None]:
 
 def _refused(error: Exception, folder: Path) -> str | None:
     """What the operating system says, directly or through a library; None where it is not that."""
-    if isinstance(error, OSError) and error.errno is not None:
-        within = error.filename is not None and Path(
-            os.path.abspath(error.filename)
-        ).is_relative_to(os.path.abspath(folder))
-        name = f": {error.filename}" if within else ""
-        return f"{error.strerror}{name}" if within or error.errno in OF_DISKS else None
-    # Safetensors and PyTorch write by themselves.
-    writes = type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
-    writes |= isinstance(error, RuntimeError) and "inline_container" in str(error)
-    return str(error) if writes else None
+    if isinstance(error, OSError) and error.filename is not None:
+        place = Path(os.path.abspath(error.filename))
+        if place.is_relative_to(os.path.abspath(folder)):
+            return f"{error.strerror}: {error.filename}"
+    return disk_problem(error)
 
 
 def one_sentence(command: Callable[P, R]) -> Callable[P, R]:
@@ -99,7 +93,7 @@ def say(text: str) -> None:
     """Print lines on stderr, above a progress bar that may be drawn there."""
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(masked(text), file=sys.stderr)
 
 
 def _fail(error: Exception) -> NoReturn:

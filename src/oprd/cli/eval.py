@@ -226,8 +226,10 @@ def _report(evaluations: "list[Evaluation]", folder: Path) -> None:
     from rich.console import Console
 
     from oprd.evaluation.table import print_report, to_json, to_markdown
+    from oprd.secrets import masked
 
     print_report(evaluations, Console())
-    (folder / "results.json").write_text(json.dumps(to_json(evaluations), indent=2) + "\n")
-    (folder / "results.md").write_text(to_markdown(evaluations), encoding="utf-8")
+    figures = masked(json.dumps(to_json(evaluations), indent=2)) + "\n"
+    (folder / "results.json").write_text(figures)
+    (folder / "results.md").write_text(masked(to_markdown(evaluations)), encoding="utf-8")
     typer.echo(f"results.json, results.md and all samples are in {folder}")

@@ -155,10 +155,11 @@ def _save(report: dict[str, Any], folder: Path) -> None:
     from oprd.analysis.inspection.inspect import JSON_FILE, PICTURE, RECIPE
     from oprd.reports.inspect_picture import plot_inspection
     from oprd.runs.atomic import written_whole
+    from oprd.secrets import masked
 
     for name, text in ((JSON_FILE, json.dumps(report) + "\n"), (RECIPE, report["recipe"])):
         with written_whole(folder / name) as file:
-            file.write_text(text, encoding="utf-8")
+            file.write_text(masked(text), encoding="utf-8")
     try:
         plot_inspection(report, folder / PICTURE)
     except ImportError as error:

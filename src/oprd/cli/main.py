@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -71,16 +72,24 @@ app.command("recipes")(one_sentence(recipes))
 
 @app.command()
 @one_sentence
-def doctor() -> None:
+def doctor(
+    replay: Annotated[
+        Path | None, typer.Option(help="Look at a batch that a run kept: RUN/broken/step-….")
+    ] = None,
+    student: Annotated[str | None, typer.Option(help="With --replay: another student.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="With --replay: another teacher.")] = None,
+) -> None:
     """Check this installation, on tiny models and offline."""
+    if replay is None and (student or teacher):
+        raise ValueError("--student and --teacher belong to --replay.")
     try:
-        from oprd.cli.doctor import run
+        from oprd.cli.doctor import run, run_replay
     except ImportError:
         # A version that is not supported is the likely cause, and says how to mend it.
         check_transformers()
         raise
 
-    if not run():
+    if not (run() if replay is None else run_replay(replay, student, teacher)):
         raise typer.Exit(1)
 
 

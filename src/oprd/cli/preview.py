@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oprd.prompts.show import marked_tokens, plain_tokens
-from oprd.runs.record import without_secrets
+from oprd.secrets import without_secrets
 from oprd.settings.run import OPRDConfig
 from oprd.text import one_line
 from oprd.training.trainer import OPRDTrainer

@@ -15,7 +15,7 @@ from transformers import AutoProcessor, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from oprd.cli.arguments import DataArguments, parse
-from oprd.cli.errors import say, setting_up, writing
+from oprd.cli.errors import setting_up, writing
 from oprd.cli.preview import show_rollouts, show_settings
 from oprd.models.load import find_model
 from oprd.models.prompt import template_check
@@ -31,8 +31,6 @@ from oprd.training.trainer import OPRDTrainer
 
 RESUME = "--resume_from_checkpoint"
 WAY_ON = f"Then go on from the newest complete checkpoint with {RESUME} auto."
-# What a shell expects after Ctrl-C.
-INTERRUPTED = 130
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -52,15 +50,11 @@ def run(arguments: Sequence[str]) -> None:
     if command.preview:
         show_rollouts(trainer, _teachers_own(args))
         return
-    try:
-        with writing(output_dir, WAY_ON), logging_redirect_tqdm():
-            trainer.train(resume_from_checkpoint=checkpoint)
-            trainer.save_model(str(output_dir))
-            trainer.create_model_card()
-    except KeyboardInterrupt as error:
-        if is_main:
-            _say_how_to_go_on(arguments, trainer, output_dir)
-        raise typer.Exit(INTERRUPTED) from error
+    trainer.interruption.way_on = _way_on(arguments)
+    with writing(output_dir, WAY_ON), logging_redirect_tqdm():
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(str(output_dir))
+        trainer.create_model_card()
     if args.push_to_hub:
         trainer.push_to_hub()
     if is_main:
@@ -213,16 +207,11 @@ def _announce(args: OPRDConfig, output_dir: Path, checkpoint: str | None) -> Non
         typer.echo(f"No complete checkpoint in {output_dir} yet: starting at the beginning.")
 
 
-def _say_how_to_go_on(arguments: Sequence[str], trainer: OPRDTrainer, output_dir: Path) -> None:
-    interrupted = f"Interrupted after step {trainer.state.global_step}."
-    newest = find_checkpoint(output_dir, "auto")
-    if newest is None:
-        say(f"{interrupted} There is no checkpoint in {output_dir} yet to go on from.")
-        return
+def _way_on(arguments: Sequence[str]) -> str:
+    """The command that goes on with a run."""
     kept = list(arguments)
     if RESUME in kept:
         at = kept.index(RESUME)
         del kept[at : at + 2]
     kept = [argument for argument in kept if not argument.startswith(f"{RESUME}=")]
-    command = shlex.join(["oprd", "train", *kept, RESUME, "auto"])
-    say(f"{interrupted} Go on from {newest} with:\n  {command}")
+    return shlex.join(["oprd", "train", *kept, RESUME, "auto"])

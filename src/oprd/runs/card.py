@@ -19,6 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 from oprd.runs.checkpoints import CHECKPOINT
 from oprd.runs.metrics import METRICS, read_metrics
 from oprd.runs.record import RATE_TEST, read_record
+from oprd.secrets import masked
 from oprd.text import escaped, shortened
 
 CARD = "README.md"
@@ -107,7 +108,8 @@ def write_card(folder: Path, facts: CardFacts) -> None:
     record = read_record(folder) or {}
     lines = read_metrics(folder) if (folder / METRICS).is_file() else []
     folder.mkdir(parents=True, exist_ok=True)
-    ModelCard(card_text(record, lines, facts, folder.resolve().name)).save(folder / CARD)
+    text = card_text(record, lines, facts, folder.resolve().name)
+    ModelCard(masked(text)).save(folder / CARD)
 
 
 def card_text(

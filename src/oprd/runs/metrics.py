@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from oprd.runs.atomic import written_whole
+from oprd.secrets import masked
 
 METRICS = "metrics.jsonl"
 
@@ -21,7 +22,7 @@ def begin_metrics(folder: Path, step: int) -> None:
 def append_metrics(folder: Path, step: int, logs: dict[str, Any]) -> None:
     """Add a line."""
     with (folder / METRICS).open("a") as file:
-        file.write(json.dumps({"step": step, **logs}) + "\n")
+        file.write(masked(json.dumps({"step": step, **logs})) + "\n")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

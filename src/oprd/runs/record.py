@@ -11,6 +11,7 @@ from typing import Any
 
 from oprd.names import check_name
 from oprd.runs.atomic import written_whole
+from oprd.secrets import without_secrets
 from oprd.version import __version__
 
 RECORD = "run.json"
@@ -18,8 +19,6 @@ RECORD = "run.json"
 RATE_TEST = "learning_rate_test"
 # The best student, and what makes it that.
 BEST, BEST_RECORD = "best", "best.json"
-# Names under which libraries take secrets.
-SECRETS = ("token", "hub_token", "push_to_hub_token", "use_auth_token", "api_key", "password")
 # What a run that goes on must share with its beginning: of the facts, and of the settings, by which
 # the loss is another one. Which layers it compares is among the facts.
 SAME_FACTS = ("teacher", "layer_pairs", "bridge_hashes")
@@ -75,7 +74,7 @@ def write_record(folder: Path, facts: dict[str, Any], settings: dict[str, Any], 
         ValueError: it is to go on towards something else than it began with.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record = {**facts, "versions": versions(), "settings": without_secrets(settings)}
+    record = {**facts, "versions": versions(), "settings": settings}
     if step > 0:
         _check_same_run(folder / RECORD, record)
     _write(folder, record)
@@ -96,18 +95,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def without_secrets(settings: Any) -> Any:
-    """Settings with the values of tokens and keys masked, at any depth."""
-    if isinstance(settings, dict):
-        return {
-            name: "<hidden>" if name in SECRETS and value else without_secrets(value)
-            for name, value in settings.items()
-        }
-    if isinstance(settings, list | tuple):
-        return [without_secrets(value) for value in settings]
-    return settings
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -156,23 +143,40 @@ def models_of_run(folder: Path) -> list[ModelSource]:
     record = _read_record(folder / RECORD)
     settings = record.get("settings") or {}
     student = settings.get("model_init_kwargs") or {}
-    teacher = settings.get("teacher_model_init_kwargs") or {}
-    for key in ("teacher", "student"):
-        if not record.get(key):
-            raise ValueError(
-                f"{folder} does not say where its {key} came from, which was built in memory: "
-                "name the models one by one with --model."
-            )
-    adapter_or_model, before = record["teacher"], record["student"]
-    teacher_revision = settings.get("teacher_model_revision") or teacher.get("revision")
-    of_teacher = (record.get("teacher_base"), teacher_revision, _dtype(teacher))
+    teacher = teacher_of_run(folder)
+    if not (before := record.get("student")):
+        raise _in_memory(folder, "student")
     of_student = (before, student.get("revision"), _dtype(student))
     options = settings.get("chat_template_kwargs") or {}
     return [
-        ModelSource("teacher", adapter_or_model, *of_teacher, options),
+        teacher,
         ModelSource("student before", before, *of_student, options),
         ModelSource("student after", str(folder), *of_student, options),
     ]
+
+
+def teacher_of_run(folder: Path) -> ModelSource:
+    """Where the teacher of a run stands; see `models_of_run`."""
+    record = _read_record(folder / RECORD)
+    settings = record.get("settings") or {}
+    options = settings.get("teacher_model_init_kwargs") or {}
+    if not record.get("teacher"):
+        raise _in_memory(folder, "teacher")
+    return ModelSource(
+        "teacher",
+        record["teacher"],
+        record.get("teacher_base"),
+        settings.get("teacher_model_revision") or options.get("revision"),
+        _dtype(options),
+        settings.get("chat_template_kwargs") or {},
+    )
+
+
+def _in_memory(folder: Path, key: str) -> ValueError:
+    return ValueError(
+        f"{folder} does not say where its {key} came from, which was built in memory: "
+        "name the models one by one with --model."
+    )
 
 
 def _check_same_run(file: Path, record: dict[str, Any]) -> None:
@@ -198,7 +202,9 @@ def _write(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _text(record: dict[str, Any]) -> str:
-    return json.dumps(record, indent=2, default=str) + "\n"
+    # As text first: what is no text yet may hold secrets too.
+    plain = json.loads(json.dumps(record, default=str))
+    return json.dumps(without_secrets(plain), indent=2) + "\n"
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Settings of a run: TRL's distillation settings, and what representation distillation adds."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 
@@ -10,6 +11,7 @@ from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
 from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
+from oprd.secrets import HIDDEN, without_secrets
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.values import (
@@ -68,6 +70,13 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     warmup_steps: float = field(
         default=0.03,
         metadata={"help": "Warm-up in steps, or below 1 as a share of all steps (the paper's)."},
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave losses that are not finite out of the log. A run stops there anyhow, "
+            "and to look at each micro-batch waits for the device."
+        },
     )
     layers: str = field(
         default="all",
@@ -186,8 +195,34 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """As a mapping, in which a rate that is to be found is "auto"."""
-        return super().to_dict() | ({"learning_rate": AUTO} if self.finds_rate else {})
+        """As a mapping without secrets, in which a rate that is to be found is "auto"."""
+        found = super().to_dict() | ({"learning_rate": AUTO} if self.finds_rate else {})
+        return without_secrets(found, vars(self))
+
+    def __repr__(self) -> str:
+        """Without secrets, as what is written down."""
+        return (
+            f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.to_dict().items())})"
+        )
+
+    __str__ = __repr__
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled, by Transformers for instance: secrets are None in it."""
+        plain = without_secrets(vars(self))
+        return {name: None if value == HIDDEN else value for name, value in plain.items()}
+
+    def __copy__(self) -> Self:
+        """A copy is no pickle: it keeps what is secret."""
+        made = object.__new__(type(self))
+        vars(made).update(vars(self))
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Likewise."""
+        made = copy.copy(self)
+        vars(made).update(copy.deepcopy(vars(self), memo))
+        return made
 
     @property
     def rate(self) -> float:

@@ -35,12 +35,16 @@ class StepStatistics:
     Args:
         pairs: the layer pairs, in the order of the statistics.
         depths: layers of the student and of the teacher.
+
+    Attributes:
+        own: the sums of this process that were taken last.
     """
 
     def __init__(self, pairs: Sequence[LayerPair], depths: tuple[int, int]) -> None:
         self._pairs = tuple(pairs)
         self._depths = depths
         self._sums: dict[str, Tensor] = {}
+        self.own: Mapping[str, Tensor] = {}
 
     def add(self, sums: Mapping[str, Tensor]) -> None:
         """Add a micro-batch."""
@@ -51,6 +55,7 @@ class StepStatistics:
     def take(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, Tensor]:
         """The sums since the last call, over all processes by `reduce`; empty if there are none."""
         sums, self._sums = self._sums, {}
+        self.own = sums
         if not sums:
             return {}
         device = sums["positions"].device
@@ -75,14 +80,6 @@ class StepStatistics:
             losses = (name for name in sums if name.startswith("loss/"))
             found = [name for name in losses if not sums[name].isfinite()]
         return list(dict.fromkeys(found))
-
-    def check(self, sums: Mapping[str, Tensor], when: str) -> None:
-        """Stop where something was not finite; a FloatingPointError says what and when."""
-        if broken := self.broken(sums):
-            what = "a loss that is" if broken[0].startswith("loss/") else "states that are"
-            raise FloatingPointError(
-                f"{what} not finite {when}: {', '.join(broken)}. The student was left as it was."
-            )
 
     def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Supervised tokens, cosines, diagnostics and, where there are several, each term's loss.

@@ -6,6 +6,7 @@ left as it was: the draws have random numbers of their own, and the mode is put 
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -54,6 +55,7 @@ class TaskEvaluation(TrainerCallback):
         trainer: whose student it is, unwrapped and saved as TRL does it.
         args: on what it is evaluated, and how.
         tokenizer: the student's.
+        interrupted: whether the run is being ended, and has no time for an evaluation.
 
     Raises:
         ValueError: a task cannot be loaded, has a problem that the chat template refuses, or has no
@@ -62,10 +64,15 @@ class TaskEvaluation(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: DistillationTrainer, args: OPRDConfig, tokenizer: PreTrainedTokenizerBase
+        self,
+        trainer: DistillationTrainer,
+        args: OPRDConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        interrupted: Callable[[], object],
     ) -> None:
         require("scipy.stats", "report", "eval_tasks")
         self._trainer, self._args, self._tokenizer = trainer, args, tokenizer
+        self._interrupted = interrupted
         tasks = [load_task(name, limit=args.eval_limit) for name in args.eval_task_names]
         self._tasks = [readable(task, {"the student": tokenizer}) for task in tasks]
         self._sampling = Sampling(
@@ -109,14 +116,14 @@ class TaskEvaluation(TrainerCallback):
     ) -> None:
         """Evaluate where it is due, the last step included, before a checkpoint is saved."""
         due = args.eval_steps and state.global_step % state.eval_steps == 0
-        if due or state.global_step >= state.max_steps:
+        if (due or state.global_step >= state.max_steps) and not self._interrupted():
             self._evaluate(state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Evaluate the student of a run that another callback stopped."""
-        if self._last_step not in (None, state.global_step):
+        if self._last_step not in (None, state.global_step) and not self._interrupted():
             self._evaluate(state, control)
 
     @property

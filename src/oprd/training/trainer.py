@@ -28,8 +28,13 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from trl.trainer.distillation_trainer import DistillationTrainer
-from trl.trainer.utils import RepeatSampler, get_config_model_id
+from trl.trainer.utils import (
+    RepeatSampler,
+    get_config_model_id,
+    print_prompt_completions_sample,
+)
 
 from oprd.calibration.bridge.check import bridge_facts
 from oprd.calibration.models import FitModels
@@ -37,6 +42,10 @@ from oprd.calibration.pairing import check_prompts
 from oprd.calibration.processes import check_heads_stand_whole
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
+from oprd.guards.broken import OBJECTIVE, BrokenBatch
+from oprd.guards.finite import Finite
+from oprd.guards.signals import Interruption, take_over
+from oprd.guards.space import Space
 from oprd.log import leave_out_number
 from oprd.models.finite import first_broken_parameter
 from oprd.models.matching import (
@@ -58,6 +67,7 @@ from oprd.runs.record import RATE_TEST, read_record
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
+from oprd.text import escaped_lines
 from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
@@ -272,6 +282,10 @@ class OPRDTrainer(DistillationTrainer):
         check_prompt_count(self.train_dataset, self.args)
 
     def _set_callbacks(self, source: TeacherSource) -> None:
+        # First, so that a run that is refused leaves what another has written.
+        self._finite = Finite(self, lambda: self._teacher.model, self._broken_batch)
+        self._space = Space(self, len(self._tokenizer))
+        self.add_callback(self._space)
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress)
@@ -287,8 +301,13 @@ class OPRDTrainer(DistillationTrainer):
         self.add_callback(self._recorder)
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
+        take_over(self)
+        self.interruption = Interruption(self.accelerator, self.args.updates_per_rollout)
+        self.add_callback(self.interruption)
         if self.args.eval_task_names:
-            self.add_callback(TaskEvaluation(self, self.args, self._tokenizer))
+            self.add_callback(
+                TaskEvaluation(self, self.args, self._tokenizer, lambda: self.interruption.number)
+            )
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -313,16 +332,22 @@ class OPRDTrainer(DistillationTrainer):
     # --- rollouts -------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume."""
+        """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume.
+
+        Raises:
+            Stopped: a signal ended the run after a step, with a checkpoint.
+        """
         check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
         folder = Path(cast(str, self.args.output_dir))
         checkpoint = find_checkpoint(folder, resume_from_checkpoint)
         if checkpoint is not None:
             self._take_up(read_record(Path(checkpoint).parent) or {})
-        result = super().train(checkpoint, *args, **kwargs)
-        # No further loss would show what the last step did.
-        self._check_student()
+        with self.interruption.listening():
+            result = super().train(checkpoint, *args, **kwargs)
+            # No further loss would show what the last step did.
+            self._finite.check_student()
+        self.interruption.end(self.state, folder)
         return result
 
     def _take_up(self, begun: Mapping[str, Any]) -> None:
@@ -541,40 +566,39 @@ class OPRDTrainer(DistillationTrainer):
             self._created_lr_scheduler = self.lr_scheduler is not None
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient norm, checked on its way to the optimizer.
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Transformers', by a norm that is finite."""
+        norm = self._finite.clip(model, self.args.max_grad_norm)
+        return super()._clip_grad_norm(model) if norm is None else norm
 
-        Under float16, gradients that overflow are the loss scaler's to skip.
-        """
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient norm, checked on its way to the optimizer."""
+        if grad_norm is None and (grad_norm := self._finite.clip(model, None)) is not None:
+            return grad_norm
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
-            # DeepSpeed has stepped by now.
-            left = "" if self.is_deepspeed_enabled else " The student was left as it was."
-            raise FloatingPointError(
-                f"the gradient is not finite at step {self.state.global_step + 1} (norm {norm})."
-                + left
-            )
+        self._finite.check_norm(norm)
         return norm
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """TRL's, of weights that are finite in every process."""
-        self._check_student()
-        super().save_model(output_dir, _internal_call)
+        """TRL's, of weights that are finite in every process, where there is room for them."""
+        self._finite.check_student()
+        folder = Path(output_dir or cast(str, self.args.output_dir))
+        with self._space.saving(folder, checkpoint=False):
+            super().save_model(output_dir, _internal_call)
 
-    def _check_student(self) -> None:
-        broken = first_broken_parameter(self.student)
-        found = torch.tensor(float(broken is not None), device=self.accelerator.device)
-        if self._summed(found) > 0:
-            where = broken or "weights in another process"
-            raise FloatingPointError(
-                f"the student's {where} is not finite after step {self.state.global_step}: it is "
-                "not saved. Look at the optimizer's settings (learning_rate, weight_decay, "
-                "max_grad_norm), and go on from an earlier checkpoint."
-            )
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}")
+        with self._space.saving(folder, checkpoint=True):
+            super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
             super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            # A pickle that nothing here reads; run.json says the same.
+            Path(output_dir or cast(str, self.args.output_dir), TRAINING_ARGS_NAME).unlink(
+                missing_ok=True
+            )
 
     def create_model_card(
         self,
@@ -596,15 +620,44 @@ class OPRDTrainer(DistillationTrainer):
         )
         write_card(Path(cast(str, self.args.output_dir)), facts)
 
+    def _broken_batch(self, said: str, step: int, rank: int) -> BrokenBatch:
+        """What this process trains on, for a file."""
+        settings = self._plan.settings[self._plan.stage(self._place)]
+        return BrokenBatch(
+            self._buffered_inputs or [],
+            step=step,
+            rank=rank,
+            said=said,
+            settings={name: getattr(settings, name) for name in OBJECTIVE},
+            pairs=self.pairs,
+            mean_squares=self._teacher.mean_squares,
+            precision=self.accelerator.mixed_precision,
+        )
+
     # --- what is logged -------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's, with completions printed as text that cannot steer a terminal."""
+        count, self.num_completions_to_print = self.num_completions_to_print, 0
+        try:
+            super().log(logs, start_time)
+        finally:
+            self.num_completions_to_print = count
+        if self.log_completions and self._logs["prompt"] and self.accelerator.is_main_process:
+            asked, written = self._logs["prompt"], self._logs["completion"]
+            shown = list(map(escaped_lines, asked)), list(map(escaped_lines, written))
+            step = self.state.global_step
+            print_prompt_completions_sample(*shown, {}, None, step, cast(int, count))
 
     def _log_statistics(self, mode: str) -> None:
         sums = self._statistics.take(self._summed)
         if not sums:
             return
-        where = "in evaluation after" if mode == "eval" else "before the update of"
-        step = self.state.global_step + (mode == "train")
-        self._statistics.check(sums, f"{where} step {step}")
+        statistics = self._statistics
+        broken = statistics.broken(sums)
+        self._finite.check_sums(
+            broken, lambda: statistics.broken(statistics.own), keep=not self._repeats
+        )
         metrics = self._statistics.metrics(sums)
         stage = self._plan.stage(self._place)
         if self.args.stages:

@@ -36,6 +36,7 @@ from oprd.core.positions import PositionSpec
 from oprd.models.heads import lm_head
 from oprd.models.matching import paired_layers
 from oprd.runs.progress import progress_bar
+from oprd.secrets import masked
 from oprd.values import check_choice
 
 BRIDGE_FILE = "bridge.safetensors"
@@ -107,7 +108,7 @@ class BridgeFit:
         """Write `bridge.safetensors`, whose path is returned, and `report.json`."""
         path = folder / BRIDGE_FILE
         self.bridge.save(path)
-        (folder / "report.json").write_text(json.dumps(self.report) + "\n")
+        (folder / "report.json").write_text(masked(json.dumps(self.report)) + "\n")
         return path
 
 

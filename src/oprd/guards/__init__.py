@@ -1,0 +1,1 @@
+"""What keeps a run from losing what it has: signals, room on disk, numbers that are finite."""

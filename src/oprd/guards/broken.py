@@ -1,0 +1,116 @@
+"""The batch of which something was not finite, in a file, to be looked at again.
+
+Letters: B sequences, P prompt tokens, K response tokens.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+# Within a run folder, by step; beside the files, one a process, stands the student that met them.
+BROKEN, STUDENT = "broken", "student"
+SUFFIX = ".safetensors"
+# Settings without which the loss of a batch is another one.
+OBJECTIVE = (
+    "positions",
+    "position_k",
+    "scale",
+    "reduction",
+    "representation_weight",
+    "state_loss",
+    "state_loss_kwargs",
+    "output_loss",
+    "output_loss_kwargs",
+    "output_weight",
+    "bridge",
+    "prefix_gradients",
+    "temperature",
+)
+
+
+@dataclass(frozen=True)
+class BrokenBatch:
+    """What a process trained on in a step that was not finite.
+
+    Attributes:
+        inputs: the micro-batches as the trainer has them: token ids and masks, [B, P] and [B, K].
+        step: from 1.
+        rank: of the process.
+        said: what was not finite.
+        settings: of the objective, see `OBJECTIVE`.
+        pairs: the layers that met.
+        mean_squares: of the teacher's states by student layer, by the bridge's name.
+        precision: of autocast: "no", "bf16" or "fp16".
+    """
+
+    inputs: Sequence[Mapping[str, Tensor]]
+    step: int
+    rank: int
+    said: str
+    settings: Mapping[str, Any]
+    pairs: Sequence[tuple[int, int]]
+    mean_squares: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    precision: str = "no"
+
+    def save(self, folder: Path) -> Path:
+        """Write it into a step's folder; what is no tensor among the inputs is left out."""
+        tensors = {
+            f"{number}/{name}": value.detach().cpu().contiguous().clone()
+            for number, inputs in enumerate(self.inputs)
+            for name, value in inputs.items()
+            if isinstance(value, Tensor)
+        }
+        facts = {name: value for name, value in asdict(self).items() if name != "inputs"}
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"rank-{self.rank}{SUFFIX}"
+        save_file(tensors, path, {"batch": json.dumps(facts)})
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read one.
+
+        Raises:
+            ValueError: the file is no such batch, or damaged.
+        """
+        inputs: dict[int, dict[str, Tensor]] = {}
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads((file.metadata() or {})["batch"])
+                for key in file.keys():  # noqa: SIM118 # no mapping
+                    number, _, name = key.partition("/")
+                    inputs.setdefault(int(number), {})[name] = file.get_tensor(key)
+            facts["mean_squares"] = {
+                bridge: {int(layer): value for layer, value in found.items()}
+                for bridge, found in facts["mean_squares"].items()
+            }
+            return cls(inputs=[inputs[number] for number in sorted(inputs)], **facts)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no batch that a run kept, or damaged: {error}") from error
+
+
+def batch_files(place: Path) -> list[Path]:
+    """The batches of a step's folder, or the one file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = sorted(place.glob(f"*{SUFFIX}")) if place.is_dir() else [place]
+    if not found or not found[0].is_file():
+        raise FileNotFoundError(
+            f"{str(place)!r} holds no batch that a run kept: give the folder that it named, such "
+            f"as RUN/{BROKEN}/step-000007."
+        )
+    return found
+
+
+def same_device(inputs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A micro-batch where a model is."""
+    return {name: value.to(device) for name, value in inputs.items()}
