@@ -12,7 +12,7 @@ from torch import Tensor
 from oprd.calibration.identity import UNSHAPED, drawn_rollouts, supervised_positions
 from oprd.calibration.models import FitModels, first_prompts
 from oprd.calibration.pairing import PAIRING, PairedLayers, recorded_pairs
-from oprd.calibration.processes import stand_in_pieces
+from oprd.calibration.processes import from_main, stand_in_pieces
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.similarity import MAX_ROLLOUTS, Active, measure_similarity
 from oprd.core.layers import measures
@@ -69,7 +69,8 @@ def obtain_pairs(
         "prompts": models.identity_of(read, args.max_completion_length, template_options(args)),
         "rollouts": run_rollouts(args),
     }
-    resumed = find_checkpoint(output, args.resume_from_checkpoint) is not None
+    wanted = args.resume_from_checkpoint
+    resumed = from_main(lambda: find_checkpoint(output, wanted, say=False)) is not None
     kept = recorded_pairs(output, paired_layers(*both, layers, pairing), measured_on, resumed)
     if kept is not None:
         return kept

@@ -8,7 +8,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from accelerate import Accelerator
 from datasets import Dataset
@@ -22,7 +22,6 @@ from transformers import (
 )
 from trl.distributed import DistributedBackend
 from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.distillation_trainer import DistillationTrainer
 
 from oprd.evaluation.evaluate import evaluate
 from oprd.evaluation.graders import Grader
@@ -40,6 +39,9 @@ from oprd.models.shared_engine import SharedEngine, exchange, stopping_together
 from oprd.runs.record import BEST, BEST_RECORD, read_best
 from oprd.settings.run import OPRDConfig
 from oprd.training.bridges import template_options
+
+if TYPE_CHECKING:
+    from oprd.training.trainer import OPRDTrainer
 
 # Within the run folder: the samples by step.
 SAMPLES = "evaluations"
@@ -62,7 +64,7 @@ class TaskEvaluation(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: DistillationTrainer, args: OPRDConfig, tokenizer: PreTrainedTokenizerBase
+        self, trainer: "OPRDTrainer", args: OPRDConfig, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         require("scipy.stats", "report", "eval_tasks")
         self._trainer, self._args, self._tokenizer = trainer, args, tokenizer
@@ -183,9 +185,13 @@ class TaskEvaluation(TrainerCallback):
     def _save_best(self, record: dict[str, Any]) -> None:
         """Replace the best student: the old one is deleted when the new one is in its place."""
         best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
+        if self._accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        self._accelerator.wait_for_everyone()
         self._trainer.save_model(str(partial), _internal_call=True)
         if self._accelerator.is_main_process:
             (partial / BEST_RECORD).write_text(json.dumps(record) + "\n")
+            self._trainer.checkpoints.complete(partial)
             shutil.rmtree(old, ignore_errors=True)
             if best.exists():
                 best.rename(old)

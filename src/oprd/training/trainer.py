@@ -53,8 +53,7 @@ from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
 from oprd.prompts.show import first_rollout
 from oprd.runs.card import PAPER, CardFacts, write_card
-from oprd.runs.checkpoints import find_checkpoint
-from oprd.runs.record import RATE_TEST, read_record
+from oprd.runs.record import RATE_TEST
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
@@ -62,6 +61,8 @@ from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
+from oprd.training.checkpointing import Checkpoints, usual_modes
+from oprd.training.identity import run_facts, student_facts, teacher_facts
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
@@ -164,6 +165,7 @@ class OPRDTrainer(DistillationTrainer):
             tools=tools,
         )
         self.args: OPRDConfig = args
+        self._identity = student_facts(self.student, new_adapter=peft_config is not None)
         check_trains(self.student)
         check_can_search(args, self.accelerator)
         self._stopwatch = Stopwatch(self.accelerator.device)
@@ -204,6 +206,7 @@ class OPRDTrainer(DistillationTrainer):
         args = self.args
         autocast: Context = self.accelerator.autocast
         model = obtain_teacher(self.student, source, args)
+        self._identity |= teacher_facts(model, source, args.teacher_model_revision)
         shares_base = model is self.student
         same_meaning = shares_base and tokenizer is None
         if not same_meaning:
@@ -282,7 +285,9 @@ class OPRDTrainer(DistillationTrainer):
             **self._paired.facts(),
             **bridge_facts(self._teacher.spaces),
         }
-        self._recorder = RunRecorder(facts)
+        self._identity |= run_facts(facts, self.train_dataset, self.accelerator.num_processes)
+        self._recorder = RunRecorder({**facts, "identity": self._identity})
+        self.checkpoints = Checkpoints(self, lambda: self._recorder.facts)
         self.add_callback(self._recorder)
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
@@ -312,17 +317,45 @@ class OPRDTrainer(DistillationTrainer):
     # --- rollouts -------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume."""
+        """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume.
+
+        Without a word on that, the settings decide.
+        """
         check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
-        folder = Path(cast(str, self.args.output_dir))
-        checkpoint = find_checkpoint(folder, resume_from_checkpoint)
-        if checkpoint is not None:
-            self._take_up(read_record(Path(checkpoint).parent) or {})
-        result = super().train(checkpoint, *args, **kwargs)
+        with self.checkpoints.run(resume_from_checkpoint) as begun:
+            if begun is not None:
+                self._take_up(begun.facts)
+            result = super().train(begun and begun.checkpoint, *args, **kwargs)
         # No further loss would show what the last step did.
         self._check_student()
         return result
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Transformers', which looks whether a step is the last one after it alone."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers', which would delete the last checkpoint where one stays, and is not best.
+
+        Nor does it wait for one that is not complete yet.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with self.checkpoints.own_rates():
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self.checkpoints.saving():
+            super()._save_checkpoint(model, trial)
 
     def _take_up(self, begun: Mapping[str, Any]) -> None:
         """Go on with what a run measured when it began, and wrote into its record."""
@@ -556,9 +589,12 @@ class OPRDTrainer(DistillationTrainer):
         return norm
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """TRL's, of weights that are finite in every process."""
+        """TRL's, of weights that are finite in every process, and with a manifest beside them."""
         self._check_student()
-        super().save_model(output_dir, _internal_call)
+        folder = Path(output_dir or cast(str, self.args.output_dir))
+        # Part of a checkpoint, or of what has a manifest of its own.
+        with nullcontext() if _internal_call else self.checkpoints.saving_model(folder):
+            super().save_model(output_dir, _internal_call)
 
     def _check_student(self) -> None:
         broken = first_broken_parameter(self.student)
@@ -574,6 +610,8 @@ class OPRDTrainer(DistillationTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
             super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            usual_modes(Path(output_dir or cast(str, self.args.output_dir)))
 
     def create_model_card(
         self,

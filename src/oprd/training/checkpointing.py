@@ -1,0 +1,342 @@
+"""A run's checkpoints while it trains: begun as what it is, saved whole, one run to a folder.
+
+All processes save; when they have, the main one hashes what is there beside the next step, and
+writes the manifest by which the checkpoint is complete. The next save, and the end of training,
+wait for it.
+"""
+
+import copy
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from oprd.calibration.processes import from_main
+from oprd.log import get_logger
+from oprd.runs.atomic import give_usual_mode
+from oprd.runs.checkpoints import (
+    CHECKPOINT,
+    NEWEST,
+    begin_checkpoint,
+    check_may_start_anew,
+    checkpoint_step,
+    clear_run,
+    delete_cut_off,
+    find_checkpoint,
+    next_start,
+    rotate,
+)
+from oprd.runs.identity import RATES, Change, changes, check_changes, facts_of_record
+from oprd.runs.lock import RunLock
+from oprd.runs.manifest import (
+    begin_saving,
+    files_in,
+    read_manifest,
+    settings_hash,
+    write_manifest,
+)
+from oprd.runs.record import BEST, read_record, versions, without_secrets
+from oprd.settings.run import OPRDConfig
+
+if TYPE_CHECKING:
+    from oprd.training.trainer import OPRDTrainer
+
+# What of a run stands in its folder beside a model.
+APART = re.compile(rf"{CHECKPOINT.pattern}|{BEST}(\..*)?|evaluations|completions")
+# What settings are called among an optimizer's parameters.
+IN_GROUPS = {
+    "weight_decay": "weight_decay",
+    "adam_beta1": "betas",
+    "adam_beta2": "betas",
+    "adam_epsilon": "eps",
+}
+
+logger = get_logger(__name__)
+
+
+class Begun(NamedTuple):
+    """A run that goes on.
+
+    Attributes:
+        checkpoint: its folder.
+        facts: what its record says of it.
+    """
+
+    checkpoint: str
+    facts: Mapping[str, Any]
+
+
+@contextmanager
+def run_locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; in every process, of which the main one has the lock.
+
+    Raises:
+        OSError: another run is in it.
+    """
+    lock = RunLock(folder)
+    from_main(lock.acquire)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def resumed_from(args: OPRDConfig) -> str | None:
+    """The checkpoint that the settings ask for, the same in every process.
+
+    Looks at what needs no model to be loaded.
+
+    Raises:
+        ValueError: it cannot be gone on from with these settings, or the folder not be begun in.
+    """
+    wanted = args.resume_from_checkpoint
+    return from_main(lambda: _found(args, wanted)[0])
+
+
+def _found(args: OPRDConfig, wanted: Any) -> tuple[str | None, dict[str, Any]]:
+    """A checkpoint to go on from, and its manifest, or what stands for one."""
+    folder = _folder(args)
+    checkpoint = find_checkpoint(folder, wanted)
+    inside = checkpoint is not None and Path(checkpoint).resolve().parent == folder.resolve()
+    if args.overwrite and (inside or str(wanted).lower() in NEWEST):
+        raise ValueError(
+            f"overwrite starts anew, and resume_from_checkpoint={wanted} goes on in the same "
+            "folder: give one of them."
+        )
+    if not inside and not args.overwrite:
+        check_may_start_anew(folder)
+    if checkpoint is None:
+        return None, {}
+    step = checkpoint_step(Path(checkpoint))
+    if 0 < args.max_steps < step:
+        raise ValueError(
+            f"{checkpoint!r} is of step {step}, beyond max_steps={args.max_steps}: go on from an "
+            "earlier checkpoint, or set more steps."
+        )
+    before = read_manifest(Path(checkpoint))
+    if before is None:
+        record = read_record(Path(checkpoint).parent) or {}
+        facts = {**record, "identity": facts_of_record(record)}
+        before = {"settings": record.get("settings", {}), "facts": facts}
+    before = {**before, "step": step}
+    check_changes(_changes(before, {}, args), checkpoint, args.allowed_changes)
+    return checkpoint, before
+
+
+def _changes(before: Mapping[str, Any], facts: Mapping[str, Any], args: OPRDConfig) -> list[Change]:
+    known = before.get("facts", {}).get("identity", {})
+    settings = before.get("settings", {}), without_secrets(args.to_dict())
+    return changes(known, facts, *settings)
+
+
+class Checkpoints:
+    """How a trainer's run begins, and how it is saved.
+
+    Args:
+        trainer: whose run it is.
+        facts: what its record says, whenever it is asked.
+    """
+
+    def __init__(self, trainer: "OPRDTrainer", facts: Callable[[], dict[str, Any]]) -> None:
+        self._trainer, self._facts_of_run = trainer, facts
+        self._start = 1
+        self._rates: dict[str, Change] = {}
+        # One thread, so that manifests are written in the order of their steps.
+        self._worker = ThreadPoolExecutor(1, "manifest")
+        self._writing: Future[None] | None = None
+
+    @contextmanager
+    def run(self, wanted: Any) -> Iterator[Begun | None]:
+        """Begin a run, alone in its folder, and have its last checkpoint complete at the end.
+
+        Args:
+            wanted: of `find_checkpoint`; where it is None, what the settings say.
+
+        Raises:
+            ValueError: it cannot be gone on from, would be another run, or one is there already.
+            OSError: another run is in the folder.
+        """
+        args = self._args
+        wanted = args.resume_from_checkpoint if wanted is None else wanted
+        with run_locked(_folder(args)):
+            checkpoint, before, found, self._start = from_main(lambda: self._begin(wanted))
+            begun = None
+            self._rates = {change.name: change for change in found if change.name in RATES}
+            if checkpoint is not None:
+                begun = Begun(checkpoint, before.get("facts", {}))
+                changed = [{"step": before["step"], **change.fact()} for change in found]
+                earlier = begun.facts.get("changed", [])
+                self._trainer.record({"resumed_from": checkpoint, "changed": earlier + changed})
+            try:
+                yield begun
+            except BaseException as error:
+                # What was saved before stands; why this was not hides behind nothing else.
+                if (failed := self._failed()) is not None:
+                    error.add_note(f"Nor could the last checkpoint be completed: {failed}")
+                raise
+            self.wait()
+            self._trainer.accelerator.wait_for_everyone()
+
+    def _begin(self, wanted: Any) -> tuple[str | None, dict[str, Any], list[Change], int]:
+        """In the main process: find where to begin, and make the folder ready."""
+        args, folder = self._args, _folder(self._args)
+        checkpoint, before = _found(args, wanted)
+        found: list[Change] = []
+        if checkpoint is not None:
+            found = _changes(before, self._facts_of_run().get("identity", {}), args)
+            check_changes(found, checkpoint, args.allowed_changes)
+            if found:
+                words = ", ".join(change.words() for change in found)
+                logger.warning(f"{checkpoint!r} is gone on from otherwise than it began: {words}.")
+        if args.overwrite and (left := clear_run(folder, BEST)):
+            logger.warning(
+                f"left in {str(folder)!r}, because nothing there says what they hold: "
+                f"{', '.join(left)}."
+            )
+        delete_cut_off(folder)
+        return checkpoint, before, found, next_start(folder)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Save a checkpoint in the block: it is complete once its files are hashed, later on."""
+        args, state = self._args, self._trainer.state
+        self.wait()
+        folder = _folder(args) / f"checkpoint-{state.global_step}"
+        if args.should_save:
+            begin_checkpoint(folder)
+        self._trainer.accelerator.wait_for_everyone()
+        # Transformers' would count what is not complete, and whatever begins with its name.
+        limit, args.save_total_limit = args.save_total_limit, None
+        try:
+            yield
+            self._trainer.accelerator.wait_for_everyone()
+        except BaseException:
+            if args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            args.save_total_limit = limit
+        if args.should_save:
+            facts, best = self._facts(folder), state.best_model_checkpoint
+            self._writing = self._worker.submit(_complete, folder, facts, limit, best)
+
+    @contextmanager
+    def saving_model(self, folder: Path) -> Iterator[None]:
+        """Save a model in the block, which then has a manifest of its own."""
+        writes = self._args.should_save
+        with run_locked(folder):
+            known = before = {}
+            if writes:
+                with suppress(ValueError):
+                    known = (read_manifest(folder) or {}).get("files", {})
+                begin_saving(folder)
+                before = _as_they_are(folder)
+            self._trainer.accelerator.wait_for_everyone()
+            yield
+            self._trainer.accelerator.wait_for_everyone()
+            if writes:
+                after = _as_they_are(folder)
+                written = {n for n in after if n in known or after[n] != before.get(n)}
+                write_manifest(folder, self._facts(folder), written)
+            self._trainer.accelerator.wait_for_everyone()
+
+    def complete(self, folder: Path) -> None:
+        """Write the manifest of a folder that holds a saved model and nothing else."""
+        write_manifest(folder, self._facts(folder))
+
+    def wait(self) -> None:
+        """Until the last checkpoint is complete.
+
+        Raises:
+            OSError: its files could not be read, or its manifest not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _failed(self) -> Exception | None:
+        try:
+            self.wait()
+        except Exception as error:
+            return error
+        return None
+
+    @contextmanager
+    def own_rates(self) -> Iterator[None]:
+        """Load an optimizer's state in the block; rates that the settings have otherwise are used.
+
+        Raises:
+            ValueError: the optimizer is not ours to tell.
+        """
+        if not self._rates:
+            yield
+            return
+        if self._trainer.is_deepspeed_enabled:
+            raise ValueError(
+                f"DeepSpeed goes on with the {', '.join(self._rates)} of its checkpoint: give what "
+                "the run began with."
+            )
+        optimizer = cast(Any, self._trainer.optimizer)
+        schedule = cast(Any, self._trainer.lr_scheduler)
+        made = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+        bases = getattr(schedule, "base_lrs", None)
+        yield
+        for group, own in zip(optimizer.param_groups, made, strict=True):
+            for name in self._rates.keys() & IN_GROUPS.keys():
+                group[IN_GROUPS[name]] = own[IN_GROUPS[name]]
+            if "learning_rate" in self._rates:
+                base = group.get("initial_lr") or self._rates["learning_rate"].before
+                rate = own.get("initial_lr", own["lr"])
+                group["lr"] = group["lr"] / base * rate
+                group["initial_lr"] = rate
+        if "learning_rate" in self._rates and bases is not None:
+            schedule.base_lrs = bases
+            schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+    @property
+    def _args(self) -> OPRDConfig:
+        return self._trainer.args
+
+    def _facts(self, folder: Path) -> dict[str, Any]:
+        """What a manifest says of the run, copied: training goes on meanwhile."""
+        settings = without_secrets(self._args.to_dict())
+        states = sorted(path.name for path in folder.glob("rng_state*"))
+        return copy.deepcopy(
+            {
+                "step": self._trainer.state.global_step,
+                "start": self._start,
+                "processes": self._trainer.accelerator.num_processes,
+                "settings": settings,
+                "settings_hash": settings_hash(settings),
+                "versions": versions(),
+                "facts": self._facts_of_run(),
+                "random_states": states,
+            }
+        )
+
+
+def usual_modes(folder: Path) -> None:
+    """Let saved weights be read by whom the umask allows."""
+    adapters = folder.glob("*/adapter_model.safetensors")
+    give_usual_mode(*folder.glob("*.safetensors"), *adapters)
+
+
+def _complete(folder: Path, facts: Mapping[str, Any], limit: int | None, best: str | None) -> None:
+    write_manifest(folder, facts)
+    rotate(folder.parent, limit, best)
+
+
+def _as_they_are(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """A folder's files, and by what one sees that they were written anew."""
+    found = {}
+    for name in files_in(folder, APART):
+        status = (folder / name).stat()
+        found[name] = status.st_ino, status.st_size, status.st_mtime_ns
+    return found
+
+
+def _folder(args: OPRDConfig) -> Path:
+    return Path(cast(str, args.output_dir))
