@@ -264,10 +264,14 @@ def test_a_resumed_run_keeps_its_pairs_and_ends_with_the_weights_of_one_never_st
 
 def test_a_resumed_run_keeps_its_pairs_where_it_would_measure_otherwise(tmp_path, measurements):
     trainer(**resumable(tmp_path)).train()
-    recorded = record(tmp_path)
     # As if another machine had measured, and with rollouts of another temperature.
-    recorded["layer_pairs"] = [[1, 2], [2, 2], [3, 4]]
-    (tmp_path / "run.json").write_text(json.dumps(recorded))
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        saved = json.loads((checkpoint / "manifest.json").read_text())
+        for facts in (saved["facts"], saved["facts"]["identity"]):
+            facts["layer_pairs"] = [[1, 2], [2, 2], [3, 4]]
+        (checkpoint / "manifest.json").write_text(json.dumps(saved))
+    # Whatever has begun in the folder since then.
+    (tmp_path / "run.json").write_text("{}")
     resume = str(tmp_path / "checkpoint-2")
     options = resumable(tmp_path, temperature=0.8, resume_from_checkpoint="auto")
     made = trainer(**options)

@@ -8,8 +8,12 @@ only shows or saves it may change as it likes.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from oprd.runs.checkpoints import checkpoint_step
+from oprd.runs.manifest import read_manifest
+from oprd.runs.record import read_record
 from oprd.text import one_line, shortened
 
 # Facts about a run beside its settings.
@@ -149,6 +153,24 @@ def check_changes(found: Iterable[Change], checkpoint: str, allowed: Iterable[st
         f"{', '.join(change.words() for change in refused)}. Give what it began with, start anew "
         f"in another --output_dir, or allow it with --allow_changed {names} where it is meant."
     )
+
+
+def as_it_began(checkpoint: Path) -> dict[str, Any]:
+    """`step`, `settings` and `facts` of the run that saved a complete checkpoint.
+
+    A checkpoint of an earlier version has no manifest, and what it is stands in the record beside.
+
+    Raises:
+        ValueError: the record beside it cannot be read.
+    """
+    if (manifest := read_manifest(checkpoint)) is not None:
+        return {"settings": {}, "facts": {}, **manifest, "step": checkpoint_step(checkpoint)}
+    record = read_record(checkpoint.parent) or {}
+    return {
+        "step": checkpoint_step(checkpoint),
+        "settings": record.get("settings") or {},
+        "facts": {**record, "identity": facts_of_record(record)},
+    }
 
 
 def facts_of_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,14 +100,22 @@ def problem(folder: Path, *, contents: bool = True) -> str | None:
     if manifest is None:
         return CUT_OFF if (folder / SAVING).exists() else UNKNOWN
     for name, entry in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            return f"its {name} is missing"
-        size = file.stat().st_size
-        if size != entry["size"]:
-            return f"its {name} has {size:,} bytes in the place of {entry['size']:,}"
-        if contents and _hash(file) != entry["sha256"]:
-            return f"its {name} has been altered since it was saved"
+        try:
+            if (found := _difference(folder / name, entry, contents)) is not None:
+                return f"its {name} {found}"
+        except OSError as error:
+            return f"its {name} cannot be read ({error.strerror})"
+    return None
+
+
+def _difference(file: Path, entry: Mapping[str, Any], contents: bool) -> str | None:
+    if not file.is_file():
+        return "is missing"
+    size = file.stat().st_size
+    if size != entry["size"]:
+        return f"has {size:,} bytes in the place of {entry['size']:,}"
+    if contents and _hash(file) != entry["sha256"]:
+        return "has been altered since it was saved"
     return None
 
 
@@ -158,7 +166,8 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 def _is_manifest(found: Any) -> bool:
     return (
         isinstance(found, dict)
-        and all(_whole(found.get(name, 0)) for name in ("format", "step", "start", "processes"))
+        and _whole(found.get("format"))
+        and all(_whole(found.get(name, 0)) for name in ("step", "start", "processes"))
         and all(isinstance(found.get(name, {}), dict) for name in ("settings", "facts"))
         and isinstance(files := found.get("files"), dict)
         and all(map(_is_entry, files.items()))

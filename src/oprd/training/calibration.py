@@ -20,6 +20,8 @@ from oprd.log import get_logger
 from oprd.models.matching import paired_layers
 from oprd.models.sampling import Sampling
 from oprd.runs.checkpoints import find_checkpoint
+from oprd.runs.identity import as_it_began
+from oprd.runs.record import read_record
 from oprd.settings.run import OPRDConfig
 
 # In the output directory; what is measured beside the fit of a bridge finds its rollouts there.
@@ -70,8 +72,13 @@ def obtain_pairs(
         "rollouts": run_rollouts(args),
     }
     wanted = args.resume_from_checkpoint
-    resumed = from_main(lambda: find_checkpoint(output, wanted, say=False)) is not None
-    kept = recorded_pairs(output, paired_layers(*both, layers, pairing), measured_on, resumed)
+    checkpoint = from_main(lambda: find_checkpoint(output, wanted, say=False))
+
+    def record() -> Mapping[str, Any] | None:
+        return as_it_began(Path(checkpoint))["facts"] if checkpoint else read_record(output)
+
+    paired = paired_layers(*both, layers, pairing)
+    kept = recorded_pairs(record, paired, measured_on, resumed=checkpoint is not None)
     if kept is not None:
         return kept
 

@@ -22,14 +22,13 @@ from oprd.runs.checkpoints import (
     NEWEST,
     begin_checkpoint,
     check_may_start_anew,
-    checkpoint_step,
     clear_run,
     delete_cut_off,
     find_checkpoint,
     next_start,
     rotate,
 )
-from oprd.runs.identity import RATES, Change, changes, check_changes, facts_of_record
+from oprd.runs.identity import RATES, Change, as_it_began, changes, check_changes
 from oprd.runs.lock import RunLock
 from oprd.runs.manifest import (
     begin_saving,
@@ -38,7 +37,7 @@ from oprd.runs.manifest import (
     settings_hash,
     write_manifest,
 )
-from oprd.runs.record import BEST, read_record, versions, without_secrets
+from oprd.runs.record import BEST, versions, without_secrets
 from oprd.settings.run import OPRDConfig
 
 if TYPE_CHECKING:
@@ -110,25 +109,19 @@ def _found(args: OPRDConfig, wanted: Any) -> tuple[str | None, dict[str, Any]]:
         check_may_start_anew(folder)
     if checkpoint is None:
         return None, {}
-    step = checkpoint_step(Path(checkpoint))
-    if 0 < args.max_steps < step:
+    before = as_it_began(Path(checkpoint))
+    if 0 < args.max_steps < before["step"]:
         raise ValueError(
-            f"{checkpoint!r} is of step {step}, beyond max_steps={args.max_steps}: go on from an "
-            "earlier checkpoint, or set more steps."
+            f"{checkpoint!r} is of step {before['step']}, beyond max_steps={args.max_steps}: go on "
+            "from an earlier checkpoint, or set more steps."
         )
-    before = read_manifest(Path(checkpoint))
-    if before is None:
-        record = read_record(Path(checkpoint).parent) or {}
-        facts = {**record, "identity": facts_of_record(record)}
-        before = {"settings": record.get("settings", {}), "facts": facts}
-    before = {**before, "step": step}
     check_changes(_changes(before, {}, args), checkpoint, args.allowed_changes)
     return checkpoint, before
 
 
 def _changes(before: Mapping[str, Any], facts: Mapping[str, Any], args: OPRDConfig) -> list[Change]:
-    known = before.get("facts", {}).get("identity", {})
-    settings = before.get("settings", {}), without_secrets(args.to_dict())
+    known = before["facts"].get("identity", {})
+    settings = before["settings"], without_secrets(args.to_dict())
     return changes(known, facts, *settings)
 
 
@@ -166,7 +159,7 @@ class Checkpoints:
             begun = None
             self._rates = {change.name: change for change in found if change.name in RATES}
             if checkpoint is not None:
-                begun = Begun(checkpoint, before.get("facts", {}))
+                begun = Begun(checkpoint, before["facts"])
                 changed = [{"step": before["step"], **change.fact()} for change in found]
                 earlier = begun.facts.get("changed", [])
                 self._trainer.record({"resumed_from": checkpoint, "changed": earlier + changed})
