@@ -15,10 +15,11 @@ from oprd.runs.manifest import (
     SAVING,
     UNKNOWN,
     begin_saving,
+    content_hash,
     delete_named,
+    manifest_text,
     problem,
     read_manifest,
-    settings_hash,
     write_manifest,
 )
 from tests.runs.saved import checkpoint
@@ -65,22 +66,44 @@ def test_every_damage_is_seen_and_its_file_named(tmp_path: Path, name: str):
     assert problem(folder) == f"its {name} is missing"
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "null", '{"files": {}}', '{"format": 1}', '{"format": true, "files": {}}',
-     '{"format": 1, "files": {"a": {"size": 1}}}', '{"format": 1, "files": {}, "step": "2"}',
-     '{"format": 1, "files": {}, "settings": []}', "[" * 100_000],
-)  # fmt: skip
+ENTRY = {"size": 0, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", "[" * 100_000])
 def test_a_damaged_manifest_is_said_to_be_so(tmp_path: Path, text: str):
     saved = checkpoint(tmp_path, 3)
     (saved / "manifest.json").write_text(text)
     assert problem(saved) == "its manifest.json is damaged"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"files": []},
+        {"files": {}, "format": True},
+        {"files": {"a": {"size": 1}}},
+        {"files": {"a": {**ENTRY, "size": -1}}},
+        {"files": {}, "step": "2"},
+        {"files": {}, "settings": []},
+    ],
+)
+def test_a_manifest_of_another_form_is_damaged(tmp_path: Path, content: dict[str, Any]):
+    (tmp_path / "manifest.json").write_text(manifest_text(content))
+    assert problem(tmp_path) == "its manifest.json is damaged"
+    (tmp_path / "manifest.json").write_text(manifest_text({"files": {}}))
+    assert problem(tmp_path) is None
+
+
+def test_a_manifest_that_has_been_altered_itself_is_damaged(tmp_path: Path):
+    file = checkpoint(tmp_path, 3, facts={"mean_squares": 0.25}) / "manifest.json"
+    file.write_text(file.read_text().replace("0.25", "0.75"))
+    assert problem(file.parent) == "its manifest.json is damaged"
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
-    entry = {"size": 0, "sha256": "0" * 64}
     for name in ("long" * 100, "half of a pair \ud800"):
-        (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "files": {name: entry}}))
+        (tmp_path / "manifest.json").write_text(manifest_text({"files": {name: ENTRY}}))
         assert str(problem(tmp_path)).startswith(f"its {name} ")
 
 
@@ -106,7 +129,8 @@ ENTRIES = st.fixed_dictionaries({"size": st.integers(), "sha256": st.just("0" * 
     | JSON
 )
 def test_whatever_stands_in_a_manifest_is_no_crash(tmp_path: Path, content: Any):
-    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    signed = manifest_text(content) if isinstance(content, dict) else json.dumps(content)
+    (tmp_path / "manifest.json").write_text(signed)
     assert problem(tmp_path) is None or isinstance(problem(tmp_path), str)
 
 
@@ -117,9 +141,7 @@ def test_a_manifest_that_names_what_is_elsewhere_is_damaged_and_deletes_nothing(
     victim, saved = tmp_path / "victim", tmp_path / "run"
     victim.touch()
     saved.mkdir()
-    entry = {"size": 0, "sha256": "0" * 64}
-    text = json.dumps({"format": 1, "files": {name.format(victim): entry}})
-    (saved / "manifest.json").write_text(text)
+    (saved / "manifest.json").write_text(manifest_text({"files": {name.format(victim): ENTRY}}))
     with pytest.raises(ValueError, match="damaged"):
         delete_named(saved)
     assert victim.exists()
@@ -191,5 +213,5 @@ def umask() -> int:
 
 
 def test_the_hash_of_settings_is_one_whatever_their_order():
-    assert settings_hash({"a": 1, "b": [2]}) == settings_hash({"b": [2], "a": 1})
-    assert settings_hash({"a": 1}) != settings_hash({"a": 2})
+    assert content_hash({"a": 1, "b": [2]}) == content_hash({"b": [2], "a": 1})
+    assert content_hash({"a": 1}) != content_hash({"a": 2})

@@ -15,6 +15,7 @@ from oprd.calibration.rollouts import read_rollouts
 from oprd.calibration.similarity import measure_similarity
 from oprd.core.bridge import Bridge
 from oprd.core.layers import PAIRINGS, Pairing, pair_layers, pairs_text
+from oprd.runs.manifest import manifest_text, read_manifest
 from oprd.training import calibration
 from oprd.training.calibration import obtain_pairs
 from tests import tiny
@@ -266,10 +267,10 @@ def test_a_resumed_run_keeps_its_pairs_where_it_would_measure_otherwise(tmp_path
     trainer(**resumable(tmp_path)).train()
     # As if another machine had measured, and with rollouts of another temperature.
     for checkpoint in tmp_path.glob("checkpoint-*"):
-        saved = json.loads((checkpoint / "manifest.json").read_text())
+        saved = read_manifest(checkpoint)
         for facts in (saved["facts"], saved["facts"]["identity"]):
             facts["layer_pairs"] = [[1, 2], [2, 2], [3, 4]]
-        (checkpoint / "manifest.json").write_text(json.dumps(saved))
+        (checkpoint / "manifest.json").write_text(manifest_text(saved))
     # Whatever has begun in the folder since then.
     (tmp_path / "run.json").write_text("{}")
     resume = str(tmp_path / "checkpoint-2")

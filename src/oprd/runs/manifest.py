@@ -20,6 +20,8 @@ MANIFEST = "manifest.json"
 # In a folder while it is saved: without a manifest beside it, the save was cut off.
 SAVING = ".saving"
 FORMAT = 1
+# A manifest's own hash, by its name in it.
+SELF = "sha256"
 
 NOT_THERE = "there is no such folder"
 CUT_OFF = "its save was cut off"
@@ -56,9 +58,15 @@ def write_manifest(
     for inner in sorted({(folder / name).parent for name in files} - {folder}):
         synchronize(inner)
     with written_whole(folder / MANIFEST) as file:
-        text = json.dumps({"format": FORMAT, **facts, "files": files}, indent=2, default=str)
-        file.write_text(text + "\n")
+        file.write_text(manifest_text({**facts, "files": files}))
     (folder / SAVING).unlink(missing_ok=True)
+
+
+def manifest_text(content: Mapping[str, Any]) -> str:
+    """A manifest, with the format and the hash of what it says."""
+    # As it is read again.
+    plain = json.loads(json.dumps({"format": FORMAT, **content}, default=str))
+    return json.dumps({**plain, SELF: content_hash(plain)}, indent=2) + "\n"
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -76,7 +84,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"its {MANIFEST} is damaged") from error
     if isinstance(found, dict) and _whole(found.get("format")) and found["format"] > FORMAT:
         raise ValueError(f"its {MANIFEST} has format {found['format']}, of a later version")
-    if not _is_manifest(found):
+    if not _is_manifest(found) or found.pop(SELF, None) != content_hash(found):
         raise ValueError(f"its {MANIFEST} is damaged")
     return found
 
@@ -157,9 +165,9 @@ def delete_named(folder: Path) -> None:
     (folder / SAVING).unlink()
 
 
-def settings_hash(settings: Mapping[str, Any]) -> str:
-    """A hash of settings, whatever their order."""
-    text = json.dumps(settings, sort_keys=True, default=str)
+def content_hash(content: Mapping[str, Any]) -> str:
+    """A hash of settings and the like, whatever their order."""
+    text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -32,9 +32,9 @@ from oprd.runs.identity import RATES, Change, as_it_began, changes, check_change
 from oprd.runs.lock import RunLock
 from oprd.runs.manifest import (
     begin_saving,
+    content_hash,
     files_in,
     read_manifest,
-    settings_hash,
     write_manifest,
 )
 from oprd.runs.record import BEST, versions, without_secrets
@@ -303,7 +303,7 @@ class Checkpoints:
                 "start": self._start,
                 "processes": self._trainer.accelerator.num_processes,
                 "settings": settings,
-                "settings_hash": settings_hash(settings),
+                "settings_hash": content_hash(settings),
                 "versions": versions(),
                 "facts": self._facts_of_run(),
                 "random_states": states,
