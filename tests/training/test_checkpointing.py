@@ -399,8 +399,9 @@ def test_a_teacher_on_the_students_base_is_known_by_its_adapter(tmp_path: Path, 
 def test_a_new_adapter_leaves_a_student_the_one_that_its_base_is(tmp_path: Path):
     plain = trainer(tmp_path / "plain", student=tiny.model(seed=1))
     adapted = trainer(tmp_path / "lora", student=tiny.model(seed=1), peft_config=LoraConfig(**LORA))
-    assert plain._identity["student"]["weights"] == adapted._identity["student"]["weights"]
-    assert plain._identity["adapter"] != adapted._identity["adapter"]
+    first, second = (made._recorder.facts["identity"] for made in (plain, adapted))
+    assert first["student"]["weights"] == second["student"]["weights"]
+    assert first["adapter"] != second["adapter"]
 
 
 # --- which checkpoints stay -----------------------------------------------------------------------

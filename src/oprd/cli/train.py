@@ -15,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import AutoProcessor, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from oprd.calibration.processes import run_locked
 from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import say, setting_up, writing
 from oprd.cli.preview import show_rollouts, show_settings
@@ -27,7 +28,7 @@ from oprd.runs.checkpoints import newest_checkpoint
 from oprd.runs.record import BEST, check_output_dir, read_best
 from oprd.settings.run import OPRDConfig
 from oprd.training.callbacks import warn_of_earlier_run
-from oprd.training.checkpointing import resumed_from, run_locked
+from oprd.training.checkpointing import resumed_from
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
 from oprd.training.trainer import OPRDTrainer
 

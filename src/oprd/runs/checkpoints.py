@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from oprd.runs.manifest import (
@@ -62,10 +63,9 @@ def find_checkpoint(output_dir: Path, wanted: str | bool | None, *, say: bool = 
     path = str(wanted)
     found = _resume_problem(Path(path))
     if found == UNKNOWN and (found := _unknown_problem(Path(path))) is None and say:
-        logger.warning(
-            "%r has no %s, by which its files could be checked: it is gone on from as it is.",
-            path,
-            MANIFEST,
+        _say(
+            f"{path!r} has no {MANIFEST}, by which its files could be checked: it is gone on from "
+            "as it is."
         )
     if found is not None:
         raise ValueError(f"cannot resume from checkpoint {path!r}: {found}.")
@@ -111,7 +111,7 @@ def newest_checkpoint(
             "--output_dir."
         )
     if named and say:
-        logger.warning("skipped in %r: %s.", str(output_dir), text)
+        _say(f"skipped in {str(output_dir)!r}: {text}.")
     return newest
 
 
@@ -225,6 +225,12 @@ def numbered(output_dir: Path) -> list[tuple[int, Path]]:
         if (match := CHECKPOINT.fullmatch(path.name)) and path.is_dir()
     ]
     return sorted(found, reverse=True)
+
+
+# A command looks before it loads models, and again when training begins.
+@lru_cache(maxsize=64)
+def _say(text: str) -> None:
+    logger.warning("%s", text)
 
 
 def _newest_first(output_dir: Path) -> list[Path]:

@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -60,6 +60,37 @@ def write_manifest(
     with written_whole(folder / MANIFEST) as file:
         file.write_text(manifest_text({**facts, "files": files}))
     (folder / SAVING).unlink(missing_ok=True)
+
+
+@contextmanager
+def saved_into(
+    folder: Path, facts: Callable[[], Mapping[str, Any]], leave_out: re.Pattern[str]
+) -> Iterator[None]:
+    """Give what the block writes into a folder that holds other things too a manifest.
+
+    Args:
+        folder: of which a manifest that is there is replaced.
+        facts: asked when everything is there.
+        leave_out: names of folders that hold none of it.
+    """
+    known: dict[str, Any] = {}
+    with suppress(ValueError):
+        known = (read_manifest(folder) or {}).get("files", {})
+    begin_saving(folder)
+    before = _as_they_are(folder, leave_out)
+    yield
+    after = _as_they_are(folder, leave_out)
+    written = [name for name in after if name in known or after[name] != before.get(name)]
+    write_manifest(folder, facts(), written)
+
+
+def _as_they_are(folder: Path, leave_out: re.Pattern[str]) -> dict[str, tuple[int, int, int]]:
+    """A folder's files, and by what one sees that they were written anew."""
+    found = {}
+    for name in files_in(folder, leave_out):
+        status = (folder / name).stat()
+        found[name] = status.st_ino, status.st_size, status.st_mtime_ns
+    return found
 
 
 def manifest_text(content: Mapping[str, Any]) -> str:

@@ -10,33 +10,24 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from oprd.calibration.processes import from_main
+from oprd.calibration.processes import from_main, run_locked
 from oprd.log import get_logger
 from oprd.runs.atomic import give_usual_mode
+from oprd.runs.beginning import Beginning, Wanted, find_beginning
 from oprd.runs.checkpoints import (
     CHECKPOINT,
-    NEWEST,
     begin_checkpoint,
-    check_may_start_anew,
     clear_run,
     delete_cut_off,
-    find_checkpoint,
     next_start,
     rotate,
 )
-from oprd.runs.identity import RATES, Change, as_it_began, changes, check_changes
-from oprd.runs.lock import RunLock
-from oprd.runs.manifest import (
-    begin_saving,
-    content_hash,
-    files_in,
-    read_manifest,
-    write_manifest,
-)
+from oprd.runs.identity import RATES, Change
+from oprd.runs.manifest import content_hash, saved_into, write_manifest
 from oprd.runs.record import BEST, versions, without_secrets
 from oprd.settings.run import OPRDConfig
 
@@ -56,73 +47,26 @@ IN_GROUPS = {
 logger = get_logger(__name__)
 
 
-class Begun(NamedTuple):
-    """A run that goes on.
-
-    Attributes:
-        checkpoint: its folder.
-        facts: what its record says of it.
-    """
-
-    checkpoint: str
-    facts: Mapping[str, Any]
-
-
-@contextmanager
-def run_locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; in every process, of which the main one has the lock.
-
-    Raises:
-        OSError: another run is in it.
-    """
-    lock = RunLock(folder)
-    from_main(lock.acquire)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def resumed_from(args: OPRDConfig) -> str | None:
     """The checkpoint that the settings ask for, the same in every process.
 
     Looks at what needs no model to be loaded.
 
     Raises:
-        ValueError: it cannot be gone on from with these settings, or the folder not be begun in.
+        ValueError: see `find_beginning`.
     """
-    wanted = args.resume_from_checkpoint
-    return from_main(lambda: _found(args, wanted)[0])
+    return from_main(lambda: find_beginning(_wanted(args, args.resume_from_checkpoint))).checkpoint
 
 
-def _found(args: OPRDConfig, wanted: Any) -> tuple[str | None, dict[str, Any]]:
-    """A checkpoint to go on from, and its manifest, or what stands for one."""
-    folder = _folder(args)
-    checkpoint = find_checkpoint(folder, wanted)
-    inside = checkpoint is not None and Path(checkpoint).resolve().parent == folder.resolve()
-    if args.overwrite and (inside or str(wanted).lower() in NEWEST):
-        raise ValueError(
-            f"overwrite starts anew, and resume_from_checkpoint={wanted} goes on in the same "
-            "folder: give one of them."
-        )
-    if not inside and not args.overwrite:
-        check_may_start_anew(folder)
-    if checkpoint is None:
-        return None, {}
-    before = as_it_began(Path(checkpoint))
-    if 0 < args.max_steps < before["step"]:
-        raise ValueError(
-            f"{checkpoint!r} is of step {before['step']}, beyond max_steps={args.max_steps}: go on "
-            "from an earlier checkpoint, or set more steps."
-        )
-    check_changes(_changes(before, {}, args), checkpoint, args.allowed_changes)
-    return checkpoint, before
-
-
-def _changes(before: Mapping[str, Any], facts: Mapping[str, Any], args: OPRDConfig) -> list[Change]:
-    known = before["facts"].get("identity", {})
-    settings = before["settings"], without_secrets(args.to_dict())
-    return changes(known, facts, *settings)
+def _wanted(args: OPRDConfig, checkpoint: Any) -> Wanted:
+    return Wanted(
+        Path(cast(str, args.output_dir)),
+        checkpoint,
+        without_secrets(args.to_dict()),
+        args.max_steps,
+        args.overwrite,
+        args.allowed_changes,
+    )
 
 
 class Checkpoints:
@@ -142,62 +86,56 @@ class Checkpoints:
         self._writing: Future[None] | None = None
 
     @contextmanager
-    def run(self, wanted: Any) -> Iterator[Begun | None]:
+    def run(self, checkpoint: Any) -> Iterator[Beginning]:
         """Begin a run, alone in its folder, and have its last checkpoint complete at the end.
 
         Args:
-            wanted: of `find_checkpoint`; where it is None, what the settings say.
+            checkpoint: of `find_checkpoint`; where it is None, what the settings say.
 
         Raises:
-            ValueError: it cannot be gone on from, would be another run, or one is there already.
+            ValueError: see `find_beginning`.
             OSError: another run is in the folder.
         """
-        args = self._args
-        wanted = args.resume_from_checkpoint if wanted is None else wanted
-        with run_locked(_folder(args)):
-            checkpoint, before, found, self._start = from_main(lambda: self._begin(wanted))
-            begun = None
-            self._rates = {change.name: change for change in found if change.name in RATES}
-            if checkpoint is not None:
-                begun = Begun(checkpoint, before["facts"])
-                changed = [{"step": before["step"], **change.fact()} for change in found]
-                earlier = begun.facts.get("changed", [])
-                self._trainer.record({"resumed_from": checkpoint, "changed": earlier + changed})
+        if checkpoint is None:
+            checkpoint = self._args.resume_from_checkpoint
+        with run_locked(self._folder):
+            begun, self._start = from_main(lambda: self._begin(checkpoint))
+            self._rates = {c.name: c for c in begun.changes if c.name in RATES}
+            if begun.checkpoint is not None:
+                self._trainer.record(begun.record())
             try:
                 yield begun
             except BaseException as error:
-                # What was saved before stands; why this was not hides behind nothing else.
+                # What was saved before stands.
                 if (failed := self._failed()) is not None:
                     error.add_note(f"Nor could the last checkpoint be completed: {failed}")
                 raise
             self.wait()
             self._trainer.accelerator.wait_for_everyone()
 
-    def _begin(self, wanted: Any) -> tuple[str | None, dict[str, Any], list[Change], int]:
+    def _begin(self, checkpoint: Any) -> tuple[Beginning, int]:
         """In the main process: find where to begin, and make the folder ready."""
-        args, folder = self._args, _folder(self._args)
-        checkpoint, before = _found(args, wanted)
-        found: list[Change] = []
-        if checkpoint is not None:
-            found = _changes(before, self._facts_of_run().get("identity", {}), args)
-            check_changes(found, checkpoint, args.allowed_changes)
-            if found:
-                words = ", ".join(change.words() for change in found)
-                logger.warning(f"{checkpoint!r} is gone on from otherwise than it began: {words}.")
+        args, folder = self._args, self._folder
+        begun = find_beginning(_wanted(args, checkpoint), self._facts_of_run()["identity"])
+        if begun.changes:
+            words = ", ".join(change.words() for change in begun.changes)
+            logger.warning(
+                f"{begun.checkpoint!r} is gone on from otherwise than it began: {words}."
+            )
         if args.overwrite and (left := clear_run(folder, BEST)):
             logger.warning(
                 f"left in {str(folder)!r}, because nothing there says what they hold: "
                 f"{', '.join(left)}."
             )
         delete_cut_off(folder)
-        return checkpoint, before, found, next_start(folder)
+        return begun, next_start(folder)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
         """Save a checkpoint in the block: it is complete once its files are hashed, later on."""
         args, state = self._args, self._trainer.state
         self.wait()
-        folder = _folder(args) / f"checkpoint-{state.global_step}"
+        folder = self._folder / f"checkpoint-{state.global_step}"
         if args.should_save:
             begin_checkpoint(folder)
         self._trainer.accelerator.wait_for_everyone()
@@ -219,22 +157,12 @@ class Checkpoints:
     @contextmanager
     def saving_model(self, folder: Path) -> Iterator[None]:
         """Save a model in the block, which then has a manifest of its own."""
-        writes = self._args.should_save
-        with run_locked(folder):
-            known = before = {}
-            if writes:
-                with suppress(ValueError):
-                    known = (read_manifest(folder) or {}).get("files", {})
-                begin_saving(folder)
-                before = _as_they_are(folder)
-            self._trainer.accelerator.wait_for_everyone()
+        together = self._trainer.accelerator.wait_for_everyone
+        manifest = saved_into(folder, lambda: self._facts(folder), APART)
+        with run_locked(folder), manifest if self._args.should_save else nullcontext():
+            together()
             yield
-            self._trainer.accelerator.wait_for_everyone()
-            if writes:
-                after = _as_they_are(folder)
-                written = {n for n in after if n in known or after[n] != before.get(n)}
-                write_manifest(folder, self._facts(folder), written)
-            self._trainer.accelerator.wait_for_everyone()
+            together()
 
     def complete(self, folder: Path) -> None:
         """Write the manifest of a folder that holds a saved model and nothing else."""
@@ -290,6 +218,10 @@ class Checkpoints:
             schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
 
     @property
+    def _folder(self) -> Path:
+        return Path(cast(str, self._args.output_dir))
+
+    @property
     def _args(self) -> OPRDConfig:
         return self._trainer.args
 
@@ -320,16 +252,3 @@ def usual_modes(folder: Path) -> None:
 def _complete(folder: Path, facts: Mapping[str, Any], limit: int | None, best: str | None) -> None:
     write_manifest(folder, facts)
     rotate(folder.parent, limit, best)
-
-
-def _as_they_are(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """A folder's files, and by what one sees that they were written anew."""
-    found = {}
-    for name in files_in(folder, APART):
-        status = (folder / name).stat()
-        found[name] = status.st_ino, status.st_size, status.st_mtime_ns
-    return found
-
-
-def _folder(args: OPRDConfig) -> Path:
-    return Path(cast(str, args.output_dir))

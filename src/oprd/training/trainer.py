@@ -39,6 +39,7 @@ from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
 from oprd.log import leave_out_number
 from oprd.models.finite import first_broken_parameter
+from oprd.models.identity import student_facts, teacher_facts
 from oprd.models.matching import (
     check_trains,
     gradient_reaches_all,
@@ -48,6 +49,7 @@ from oprd.models.matching import (
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.models.trial import check_callbacks
+from oprd.prompts.fingerprint import prompts_fingerprint
 from oprd.prompts.form import check_form, prompt_facts
 from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
@@ -62,7 +64,6 @@ from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.checkpointing import Checkpoints, usual_modes
-from oprd.training.identity import run_facts, student_facts, teacher_facts
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
@@ -206,7 +207,8 @@ class OPRDTrainer(DistillationTrainer):
         args = self.args
         autocast: Context = self.accelerator.autocast
         model = obtain_teacher(self.student, source, args)
-        self._identity |= teacher_facts(model, source, args.teacher_model_revision)
+        where = source.adapter or source.model, source.model if source.adapter else None
+        self._identity |= teacher_facts(model, *where, args.teacher_model_revision)
         shares_base = model is self.student
         same_meaning = shares_base and tokenizer is None
         if not same_meaning:
@@ -285,8 +287,14 @@ class OPRDTrainer(DistillationTrainer):
             **self._paired.facts(),
             **bridge_facts(self._teacher.spaces),
         }
-        self._identity |= run_facts(facts, self.train_dataset, self.accelerator.num_processes)
-        self._recorder = RunRecorder({**facts, "identity": self._identity})
+        identity = {
+            **self._identity,
+            "layer_pairs": facts["layer_pairs"],
+            "bridges": facts["bridge_hashes"],
+            "dataset": prompts_fingerprint(self.train_dataset),
+            "processes": self.accelerator.num_processes,
+        }
+        self._recorder = RunRecorder({**facts, "identity": identity})
         self.checkpoints = Checkpoints(self, lambda: self._recorder.facts)
         self.add_callback(self._recorder)
         if self.args.finds_rate:
@@ -324,9 +332,9 @@ class OPRDTrainer(DistillationTrainer):
         check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
         with self.checkpoints.run(resume_from_checkpoint) as begun:
-            if begun is not None:
+            if begun.checkpoint is not None:
                 self._take_up(begun.facts)
-            result = super().train(begun and begun.checkpoint, *args, **kwargs)
+            result = super().train(begun.checkpoint, *args, **kwargs)
         # No further loss would show what the last step did.
         self._check_student()
         return result

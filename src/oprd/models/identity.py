@@ -1,4 +1,4 @@
-"""What a run's models are, for the record by which a resumed run is compared (`runs.identity`)."""
+"""What a run's models are, by which a resumed run is compared with its beginning."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,6 @@ from transformers import PreTrainedModel
 from oprd.models.load import fingerprint, fingerprint_of, revision
 from oprd.models.probe import stands_whole
 from oprd.models.shared_base import TEACHER_ADAPTER
-from oprd.prompts.fingerprint import prompts_fingerprint
-from oprd.training.teachers.source import TeacherSource
 
 # Where the file of an adapter is read from, and what has no part in what it computes.
 PLACES = ("base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping")
@@ -35,43 +33,24 @@ def student_facts(student: PreTrainedModel, *, new_adapter: bool) -> dict[str, A
 
 
 def teacher_facts(
-    model: PreTrainedModel, source: TeacherSource, wanted_revision: str | None
+    model: PreTrainedModel, source: str, base: str | None, wanted_revision: str | None
 ) -> dict[str, Any]:
     """What a teacher is.
 
     Args:
         model: the teacher; the student itself, where the teacher is an adapter on its base.
-        source: where it is from.
+        source: its path or hub id; that of the adapter, where it is one.
+        base: of an adapter.
         wanted_revision: that was asked for.
     """
     weights = None
     if stands_whole(model):
         shared = TEACHER_ADAPTER in getattr(model, "peft_config", {})
         weights = fingerprint_of(_base(model, TEACHER_ADAPTER)) if shared else fingerprint(model)
+    of_teacher = {"source": source, "base": base, "revision": wanted_revision or revision(model)}
     return {
-        "teacher": {
-            "source": source.adapter or source.model,
-            "base": source.model if source.adapter else None,
-            "revision": wanted_revision or revision(model),
-            "weights": weights,
-        },
+        "teacher": {**of_teacher, "weights": weights},
         "teacher_dtype": str(model.dtype),
-    }
-
-
-def run_facts(record: Mapping[str, Any], prompts: Any, processes: int) -> dict[str, Any]:
-    """What a run is besides its models and settings.
-
-    Args:
-        record: its `layer_pairs` and `bridge_hashes`, as its record names them.
-        prompts: what it trains on.
-        processes: how many train.
-    """
-    return {
-        "layer_pairs": record["layer_pairs"],
-        "bridges": record["bridge_hashes"],
-        "dataset": prompts_fingerprint(prompts),
-        "processes": processes,
     }
 
 
