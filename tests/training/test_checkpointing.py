@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from oprd.runs import manifest
 from oprd.runs.checkpoints import find_checkpoint
-from oprd.runs.lock import LOCK
+from oprd.runs.lock import LOCK, RunLock
 from oprd.runs.manifest import MANIFEST, SAVING, problem, read_manifest
 from oprd.training import checkpointing
 from tests import tiny
@@ -477,3 +477,24 @@ def test_whatever_is_saved_has_the_mode_that_the_umask_gives(tmp_path: Path, lor
     assert len([path for path in saved if path.suffix == ".safetensors"]) == 2
     modes = {str(path): stat.S_IMODE(path.stat().st_mode) for path in saved}
     assert set(modes.values()) == {0o640}, modes
+
+
+# --- two processes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["goes_on", "waits", "sharded"])
+def test_of_two_processes_a_checkpoint_holds_both(tmp_path: Path, two_processes, case: str):
+    errors = two_processes("training.distributed_checkpoints", tmp_path, case)
+    assert not any(errors), errors
+
+
+def test_of_two_processes_both_refuse_what_one_of_them_finds(tmp_path: Path, two_processes):
+    for case, words in (
+        ("another", "would go on as another one: teacher"),
+        ("damaged", "checkpoint-2 (its rng_state_1.pth is missing)"),
+    ):
+        errors = two_processes("training.distributed_checkpoints", tmp_path / case, case)
+        assert all(words in error for error in errors), errors
+    with RunLock(tmp_path / "run"):
+        errors = two_processes("training.distributed_checkpoints", tmp_path, "locked")
+    assert all(f"process {os.getpid()} on " in error for error in errors), errors

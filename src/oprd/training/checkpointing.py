@@ -159,9 +159,11 @@ class Checkpoints:
         """Save a model in the block, which then has a manifest of its own."""
         together = self._trainer.accelerator.wait_for_everyone
         manifest = saved_into(folder, lambda: self._facts(folder), APART)
-        with run_locked(folder), manifest if self._args.should_save else nullcontext():
-            together()
-            yield
+        with run_locked(folder):
+            with manifest if self._args.should_save else nullcontext():
+                together()
+                yield
+                together()
             together()
 
     def complete(self, folder: Path) -> None:
