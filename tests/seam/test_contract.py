@@ -129,6 +129,8 @@ TABLE = [
         "training/trainer.py",
     ),
     Row(f"{TRAINER}_run_epoch", "self, ...", "training/trainer.py"),
+    Row(f"{TRAINER}_push_from_checkpoint", "self, checkpoint_folder", "training/trainer.py"),
+    Row(f"{TRAINER}push_to_hub", "self, commit_message, ...", "training/trainer.py cli/train.py"),
     Row(f"{TRAINER}_finalize_training", "self, ...", "training/trainer.py"),
     Row(f"{TRAINER}_load_optimizer_and_scheduler", "self, checkpoint", "training/trainer.py"),
     Row(

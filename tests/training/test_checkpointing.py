@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from transformers import Trainer
 
 from oprd.runs import manifest
 from oprd.runs.checkpoints import find_checkpoint
@@ -435,6 +436,29 @@ def test_the_last_checkpoint_stays_beside_the_best(tmp_path: Path):
     best = Path(str(made.state.best_model_checkpoint)).name
     assert checkpoints(tmp_path) == sorted({best, "checkpoint-4"})
     assert all(problem(tmp_path / name) is None for name in checkpoints(tmp_path))
+
+
+# --- what is uploaded -----------------------------------------------------------------------------
+
+
+def test_what_is_uploaded_is_complete(tmp_path: Path, monkeypatch):
+    pushed: list[tuple[str, str | None]] = []
+    made = trainer(**steps(tmp_path, max_steps=2))
+
+    def push(self: Trainer, folder: str | None = None, **_: Any) -> None:
+        place = Path(folder or tmp_path)
+        pushed.append((place.name, problem(place)))
+        if folder is None:
+            self.save_model(_internal_call=True)  # as Transformers' own does
+
+    monkeypatch.setattr(Trainer, "_push_from_checkpoint", push)
+    monkeypatch.setattr(Trainer, "push_to_hub", push)
+    monkeypatch.setattr(Trainer, "_finish_current_push", lambda self: None)
+    made.args.push_to_hub = True
+    made.train()
+    assert pushed == [("checkpoint-2", None)]
+    made.save_model()
+    assert pushed[1:] == [(tmp_path.name, None)] and problem(tmp_path) is None
 
 
 # --- one run to a folder --------------------------------------------------------------------------

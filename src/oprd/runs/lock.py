@@ -15,7 +15,8 @@ from typing import IO, Any, Self
 
 import psutil
 
-LOCK = "run.lock"
+# Of a name that is not uploaded with a run's folder.
+LOCK = "_run.lock"
 # What file systems answer that have no locks.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 

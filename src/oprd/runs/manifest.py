@@ -17,8 +17,9 @@ from typing import Any
 from oprd.runs.atomic import synchronize, written_whole
 
 MANIFEST = "manifest.json"
-# In a folder while it is saved: without a manifest beside it, the save was cut off.
-SAVING = ".saving"
+# In a folder while it is saved: without a manifest beside it, the save was cut off. Files of such a
+# name are not uploaded.
+SAVING = "_saving"
 FORMAT = 1
 # A manifest's own hash, by its name in it.
 SELF = "sha256"

@@ -84,6 +84,7 @@ class Checkpoints:
         # One thread, so that manifests are written in the order of their steps.
         self._worker = ThreadPoolExecutor(1, "manifest")
         self._writing: Future[None] | None = None
+        self._push: Callable[[], None] | None = None
 
     @contextmanager
     def run(self, checkpoint: Any) -> Iterator[Beginning]:
@@ -153,6 +154,14 @@ class Checkpoints:
         if args.should_save:
             facts, best = self._facts(folder), state.best_model_checkpoint
             self._writing = self._worker.submit(_complete, folder, facts, limit, best)
+        push, self._push = self._push, None
+        if push is not None:
+            self.wait()
+            push()
+
+    def push_when_complete(self, push: Callable[[], None]) -> None:
+        """Upload the checkpoint that is being saved, once it is complete."""
+        self._push = push
 
     @contextmanager
     def saving_model(self, folder: Path) -> Iterator[None]:

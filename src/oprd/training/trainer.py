@@ -599,10 +599,18 @@ class OPRDTrainer(DistillationTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """TRL's, of weights that are finite in every process, and with a manifest beside them."""
         self._check_student()
-        folder = Path(output_dir or cast(str, self.args.output_dir))
-        # Part of a checkpoint, or of what has a manifest of its own.
-        with nullcontext() if _internal_call else self.checkpoints.saving_model(folder):
-            super().save_model(output_dir, _internal_call)
+        run = Path(cast(str, self.args.output_dir))
+        folder = Path(output_dir or run)
+        # Elsewhere an internal save is part of what has a manifest of its own.
+        inner = _internal_call and folder != run
+        with nullcontext() if inner else self.checkpoints.saving_model(folder):
+            super().save_model(output_dir, _internal_call=True)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        push = super()._push_from_checkpoint
+        self.checkpoints.push_when_complete(lambda: push(checkpoint_folder))
 
     def _check_student(self) -> None:
         broken = first_broken_parameter(self.student)
