@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 
 from oprd.calibration.pairing import PairedLayers, check_prompts, recorded_pairs
-from oprd.runs.record import write_record
+from oprd.runs.record import read_record, write_record
 from tests.calibration.pairs import student, teacher
 
 ON = {
@@ -64,22 +64,22 @@ def test_what_was_measured_is_shown_in_a_line(capsys):
 )
 def test_a_record_holds_the_pairs_of_its_own_run(tmp_path, layers, measured_on, resumed, kept):
     made = measured()
-    write_record(tmp_path, made.facts(), {}, 0)
-    found = recorded_pairs(tmp_path, layers, measured_on, resumed)
+    write_record(tmp_path, made.facts(), {})
+    found = recorded_pairs(lambda: read_record(tmp_path), layers, measured_on, resumed)
     assert found == (made if kept else None)
 
 
 @pytest.mark.parametrize("facts", [None, {"layer_pairs": [[1, 1], [2, 3], [3, 4]]}])
 def test_a_record_without_a_measurement_holds_none(tmp_path, facts):
     if facts is not None:
-        write_record(tmp_path, facts, {}, 0)
-    assert recorded_pairs(tmp_path, (1, 2, 3), ON, True) is None
+        write_record(tmp_path, facts, {})
+    assert recorded_pairs(lambda: read_record(tmp_path), (1, 2, 3), ON, True) is None
 
 
 def test_a_damaged_record_is_one_sentence(tmp_path):
     (tmp_path / "run.json").write_text('{"layer_pairs": [')
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
-        recorded_pairs(tmp_path, (1, 2, 3), ON, True)
+        recorded_pairs(lambda: read_record(tmp_path), (1, 2, 3), ON, True)
 
 
 def prompts(count):

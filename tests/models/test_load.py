@@ -15,6 +15,7 @@ from oprd.models import load
 from oprd.models.load import find_model, fingerprint, load_model, open_engine, resolve_model
 from oprd.models.sampling import Sampling
 from oprd.runs.checkpoints import find_checkpoint
+from oprd.runs.manifest import begin_saving, write_manifest
 from tests import tiny
 
 
@@ -26,31 +27,50 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def checkpoint(run: Path, step: int, *, complete: bool = True) -> Path:
+    folder = run / f"checkpoint-{step}"
+    begin_saving(folder)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    if complete:
+        write_manifest(folder, {"step": step})
+    return folder
+
+
 def test_a_run_folder_stands_for_its_newest_complete_checkpoint(tmp_path: Path) -> None:
-    for step in (5, 40, 100):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "config.json").write_text("{}")
-        state = tmp_path / f"checkpoint-{step}" / "trainer_state.json"
-        state.write_text(f'{{"global_step": {step}}}')
-    (tmp_path / "checkpoint-5" / "model.safetensors").write_bytes(b"x")
-    (tmp_path / "checkpoint-40" / "model.safetensors").write_bytes(b"x")
-    (tmp_path / "checkpoint-100" / "model.safetensors").touch()
-    assert resolve_model(str(tmp_path)) == str(tmp_path / "checkpoint-40")
+    for step in (5, 40):
+        newest = checkpoint(tmp_path, step)
+    cut_off = checkpoint(tmp_path, 100, complete=False)
+    (tmp_path / "checkpoint-v2").mkdir()
+    assert resolve_model(str(tmp_path)) == str(newest) == find_checkpoint(tmp_path, "auto")
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"x")
     assert resolve_model(str(tmp_path)) == str(tmp_path)
+    with pytest.raises(ValueError, match=r"'.*checkpoint-100' is damaged: its save was cut off"):
+        resolve_model(str(cut_off))
 
 
-def test_a_save_that_was_cut_off_is_passed_over_as_resuming_does(tmp_path: Path) -> None:
-    for step in (5, 40):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_bytes(b"x")
-    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5}')
-    (tmp_path / "checkpoint-v2").mkdir()
-    assert resolve_model(str(tmp_path)) == find_checkpoint(tmp_path, "auto")
-    assert resolve_model(str(tmp_path)) == str(tmp_path / "checkpoint-5")
+def test_a_checkpoint_whose_bytes_have_changed_is_not_evaluated(tmp_path: Path) -> None:
+    older, newest = checkpoint(tmp_path, 5), checkpoint(tmp_path, 40)
+    (newest / "model.safetensors").write_bytes(b"weighty")
+    with pytest.raises(ValueError, match=r"its model\.safetensors has been altered"):
+        resolve_model(str(newest))
+    assert resolve_model(str(tmp_path)) == str(older)
+    # What is only looked up is not read.
+    assert resolve_model(str(tmp_path), contents=False) == str(newest)
+
+
+def test_a_final_model_whose_save_was_cut_off_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    newest = checkpoint(tmp_path, 5)
+    begin_saving(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    assert resolve_model(str(tmp_path)) == str(newest)
+    assert "is passed over for checkpoint-5: its save was cut off" in caplog.text
+    write_manifest(tmp_path, {}, ["config.json", "model.safetensors"])
+    assert resolve_model(str(tmp_path)) == str(tmp_path)
 
 
 def test_what_holds_no_model_is_an_error(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_nothing_in_a_name_is_markup(name: str):
 
 
 def test_the_first_and_the_last_evaluation_stand_there_with_their_intervals(tmp_path):
-    write_record(tmp_path, {k: v for k, v in RECORD.items() if k != "settings"}, SETTINGS, 0)
+    write_record(tmp_path, {k: v for k, v in RECORD.items() if k != "settings"}, SETTINGS)
     for step, value in ((0, 0.1), (5, 0.2), (9, 0.6)):
         figures = {"avg@4": value, "avg@4_low": value - 0.05, "avg@4_high": value + 0.05}
         logs = {f"eval/{task}/{name}": v for task in ("sums", "a/b") for name, v in figures.items()}

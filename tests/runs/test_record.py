@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from oprd.runs.record import ModelSource, models_of_run, read_record, write_record
+from oprd.runs.record import ModelSource, models_of_run
 
 
 def write(folder: Path, **record: Any) -> Path:
@@ -46,58 +46,3 @@ def test_what_is_no_run_folder_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(ValueError, match=r"run\.json is damaged"):
             models_of_run(tmp_path)
-
-
-LOSS = {
-    "positions": "all",
-    "position_k": 2000,
-    "updates_per_rollout": 1,
-    "state_loss": "mse",
-    "state_loss_kwargs": None,
-    "representation_weight": 1.0,
-    "scale": "unit",
-    "output_loss": "topk",
-    "output_loss_kwargs": {"k": 4},
-    "output_weight": 1.0,
-    "reduction": "sequence",
-    "prefix_gradients": True,
-    "stages": [{"steps": 2, "scale": "none"}],
-}
-OTHER = {
-    "positions": "last",
-    "position_k": 3,
-    "updates_per_rollout": 2,
-    "state_loss": "gram",
-    "state_loss_kwargs": {"factor": 2},
-    "representation_weight": 0,
-    "scale": "none",
-    "output_loss": "none",
-    "output_loss_kwargs": {"k": 8},
-    "output_weight": 2.0,
-    "reduction": "token",
-    "prefix_gradients": False,
-    "stages": None,
-}
-
-
-@pytest.mark.parametrize("name", LOSS)
-def test_a_run_does_not_go_on_towards_another_loss(tmp_path: Path, name: str) -> None:
-    write_record(tmp_path, {}, LOSS, 0)
-    with pytest.raises(ValueError, match=f"began with {name}=.*choose another output_dir, or the"):
-        write_record(tmp_path, {}, {**LOSS, name: OTHER[name]}, 2)
-    # Begun anew it may.
-    write_record(tmp_path, {}, {**LOSS, name: OTHER[name]}, 0)
-
-
-def test_a_run_goes_on_with_what_is_no_part_of_its_loss_changed(tmp_path: Path) -> None:
-    write_record(tmp_path, {}, {**LOSS, "save_steps": 1}, 0)
-    write_record(tmp_path, {}, {**LOSS, "state_loss_kwargs": {}, "save_steps": 2}, 2)
-    assert read_record(tmp_path)["settings"]["save_steps"] == 2
-
-
-def test_a_run_of_an_earlier_version_goes_on_though_its_record_lacks_a_name(
-    tmp_path: Path,
-) -> None:
-    write_record(tmp_path, {}, {"positions": "all"}, 0)
-    write_record(tmp_path, {}, LOSS, 2)
-    assert read_record(tmp_path)["settings"] == LOSS

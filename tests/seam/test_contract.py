@@ -126,6 +126,16 @@ TABLE = [
     ),
     Row(f"{TRAINER}_save", "self, output_dir, state_dict", "training/trainer.py"),
     Row(
+        f"{DISTILLATION}DistillationTrainer._save_checkpoint",
+        "self, model, trial",
+        "training/trainer.py",
+    ),
+    Row(f"{TRAINER}_run_epoch", "self, ...", "training/trainer.py"),
+    Row(f"{TRAINER}_push_from_checkpoint", "self, checkpoint_folder", "training/trainer.py"),
+    Row(f"{TRAINER}push_to_hub", "self, commit_message, ...", "training/trainer.py cli/train.py"),
+    Row(f"{TRAINER}_finalize_training", "self, ...", "training/trainer.py"),
+    Row(f"{TRAINER}_load_optimizer_and_scheduler", "self, checkpoint", "training/trainer.py"),
+    Row(
         f"{TRAINER}create_scheduler",
         "self, num_training_steps, optimizer",
         "training/trainer.py",
@@ -175,9 +185,17 @@ TABLE = [
         "training/trainer.py",
     ),
     Row(f"{DISTILLATION}DistillationTrainer.tools", ATTRIBUTE, "training/trainer.py"),
-    Row(f"{TRAINER}is_deepspeed_enabled", ATTRIBUTE, "guards/finite.py guards/space.py"),
+    Row(
+        f"{TRAINER}is_deepspeed_enabled",
+        ATTRIBUTE,
+        "guards/finite.py guards/space.py training/checkpointing.py",
+    ),
     Row(f"{TRAINER}_created_lr_scheduler", ATTRIBUTE, "training/trainer.py"),
-    Row(f"{TRAINER}lr_scheduler", ATTRIBUTE, "training/trainer.py training/rate_search.py"),
+    Row(
+        f"{TRAINER}lr_scheduler",
+        ATTRIBUTE,
+        "training/trainer.py training/rate_search.py training/checkpointing.py",
+    ),
     Row(
         f"{TRAINER}model_wrapped",
         ATTRIBUTE,
@@ -337,17 +355,18 @@ TABLE = [
         "models/heads.py models/shared_base.py",
     ),
     Row("peft.utils.other:AuxiliaryTrainingWrapper.active_adapters", ATTRIBUTE, "models/heads.py"),
-    Row("peft:LoraModel.prefix", ATTRIBUTE, "models/shared_base.py"),
+    Row("peft:LoraModel.prefix", ATTRIBUTE, "models/shared_base.py models/identity.py"),
     Row(
         "peft:PeftModel.peft_config",
         ATTRIBUTE,
         "models/shared_base.py calibration/models.py training/teachers/source.py "
-        "training/trainer.py guards/space.py",
+        "training/trainer.py guards/space.py models/identity.py",
     ),
     Row(
         "peft:PeftModel.get_base_model",
         "self",
-        "core/capture.py models/reading.py models/heads.py models/shared_base.py",
+        "core/capture.py models/reading.py models/heads.py models/shared_base.py "
+        "models/identity.py",
     ),
     Row(
         "peft:PeftModel.load_adapter",
@@ -385,7 +404,11 @@ TABLE = [
     ),
     Row("accelerate.data_loader:DataLoaderShard.end", "self", "training/trainer.py"),
     # Of others.
-    Row("torch.optim.lr_scheduler:LRScheduler._last_lr", ATTRIBUTE, "training/rate_search.py"),
+    Row(
+        "torch.optim.lr_scheduler:LRScheduler._last_lr",
+        ATTRIBUTE,
+        "training/rate_search.py training/checkpointing.py",
+    ),
     Row("sympy:Float._prec", ATTRIBUTE, "evaluation/exact.py"),
     Row("latex2sympy2_extended.sets:FiniteSet._unsorted_args", ATTRIBUTE, "evaluation/exact.py"),
     Row("latex2sympy2_extended.logic:And._unsorted_args", ATTRIBUTE, "evaluation/exact.py"),

@@ -446,7 +446,7 @@ def test_a_run_does_not_go_on_through_another_bridge(tmp_path, bridge):
     other = fit(tmp_path / "other", rank=5)
     resume = str(tmp_path / "checkpoint-1")
     options["max_steps"] = 2
-    with pytest.raises(ValueError, match="began with bridge_hashes="):
+    with pytest.raises(ValueError, match="began with bridges="):
         made_trainer(tmp_path, bridge=other, **options).train(resume_from_checkpoint=resume)
     made_trainer(tmp_path, bridge=bridge, **options).train(resume_from_checkpoint=resume)
 

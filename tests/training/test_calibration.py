@@ -15,6 +15,7 @@ from oprd.calibration.rollouts import read_rollouts
 from oprd.calibration.similarity import measure_similarity
 from oprd.core.bridge import Bridge
 from oprd.core.layers import PAIRINGS, Pairing, pair_layers, pairs_text
+from oprd.runs.manifest import manifest_text, read_manifest
 from oprd.training import calibration
 from oprd.training.calibration import obtain_pairs
 from tests import tiny
@@ -264,10 +265,14 @@ def test_a_resumed_run_keeps_its_pairs_and_ends_with_the_weights_of_one_never_st
 
 def test_a_resumed_run_keeps_its_pairs_where_it_would_measure_otherwise(tmp_path, measurements):
     trainer(**resumable(tmp_path)).train()
-    recorded = record(tmp_path)
     # As if another machine had measured, and with rollouts of another temperature.
-    recorded["layer_pairs"] = [[1, 2], [2, 2], [3, 4]]
-    (tmp_path / "run.json").write_text(json.dumps(recorded))
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        saved = read_manifest(checkpoint)
+        for facts in (saved["facts"], saved["facts"]["identity"]):
+            facts["layer_pairs"] = [[1, 2], [2, 2], [3, 4]]
+        (checkpoint / "manifest.json").write_text(manifest_text(saved))
+    # Whatever has begun in the folder since then.
+    (tmp_path / "run.json").write_text("{}")
     resume = str(tmp_path / "checkpoint-2")
     options = resumable(tmp_path, temperature=0.8, resume_from_checkpoint="auto")
     made = trainer(**options)

@@ -1,8 +1,7 @@
 """Which layers of two models meet, and by what measurement where there was one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -12,7 +11,6 @@ from torch import Tensor
 from oprd.calibration.processes import from_main
 from oprd.core.layers import LayerPair, Measure, measures, unmeasured
 from oprd.models.matching import pair_models
-from oprd.runs.record import read_record
 
 # What a run's record calls them.
 PAIRS, SIMILARITY, MEASURED_ON = "layer_pairs", "layer_similarity", "layer_similarity_on"
@@ -93,12 +91,15 @@ class PairedLayers:
 
 
 def recorded_pairs(
-    folder: Path, layers: Sequence[int], measured_on: Mapping[str, Any], resumed: bool
+    record: Callable[[], Mapping[str, Any] | None],
+    layers: Sequence[int],
+    measured_on: Mapping[str, Any],
+    resumed: bool,
 ) -> PairedLayers | None:
     """The pairs that were measured for a run before, in every process; None where they were not.
 
     Args:
-        folder: of the run.
+        record: reads that of the run, in the main process.
         layers: the student's layers that are paired.
         measured_on: what would be measured on, and by which pairing.
         resumed: whether the run goes on, and keeps its pairing's pairs whatever they were measured
@@ -109,7 +110,7 @@ def recorded_pairs(
     """
 
     def find() -> PairedLayers | None:
-        kept = PairedLayers.of_record(read_record(folder) or {})
+        kept = PairedLayers.of_record(record() or {})
         if kept is None or [pair.student for pair in kept.pairs] != list(layers):
             return None
         before = kept.measured_on or {}

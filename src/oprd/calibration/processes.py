@@ -1,10 +1,14 @@
-"""What several processes share: what one of them finds, and the weights of models."""
+"""What several processes share: what one of them finds, a folder, and the weights of models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
+
+from oprd.runs.lock import RunLock
 
 Found = TypeVar("Found")
 
@@ -30,6 +34,21 @@ def from_main(find: Callable[[], Found]) -> Found:
     if error is not None:
         raise error
     return found
+
+
+@contextmanager
+def run_locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; in every process, of which the main one has the lock.
+
+    Raises:
+        OSError: another run is in it.
+    """
+    lock = RunLock(folder)
+    from_main(lock.acquire)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def stand_in_pieces(accelerator: Accelerator) -> bool:

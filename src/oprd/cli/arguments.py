@@ -26,10 +26,11 @@ WIDER = {
     # YAML takes an unquoted 1:1 for a number, which the configuration explains.
     "layer_pairing": str | int,
     "eval_tasks": str | list[str] | None,
+    "allow_changed": str | list[str] | None,
     "resume_from_checkpoint": str | bool | None,
 }
 # What takes several values, between commas or one after another.
-SEVERAL = ("layers", "report_to", "eval_tasks")
+SEVERAL = ("layers", "report_to", "eval_tasks", "allow_changed")
 # What one name is a list of, where it is text of this form: a pattern or `all-linear` is not.
 LISTS = (
     "lora_target_modules",

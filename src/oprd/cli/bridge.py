@@ -199,7 +199,7 @@ def _load(
 
     if prompts is None:
         return None
-    tokenizer = load_tokenizer(resolve_model(student, "student"))
+    tokenizer = load_tokenizer(resolve_model(student, "student", contents=False))
     return load_prompts(prompts, check=template_check(tokenizer, template_options), **options)
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import AutoProcessor, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from oprd.calibration.processes import run_locked
 from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import setting_up, writing
 from oprd.cli.preview import show_rollouts, show_settings
@@ -22,10 +24,10 @@ from oprd.models.prompt import template_check
 from oprd.names import locate
 from oprd.prompts.form import check_form
 from oprd.prompts.load import load_prompts
-from oprd.runs.checkpoints import find_checkpoint
 from oprd.runs.record import BEST, check_output_dir, read_best
 from oprd.settings.run import OPRDConfig
 from oprd.training.callbacks import warn_of_earlier_run
+from oprd.training.checkpointing import resumed_from
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
 from oprd.training.trainer import OPRDTrainer
 
@@ -38,21 +40,38 @@ def run(arguments: Sequence[str]) -> None:
     with setting_up():
         data, args, models, command = parse(arguments)
         output_dir = check_output_dir(cast(str, args.output_dir))
-        checkpoint = find_checkpoint(output_dir, args.resume_from_checkpoint)
-        if checkpoint is None:
-            warn_of_earlier_run(output_dir)
-        if command.preview and args.local_process_index == 0:
+    if command.preview:
+        _preview(data, args, models)
+        return
+    with ExitStack() as locked:
+        with setting_up():
+            locked.enter_context(run_locked(output_dir))
+            checkpoint = resumed_from(args)
+            if checkpoint is None and not args.overwrite:
+                warn_of_earlier_run(output_dir)
+            trainer = _trainer(data, args, models)
+        _train(arguments, trainer, output_dir, checkpoint)
+
+
+def _preview(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> None:
+    with setting_up():
+        if args.local_process_index == 0:
             show_settings(args, data, models)
         trainer = _trainer(data, args, models)
-    is_main = trainer.accelerator.is_main_process
+    if trainer.accelerator.is_main_process:
+        _say_machine(args)
+    show_rollouts(trainer, _teachers_own(args))
+
+
+def _train(
+    arguments: Sequence[str], trainer: OPRDTrainer, output_dir: Path, checkpoint: str | None
+) -> None:
+    args, is_main = trainer.args, trainer.accelerator.is_main_process
     if is_main:
         _announce(args, output_dir, checkpoint)
-    if command.preview:
-        show_rollouts(trainer, _teachers_own(args))
-        return
     trainer.interruption.way_on = _way_on(arguments)
     with writing(output_dir, WAY_ON), logging_redirect_tqdm():
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint or False)
         trainer.save_model(str(output_dir))
         trainer.create_model_card()
     if args.push_to_hub:
@@ -195,12 +214,16 @@ def _require(value: str | None, field: str, what: str) -> str:
     return value
 
 
-def _announce(args: OPRDConfig, output_dir: Path, checkpoint: str | None) -> None:
+def _say_machine(args: OPRDConfig) -> None:
     if not torch.accelerator.is_available() or args.use_cpu:
         threads = torch.get_num_threads()
         cpu = f"{threads} CPU thread{'' if threads == 1 else 's'}"
         slow = ", which is slow on processors without bfloat16 of their own" if args.bf16 else ""
         typer.echo(f"No GPU: training in {'bfloat16' if args.bf16 else 'float32'} on {cpu}{slow}.")
+
+
+def _announce(args: OPRDConfig, output_dir: Path, checkpoint: str | None) -> None:
+    _say_machine(args)
     if checkpoint is not None:
         typer.echo(f"Resuming from {checkpoint}.")
     elif str(args.resume_from_checkpoint).lower() in ("auto", "true"):

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +16,8 @@ from transformers.utils.hub import cached_file
 from oprd.extras import require
 from oprd.models.generate import Engine, TransformersEngine
 from oprd.names import locate, nowhere
-from oprd.runs.checkpoints import complete_checkpoints
+from oprd.runs.checkpoints import newest_checkpoint
+from oprd.runs.manifest import UNKNOWN, problem
 
 # Elements of each tensor that go into a fingerprint.
 FINGERPRINT_ELEMENTS = 256
@@ -23,32 +26,44 @@ ADAPTER, TOKENIZER = "adapter_config.json", "tokenizer_config.json"
 CONFIGS = (ADAPTER, "config.json")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
+logger = logging.getLogger(__name__)
 
-def resolve_model(source: str, what: str = "model") -> str:
+
+def resolve_model(source: str, what: str = "model", *, contents: bool = True) -> str:
     """The folder to load for a path, or the hub id itself.
 
-    A run folder without a model of its own stands for its newest complete checkpoint.
+    A run folder without a whole model of its own stands for its newest complete checkpoint.
 
     Args:
         source: a path or a hub id.
         what: its part in what is to be done, for messages: "student", "teacher".
+        contents: whether every byte of a folder with a manifest is compared with it; otherwise
+            names and sizes are.
 
     Raises:
         FileNotFoundError: the folder holds neither a model, an adapter nor a complete checkpoint.
-        ValueError: the name can be neither a path nor a hub id.
+        ValueError: the name can be neither a path nor a hub id, or the folder does not hold what
+            was saved in it.
     """
     path = locate(source, what)
     if path is None:
         return source
+    found = UNKNOWN
     if _holds_model(path):
-        return str(path)
-    for checkpoint in complete_checkpoints(path):
-        if _holds_model(checkpoint):
-            return str(checkpoint)
-    raise FileNotFoundError(
-        f"{what} {source!r} holds no config.json or adapter_config.json with weights, and no "
-        "complete checkpoint."
-    )
+        found = problem(path, contents=contents) if path.is_dir() else None
+        if found in (None, UNKNOWN):
+            return str(path)
+    newest = newest_checkpoint(path, fits=_holds_model, contents=contents)
+    if found != UNKNOWN and newest is None:
+        raise ValueError(f"{what} {source!r} is damaged: {found}.")
+    if newest is None:
+        raise FileNotFoundError(
+            f"{what} {source!r} holds no config.json or adapter_config.json with weights, and no "
+            "complete checkpoint."
+        )
+    if found != UNKNOWN:
+        logger.warning("the model in %r is passed over for %s: %s.", source, newest.name, found)
+    return str(newest)
 
 
 def find_model(
@@ -68,7 +83,7 @@ def find_model(
         FileNotFoundError: it is neither here nor on the hub.
         ValueError: the name can be neither a path nor a hub id.
     """
-    folder = resolve_model(source, what)
+    folder = resolve_model(source, what, contents=False)
     if not Path(folder).exists():
         _ask_hub(folder, what, revision)
     elif (Path(folder) / ADAPTER).is_file() and (base := base_model or _base(folder)):
@@ -167,11 +182,13 @@ def open_engine(
 
 def identify(model: Any) -> dict[str, str | None]:
     """`model`, `revision` and `weights` of a loaded model."""
-    return {
-        "model": model.config._name_or_path or type(model).__name__,
-        "revision": getattr(model.config, "_commit_hash", None),
-        "weights": fingerprint(model),
-    }
+    name = model.config._name_or_path or type(model).__name__
+    return {"model": name, "revision": revision(model), "weights": fingerprint(model)}
+
+
+def revision(model: Any) -> str | None:
+    """The commit that a model was loaded from, where its configuration says it."""
+    return getattr(model.config, "_commit_hash", None)
 
 
 def fingerprint(model: Any) -> str:
@@ -181,8 +198,13 @@ def fingerprint(model: Any) -> str:
     tensor, so a few hundred elements show it. They are rounded to bfloat16, so that it is the same
     model in whatever precision it was loaded; and so it is with an adapter that has not trained.
     """
+    return fingerprint_of(_weights(model))
+
+
+def fingerprint_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """The same of tensors by their names."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(_weights(model).items()):
+    for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().reshape(-1)
         kept = flat[:: max(1, flat.numel() // FINGERPRINT_ELEMENTS)].to("cpu", torch.bfloat16)
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

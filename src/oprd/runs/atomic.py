@@ -1,5 +1,6 @@
 """Files that exist whole or not at all."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,35 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of `path` where the block ends without an error."""
+    """A file to write to, which takes the place of `path` where the block ends without an error.
+
+    By then its bytes are on the disk, and it has the mode that the umask gives. After an error
+    nothing of it is left.
+    """
     partial = path.with_name(path.name + ".partial")
-    yield partial
-    partial.replace(path)
+    try:
+        yield partial
+        give_usual_mode(partial)
+        synchronize(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    synchronize(path.parent)
+
+
+def synchronize(path: Path) -> None:
+    """Have the operating system bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_usual_mode(*files: Path) -> None:
+    """Let files have the mode of new ones; safetensors makes its own for their owner alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for file in files:
+        file.chmod(0o666 & ~mask)

@@ -19,24 +19,6 @@ RECORD = "run.json"
 RATE_TEST = "learning_rate_test"
 # The best student, and what makes it that.
 BEST, BEST_RECORD = "best", "best.json"
-# What a run that goes on must share with its beginning: of the facts, and of the settings, by which
-# the loss is another one. Which layers it compares is among the facts.
-SAME_FACTS = ("teacher", "layer_pairs", "bridge_hashes")
-SAME_SETTINGS = (
-    "positions",
-    "position_k",
-    "updates_per_rollout",
-    "state_loss",
-    "state_loss_kwargs",
-    "representation_weight",
-    "scale",
-    "output_loss",
-    "output_loss_kwargs",
-    "output_weight",
-    "reduction",
-    "prefix_gradients",
-    "stages",
-)
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors", "peft", "vllm")
 
 
@@ -61,23 +43,16 @@ def check_output_dir(name: str) -> Path:
     return path
 
 
-def write_record(folder: Path, facts: dict[str, Any], settings: dict[str, Any], step: int) -> None:
+def write_record(folder: Path, facts: dict[str, Any], settings: dict[str, Any]) -> None:
     """Write what a run is: facts about it, versions, and its settings without secrets.
 
     Args:
         folder: of the run; made where it is not there.
         facts: what the settings do not say.
         settings: of the run.
-        step: from which it goes on; 0 begins anew.
-
-    Raises:
-        ValueError: it is to go on towards something else than it began with.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record = {**facts, "versions": versions(), "settings": settings}
-    if step > 0:
-        _check_same_run(folder / RECORD, record)
-    _write(folder, record)
+    _write(folder, {**facts, "versions": versions(), "settings": settings})
 
 
 def add_to_record(folder: Path, facts: dict[str, Any]) -> None:
@@ -177,23 +152,6 @@ def _in_memory(folder: Path, key: str) -> ValueError:
         f"{folder} does not say where its {key} came from, which was built in memory: "
         "name the models one by one with --model."
     )
-
-
-def _check_same_run(file: Path, record: dict[str, Any]) -> None:
-    """Refuse, with a ValueError, to go on towards something else than a run began with."""
-    if not file.is_file():
-        return
-    begun, record = _read_record(file), json.loads(_text(record))
-    parts = [(begun, record, name) for name in SAME_FACTS]
-    settings = begun.get("settings", {}), record["settings"]
-    parts += [(*settings, name) for name in SAME_SETTINGS]
-    for before, now, name in parts:
-        # An earlier version may lack a name, and a mapping that is empty is none.
-        if name in before and (before[name] or None) != (now.get(name) or None):
-            raise ValueError(
-                f"the run in {str(file.parent)!r} began with {name}={before[name]!r}, and is to go "
-                f"on with {now.get(name)!r}: choose another output_dir, or the same {name}."
-            )
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:

@@ -4,9 +4,7 @@ A file that was cut anywhere keeps its complete lines, so that what writes it go
 that are missing.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
@@ -15,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from oprd.runs.atomic import written_whole
+from oprd.runs.lock import try_lock
 
 FORMAT = 1
 # What may differ between the runs that fill one file.
@@ -121,8 +120,6 @@ def rewrite_rows(path: Path, header: dict[str, Any], records: Iterable[KeyedRow]
     """Replace a file's contents in one step: the old file stays until the new one is complete."""
     with written_whole(path) as whole, whole.open("wb") as file:
         file.writelines(_line(row) for row in [_header_row(header), *map(asdict, records)])
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def parse_rows(path: Path, kind: type[R]) -> tuple[dict[str, Any] | None, list[R], int]:
@@ -175,10 +172,8 @@ def check_header(path: Path, found: dict[str, Any], header: dict[str, Any]) -> N
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise OSError(f"{path} is being written by another process.") from error
+    if not try_lock(file):
+        raise OSError(f"{path} is being written by another process.")
 
 
 def _header_row(header: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
 from oprd.models.trial import check_kinds, try_generation, try_parts
+from oprd.runs.identity import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
 from oprd.secrets import HIDDEN, without_secrets
 from oprd.settings.objective import ObjectiveConfig
@@ -55,6 +56,10 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
             in the student's or the teacher's context, "drop" leaves such prompts out.
         teacher_base_model_name_or_path: the base model of a teacher that is an adapter, where it is
             not the one that the adapter names.
+        overwrite: start anew in a folder that holds checkpoints. What the earlier run's record and
+            manifests name is deleted, and nothing else.
+        allow_changed: of what a resumed run keeps (`oprd.runs.identity.KEPT`), what may be another
+            than it began with: names, comma-separated or as a list.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -113,6 +118,17 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         default=None,
         metadata={"help": "Base model of a teacher adapter, if not the one the adapter names."},
     )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Start anew in the place of the run that output_dir holds."},
+    )
+    allow_changed: str | None = field(
+        default=None,
+        metadata={
+            "help": "Let a resumed run go on although these differ from what it began with: "
+            f"{', '.join(KEPT)}."
+        },
+    )
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded or allocated."""
@@ -121,6 +137,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         check_pairing(self.layer_pairing, self.layer_spec)
         check_choice("positions", self.positions, get_args(PositionSpec))
         check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
+        for name in self.allowed_changes:
+            check_choice("allow_changed", name, KEPT)
         self._settle_rate()
         _check_steps(self.max_steps, self.num_train_epochs)
         vars(self).update(checked_numbers(vars(self)))
@@ -223,6 +241,11 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         made = copy.copy(self)
         vars(made).update(copy.deepcopy(vars(self), memo))
         return made
+
+    @property
+    def allowed_changes(self) -> list[str]:
+        """`allow_changed` one by one."""
+        return parse_names(self.allow_changed or "")
 
     @property
     def rate(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from oprd.calibration.identity import UNSHAPED, drawn_rollouts, supervised_positions
 from oprd.calibration.models import FitModels, first_prompts
 from oprd.calibration.pairing import PAIRING, PairedLayers, recorded_pairs
-from oprd.calibration.processes import stand_in_pieces
+from oprd.calibration.processes import from_main, stand_in_pieces
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.similarity import MAX_ROLLOUTS, Active, measure_similarity
 from oprd.core.layers import measures
@@ -20,6 +20,8 @@ from oprd.log import get_logger
 from oprd.models.matching import paired_layers
 from oprd.models.sampling import Sampling
 from oprd.runs.checkpoints import find_checkpoint
+from oprd.runs.identity import as_it_began
+from oprd.runs.record import read_record
 from oprd.settings.run import OPRDConfig
 
 # In the output directory; what is measured beside the fit of a bridge finds its rollouts there.
@@ -69,8 +71,14 @@ def obtain_pairs(
         "prompts": models.identity_of(read, args.max_completion_length, template_options(args)),
         "rollouts": run_rollouts(args),
     }
-    resumed = find_checkpoint(output, args.resume_from_checkpoint) is not None
-    kept = recorded_pairs(output, paired_layers(*both, layers, pairing), measured_on, resumed)
+    wanted = args.resume_from_checkpoint
+    checkpoint = from_main(lambda: find_checkpoint(output, wanted, say=False))
+
+    def record() -> Mapping[str, Any] | None:
+        return as_it_began(Path(checkpoint))["facts"] if checkpoint else read_record(output)
+
+    paired = paired_layers(*both, layers, pairing)
+    kept = recorded_pairs(record, paired, measured_on, resumed=checkpoint is not None)
     if kept is not None:
         return kept
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import (
     ProgressCallback,
     TrainerCallback,
@@ -47,24 +48,38 @@ class RunRecorder(TrainerCallback):
     """Writes `run.json` (settings and versions) and `metrics.jsonl` into the run folder."""
 
     def __init__(self, facts: dict[str, Any]) -> None:
-        self._facts = facts
+        self.facts = facts
+        self._nothing_left = False
 
     def add(self, folder: Path, facts: dict[str, Any], *, write: bool) -> None:
         """Take in what is known only now, and write it down where a record is there already."""
-        self._facts |= facts
+        self.facts |= facts
         if write:
             add_to_record(folder, facts)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write the settings; a resumed run drops the metrics after its checkpoint."""
+        """Write the settings; a resumed run drops the metrics after its checkpoint.
+
+        Raises:
+            ValueError: the checkpoint is of a later step than the run has.
+        """
+        if state.global_step > state.max_steps > 0:
+            raise ValueError(
+                f"the checkpoint is of step {state.global_step}, and the run has "
+                f"{state.max_steps} steps: go on from an earlier one, or set more."
+            )
+        self._nothing_left = 0 < state.max_steps == state.global_step
         if not state.is_world_process_zero:
             return
+        if self._nothing_left:
+            # A progress bar may stand there.
+            tqdm.write(f"Nothing to train: all {state.max_steps} steps of the run are done.")
         folder = _folder(args)
         if state.global_step == 0:
             warn_of_earlier_run(folder)
-        write_record(folder, self._facts, args.to_dict(), state.global_step)
+        write_record(folder, self.facts, args.to_dict())
         begin_metrics(folder, state.global_step)
 
     def on_log(
@@ -76,7 +91,8 @@ class RunRecorder(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Append what was logged."""
-        if state.is_world_process_zero and logs:
+        # Without a step there is nothing to sum up.
+        if state.is_world_process_zero and logs and not self._nothing_left:
             append_metrics(_folder(args), state.global_step, logs)
 
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from accelerate import Accelerator
 from datasets import Dataset
@@ -23,7 +23,6 @@ from transformers import (
 )
 from trl.distributed import DistributedBackend
 from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.distillation_trainer import DistillationTrainer
 
 from oprd.evaluation.evaluate import evaluate
 from oprd.evaluation.graders import Grader
@@ -41,6 +40,9 @@ from oprd.models.shared_engine import SharedEngine, exchange, stopping_together
 from oprd.runs.record import BEST, BEST_RECORD, read_best
 from oprd.settings.run import OPRDConfig
 from oprd.training.bridges import template_options
+
+if TYPE_CHECKING:
+    from oprd.training.trainer import OPRDTrainer
 
 # Within the run folder: the samples by step.
 SAMPLES = "evaluations"
@@ -65,7 +67,7 @@ class TaskEvaluation(TrainerCallback):
 
     def __init__(
         self,
-        trainer: DistillationTrainer,
+        trainer: "OPRDTrainer",
         args: OPRDConfig,
         tokenizer: PreTrainedTokenizerBase,
         interrupted: Callable[[], object],
@@ -190,9 +192,13 @@ class TaskEvaluation(TrainerCallback):
     def _save_best(self, record: dict[str, Any]) -> None:
         """Replace the best student: the old one is deleted when the new one is in its place."""
         best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
+        if self._accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        self._accelerator.wait_for_everyone()
         self._trainer.save_model(str(partial), _internal_call=True)
         if self._accelerator.is_main_process:
             (partial / BEST_RECORD).write_text(json.dumps(record) + "\n")
+            self._trainer.checkpoints.complete(partial)
             shutil.rmtree(old, ignore_errors=True)
             if best.exists():
                 best.rename(old)

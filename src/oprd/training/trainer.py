@@ -48,6 +48,7 @@ from oprd.guards.signals import Interruption, take_over
 from oprd.guards.space import Space
 from oprd.log import leave_out_number
 from oprd.models.finite import first_broken_parameter
+from oprd.models.identity import student_facts, teacher_facts
 from oprd.models.matching import (
     check_trains,
     gradient_reaches_all,
@@ -57,13 +58,13 @@ from oprd.models.matching import (
 from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.models.trial import check_callbacks
+from oprd.prompts.fingerprint import prompts_fingerprint
 from oprd.prompts.form import check_form, prompt_facts
 from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
 from oprd.prompts.show import first_rollout
 from oprd.runs.card import PAPER, CardFacts, write_card
-from oprd.runs.checkpoints import find_checkpoint
-from oprd.runs.record import RATE_TEST, read_record
+from oprd.runs.record import RATE_TEST
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
@@ -72,6 +73,7 @@ from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
+from oprd.training.checkpointing import Checkpoints, usual_modes
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
@@ -174,6 +176,7 @@ class OPRDTrainer(DistillationTrainer):
             tools=tools,
         )
         self.args: OPRDConfig = args
+        self._identity = student_facts(self.student, new_adapter=peft_config is not None)
         check_trains(self.student)
         check_can_search(args, self.accelerator)
         self._stopwatch = Stopwatch(self.accelerator.device)
@@ -214,6 +217,8 @@ class OPRDTrainer(DistillationTrainer):
         args = self.args
         autocast: Context = self.accelerator.autocast
         model = obtain_teacher(self.student, source, args)
+        where = source.adapter or source.model, source.model if source.adapter else None
+        self._identity |= teacher_facts(model, *where, args.teacher_model_revision)
         shares_base = model is self.student
         same_meaning = shares_base and tokenizer is None
         if not same_meaning:
@@ -297,7 +302,15 @@ class OPRDTrainer(DistillationTrainer):
             **self._paired.facts(),
             **bridge_facts(self._teacher.spaces),
         }
-        self._recorder = RunRecorder(facts)
+        identity = {
+            **self._identity,
+            "layer_pairs": facts["layer_pairs"],
+            "bridges": facts["bridge_hashes"],
+            "dataset": prompts_fingerprint(self.train_dataset),
+            "processes": self.accelerator.num_processes,
+        }
+        self._recorder = RunRecorder({**facts, "identity": identity})
+        self.checkpoints = Checkpoints(self, lambda: self._recorder.facts)
         self.add_callback(self._recorder)
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
@@ -334,21 +347,49 @@ class OPRDTrainer(DistillationTrainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """TRL's, beginning with rollouts of its own; see `find_checkpoint` for where to resume.
 
+        Without a word on that, the settings decide.
+
         Raises:
             Stopped: a signal ended the run after a step, with a checkpoint.
         """
         check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
-        folder = Path(cast(str, self.args.output_dir))
-        checkpoint = find_checkpoint(folder, resume_from_checkpoint)
-        if checkpoint is not None:
-            self._take_up(read_record(Path(checkpoint).parent) or {})
-        with self.interruption.listening():
-            result = super().train(checkpoint, *args, **kwargs)
+        beginning = self.checkpoints.run(resume_from_checkpoint)
+        with self.interruption.listening(), beginning as begun:
+            if begun.checkpoint is not None:
+                self._take_up(begun.facts)
+            result = super().train(begun.checkpoint, *args, **kwargs)
             # No further loss would show what the last step did.
             self._finite.check_student()
-        self.interruption.end(self.state, folder)
+        self.interruption.end(self.state, Path(cast(str, self.args.output_dir)))
         return result
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Transformers', which looks whether a step is the last one after it alone."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers', which would delete the last checkpoint where one stays, and is not best.
+
+        Nor does it wait for one that is not complete yet.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with self.checkpoints.own_rates():
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}")
+        with self._space.saving(folder, checkpoint=True), self.checkpoints.saving():
+            super()._save_checkpoint(model, trial)
 
     def _take_up(self, begun: Mapping[str, Any]) -> None:
         """Go on with what a run measured when it began, and wrote into its record."""
@@ -580,25 +621,33 @@ class OPRDTrainer(DistillationTrainer):
         return norm
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """TRL's, of weights that are finite in every process, where there is room for them."""
-        self._finite.check_student()
-        folder = Path(output_dir or cast(str, self.args.output_dir))
-        with self._space.saving(folder, checkpoint=False):
-            super().save_model(output_dir, _internal_call)
+        """TRL's, of weights that are finite in every process, and with a manifest beside them.
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}")
-        with self._space.saving(folder, checkpoint=True):
-            super()._save_checkpoint(model, trial)
+        Looks for room first.
+        """
+        self._finite.check_student()
+        run = Path(cast(str, self.args.output_dir))
+        folder = Path(output_dir or run)
+        # Elsewhere an internal save is part of what has a manifest of its own.
+        inner = _internal_call and folder != run
+        room = self._space.saving(folder, checkpoint=False)
+        with room, nullcontext() if inner else self.checkpoints.saving_model(folder):
+            super().save_model(output_dir, _internal_call=True)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        push = super()._push_from_checkpoint
+        self.checkpoints.push_when_complete(lambda: push(checkpoint_folder))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
+            folder = Path(output_dir or cast(str, self.args.output_dir))
             # A pickle that nothing here reads; run.json says the same.
-            Path(output_dir or cast(str, self.args.output_dir), TRAINING_ARGS_NAME).unlink(
-                missing_ok=True
-            )
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            usual_modes(folder)
 
     def create_model_card(
         self,

@@ -68,8 +68,10 @@ class Asked:
         find_model(self.student, "student")
         find_model(self.teacher, "teacher", base_model=self.teacher_base)
         return (
-            load_tokenizer(resolve_model(self.student)),
-            load_tokenizer(resolve_model(self.teacher), base_model=self.teacher_base),
+            load_tokenizer(resolve_model(self.student, contents=False)),
+            load_tokenizer(
+                resolve_model(self.teacher, contents=False), base_model=self.teacher_base
+            ),
         )
 
     def load_prompts(self, tokenizer: PreTrainedTokenizerBase) -> Dataset:

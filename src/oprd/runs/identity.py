@@ -1,0 +1,196 @@
+"""What a run is, and what of it a resume may change.
+
+A resumed run goes on towards what it began with. Some things it keeps (the models, what is compared
+and by which loss), others it may change and says so (prompts, schedule, seed, processes), and what
+only shows or saves it may change as it likes.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from oprd.runs.checkpoints import checkpoint_step
+from oprd.runs.manifest import read_manifest
+from oprd.runs.record import read_record
+from oprd.text import one_line, shortened
+
+# Facts about a run beside its settings.
+MODELS = ("teacher", "student")
+KEPT_FACTS = (*MODELS, "adapter", "layer_pairs", "bridges")
+SAID_FACTS = ("teacher_dtype", "student_dtype", "dataset", "processes")
+KEPT_SETTINGS = (
+    "positions",
+    "position_k",
+    "updates_per_rollout",
+    "state_loss",
+    "state_loss_kwargs",
+    "representation_weight",
+    "scale",
+    "output_loss",
+    "output_loss_kwargs",
+    "output_weight",
+    "reduction",
+    "prefix_gradients",
+    "stages",
+    # The optimizer's state is that of its kind.
+    "optim",
+    "optim_args",
+    "optim_target_modules",
+)
+# Settings of the optimizer that are in its state as well: the run's are used.
+RATES = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+SAID_SETTINGS = (
+    *RATES,
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "max_grad_norm",
+    "seed",
+    "data_seed",
+    "shuffle_dataset",
+    "long_prompts",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "rollouts_per_prompt",
+    "max_completion_length",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "generation_kwargs",
+    "chat_template_kwargs",
+    "disable_dropout",
+    "neftune_noise_alpha",
+    "bf16",
+    "fp16",
+    "ignore_data_skip",
+)
+# The end of a schedule that depends on it.
+LENGTHS = ("max_steps", "num_train_epochs")
+KEPT = (*KEPT_FACTS, *KEPT_SETTINGS)
+# Longest value in a message.
+LONGEST = 120
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that a resumed run has otherwise than it began.
+
+    Attributes:
+        name: a setting, or a fact about the run.
+        before: its value when the checkpoint was saved.
+        now: its value from here on.
+        refused: whether a run keeps it.
+    """
+
+    name: str
+    before: Any
+    now: Any
+    refused: bool
+
+    def words(self) -> str:
+        """Both values."""
+        before, now = (shortened(one_line(repr(v)), LONGEST) for v in (self.before, self.now))
+        return f"{self.name} (began with {self.name}={before}, now {now})"
+
+    def fact(self) -> dict[str, Any]:
+        """For a run's record."""
+        return {name: v for name, v in asdict(self).items() if name != "refused"}
+
+
+def changes(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    settings_before: Mapping[str, Any],
+    settings_now: Mapping[str, Any],
+) -> list[Change]:
+    """What differs. What either side does not say is passed over, and an empty setting is none.
+
+    Args:
+        before: facts when the checkpoint was saved.
+        now: those of the run that is to go on.
+        settings_before: likewise.
+        settings_now: likewise.
+    """
+    before, now = _plain(before), _plain(now)
+    settings_before, settings_now = _plain(settings_before), _plain(settings_now)
+    found = []
+    for name in (*KEPT_FACTS, *SAID_FACTS):
+        values = before.get(name), now.get(name)
+        if None not in values and not _same(*values):
+            found.append(Change(name, *values, refused=name in KEPT_FACTS))
+    constant = str(settings_now.get("lr_scheduler_type")) == "constant"
+    said = (*SAID_SETTINGS, *(() if constant else LENGTHS))
+    for name in (*KEPT_SETTINGS, *said):
+        if name not in settings_before or name not in settings_now:
+            continue
+        values = settings_before[name], settings_now[name]
+        if (values[0] or None) != (values[1] or None):
+            found.append(Change(name, *values, refused=name in KEPT_SETTINGS))
+    return found
+
+
+def check_changes(found: Iterable[Change], checkpoint: str, allowed: Iterable[str]) -> None:
+    """Refuse to go on as another run.
+
+    Args:
+        found: of `changes`.
+        checkpoint: from which it is to go on.
+        allowed: names of what may change although a run keeps it.
+
+    Raises:
+        ValueError: something else differs that a run keeps; the message names all of it.
+    """
+    refused = [change for change in found if change.refused and change.name not in set(allowed)]
+    if not refused:
+        return
+    names = ",".join(change.name for change in refused)
+    raise ValueError(
+        f"the run of {checkpoint!r} would go on as another one: "
+        f"{', '.join(change.words() for change in refused)}. Give what it began with, start anew "
+        f"in another --output_dir, or allow it with --allow_changed {names} where it is meant."
+    )
+
+
+def as_it_began(checkpoint: Path) -> dict[str, Any]:
+    """`step`, `settings` and `facts` of the run that saved a complete checkpoint.
+
+    A checkpoint of an earlier version has no manifest, and what it is stands in the record beside.
+
+    Raises:
+        ValueError: the record beside it cannot be read.
+    """
+    if (manifest := read_manifest(checkpoint)) is not None:
+        return {"settings": {}, "facts": {}, **manifest, "step": checkpoint_step(checkpoint)}
+    record = read_record(checkpoint.parent) or {}
+    return {
+        "step": checkpoint_step(checkpoint),
+        "settings": record.get("settings") or {},
+        "facts": {**record, "identity": facts_of_record(record)},
+    }
+
+
+def facts_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of `changes` as far as the record of an earlier version has them."""
+    found = {name: {"source": record[name]} for name in MODELS if record.get(name)}
+    named = {"layer_pairs": "layer_pairs", "bridge_hashes": "bridges"}
+    return found | {name: record[old] for old, name in named.items() if old in record}
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Models by their weights where both are known; of other mappings what both of them say."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return before == now
+    weights = before.get("weights"), now.get("weights")
+    if all(weights):
+        return weights[0] == weights[1]
+    # A model that was built in memory has no name.
+    return all(before[n] == now[n] for n in before if before[n] and now.get(n))
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back."""
+    return json.loads(json.dumps(dict(values), default=str))

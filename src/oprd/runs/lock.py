@@ -1,0 +1,194 @@
+"""One run at a time in a folder.
+
+The operating system gives a lock back when its holder dies, so that no killed run stands in the way
+of the next. The file says who holds it, for people, and for file systems that know no locks.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import IO, Any, Self
+
+import psutil
+
+# Of a name that is not uploaded with a run's folder.
+LOCK = "_run.lock"
+# What file systems answer that have no locks.
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Lock an open file against other processes; whether no other one has it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+class RunLock:
+    """A folder that this process alone trains in.
+
+    Within a process a folder may be locked several times; the last one to let go frees it.
+
+    Args:
+        folder: of the run.
+    """
+
+    # By folder: the open file, and how many hold it.
+    _held: dict[Path, tuple[IO[str], int]] = {}  # noqa: RUF012 # of the process, not of a lock
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._mine = False
+
+    def acquire(self) -> None:
+        """Lock the folder, which is made where it is not there.
+
+        Raises:
+            OSError: another process has it; the message names it.
+        """
+        if self._mine:
+            return
+        held = self._held.get(self._folder)
+        file, count = held if held else (self._take(), 0)
+        self._held[self._folder] = file, count + 1
+        self._mine = True
+
+    def release(self) -> None:
+        """Let the folder go; nothing where it was not locked."""
+        if not self._mine:
+            return
+        self._mine = False
+        file, count = self._held.pop(self._folder)
+        if count > 1:
+            self._held[self._folder] = file, count - 1
+            return
+        # While it is still locked: nobody else can have it by then.
+        (self._folder / LOCK).unlink(missing_ok=True)
+        file.close()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _take(self) -> IO[str]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / LOCK
+        while True:
+            file = path.open("a+")
+            try:
+                if self._is_free(file, path):
+                    if _is_at(file, path):
+                        file.truncate(0)
+                        file.write(json.dumps(_myself()) + "\n")
+                        file.flush()
+                        return file
+                else:
+                    # What a dead process started may hold on to its file.
+                    path.unlink(missing_ok=True)
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+
+    def _is_free(self, file: IO[str], path: Path) -> bool:
+        """Whether the file is locked by this process; not where one that is dead still has it."""
+        try:
+            if try_lock(file):
+                return True
+            holder, has_locks = _holder(path, wait=True), True
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            holder, has_locks = _holder(path), False
+            if holder is None:
+                return True
+        if holder is not None and _is_dead(holder):
+            return not has_locks
+        raise OSError(self._taken(holder))
+
+    def _taken(self, holder: dict[str, Any] | None) -> str:
+        who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+        text = (
+            f"{who} trains in {str(self._folder)!r}: wait until it has ended, or choose another "
+            "--output_dir."
+        )
+        if holder is None or not _is_seen(holder):
+            path = self._folder / LOCK
+            text += (
+                f" Whether it still runs cannot be seen from here: if it does not, delete {path}."
+            )
+        return text
+
+
+def _myself() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "namespace": _namespace(),
+        "started": psutil.Process().create_time(),
+    }
+
+
+def _namespace() -> str | None:
+    """Among which processes numbers are given; containers may share the name of their machine."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
+
+
+def _holder(path: Path, *, wait: bool = False) -> dict[str, Any] | None:
+    """Who wrote a lock's file; one that has only just made it may be about to."""
+    for _ in range(10 if wait else 1):
+        try:
+            found = json.loads(path.read_text())
+            if isinstance(found, dict) and found.keys() >= {"pid", "host", "started"}:
+                return found
+        except (OSError, ValueError):
+            pass
+        if wait:
+            time.sleep(0.02)
+    return None
+
+
+def _is_seen(holder: dict[str, Any]) -> bool:
+    """Whether this machine knows which of the holder's processes run."""
+    return holder["host"] == socket.gethostname() and holder.get("namespace") == _namespace()
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether a process of this machine has ended; of others that is not known."""
+    if not _is_seen(holder):
+        return False
+    try:
+        process = psutil.Process(int(holder["pid"]))
+        # A number is given to another process later on.
+        other = abs(process.create_time() - float(holder["started"])) > 1
+        return other or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, ValueError, TypeError):
+        return False
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one at its path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,265 @@
+"""A run's checkpoints while it trains: begun as what it is, saved whole, one run to a folder.
+
+All processes save; when they have, the main one hashes what is there beside the next step, and
+writes the manifest by which the checkpoint is complete. The next save, and the end of training,
+wait for it.
+"""
+
+import copy
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from oprd.calibration.processes import from_main, run_locked
+from oprd.log import get_logger
+from oprd.runs.atomic import give_usual_mode
+from oprd.runs.beginning import Beginning, Wanted, find_beginning
+from oprd.runs.checkpoints import (
+    CHECKPOINT,
+    begin_checkpoint,
+    clear_run,
+    delete_cut_off,
+    next_start,
+    rotate,
+)
+from oprd.runs.identity import RATES, Change
+from oprd.runs.manifest import content_hash, saved_into, write_manifest
+from oprd.runs.record import BEST, versions
+from oprd.settings.run import OPRDConfig
+
+if TYPE_CHECKING:
+    from oprd.training.trainer import OPRDTrainer
+
+# What of a run stands in its folder beside a model.
+APART = re.compile(rf"{CHECKPOINT.pattern}|{BEST}(\..*)?|evaluations|completions")
+# What settings are called among an optimizer's parameters.
+IN_GROUPS = {
+    "weight_decay": "weight_decay",
+    "adam_beta1": "betas",
+    "adam_beta2": "betas",
+    "adam_epsilon": "eps",
+}
+
+logger = get_logger(__name__)
+
+
+def resumed_from(args: OPRDConfig) -> str | None:
+    """The checkpoint that the settings ask for, the same in every process.
+
+    Looks at what needs no model to be loaded.
+
+    Raises:
+        ValueError: see `find_beginning`.
+    """
+    return from_main(lambda: find_beginning(_wanted(args, args.resume_from_checkpoint))).checkpoint
+
+
+def _wanted(args: OPRDConfig, checkpoint: Any) -> Wanted:
+    return Wanted(
+        Path(cast(str, args.output_dir)),
+        checkpoint,
+        args.to_dict(),
+        args.max_steps,
+        args.overwrite,
+        args.allowed_changes,
+    )
+
+
+class Checkpoints:
+    """How a trainer's run begins, and how it is saved.
+
+    Args:
+        trainer: whose run it is.
+        facts: what its record says, whenever it is asked.
+    """
+
+    def __init__(self, trainer: "OPRDTrainer", facts: Callable[[], dict[str, Any]]) -> None:
+        self._trainer, self._facts_of_run = trainer, facts
+        self._start = 1
+        self._rates: dict[str, Change] = {}
+        # One thread, so that manifests are written in the order of their steps.
+        self._worker = ThreadPoolExecutor(1, "manifest")
+        self._writing: Future[None] | None = None
+        self._push: Callable[[], None] | None = None
+
+    @contextmanager
+    def run(self, checkpoint: Any) -> Iterator[Beginning]:
+        """Begin a run, alone in its folder, and have its last checkpoint complete at the end.
+
+        Args:
+            checkpoint: of `find_checkpoint`; where it is None, what the settings say.
+
+        Raises:
+            ValueError: see `find_beginning`.
+            OSError: another run is in the folder.
+        """
+        if checkpoint is None:
+            checkpoint = self._args.resume_from_checkpoint
+        with run_locked(self._folder):
+            begun, self._start = from_main(lambda: self._begin(checkpoint))
+            self._rates = {c.name: c for c in begun.changes if c.name in RATES}
+            if begun.checkpoint is not None:
+                self._trainer.record(begun.record())
+            try:
+                yield begun
+            except BaseException as error:
+                # What was saved before stands.
+                if (failed := self._failed()) is not None:
+                    error.add_note(f"Nor could the last checkpoint be completed: {failed}")
+                raise
+            self.wait()
+            self._trainer.accelerator.wait_for_everyone()
+
+    def _begin(self, checkpoint: Any) -> tuple[Beginning, int]:
+        """In the main process: find where to begin, and make the folder ready."""
+        args, folder = self._args, self._folder
+        begun = find_beginning(_wanted(args, checkpoint), self._facts_of_run()["identity"])
+        if begun.changes:
+            words = ", ".join(change.words() for change in begun.changes)
+            logger.warning(
+                f"{begun.checkpoint!r} is gone on from otherwise than it began: {words}."
+            )
+        if args.overwrite and (left := clear_run(folder, BEST)):
+            logger.warning(
+                f"left in {str(folder)!r}, because nothing there says what they hold: "
+                f"{', '.join(left)}."
+            )
+        delete_cut_off(folder)
+        return begun, next_start(folder)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Save a checkpoint in the block: it is complete once its files are hashed, later on."""
+        args, state = self._args, self._trainer.state
+        self.wait()
+        folder = self._folder / f"checkpoint-{state.global_step}"
+        if args.should_save:
+            begin_checkpoint(folder)
+        self._trainer.accelerator.wait_for_everyone()
+        # Transformers' would count what is not complete, and whatever begins with its name.
+        limit, args.save_total_limit = args.save_total_limit, None
+        try:
+            yield
+            self._trainer.accelerator.wait_for_everyone()
+        except BaseException:
+            if args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            args.save_total_limit = limit
+        if args.should_save:
+            facts, best = self._facts(folder), state.best_model_checkpoint
+            self._writing = self._worker.submit(_complete, folder, facts, limit, best)
+        push, self._push = self._push, None
+        if push is not None:
+            self.wait()
+            push()
+
+    def push_when_complete(self, push: Callable[[], None]) -> None:
+        """Upload the checkpoint that is being saved, once it is complete."""
+        self._push = push
+
+    @contextmanager
+    def saving_model(self, folder: Path) -> Iterator[None]:
+        """Save a model in the block, which then has a manifest of its own."""
+        together = self._trainer.accelerator.wait_for_everyone
+        manifest = saved_into(folder, lambda: self._facts(folder), APART)
+        with run_locked(folder):
+            with manifest if self._args.should_save else nullcontext():
+                together()
+                yield
+                together()
+            together()
+
+    def complete(self, folder: Path) -> None:
+        """Write the manifest of a folder that holds a saved model and nothing else."""
+        write_manifest(folder, self._facts(folder))
+
+    def wait(self) -> None:
+        """Until the last checkpoint is complete.
+
+        Raises:
+            OSError: its files could not be read, or its manifest not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _failed(self) -> Exception | None:
+        try:
+            self.wait()
+        except Exception as error:
+            return error
+        return None
+
+    @contextmanager
+    def own_rates(self) -> Iterator[None]:
+        """Load an optimizer's state in the block; rates that the settings have otherwise are used.
+
+        Raises:
+            ValueError: the optimizer is not ours to tell.
+        """
+        if not self._rates:
+            yield
+            return
+        if self._trainer.is_deepspeed_enabled:
+            raise ValueError(
+                f"DeepSpeed goes on with the {', '.join(self._rates)} of its checkpoint: give what "
+                "the run began with."
+            )
+        optimizer = cast(Any, self._trainer.optimizer)
+        schedule = cast(Any, self._trainer.lr_scheduler)
+        made = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+        bases = getattr(schedule, "base_lrs", None)
+        yield
+        for group, own in zip(optimizer.param_groups, made, strict=True):
+            for name in self._rates.keys() & IN_GROUPS.keys():
+                group[IN_GROUPS[name]] = own[IN_GROUPS[name]]
+            if "learning_rate" in self._rates:
+                base = group.get("initial_lr") or self._rates["learning_rate"].before
+                rate = own.get("initial_lr", own["lr"])
+                group["lr"] = group["lr"] / base * rate
+                group["initial_lr"] = rate
+        if "learning_rate" in self._rates and bases is not None:
+            schedule.base_lrs = bases
+            schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+    @property
+    def _folder(self) -> Path:
+        return Path(cast(str, self._args.output_dir))
+
+    @property
+    def _args(self) -> OPRDConfig:
+        return self._trainer.args
+
+    def _facts(self, folder: Path) -> dict[str, Any]:
+        """What a manifest says of the run, copied: training goes on meanwhile."""
+        settings = self._args.to_dict()
+        states = sorted(path.name for path in folder.glob("rng_state*"))
+        return copy.deepcopy(
+            {
+                "step": self._trainer.state.global_step,
+                "start": self._start,
+                "processes": self._trainer.accelerator.num_processes,
+                "settings": settings,
+                "settings_hash": content_hash(settings),
+                "versions": versions(),
+                "facts": self._facts_of_run(),
+                "random_states": states,
+            }
+        )
+
+
+def usual_modes(folder: Path) -> None:
+    """Let saved weights be read by whom the umask allows."""
+    adapters = folder.glob("*/adapter_model.safetensors")
+    give_usual_mode(*folder.glob("*.safetensors"), *adapters)
+
+
+def _complete(folder: Path, facts: Mapping[str, Any], limit: int | None, best: str | None) -> None:
+    write_manifest(folder, facts)
+    rotate(folder.parent, limit, best)

@@ -1,0 +1,178 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oprd.runs.identity import KEPT_SETTINGS, as_it_began, changes, check_changes
+from tests.runs.saved import checkpoint, without_manifest
+
+LOSS: dict[str, Any] = {
+    "positions": "all",
+    "position_k": 2000,
+    "updates_per_rollout": 1,
+    "state_loss": "mse",
+    "state_loss_kwargs": None,
+    "representation_weight": 1.0,
+    "scale": "unit",
+    "output_loss": "topk",
+    "output_loss_kwargs": {"k": 4},
+    "output_weight": 1.0,
+    "reduction": "sequence",
+    "prefix_gradients": True,
+    "stages": [{"steps": 2, "scale": "none"}],
+    "optim": "adamw_torch",
+    "optim_args": None,
+    "optim_target_modules": None,
+}
+OTHER: dict[str, Any] = {
+    "positions": "last",
+    "position_k": 3,
+    "updates_per_rollout": 2,
+    "state_loss": "gram",
+    "state_loss_kwargs": {"factor": 2},
+    "representation_weight": 0,
+    "scale": "none",
+    "output_loss": "none",
+    "output_loss_kwargs": {"k": 8},
+    "output_weight": 2.0,
+    "reduction": "token",
+    "prefix_gradients": False,
+    "stages": None,
+    "optim": "sgd",
+    "optim_args": "a=1",
+    "optim_target_modules": "all-linear",
+}
+MODEL = {"source": "owner/name", "revision": None, "weights": "a1"}
+FACTS: dict[str, Any] = {
+    "teacher": MODEL,
+    "student": MODEL,
+    "adapter": {"peft_type": "LORA", "r": 4},
+    "layer_pairs": [(1, 1), (2, 2)],
+    "bridges": [],
+    "teacher_dtype": "torch.float32",
+    "dataset": {"rows": 4, "hash": "b2"},
+    "processes": 1,
+}
+
+
+def refused(before: dict[str, Any], now: dict[str, Any], *settings: dict[str, Any]) -> list[str]:
+    return [
+        change.name for change in changes(before, now, *(settings or ({}, {}))) if change.refused
+    ]
+
+
+def test_every_setting_that_a_run_keeps_is_tried_here():
+    assert set(LOSS) == set(OTHER) == set(KEPT_SETTINGS)
+
+
+@pytest.mark.parametrize("name", LOSS)
+def test_a_run_does_not_go_on_towards_another_loss(name: str):
+    found = changes({}, {}, LOSS, {**LOSS, name: OTHER[name]})
+    with pytest.raises(
+        ValueError, match=f"began with {name}=.*--allow_changed {name} where"
+    ) as error:
+        check_changes(found, "run/checkpoint-2", [])
+    assert "the run of 'run/checkpoint-2'" in str(error.value)
+    check_changes(found, "run/checkpoint-2", [name])
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("teacher", {**MODEL, "weights": "c3"}),
+        ("student", {**MODEL, "weights": "c3"}),
+        ("adapter", {"peft_type": "LORA", "r": 8}),
+        ("adapter", {"peft_type": "none"}),
+        ("layer_pairs", [(1, 1), (2, 3)]),
+        ("bridges", ["d4"]),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_models_layers_or_bridges(name: str, other: Any):
+    assert refused(FACTS, {**FACTS, name: other}) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("teacher_dtype", "torch.bfloat16"),
+        ("dataset", {"rows": 4, "hash": "c3"}),
+        ("processes", 2),
+    ],
+)
+def test_other_prompts_and_processes_are_said_and_not_refused(name: str, other: Any):
+    (change,) = changes(FACTS, {**FACTS, name: other}, {}, {})
+    assert (change.name, change.refused) == (name, False)
+
+
+def test_a_model_is_known_by_its_weights_wherever_it_is_from():
+    moved = {**MODEL, "source": "/elsewhere", "revision": "v1"}
+    assert not refused(FACTS, {**FACTS, "teacher": moved})
+
+
+def test_a_model_whose_weights_are_in_pieces_is_known_by_where_it_is_from():
+    unread = {**MODEL, "weights": None}
+    assert not refused(FACTS, {**FACTS, "teacher": unread})
+    other = {**unread, "source": "owner/other"}
+    assert refused(FACTS, {**FACTS, "teacher": other}) == ["teacher"]
+    # One that was built in memory has no name.
+    assert not refused(FACTS, {**FACTS, "teacher": {**unread, "source": ""}})
+
+
+def test_a_later_version_of_a_library_may_say_more_of_an_adapter():
+    said = {**FACTS["adapter"], "new_option": False}
+    assert not refused(FACTS, {**FACTS, "adapter": said})
+
+
+@pytest.mark.parametrize("name", ["seed", "learning_rate", "temperature", "lr_scheduler_type"])
+def test_a_schedule_a_seed_and_how_rollouts_are_drawn_may_change_and_are_said(name: str):
+    (change,) = changes({}, {}, {name: 1}, {name: 2})
+    assert (change.name, change.refused) == (name, False)
+    assert change.words() == f"{name} (began with {name}=1, now 2)"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["save_steps", "logging_steps", "eval_tasks", "report_to", "output_dir", "save_total_limit"],
+)
+def test_what_is_saved_logged_and_evaluated_may_change_without_a_word(name: str):
+    assert not changes({}, {}, {name: 1}, {name: 2})
+
+
+def test_more_steps_are_said_where_the_schedule_depends_on_them():
+    settings = {"lr_scheduler_type": "cosine", "max_steps": 4}
+    assert changes({}, {}, settings, {**settings, "max_steps": 8})
+    settings["lr_scheduler_type"] = "constant"
+    assert not changes({}, {}, settings, {**settings, "max_steps": 8})
+
+
+def test_what_is_not_known_of_either_is_no_change():
+    assert not changes({}, FACTS, {"positions": "all"}, LOSS)
+    assert not changes({**FACTS, "dataset": None}, FACTS, LOSS, {**LOSS, "state_loss_kwargs": {}})
+
+
+def test_all_that_is_refused_stands_in_one_sentence_on_one_line():
+    other = {**LOSS, "positions": "last\n\x1b[31m", "optim": "x" * 1000}
+    with pytest.raises(ValueError, match="--allow_changed positions,optim") as error:
+        check_changes(changes({}, {}, LOSS, other), "checkpoint-2", ["scale"])
+    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_a_checkpoint_says_what_it_is_wherever_it_lies(tmp_path: Path):
+    saved = checkpoint(tmp_path, 2, settings=LOSS, facts={"identity": FACTS})
+    (tmp_path / "run.json").write_text("{}")
+    found = as_it_began(saved.rename(tmp_path / "moved"))
+    assert found["step"] == 2 and found["settings"]["positions"] == "all"
+    assert found["facts"]["identity"]["teacher"] == MODEL
+
+
+def test_of_an_earlier_version_the_record_says_what_it_knows(tmp_path: Path):
+    old = without_manifest(tmp_path, 2)
+    assert as_it_began(old)["facts"]["identity"] == {}
+    record = {"teacher": "t", "student": "", "bridge_hashes": ["d4"], "settings": {"scale": "unit"}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    found = as_it_began(old)
+    assert found["settings"] == {"scale": "unit"}
+    assert found["facts"]["identity"] == {"teacher": {"source": "t"}, "bridges": ["d4"]}
+    assert refused(found["facts"]["identity"], FACTS) == ["teacher", "bridges"]

@@ -1,0 +1,217 @@
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from oprd.runs import manifest
+from oprd.runs.manifest import (
+    CUT_OFF,
+    NOT_THERE,
+    SAVING,
+    UNKNOWN,
+    begin_saving,
+    content_hash,
+    delete_named,
+    manifest_text,
+    problem,
+    read_manifest,
+    write_manifest,
+)
+from tests.runs.saved import checkpoint
+
+
+def test_a_folder_is_complete_once_its_manifest_is_written(tmp_path: Path):
+    saved = checkpoint(tmp_path, 3, complete=False)
+    assert problem(saved) == CUT_OFF
+    write_manifest(saved, {"step": 3})
+    assert problem(saved) is None and not (saved / SAVING).exists()
+    found = read_manifest(saved)
+    assert found is not None and found["step"] == 3
+    assert set(found["files"]) == {
+        "model.safetensors", "optimizer.pt", "trainer_state.json", "inner/shard",
+    }  # fmt: skip
+
+
+def test_what_is_not_named_is_no_part_of_it(tmp_path: Path):
+    saved = checkpoint(tmp_path, 3)
+    (saved / "notes.txt").write_text("mine")
+    assert problem(saved) is None
+
+
+def test_a_folder_that_says_nothing_is_unknown_and_one_that_is_not_there_is_not(tmp_path: Path):
+    assert problem(tmp_path) == UNKNOWN
+    assert problem(tmp_path / "none") == NOT_THERE
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "inner/shard"])
+def test_every_damage_is_seen_and_its_file_named(tmp_path: Path, name: str):
+    file = checkpoint(tmp_path, 3) / name
+    whole, folder = file.read_bytes(), tmp_path / "checkpoint-3"
+    file.write_bytes(whole[:-1])
+    assert problem(folder) == f"its {name} has {len(whole) - 1} bytes in the place of {len(whole)}"
+    file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    assert problem(folder) == f"its {name} has been altered since it was saved"
+    # Sizes alone do not show it.
+    assert problem(folder, contents=False) is None
+    file.write_bytes(b"")
+    assert f"its {name} has 0 bytes" in str(problem(folder))
+    file.unlink()
+    assert problem(folder) == f"its {name} is missing"
+    file.mkdir()
+    assert problem(folder) == f"its {name} is missing"
+
+
+ENTRY = {"size": 0, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", "[" * 100_000])
+def test_a_damaged_manifest_is_said_to_be_so(tmp_path: Path, text: str):
+    saved = checkpoint(tmp_path, 3)
+    (saved / "manifest.json").write_text(text)
+    assert problem(saved) == "its manifest.json is damaged"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"files": []},
+        {"files": {}, "format": True},
+        {"files": {"a": {"size": 1}}},
+        {"files": {"a": {**ENTRY, "size": -1}}},
+        {"files": {}, "step": "2"},
+        {"files": {}, "settings": []},
+    ],
+)
+def test_a_manifest_of_another_form_is_damaged(tmp_path: Path, content: dict[str, Any]):
+    (tmp_path / "manifest.json").write_text(manifest_text(content))
+    assert problem(tmp_path) == "its manifest.json is damaged"
+    (tmp_path / "manifest.json").write_text(manifest_text({"files": {}}))
+    assert problem(tmp_path) is None
+
+
+def test_a_manifest_that_has_been_altered_itself_is_damaged(tmp_path: Path):
+    file = checkpoint(tmp_path, 3, facts={"mean_squares": 0.25}) / "manifest.json"
+    file.write_text(file.read_text().replace("0.25", "0.75"))
+    assert problem(file.parent) == "its manifest.json is damaged"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+    for name in ("long" * 100, "half of a pair \ud800"):
+        (tmp_path / "manifest.json").write_text(manifest_text({"files": {name: ENTRY}}))
+        assert str(problem(tmp_path)).startswith(f"its {name} ")
+
+
+def test_a_manifest_of_a_later_format_is_not_guessed_at(tmp_path: Path):
+    (tmp_path / "manifest.json").write_text('{"format": 2, "files": []}')
+    assert "has format 2, of a later version" in str(problem(tmp_path))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+ENTRIES = st.fixed_dictionaries({"size": st.integers(), "sha256": st.just("0" * 64) | st.text()})
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.fixed_dictionaries(
+        {"format": st.just(1) | JSON, "files": st.dictionaries(st.text(), ENTRIES | JSON) | JSON},
+        optional={"step": JSON, "settings": JSON},
+    )
+    | JSON
+)
+def test_whatever_stands_in_a_manifest_is_no_crash(tmp_path: Path, content: Any):
+    signed = manifest_text(content) if isinstance(content, dict) else json.dumps(content)
+    (tmp_path / "manifest.json").write_text(signed)
+    assert problem(tmp_path) is None or isinstance(problem(tmp_path), str)
+
+
+@pytest.mark.parametrize("name", ["../victim", "{}", "a/../../victim", ".", ""])
+def test_a_manifest_that_names_what_is_elsewhere_is_damaged_and_deletes_nothing(
+    tmp_path: Path, name: str
+):
+    victim, saved = tmp_path / "victim", tmp_path / "run"
+    victim.touch()
+    saved.mkdir()
+    (saved / "manifest.json").write_text(manifest_text({"files": {name.format(victim): ENTRY}}))
+    with pytest.raises(ValueError, match="damaged"):
+        delete_named(saved)
+    assert victim.exists()
+
+
+def test_what_is_named_is_deleted_and_nothing_else(tmp_path: Path):
+    saved, outside = checkpoint(tmp_path, 3), tmp_path / "outside"
+    (saved / "inner" / "mine").touch()
+    delete_named(saved)
+    assert [path.name for path in saved.rglob("*") if path.is_file()] == ["mine"]
+    # Not through a link that has taken the place of a folder.
+    other = checkpoint(tmp_path, 4)
+    (other / "inner").rename(outside)
+    (other / "inner").symlink_to(outside)
+    delete_named(other)
+    assert (outside / "shard").exists()
+
+
+def test_a_manifest_is_on_the_disk_after_the_files_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    saved = checkpoint(tmp_path, 3, complete=False)
+    synchronized: list[str] = []
+    fsync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        synchronized.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    write_manifest(saved, {})
+    files = ["inner/shard", "model.safetensors", "optimizer.pt", "trainer_state.json"]
+    names = [Path(name).name for name in files]
+    assert synchronized == [*names, "inner", "manifest.json.partial", "checkpoint-3"]
+
+
+def test_a_file_that_is_saved_anew_is_read_anew(tmp_path: Path):
+    saved = checkpoint(tmp_path, 3)
+    assert problem(saved) is None
+    begin_saving(saved)
+    assert problem(saved) == CUT_OFF
+    (saved / "optimizer.pt").write_bytes(b"others!")
+    write_manifest(saved, {})
+    assert problem(saved) is None
+
+
+def test_a_disk_that_is_full_leaves_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved = checkpoint(tmp_path, 3, complete=False)
+
+    def full(self: Path, *_: Any, **__: Any) -> int:
+        raise OSError(28, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest.Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_manifest(saved, {})
+    assert problem(saved) == CUT_OFF and not list(saved.glob("*.partial"))
+
+
+def test_a_manifest_may_be_read_by_whom_the_umask_allows(tmp_path: Path):
+    saved = checkpoint(tmp_path, 3)
+    assert stat.S_IMODE((saved / "manifest.json").stat().st_mode) == 0o666 & ~umask()
+
+
+def umask() -> int:
+    mask = os.umask(0o22)
+    os.umask(mask)
+    return mask
+
+
+def test_the_hash_of_settings_is_one_whatever_their_order():
+    assert content_hash({"a": 1, "b": [2]}) == content_hash({"b": [2], "a": 1})
+    assert content_hash({"a": 1}) != content_hash({"a": 2})
