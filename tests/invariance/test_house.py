@@ -34,7 +34,7 @@ ROOMS = {
     "prompts": {"models.reading", "models.prompt", "evaluation.tasks", *GROUND},
     "calibration": {"core", "models", "runs", "prompts", *GROUND},
     "settings": {"core", "models", "runs", *GROUND},
-    "guards": {"core", "models", "runs", *GROUND},
+    "guards": {"core", "models", "runs", "calibration", *GROUND},
     "training": {
         "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", "guards",
         *GROUND,

@@ -118,7 +118,7 @@ def test_a_token_that_only_the_prefix_has_gets_no_gradient():
 
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-def test_checkpointing_changes_no_state_and_no_gradient(architecture, reentrant):
+def test_saving_changes_no_state_and_no_gradient(architecture, reentrant):
     model = tiny.model(architecture).double().train()
     view = ragged()
     states = windowed(model, view)

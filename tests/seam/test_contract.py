@@ -188,13 +188,13 @@ TABLE = [
     Row(
         f"{TRAINER}is_deepspeed_enabled",
         ATTRIBUTE,
-        "guards/finite.py guards/space.py training/checkpointing.py",
+        "guards/finite.py guards/space.py guards/saving.py",
     ),
     Row(f"{TRAINER}_created_lr_scheduler", ATTRIBUTE, "training/trainer.py"),
     Row(
         f"{TRAINER}lr_scheduler",
         ATTRIBUTE,
-        "training/trainer.py training/rate_search.py training/checkpointing.py",
+        "training/trainer.py training/rate_search.py guards/saving.py",
     ),
     Row(
         f"{TRAINER}model_wrapped",
@@ -407,7 +407,7 @@ TABLE = [
     Row(
         "torch.optim.lr_scheduler:LRScheduler._last_lr",
         ATTRIBUTE,
-        "training/rate_search.py training/checkpointing.py",
+        "training/rate_search.py guards/saving.py",
     ),
     Row("sympy:Float._prec", ATTRIBUTE, "evaluation/exact.py"),
     Row("latex2sympy2_extended.sets:FiniteSet._unsorted_args", ATTRIBUTE, "evaluation/exact.py"),

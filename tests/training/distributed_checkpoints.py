@@ -1,4 +1,4 @@
-"""Runs of two processes that save, go on and are refused; called by test_checkpointing.
+"""Runs of two processes that save, go on and are refused; called by test_saving.
 
 python -m tests.training.distributed_checkpoints FOLDER CASE
 """

@@ -19,6 +19,7 @@ from oprd.calibration.processes import run_locked
 from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import setting_up, writing
 from oprd.cli.preview import show_rollouts, show_settings
+from oprd.guards.saving import resumed_from
 from oprd.models.load import find_model
 from oprd.models.prompt import template_check
 from oprd.names import locate
@@ -27,7 +28,6 @@ from oprd.prompts.load import load_prompts
 from oprd.runs.record import BEST, check_output_dir, read_best
 from oprd.settings.run import OPRDConfig
 from oprd.training.callbacks import warn_of_earlier_run
-from oprd.training.checkpointing import resumed_from
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
 from oprd.training.trainer import OPRDTrainer
 

@@ -44,6 +44,7 @@ from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
 from oprd.guards.broken import OBJECTIVE, BrokenBatch
 from oprd.guards.finite import Finite
+from oprd.guards.saving import Checkpoints, usual_modes
 from oprd.guards.signals import Interruption, take_over
 from oprd.guards.space import Space
 from oprd.log import leave_out_number
@@ -73,7 +74,6 @@ from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
-from oprd.training.checkpointing import Checkpoints, usual_modes
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate

@@ -29,9 +29,9 @@ from oprd.runs.checkpoints import (
 from oprd.runs.identity import RATES, Change
 from oprd.runs.manifest import content_hash, saved_into, write_manifest
 from oprd.runs.record import BEST, versions
-from oprd.settings.run import OPRDConfig
 
 if TYPE_CHECKING:
+    from oprd.settings.run import OPRDConfig
     from oprd.training.trainer import OPRDTrainer
 
 # What of a run stands in its folder beside a model.
@@ -47,7 +47,7 @@ IN_GROUPS = {
 logger = get_logger(__name__)
 
 
-def resumed_from(args: OPRDConfig) -> str | None:
+def resumed_from(args: "OPRDConfig") -> str | None:
     """The checkpoint that the settings ask for, the same in every process.
 
     Looks at what needs no model to be loaded.
@@ -58,7 +58,7 @@ def resumed_from(args: OPRDConfig) -> str | None:
     return from_main(lambda: find_beginning(_wanted(args, args.resume_from_checkpoint))).checkpoint
 
 
-def _wanted(args: OPRDConfig, checkpoint: Any) -> Wanted:
+def _wanted(args: "OPRDConfig", checkpoint: Any) -> Wanted:
     return Wanted(
         Path(cast(str, args.output_dir)),
         checkpoint,
@@ -233,7 +233,7 @@ class Checkpoints:
         return Path(cast(str, self._args.output_dir))
 
     @property
-    def _args(self) -> OPRDConfig:
+    def _args(self) -> "OPRDConfig":
         return self._trainer.args
 
     def _facts(self, folder: Path) -> dict[str, Any]:
