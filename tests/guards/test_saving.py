@@ -12,11 +12,11 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
+from oprd.guards import saving
 from oprd.runs import manifest
 from oprd.runs.checkpoints import find_checkpoint
 from oprd.runs.lock import LOCK, RunLock
 from oprd.runs.manifest import MANIFEST, SAVING, problem, read_manifest
-from oprd.training import checkpointing
 from tests import tiny
 from tests.runs.test_lock import other  # noqa: F401 # a fixture
 from tests.training.runs import LORA, PROMPTS, largest_difference, trainer, weights
@@ -88,14 +88,14 @@ def test_a_saved_student_has_a_manifest_of_its_own_files(tmp_path: Path):
 def test_a_checkpoint_is_not_complete_before_its_files_are_hashed(tmp_path: Path, monkeypatch):
     """The next step does not wait for it, the end of training does."""
     hashing, stepped = threading.Event(), threading.Event()
-    write = checkpointing.write_manifest
+    write = saving.write_manifest
 
     def slowly(folder: Path, *args: Any) -> None:
         hashing.set()
         assert stepped.wait(60) and problem(folder) == "its save was cut off"
         write(folder, *args)
 
-    monkeypatch.setattr(checkpointing, "write_manifest", slowly)
+    monkeypatch.setattr(saving, "write_manifest", slowly)
     made = trainer(**steps(tmp_path, max_steps=3, save_steps=2))
     step = made.training_step
 
@@ -114,7 +114,7 @@ def test_a_manifest_that_cannot_be_written_ends_the_run(tmp_path: Path, monkeypa
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpointing, "write_manifest", full)
+    monkeypatch.setattr(saving, "write_manifest", full)
     made = trainer(**steps(tmp_path))
     with pytest.raises(OSError, match="No space left"):
         made.train()
@@ -149,14 +149,14 @@ def test_a_save_that_is_cut_off_anywhere_is_skipped_and_named(
     killed = trainer(**steps(tmp_path / "run"))
     with monkeypatch.context() as patch:
         # It could not clean up either.
-        patch.setattr(checkpointing.shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(saving.shutil, "rmtree", lambda *_, **__: None)
 
         def die(*args: Any, **kwargs: Any) -> Any:
             if killed.state.global_step == 4:
                 raise Killed
             return before(*args, **kwargs)
 
-        places: dict[str, Any] = {"write_manifest": checkpointing, "_hash": manifest}
+        places: dict[str, Any] = {"write_manifest": saving, "_hash": manifest}
         place = places.get(stage, killed)
         before = getattr(place, stage)
         patch.setattr(place, stage, die)
@@ -508,7 +508,7 @@ def test_whatever_is_saved_has_the_mode_that_the_umask_gives(tmp_path: Path, lor
 
 @pytest.mark.parametrize("case", ["goes_on", "waits", "sharded"])
 def test_of_two_processes_a_checkpoint_holds_both(tmp_path: Path, two_processes, case: str):
-    errors = two_processes("training.distributed_checkpoints", tmp_path, case)
+    errors = two_processes("guards.distributed_saving", tmp_path, case)
     assert not any(errors), errors
 
 
@@ -517,8 +517,8 @@ def test_of_two_processes_both_refuse_what_one_of_them_finds(tmp_path: Path, two
         ("another", "would go on as another one: teacher"),
         ("damaged", "checkpoint-2 (its rng_state_1.pth is missing)"),
     ):
-        errors = two_processes("training.distributed_checkpoints", tmp_path / case, case)
+        errors = two_processes("guards.distributed_saving", tmp_path / case, case)
         assert all(words in error for error in errors), errors
     with RunLock(tmp_path / "run"):
-        errors = two_processes("training.distributed_checkpoints", tmp_path, "locked")
+        errors = two_processes("guards.distributed_saving", tmp_path, "locked")
     assert all(f"process {os.getpid()} on " in error for error in errors), errors

@@ -1,6 +1,6 @@
 """Runs of two processes that save, go on and are refused; called by test_saving.
 
-python -m tests.training.distributed_checkpoints FOLDER CASE
+python -m tests.guards.distributed_saving FOLDER CASE
 """
 
 import os
@@ -15,8 +15,8 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from oprd.guards import saving
 from oprd.runs.manifest import problem, read_manifest
-from oprd.training import checkpointing
 from tests import tiny
 from tests.training.runs import largest_difference, trainer, weights
 
@@ -55,7 +55,7 @@ def goes_on(folder: Path) -> None:
 
 def waits(folder: Path) -> None:
     """A checkpoint is complete when the slower process has saved too, not before."""
-    save = checkpointing.write_manifest
+    save = saving.write_manifest
     states: list[bool] = []
     with pytest.MonkeyPatch.context() as patch:
 
@@ -63,7 +63,7 @@ def waits(folder: Path) -> None:
             states.append((place / "rng_state_1.pth").exists())
             save(place, *args)
 
-        patch.setattr(checkpointing, "write_manifest", noted)
+        patch.setattr(saving, "write_manifest", noted)
         run = made(folder / "run", max_steps=2)
         late = run._save_rng_state
 
