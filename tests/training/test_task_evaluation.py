@@ -9,8 +9,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import EarlyStoppingCallback
 
 from oprd import OPRDConfig, OPRDTrainer
-from oprd.evaluation.evaluate import Evaluation, evaluate_model
+from oprd.evaluation.evaluate import evaluate_model
 from oprd.evaluation.records import read_records
+from oprd.evaluation.result import Evaluation
 from oprd.evaluation.tasks.load import load_task
 from oprd.training.task_evaluation import TaskEvaluation
 from tests import tiny

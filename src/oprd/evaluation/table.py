@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from oprd.evaluation.evaluate import Evaluation, compare_evaluations
 from oprd.evaluation.grading import Status
 from oprd.evaluation.intervals import Comparison, Estimate, holm
 from oprd.evaluation.metrics import DISTINCT_BUDGET
 from oprd.evaluation.records import GRADER_FAILED
+from oprd.evaluation.result import Evaluation, compare_evaluations
 from oprd.evaluation.summary import Lengths, Summary
 
 # Keys of a header that a reader needs to believe the figures.
