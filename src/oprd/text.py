@@ -42,3 +42,8 @@ def shortened(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return f"{text[: limit // 2]} … {text[len(text) - limit // 2 :]}"
+
+
+def escaped_lines(text: str) -> str:
+    """Text as it was broken into lines, with everything else that is not printed escaped."""
+    return "\n".join(map(escaped, text.split("\n")))

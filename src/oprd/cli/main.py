@@ -12,6 +12,7 @@ from oprd.cli.errors import one_sentence, show_tracebacks
 from oprd.cli.eval import evaluate
 from oprd.cli.inspect import inspect
 from oprd.cli.recipes import recipes
+from oprd.cli.report import report
 from oprd.supported import check_transformers
 from oprd.version import __version__
 
@@ -66,6 +67,7 @@ app.command("eval")(one_sentence(evaluate))
 app.command("inspect")(one_sentence(inspect))
 app.add_typer(bridge.app, name="bridge")
 app.command("bench")(one_sentence(bench))
+app.command("report")(one_sentence(report))
 app.command("recipes")(one_sentence(recipes))
 
 

@@ -113,11 +113,11 @@ def to_markdown(evaluations: Sequence[Evaluation]) -> str:
     lines: list[str] = []
     for task, group in by_task(evaluations).items():
         rows, notes = rows_and_notes(group)
-        lines += [f"### {_cell(task)}", "", _row("", *[e.header["model"] for e in group])]
+        lines += [f"### {cell(task)}", "", _row("", *[e.header["model"] for e in group])]
         lines += ["|" + " --- |" * (len(group) + 1)]
         lines += [_row(*row) for row in rows]
         said = (*comparison_lines(group), LEGEND, *map(": ".join, notes))
-        lines += ["", *[f"- {_cell(line)}" for line in said], ""]
+        lines += ["", *[f"- {cell(line)}" for line in said], ""]
     return "\n".join(lines)
 
 
@@ -224,10 +224,10 @@ def _lengths(lengths: Lengths) -> str:
 
 
 def _row(*cells: str) -> str:
-    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+    return "| " + " | ".join(cell(cell) for cell in cells) + " |"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text in a markdown table: nothing in it is HTML, a link, emphasis, code or a new cell."""
     escaped = html.escape(plain(text))
     return "".join("\\" + c if c in r"\`*_[]|#~" else c for c in escaped)

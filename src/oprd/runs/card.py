@@ -141,7 +141,7 @@ def card_text(
         "teacher read them, and the student was pulled to what the teacher computed.",
         f"## Use\n\n```python\n{_snippet(facts)}\n```",
         "## Training\n\n" + "\n".join(f"- {line}" for line in [*made, *_layers(record)]),
-        _table(("setting", "value"), _settings(settings)),
+        _table(("setting", "value"), [*map(_codes, shown_settings(settings))]),
         *_evaluation(metrics, settings),
         "## Versions\n\n" + _table(("package", "version"), _versions(record)),
         f"## Citation\n\n```bibtex\n{PAPER['citation']}\n```",
@@ -181,7 +181,8 @@ def _layers(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+def shown_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Settings that say how a student was trained, as names and text; without folders."""
     left_out = _without_effect(settings)
     rows = []
     for name in SHOWN:
@@ -189,14 +190,14 @@ def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         if value is None or name in left_out:
             continue
         shown = json.dumps(_without_folders(value)) if name == "stages" else value
-        shown = _last_part(value) if name == "bridge" else shown
-        rows.append((_code(name), _code(shown if isinstance(shown, str) else json.dumps(shown))))
+        shown = last_part(value) if name == "bridge" else shown
+        rows.append((name, shown if isinstance(shown, str) else json.dumps(shown)))
     return rows
 
 
 def _without_folders(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {name: _last_part(v) if name == "bridge" and v else v for name, v in stage.items()}
+        {name: last_part(v) if name == "bridge" and v else v for name, v in stage.items()}
         for stage in stages
     ]
 
@@ -266,7 +267,7 @@ def _named(name: str, kind: str = "") -> str:
     """A name as a link to the hub, or as code."""
     if _is_on_hub(name, owned=bool(kind)):
         return f"[{name}]({HUB}/{kind}{name})"
-    return _code(_last_part(name))
+    return _code(last_part(name))
 
 
 def _is_on_hub(name: str | None, *, owned: bool = False) -> bool:
@@ -285,7 +286,7 @@ def _is_on_hub(name: str | None, *, owned: bool = False) -> bool:
     return not Path(name).exists()
 
 
-def _last_part(name: str) -> str:
+def last_part(name: str) -> str:
     """The end of a path; of a checkpoint's with its run."""
     path = Path(name)
     if CHECKPOINT.fullmatch(path.name) and path.parent.name:
@@ -299,6 +300,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _codes(row: tuple[str, str]) -> tuple[str, str]:
+    return _code(row[0]), _code(row[1])
 
 
 def _code(text: str) -> str:
