@@ -67,6 +67,7 @@ from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
+from oprd.training.samples import SampleKeeper
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.scales import (
@@ -284,6 +285,10 @@ class OPRDTrainer(DistillationTrainer):
         }
         self._recorder = RunRecorder(facts)
         self.add_callback(self._recorder)
+        self._keeper = SampleKeeper(
+            self.args, self._tokenizer, writes=self.accelerator.is_main_process
+        )
+        self.add_callback(self._keeper)
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
         if self.args.eval_task_names:
@@ -494,6 +499,8 @@ class OPRDTrainer(DistillationTrainer):
         result = update(unwrapped_student, batch, self._teacher, needs)
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
+        if self.student.training and not self._repeats:
+            self._keeper.add(self.state, inputs, batch, result.row_cosine)
         return result.objective
 
     def _micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
