@@ -16,14 +16,14 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import say, setting_up, writing
-from oprd.cli.preview import show_rollouts, show_settings
+from oprd.cli.preview import asked, show_rollouts, show_settings
 from oprd.models.load import find_model
 from oprd.models.prompt import template_check
 from oprd.names import locate
 from oprd.prompts.form import check_form
 from oprd.prompts.load import load_prompts
 from oprd.runs.checkpoints import find_checkpoint
-from oprd.runs.record import BEST, check_output_dir, read_best
+from oprd.runs.record import ASKED, BEST, HIDDEN, check_output_dir, read_best
 from oprd.settings.run import OPRDConfig
 from oprd.training.callbacks import warn_of_earlier_run
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
@@ -43,9 +43,13 @@ def run(arguments: Sequence[str]) -> None:
         checkpoint = find_checkpoint(output_dir, args.resume_from_checkpoint)
         if checkpoint is None:
             warn_of_earlier_run(output_dir)
+        asked_for = {
+            name: value for name, (value, _) in asked(args, data, models).items() if value != HIDDEN
+        }
         if command.preview and args.local_process_index == 0:
             show_settings(args, data, models)
         trainer = _trainer(data, args, models)
+        trainer.record({ASKED: asked_for})
     is_main = trainer.accelerator.is_main_process
     if is_main:
         _announce(args, output_dir, checkpoint)

@@ -9,11 +9,8 @@ from oprd.reports.plots import tasks
 from oprd.reports.series import logged
 from oprd.runs.card import last_part, shown_settings
 from oprd.runs.folder import END, RunFolder, is_number
-from oprd.runs.record import RATE_TEST
+from oprd.runs.record import ASKED, RATE_TEST
 
-# What `oprd train` was asked, by which it can be asked again.
-ASKED = "asked"
-# Settings that a Python script repeats; the others are defaults or folders.
 HOURS, MINUTES = 3600, 60
 
 

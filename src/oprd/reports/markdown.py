@@ -28,7 +28,7 @@ def section(page: Any) -> str:
         f"{run.state.capitalize()}. {cell(run.note)}",
         _table(("", "value"), page.figures),
         _table(("", "what was run"), page.what),
-        *map(_evaluation, page.tables),
+        *map(evaluation, page.tables),
         _list("### Warnings", page.remarks),
         _headed("### Settings", _table(("setting", "value"), page.settings)),
         f"Versions: {cell(page.versions)}" if page.versions else "",
@@ -36,7 +36,8 @@ def section(page: Any) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _evaluation(table: TaskTable) -> str:
+def evaluation(table: TaskTable) -> str:
+    """A task's table, and the differences of its models."""
     rows = [
         (row.model, row.percent, f"{row.tokens:.1f}", f"{100 * row.truncated:.1f}")
         for row in table.rows

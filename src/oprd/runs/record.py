@@ -16,6 +16,10 @@ from oprd.version import __version__
 RECORD = "run.json"
 # What a record calls the range test that found a run's learning rate.
 RATE_TEST = "learning_rate_test"
+# What `oprd train` was asked that is no default, by which it can be asked again.
+ASKED = "asked"
+# In the place of a secret.
+HIDDEN = "<hidden>"
 # The best student, and what makes it that.
 BEST, BEST_RECORD = "best", "best.json"
 # Names under which libraries take secrets.
@@ -102,7 +106,7 @@ def without_secrets(settings: Any) -> Any:
     """Settings with the values of tokens and keys masked, at any depth."""
     if isinstance(settings, dict):
         return {
-            name: "<hidden>" if name in SECRETS and value else without_secrets(value)
+            name: HIDDEN if name in SECRETS and value else without_secrets(value)
             for name, value in settings.items()
         }
     if isinstance(settings, list | tuple):

@@ -77,6 +77,7 @@ from oprd.training.teachers.scales import (
 )
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
 from oprd.training.teachers.teacher import Context, Teacher
+from oprd.training.warned import RunWarnings
 
 leave_out_number(DistillationTrainer.__module__)
 
@@ -133,6 +134,7 @@ class OPRDTrainer(DistillationTrainer):
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
         check_transformers()
+        self._warned = RunWarnings()
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
@@ -280,6 +282,7 @@ class OPRDTrainer(DistillationTrainer):
             "teacher": source.adapter or source.model,
             "teacher_base": source.model if source.adapter else None,
             "one_base_serves_both": self.shares_base,
+            **prompt_facts(self.train_dataset),
             **self._paired.facts(),
             **bridge_facts(self._teacher.spaces),
         }
@@ -289,6 +292,7 @@ class OPRDTrainer(DistillationTrainer):
             self.args, self._tokenizer, writes=self.accelerator.is_main_process
         )
         self.add_callback(self._keeper)
+        self.add_callback(self._warned)
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
         if self.args.eval_task_names:
