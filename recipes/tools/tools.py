@@ -11,7 +11,8 @@ The run folder keeps rollouts in `samples.jsonl`, and
 
     oprd report runs/tools
 
-shows them: the tool's words dotted, the student's coloured by where the two models part.
+shows them: the tool's words dotted, and the student's, of which each was supervised. Between models
+of one width, or through a bridge, these are coloured by where the two models part.
 """
 
 import argparse

@@ -43,7 +43,7 @@ class RunPage:
     remarks: list[str]
     tables: list[TaskTable]
     rollouts: list[Coloured]
-    scale: Scale
+    scale: Scale | None
     pictures: list[Any] = field(default_factory=list)
 
 

@@ -21,8 +21,8 @@ class Piece:
 
     Attributes:
         text: of it.
-        kind: `"p0"` to `"p5"` by how far the models part, `"tool"` where it was returned by a
-            tool, `"free"` where it was written and not supervised.
+        kind: `"p0"` to `"p5"` by how far the models part, `"plain"` where that is not known,
+            `"tool"` where it was returned by a tool, `"free"` where it was not supervised.
         cosine: where it was compared.
     """
 
@@ -54,11 +54,11 @@ class Scale:
     low: float
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> "Scale":
-        """A scale of what the samples hold: the middle of its cosines, and its lowest ones."""
+    def of(cls, samples: Sequence[Sample]) -> "Scale | None":
+        """From the middle of the samples' cosines to their lowest; None where they have none."""
         cosines = sorted(c for s in samples for c in s.cosine if is_number(c) and c is not None)
         if not cosines:
-            return cls(1.0, 0.0)
+            return None
         high, low = (cosines[int(share * (len(cosines) - 1))] for share in (0.6, 0.04))
         return cls(high, min(low, high - 1e-6))
 
@@ -68,7 +68,7 @@ class Scale:
         return min(SHADES - 1, max(0, math.ceil(share * (SHADES - 1))))
 
 
-def coloured(samples: Sequence[Sample], reports: int) -> tuple[list[Coloured], Scale]:
+def coloured(samples: Sequence[Sample], reports: int) -> tuple[list[Coloured], Scale | None]:
     """The first rollouts of the first and of the last step that was kept.
 
     Args:
@@ -86,7 +86,7 @@ def coloured(samples: Sequence[Sample], reports: int) -> tuple[list[Coloured], S
     return [_coloured(sample, scale, limit) for sample in chosen], scale
 
 
-def _coloured(sample: Sample, scale: Scale, limit: int) -> Coloured:
+def _coloured(sample: Sample, scale: Scale | None, limit: int) -> Coloured:
     rows = zip(sample.tokens, sample.written, sample.supervised, sample.cosine, strict=True)
     pieces = [_piece(scale, *row) for row in rows]
     counts = sum(map(bool, sample.supervised)), sum(map(bool, sample.written)), len(pieces)
@@ -94,10 +94,12 @@ def _coloured(sample: Sample, scale: Scale, limit: int) -> Coloured:
     return Coloured(sample.step, sample.prompt, pieces[:limit], left_out, counts)
 
 
-def _piece(scale: Scale, text: str, written: bool, supervised: bool, cosine: object) -> Piece:
+def _piece(
+    scale: Scale | None, text: str, written: bool, supervised: bool, cosine: object
+) -> Piece:
     if not written:
         return Piece(text, "tool", None)
-    if not is_number(cosine):
+    if scale is None or not is_number(cosine):
         return Piece(text, "plain" if supervised else "free", None)
     value = float(cosine)  # pyright: ignore[reportArgumentType]
     return Piece(text, f"p{scale.shade(value)}", value)

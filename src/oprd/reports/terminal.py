@@ -106,16 +106,18 @@ def _rollout(samples: Sequence[Sample]) -> Panel:
     """The last rollout, coloured by where the models part."""
     last = samples[-1]
     scale = Scale.of([sample for sample in samples if sample.step == last.step])
-    text = Text(shortened(escaped(last.prompt), PROMPT) + "\n", style="dim")
+    prompt = shortened(escaped_lines(last.prompt.strip()), PROMPT)
+    text = Text(f"{prompt}\n", style="dim")
     rows = list(zip(last.tokens, last.written, last.cosine, strict=True))
     for token, written, cosine in rows[:TOKENS]:
         style = "not dim"
         if not written:
             style = "dim italic"
-        elif is_number(cosine):
+        elif scale is not None and is_number(cosine):
             style = f"not dim {SHADES[scale.shade(float(cosine or 0))]}".strip()
         text.append(escaped_lines(token), style=style)
     if len(rows) > TOKENS:
         text.append(f" … {len(rows) - TOKENS} further tokens")
-    title = f"rollout of step {last.step}; yellow to red: where the models part"
+    colours = "" if scale is None else "; yellow to red: where the models part"
+    title = f"rollout of step {last.step}{colours}"
     return Panel(text, title=title, title_align="left", border_style="dim")
