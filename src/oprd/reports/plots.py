@@ -246,7 +246,7 @@ def draw_cost(runs: Sequence[RunFolder]) -> Any | None:
     names = [letter(number) if len(runs) > 1 else "" for number, _ in shown]
     left = np.zeros(len(shown))
     hatches = ("", "////", "")
-    colors = (SERIES[5], SERIES[4], SERIES[0])
+    colors = (SERIES[0], SERIES[4], SERIES[2])
     for place, phase in enumerate(PHASES):
         widths = np.array([mean[place] for _, mean in shown], dtype=float)
         axes.barh(
