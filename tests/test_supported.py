@@ -69,6 +69,7 @@ COMMANDS = {
     "inspect": ["--student", "a", "--teacher", "b", "--prompts", "additions"],
     "bench": [],
     "bridge fit": ["--student", "a", "--teacher", "b"],
+    "export": ["run", "out"],
 }
 
 
@@ -86,7 +87,7 @@ def test_every_command_is_among_those():
 
     (bridge,) = app.registered_groups
     within = {f"{bridge.name} {name}" for name in names(bridge.typer_instance)}
-    assert names(app) | within == {*COMMANDS, "doctor", "recipes"}
+    assert names(app) | within == {*COMMANDS, "doctor", "recipes", "report", "watch"}
 
 
 def test_the_doctor_reports_it_among_its_findings(installed, monkeypatch):

@@ -28,8 +28,9 @@ from smollm2 import base_model_folder
 from transformers.utils import logging as transformers_logging
 
 from oprd import OPRDConfig, OPRDTrainer
-from oprd.evaluation.evaluate import Evaluation, evaluate_model
+from oprd.evaluation.evaluate import evaluate_model
 from oprd.evaluation.intervals import gap_closed
+from oprd.evaluation.result import Evaluation
 from oprd.evaluation.tasks.base import Task, shared_prompts
 from oprd.evaluation.tasks.load import generate_task
 from oprd.reports.curves import plot_curves

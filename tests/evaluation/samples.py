@@ -4,8 +4,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from oprd.evaluation.evaluate import Evaluation
 from oprd.evaluation.records import Record
+from oprd.evaluation.result import Evaluation
 from tests import tiny
 
 

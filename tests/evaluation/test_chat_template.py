@@ -7,9 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from oprd.cli.main import app
-from oprd.evaluation.evaluate import Evaluation, evaluate_model
+from oprd.evaluation.evaluate import evaluate_model
 from oprd.evaluation.records import RecordFile, read_records, rewrite_records
 from oprd.evaluation.regrade import regrade
+from oprd.evaluation.result import Evaluation
 from oprd.evaluation.table import rows_and_notes
 from oprd.evaluation.tasks.load import load_task
 from tests import tiny

@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from oprd.evaluation.evaluate import (
-    Evaluation,
-    compare_evaluations,
-    evaluate,
-    evaluate_model,
-)
+from oprd.evaluation.evaluate import evaluate, evaluate_model
 from oprd.evaluation.records import RecordFile
 from oprd.evaluation.regrade import regrade
+from oprd.evaluation.result import Evaluation, compare_evaluations
 from oprd.evaluation.tasks import arithmetic
 from oprd.models.generate import Request, Response, TransformersEngine
 from oprd.models.sampling import Sampling

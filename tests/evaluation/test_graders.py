@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from oprd.cli.main import app
-from oprd.evaluation.evaluate import Evaluation
 from oprd.evaluation.graders import Grader, GraderError
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.records import final_grade
+from oprd.evaluation.result import Evaluation
 from oprd.evaluation.selftest import self_test
 from oprd.evaluation.table import rows_and_notes, to_json
 from oprd.evaluation.tasks import arithmetic

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from oprd.evaluation.evaluate import Evaluation
+from oprd.evaluation.result import Evaluation
 from oprd.evaluation.table import plain, print_report, rows_and_notes, to_json, to_markdown
 from tests.evaluation.samples import evaluation
 

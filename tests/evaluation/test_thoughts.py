@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from oprd.evaluation.evaluate import Evaluation, evaluate
+from oprd.evaluation.evaluate import evaluate
 from oprd.evaluation.grading import Grade, grade
 from oprd.evaluation.regrade import regrade
+from oprd.evaluation.result import Evaluation
 from oprd.evaluation.tasks import reasoning
 from oprd.evaluation.tasks.base import Problem, Task, Template
 from oprd.evaluation.tasks.files import RawProblem

@@ -9,8 +9,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import EarlyStoppingCallback
 
 from oprd import OPRDConfig, OPRDTrainer
-from oprd.evaluation.evaluate import Evaluation, evaluate_model
+from oprd.evaluation.evaluate import evaluate_model
 from oprd.evaluation.records import read_records
+from oprd.evaluation.result import Evaluation
 from oprd.evaluation.tasks.load import load_task
 from oprd.training.task_evaluation import TaskEvaluation
 from tests import tiny
@@ -356,3 +357,44 @@ def test_early_stopping_by_a_task_is_refused_in_one_sentence(tmp_path, when):
 
     with pytest.raises(ValueError, match="EarlyStoppingCallback stops by what eval_strategy"):
         run() if when == "training" else construct()
+
+
+def scripted_figures(monkeypatch, values: dict[int, float]) -> None:
+    """Figures by step, in the place of an evaluation."""
+    monkeypatch.setattr(
+        TaskEvaluation, "_evaluate_on", lambda self, task, step: {"avg@2": values[step]}
+    )
+
+
+RISES_AND_FALLS = {0: 0.1, 1: 0.4, 2: 0.6, 3: 0.5, 4: 0.6, 5: 0.9, 6: 0.0}
+PATIENT = {**STEPS, "max_steps": 6, "eval_steps": 1, "keep_best": "additions/avg@2"}
+
+
+@pytest.mark.parametrize(("patience", "last"), [(1, 3), (2, 4), (3, 6), (None, 6)])
+def test_a_run_ends_when_its_figure_rises_no_more(tmp_path, monkeypatch, caplog, patience, last):
+    scripted_figures(monkeypatch, RISES_AND_FALLS)
+    made = trainer(tmp_path, **PATIENT, eval_patience=patience)
+    made.train()
+    assert made.state.global_step == last
+    assert max(evaluations(tmp_path)) == last
+    best = json.loads((tmp_path / "best" / "best.json").read_text())
+    assert best["step"] == (2 if last < 5 else 5)
+    assert ("The run ends at step" in caplog.text) == (last < 6)
+
+
+def test_a_resumed_run_goes_on_waiting(tmp_path, monkeypatch):
+    scripted_figures(monkeypatch, RISES_AND_FALLS)
+    options = {**PATIENT, "save_strategy": "steps", "save_steps": 1}
+    trainer(tmp_path, **options, eval_patience=3).train()
+    made = trainer(tmp_path, **options, eval_patience=2)
+    # After the best one, which is of a later step than the checkpoint, is forgotten.
+    (tmp_path / "best" / "best.json").write_text(
+        json.dumps({"figure": "additions/avg@2", "value": 0.6, "step": 2})
+    )
+    made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert made.state.global_step == 4
+
+
+def test_waiting_needs_a_figure(tmp_path):
+    with pytest.raises(ValueError, match="eval_patience=2 waits for a figure to rise"):
+        settings(tmp_path, **TASKS, eval_patience=2)

@@ -10,7 +10,7 @@ from oprd.cli.errors import setting_up
 from oprd.supported import check_transformers
 
 if TYPE_CHECKING:
-    from oprd.evaluation.evaluate import Evaluation
+    from oprd.evaluation.result import Evaluation
     from oprd.evaluation.tasks.base import Task
     from oprd.models.sampling import Sampling
     from oprd.runs.record import ModelSource
@@ -200,8 +200,8 @@ def _draw(
 
 
 def _regrade(path: Path, task: "Task") -> "Evaluation":
-    from oprd.evaluation.evaluate import Evaluation
     from oprd.evaluation.regrade import regrade
+    from oprd.evaluation.result import Evaluation
 
     if not path.is_file():
         raise FileNotFoundError(f"there are no samples to grade again in {str(path)!r}.")

@@ -11,8 +11,11 @@ from oprd.cli import bridge
 from oprd.cli.bench import bench
 from oprd.cli.errors import one_sentence, show_tracebacks
 from oprd.cli.eval import evaluate
+from oprd.cli.export import export
 from oprd.cli.inspect import inspect
 from oprd.cli.recipes import recipes
+from oprd.cli.report import report
+from oprd.cli.watch import watch
 from oprd.supported import check_transformers
 from oprd.version import __version__
 
@@ -67,6 +70,9 @@ app.command("eval")(one_sentence(evaluate))
 app.command("inspect")(one_sentence(inspect))
 app.add_typer(bridge.app, name="bridge")
 app.command("bench")(one_sentence(bench))
+app.command("export")(one_sentence(export))
+app.command("watch")(one_sentence(watch))
+app.command("report")(one_sentence(report))
 app.command("recipes")(one_sentence(recipes))
 
 

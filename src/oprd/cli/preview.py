@@ -24,15 +24,20 @@ NO_DEFAULT = "–"
 def show_settings(args: OPRDConfig, *further: Any) -> None:
     """Print the settings that are no defaults; further ones are dataclasses of plain fields."""
     table = Table("setting", "value", "default", title="Settings that are no defaults")
+    for name, values in asked(args, *further).items():
+        table.add_row(Text(name), *(Text(one_line(value)) for value in values))
+    Console().print(table)
+
+
+def asked(args: OPRDConfig, *further: Any) -> dict[str, tuple[Any, Any]]:
+    """What differs from the defaults, each with its default, without secrets; see `changed`."""
     given = {
         field.name: (getattr(of, field.name), field.default)
         for of in further
         for field in fields(of)
         if field.default is not MISSING and getattr(of, field.name) != field.default
     }
-    for name, values in {**given, **changed(args)}.items():
-        table.add_row(Text(name), *(Text(one_line(value)) for value in values))
-    Console().print(table)
+    return {**given, **changed(args)}
 
 
 def show_rollouts(trainer: OPRDTrainer, teacher_tokenizer: Any) -> None:

@@ -18,14 +18,15 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from oprd.calibration.processes import run_locked
 from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import setting_up, writing
-from oprd.cli.preview import show_rollouts, show_settings
+from oprd.cli.preview import asked, show_rollouts, show_settings
 from oprd.guards.saving import resumed_from
 from oprd.models.load import find_model
 from oprd.models.prompt import template_check
 from oprd.names import locate
 from oprd.prompts.form import check_form
 from oprd.prompts.load import load_prompts
-from oprd.runs.record import BEST, check_output_dir, read_best
+from oprd.runs.record import ASKED, BEST, check_output_dir, read_best
+from oprd.secrets import HIDDEN
 from oprd.settings.run import OPRDConfig
 from oprd.training.callbacks import warn_of_earlier_run
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
@@ -50,7 +51,14 @@ def run(arguments: Sequence[str]) -> None:
             if checkpoint is None and not args.overwrite:
                 warn_of_earlier_run(output_dir)
             trainer = _trainer(data, args, models)
+            trainer.record({ASKED: _asked_for(data, args, models)})
         _train(arguments, trainer, output_dir, checkpoint)
+
+
+def _asked_for(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> dict[str, Any]:
+    """What is no default, and no secret."""
+    found = asked(args, data, models).items()
+    return {name: value for name, (value, _) in found if value != HIDDEN}
 
 
 def _preview(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> None:

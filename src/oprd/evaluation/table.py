@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from oprd.evaluation.evaluate import Evaluation, compare_evaluations
 from oprd.evaluation.grading import Status
 from oprd.evaluation.intervals import Comparison, Estimate, holm
 from oprd.evaluation.metrics import DISTINCT_BUDGET
 from oprd.evaluation.records import GRADER_FAILED
+from oprd.evaluation.result import Evaluation, compare_evaluations
 from oprd.evaluation.summary import Lengths, Summary
 
 # Keys of a header that a reader needs to believe the figures.
@@ -113,11 +113,11 @@ def to_markdown(evaluations: Sequence[Evaluation]) -> str:
     lines: list[str] = []
     for task, group in by_task(evaluations).items():
         rows, notes = rows_and_notes(group)
-        lines += [f"### {_cell(task)}", "", _row("", *[e.header["model"] for e in group])]
+        lines += [f"### {cell(task)}", "", _row("", *[e.header["model"] for e in group])]
         lines += ["|" + " --- |" * (len(group) + 1)]
         lines += [_row(*row) for row in rows]
         said = (*comparison_lines(group), LEGEND, *map(": ".join, notes))
-        lines += ["", *[f"- {_cell(line)}" for line in said], ""]
+        lines += ["", *[f"- {cell(line)}" for line in said], ""]
     return "\n".join(lines)
 
 
@@ -224,10 +224,10 @@ def _lengths(lengths: Lengths) -> str:
 
 
 def _row(*cells: str) -> str:
-    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+    return "| " + " | ".join(map(cell, cells)) + " |"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text in a markdown table: nothing in it is HTML, a link, emphasis, code or a new cell."""
     escaped = html.escape(plain(text))
     return "".join("\\" + c if c in r"\`*_[]|#~" else c for c in escaped)

@@ -4,7 +4,7 @@ The teacher reads the ids that the student wrote. Sizes may differ, by padding o
 by tokens that only the teacher knows; meanings may not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +15,8 @@ logger = get_logger(__name__)
 
 # Ids listed in an error.
 SHOWN = 5
+# Bytes of a character, of which each may be a token.
+LONGEST_CHARACTER = 4
 
 
 def check_tokenizers(
@@ -112,3 +114,26 @@ def _check_size(student: PreTrainedTokenizerBase, teacher_vocab_size: int) -> No
             f"the student's tokenizer goes up to id {largest}, but the teacher's embedding has "
             f"{teacher_vocab_size} rows: use a teacher with the student's tokenizer."
         )
+
+
+def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Tokens as text, one by one, which joined are the text of all of them.
+
+    A token that ends within a character gets none: the one that completes it has it whole.
+    """
+    texts: list[str] = []
+    # A tokenizer may leave out the space before what it decodes first, so each is read after the
+    # last that is done.
+    before: list[int] = []
+    pending: list[int] = []
+    for place, token in enumerate(ids):
+        pending.append(token)
+        known = str(tokenizer.decode(before))
+        text = str(tokenizer.decode([*before, *pending]))[len(known) :]
+        unfinished = text.endswith("\ufffd") and len(pending) < LONGEST_CHARACTER
+        if unfinished and place + 1 < len(ids):
+            texts.append("")
+            continue
+        texts.append(text)
+        before, pending = pending, []
+    return texts

@@ -97,7 +97,7 @@ def check_metric(metric: str | None, tasks: Iterable[str]) -> None:
         raise ValueError(
             f"metric_for_best_model={metric!r} is a figure of a task, and eval_strategy measures "
             f"none of them: leave it out, and set eval_tasks and keep_best={name!r} to keep the "
-            "best student by it."
+            "best student by it, and eval_patience to stop by it."
         )
 
 
@@ -113,7 +113,8 @@ def check_callbacks(callbacks: Iterable[Any], args: TrainingArguments) -> None:
                 f"{kind.__name__} stops by what eval_strategy measures, which eval_tasks are no "
                 f"part of, and here eval_strategy={strategy!r} and metric_for_best_model="
                 f"{args.metric_for_best_model!r}: set both, such as 'steps' and 'loss', and give "
-                "an eval_dataset, or leave the callback out."
+                "an eval_dataset, or leave the callback out. By a task's figure a run stops with "
+                "keep_best and eval_patience."
             )
 
 

@@ -19,6 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 from oprd.runs.checkpoints import CHECKPOINT
 from oprd.runs.metrics import METRICS, read_metrics
 from oprd.runs.record import RATE_TEST, read_record
+from oprd.runs.snippet import snippet
 from oprd.secrets import masked
 from oprd.text import escaped, shortened
 
@@ -70,12 +71,6 @@ SHOWN = (
 LONGEST = 200
 # A figure of a task in the log, whose ends of an interval are logged under names of their own.
 FIGURE = re.compile(r"eval/(?P<task>.+)/(?P<name>avg@\d+)")
-CHAT = """\
-messages = [{"role": "user", "content": "What is 47 + 86?"}]
-inputs = tokenizer.apply_chat_template(
-    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-)"""
-TEXT = 'inputs = tokenizer("What is 47 + 86?", return_tensors="pt")'
 
 
 @dataclass(frozen=True)
@@ -91,6 +86,8 @@ class CardFacts:
         name: of the model; by default that of its folder.
         hub_id: of the repository to which it is pushed.
         tags: beside the usual ones.
+        license: of the student, as the hub writes it.
+        evaluations: sections of evaluations after training, as Markdown.
     """
 
     steps: int
@@ -101,6 +98,8 @@ class CardFacts:
     name: str | None = None
     hub_id: str | None = None
     tags: Sequence[str] = ()
+    license: str | None = None
+    evaluations: Sequence[str] = ()
 
 
 def write_card(folder: Path, facts: CardFacts) -> None:
@@ -128,12 +127,14 @@ def card_text(
         settings["learning_rate"] = f"auto, found: {found['learning_rate']:g}"
     dataset = facts.dataset
     data = ModelCardData(
+        license=facts.license,
         base_model=student if _is_on_hub(student) else None,
         datasets=[dataset] if dataset and _is_on_hub(dataset, owned=True) else None,
         library_name="peft" if facts.adapter else "transformers",
         pipeline_tag="text-generation",
         tags=[*dict.fromkeys(["generated_from_trainer", *facts.tags])],
     )
+    use = snippet(adapter=facts.adapter, chat=facts.chat, hub_id=facts.hub_id)
     made = [_model("Student", student), *_teacher(record), _data(facts)]
     parts = [
         f"---\n{data.to_yaml()}\n---",
@@ -141,10 +142,11 @@ def card_text(
         f"{_what(student, facts)} It was trained for {facts.steps} steps by "
         f"[{PAPER['title']}]({HUB}/papers/{PAPER['id']}), on-policy: it wrote responses, the "
         "teacher read them, and the student was pulled to what the teacher computed.",
-        f"## Use\n\n```python\n{_snippet(facts)}\n```",
+        f"## Use\n\n```python\n{use}\n```",
         "## Training\n\n" + "\n".join(f"- {line}" for line in [*made, *_layers(record)]),
-        _table(("setting", "value"), _settings(settings)),
+        _table(("setting", "value"), [*map(_codes, shown_settings(settings))]),
         *_evaluation(metrics, settings),
+        *_afterwards(facts),
         "## Versions\n\n" + _table(("package", "version"), _versions(record)),
         f"## Citation\n\n```bibtex\n{PAPER['citation']}\n```",
     ]
@@ -183,7 +185,8 @@ def _layers(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+def shown_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Settings that say how a student was trained, as names and text; without folders."""
     left_out = _without_effect(settings)
     rows = []
     for name in SHOWN:
@@ -191,14 +194,14 @@ def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         if value is None or name in left_out:
             continue
         shown = json.dumps(_without_folders(value)) if name == "stages" else value
-        shown = _last_part(value) if name == "bridge" else shown
-        rows.append((_code(name), _code(shown if isinstance(shown, str) else json.dumps(shown))))
+        shown = last_part(value) if name == "bridge" else shown
+        rows.append((name, shown if isinstance(shown, str) else json.dumps(shown)))
     return rows
 
 
 def _without_folders(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {name: _last_part(v) if name == "bridge" and v else v for name, v in stage.items()}
+        {name: last_part(v) if name == "bridge" and v else v for name, v in stage.items()}
         for stage in stages
     ]
 
@@ -233,6 +236,17 @@ def _evaluation(metrics: Sequence[Mapping[str, Any]], settings: Mapping[str, Any
     return [f"## Evaluation\n\n{sampling}\n\n{_table(header, rows)}"]
 
 
+def _afterwards(facts: CardFacts) -> list[str]:
+    """Evaluations of whole models beside each other."""
+    if not facts.evaluations:
+        return []
+    legend = (
+        "[low, high] is a 95% interval with problems as the unit; differences are paired by "
+        "problem, and p is of swapping two models problem by problem, corrected by Holm."
+    )
+    return ["## Before and after", *facts.evaluations, legend]
+
+
 def _estimate(line: Mapping[str, Any], name: str) -> str:
     values = [line.get(f"{name}{end}") for end in ("", "_low", "_high")]
     if not all(isinstance(value, int | float) for value in values):
@@ -245,30 +259,11 @@ def _versions(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(_code(name), _code(found)) for name, found in record.get("versions", {}).items()]
 
 
-def _snippet(facts: CardFacts) -> str:
-    kind = "AutoPeftModelForCausalLM" if facts.adapter else "AutoModelForCausalLM"
-    imports = (
-        f"from peft import {kind}\nfrom transformers import AutoTokenizer"
-        if facts.adapter
-        else f"from transformers import {kind}, AutoTokenizer"
-    )
-    where = json.dumps(facts.hub_id) if facts.hub_id else '"."  # the folder that holds this card'
-    return f"""\
-{imports}
-
-name = {where}
-tokenizer = AutoTokenizer.from_pretrained(name)
-model = {kind}.from_pretrained(name)
-{CHAT if facts.chat else TEXT}
-output = model.generate(**inputs, max_new_tokens=128)
-print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
-
-
 def _named(name: str, kind: str = "") -> str:
     """A name as a link to the hub, or as code."""
     if _is_on_hub(name, owned=bool(kind)):
         return f"[{name}]({HUB}/{kind}{name})"
-    return _code(_last_part(name))
+    return _code(last_part(name))
 
 
 def _is_on_hub(name: str | None, *, owned: bool = False) -> bool:
@@ -287,7 +282,7 @@ def _is_on_hub(name: str | None, *, owned: bool = False) -> bool:
     return not Path(name).exists()
 
 
-def _last_part(name: str) -> str:
+def last_part(name: str) -> str:
     """The end of a path; of a checkpoint's with its run."""
     path = Path(name)
     if CHECKPOINT.fullmatch(path.name) and path.parent.name:
@@ -301,6 +296,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _codes(row: tuple[str, str]) -> tuple[str, str]:
+    return _code(row[0]), _code(row[1])
 
 
 def _code(text: str) -> str:

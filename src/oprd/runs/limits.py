@@ -107,6 +107,8 @@ LIMITS = {
     "max_tool_calling_iterations": _whole(0, also=NONE),
     "rollouts_per_prompt": COUNT,
     "updates_per_rollout": COUNT,
+    "sample_steps": _whole(0),
+    "eval_patience": _whole(1, also=NONE),
     "position_k": COUNT,
     "vllm_server_port": _whole(1, 65535),
     "vllm_group_port": _whole(1, 65535),

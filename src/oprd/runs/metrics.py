@@ -1,32 +1,25 @@
 """A run's `metrics.jsonl`: what was logged, one JSON line a time, each with its step."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from oprd.runs.atomic import written_whole
-from oprd.secrets import masked
+from oprd.runs.lines import append_line, begin_lines, read_lines
 
 METRICS = "metrics.jsonl"
 
 
 def begin_metrics(folder: Path, step: int) -> None:
     """Keep what a run logged up to the step from which it goes on; a new one begins with none."""
-    kept = []
-    if step > 0 and (folder / METRICS).exists():
-        kept = [line for line in read_metrics(folder) if line["step"] <= step]
-    with written_whole(folder / METRICS) as file:
-        file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    begin_lines(folder / METRICS, step)
 
 
 def append_metrics(folder: Path, step: int, logs: dict[str, Any]) -> None:
     """Add a line."""
-    with (folder / METRICS).open("a") as file:
-        file.write(masked(json.dumps({"step": step, **logs})) + "\n")
+    append_line(folder / METRICS, step, logs)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run folder's metrics; one that a crash cut off is left out.
+    """The lines of a run folder's metrics; see `read_lines`.
 
     Raises:
         FileNotFoundError: the folder holds none.
@@ -34,10 +27,4 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     file = folder / METRICS
     if not file.is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it holds no {METRICS}.")
-    found = []
-    for line in file.read_text().splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
+    return read_lines(file)

@@ -17,6 +17,8 @@ from oprd.version import __version__
 RECORD = "run.json"
 # What a record calls the range test that found a run's learning rate.
 RATE_TEST = "learning_rate_test"
+# What `oprd train` was asked that is no default, by which it can be asked again.
+ASKED = "asked"
 # The best student, and what makes it that.
 BEST, BEST_RECORD = "best", "best.json"
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors", "peft", "vllm")

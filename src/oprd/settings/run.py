@@ -52,6 +52,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
             rollouts.
         keep_teacher_states: with `updates_per_rollout`, keep what the teacher read for all of them.
             Where memory is short, let it read again.
+        sample_steps: at the first step, every so many and the last one, keep some rollouts in the
+            run folder, token by token with the cosine of both models' states; 0 keeps none.
         long_prompts: "error" refuses a dataset with a prompt that leaves no room for the response
             in the student's or the teacher's context, "drop" leaves such prompts out.
         teacher_base_model_name_or_path: the base model of a teacher that is an adapter, where it is
@@ -107,6 +109,12 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     keep_teacher_states: bool = field(
         default=True,
         metadata={"help": "Let the teacher read rollouts once, not anew in each update on them."},
+    )
+    sample_steps: int = field(
+        default=50,
+        metadata={
+            "help": "Keep some rollouts at the first step, every so many and the last one; 0: none."
+        },
     )
     long_prompts: str = field(
         default="error",

@@ -27,6 +27,8 @@ class TaskEvaluationConfig(DistillationConfig):
         keep_best: a figure of a task, such as "aime24/avg@16": the student that reached the highest
             is kept in the folder `best` of the run. As the highest of several evaluations the
             figure is too high by chance: `fresh_evaluation` is the command of one that is not.
+        eval_patience: end the run after so many evaluations in a row in which `keep_best`'s figure
+            was not above its highest; by default never. The student of `best` is the one to take.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -58,6 +60,13 @@ class TaskEvaluationConfig(DistillationConfig):
         },
     )
 
+    eval_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "End the run after so many evaluations in a row without a higher keep_best."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Check what can be checked before the tasks are loaded."""
         if self.eval_temperature == 0 and self.eval_samples > 1:
@@ -67,6 +76,11 @@ class TaskEvaluationConfig(DistillationConfig):
             )
         if self.keep_best is not None and not self.eval_task_names:
             raise ValueError(f"keep_best={self.keep_best!r} needs eval_tasks.")
+        if self.eval_patience is not None and self.keep_best is None:
+            raise ValueError(
+                f"eval_patience={self.eval_patience} waits for a figure to rise: set keep_best, "
+                "such as aime24/avg@4."
+            )
         check_metric(self.metric_for_best_model, self.eval_task_names)
         super().__post_init__()
 

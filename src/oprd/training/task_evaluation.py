@@ -37,6 +37,8 @@ from oprd.log import get_logger
 from oprd.models.generate import TransformersEngine
 from oprd.models.sampling import Sampling
 from oprd.models.shared_engine import SharedEngine, exchange, stopping_together
+from oprd.runs.lines import read_lines
+from oprd.runs.metrics import METRICS
 from oprd.runs.record import BEST, BEST_RECORD, read_best
 from oprd.settings.run import OPRDConfig
 from oprd.training.bridges import template_options
@@ -86,7 +88,7 @@ class TaskEvaluation(TrainerCallback):
         # Kept from evaluation to evaluation: one that has graded before may fail on an odd answer.
         self._graders = {task.name: Grader(task) for task in self._tasks}
         self._last_step: int | None = None
-        self._best = float("-inf")
+        self._best, self._waited = float("-inf"), 0
         figures = [
             f"{t.name}/{name}" for t in self._tasks for name in accuracy_names(args.eval_samples)
         ]
@@ -112,6 +114,10 @@ class TaskEvaluation(TrainerCallback):
         # A value of another figure says nothing about this one.
         if best is not None and best["figure"] == self._args.keep_best:
             self._best = best["value"]
+            lines = read_lines(self._folder / METRICS)
+            name = f"eval/{best['figure']}"
+            later = [line for line in lines if best["step"] < line["step"] <= state.global_step]
+            self._waited = sum(name in line for line in later)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -149,9 +155,26 @@ class TaskEvaluation(TrainerCallback):
         self._trainer.control.should_log = control.should_log = should_log
         wanted = self._args.keep_best
         # maj@n has no value where a grader reads no answers.
-        if wanted is not None and figures.get(wanted, self._best) > self._best:
-            self._best = figures[wanted]
+        if wanted is None:
+            return
+        if figures.get(wanted, self._best) > self._best:
+            self._best, self._waited = figures[wanted], 0
             self._save_best({"figure": wanted, "value": self._best, "step": state.global_step})
+        elif wanted in figures:
+            self._waited += 1
+        self._stop_if_due(wanted, state, control)
+
+    def _stop_if_due(self, wanted: str, state: TrainerState, control: TrainerControl) -> None:
+        """End the run where the figure has not risen for as long as was to be waited."""
+        patience = self._args.eval_patience
+        if patience is None or self._waited < patience or state.global_step >= state.max_steps:
+            return
+        control.should_training_stop = True
+        logger.warning(
+            f"The run ends at step {state.global_step}: {wanted} was not above {self._best:.1%} in "
+            f"{self._waited} evaluations (eval_patience={patience}). The student that reached it "
+            f"is in {BEST}."
+        )
 
     def _evaluate_on(self, task: Task, step: int) -> dict[str, float]:
         """The figures of one task, the same in every process."""

@@ -79,6 +79,7 @@ from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
+from oprd.training.samples import SampleKeeper
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.scales import (
@@ -88,6 +89,7 @@ from oprd.training.teachers.scales import (
 )
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
 from oprd.training.teachers.teacher import Context, Teacher
+from oprd.training.warned import RunWarnings
 
 leave_out_number(DistillationTrainer.__module__)
 
@@ -144,6 +146,7 @@ class OPRDTrainer(DistillationTrainer):
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
     ) -> None:
         check_transformers()
+        self._warned = RunWarnings()
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
@@ -299,6 +302,7 @@ class OPRDTrainer(DistillationTrainer):
             "teacher": source.adapter or source.model,
             "teacher_base": source.model if source.adapter else None,
             "one_base_serves_both": self.shares_base,
+            **prompt_facts(self.train_dataset),
             **self._paired.facts(),
             **bridge_facts(self._teacher.spaces),
         }
@@ -312,6 +316,11 @@ class OPRDTrainer(DistillationTrainer):
         self._recorder = RunRecorder({**facts, "identity": identity})
         self.checkpoints = Checkpoints(self, lambda: self._recorder.facts)
         self.add_callback(self._recorder)
+        self._keeper = SampleKeeper(
+            self.args, self._tokenizer, writes=self.accelerator.is_main_process
+        )
+        self.add_callback(self._keeper)
+        self.add_callback(self._warned)
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
         take_over(self)
@@ -561,6 +570,8 @@ class OPRDTrainer(DistillationTrainer):
         result = update(unwrapped_student, batch, self._teacher, needs)
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
+        if self.student.training and not self._repeats:
+            self._keeper.add(self.state, inputs, batch, result.row_cosine)
         return result.objective
 
     def _micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:

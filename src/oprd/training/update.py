@@ -51,10 +51,13 @@ class Result(NamedTuple):
     Attributes:
         objective: its share of the loss of the whole batch, with a graph to the student.
         sums: by name, what adds up over micro-batches and processes; see `StepStatistics`.
+        row_cosine: [N], of the states at each supervised position, mean over layers; None where
+            none were compared.
     """
 
     objective: Tensor
     sums: dict[str, Tensor]
+    row_cosine: Tensor | None = None
 
 
 class Update:
@@ -171,7 +174,8 @@ class Update:
             sums |= {f"loss/{term.name}": term.mean.detach() for term in terms}
             if needs.drift:
                 sums |= self._drift(student, student_read, batch)
-            return Result(objective(terms), sums)
+            rows = None if comparison is None else comparison.row_cosine
+            return Result(objective(terms), sums, rows)
 
     def _comparison(
         self, taught: Reading, teacher: Teacher, space: BridgeSpace | None, batch: MicroBatch

@@ -86,6 +86,7 @@ class LayerComparison:
         self._mean_squares = mean_squares or {}
         self._sequences = Sequences(mask)
         self._has_cosine = True
+        self._row_cosine: Tensor | None = None
         self._totals: dict[int, Tensor] = {}
         self._sums: dict[int, Tensor] = {}
 
@@ -115,9 +116,19 @@ class LayerComparison:
             total = total / self._mean_squares[layer]
         self._totals[layer] = total
         self._has_cosine &= cosine is not None
+        if cosine is not None:
+            before = self._row_cosine
+            self._row_cosine = cosine if before is None else before + cosine.to(before.device)
         statistics = [torch.zeros_like(norms[0]) if cosine is None else cosine, *norms]
         self._sums[layer] = torch.stack(statistics).sum(dim=1)
         return total
+
+    @property
+    def row_cosine(self) -> Tensor | None:
+        """[N], each row's cosine without a graph, mean over layers; None where a layer has none."""
+        if self._row_cosine is None or not self._has_cosine:
+            return None
+        return self._row_cosine.detach() / len(self._partners)
 
     def result(self) -> LayersLoss:
         """The loss of all pairs, in their order.

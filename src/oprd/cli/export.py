@@ -1,0 +1,157 @@
+"""`oprd export`: a run's student as a plain Transformers folder, with its model card."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from oprd.cli.errors import setting_up
+from oprd.supported import check_transformers
+from oprd.text import one_line
+
+RunFolderPath = Annotated[Path, typer.Argument(help="The run folder.")]
+Output = Annotated[Path, typer.Argument(help="The folder to make.")]
+Which = Annotated[
+    str, typer.Option("--which", help="last, best, or a checkpoint such as checkpoint-50.")
+]
+Merge = Annotated[
+    bool, typer.Option("--merge/--no-merge", help="Merge an adapter into its base, or keep it.")
+]
+BaseModel = Annotated[
+    str | None, typer.Option("--base_model", help="An adapter's base, if not what it names.")
+]
+License = Annotated[
+    str | None,
+    typer.Option(
+        "--license",
+        help="As the hub writes it, such as apache-2.0; by default the "
+        "student's own, where its card is at hand.",
+    ),
+]
+Name = Annotated[str | None, typer.Option("--name", help="What the card calls the model.")]
+PushToHub = Annotated[
+    str | None, typer.Option("--push_to_hub", help="Upload to this repository, OWNER/NAME.")
+]
+Private = Annotated[bool, typer.Option("--private", help="Make the repository a private one.")]
+
+
+def export(
+    run: RunFolderPath,
+    output: Output,
+    which: Which = "last",
+    merge: Merge = True,
+    base_model: BaseModel = None,
+    license: License = None,
+    name: Name = None,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
+) -> None:
+    """Write a run's student as a plain Transformers folder, with its model card."""
+    check_transformers()
+    with setting_up():
+        from huggingface_hub.utils import validate_repo_id
+
+        from oprd.models.export import export_model, is_adapter
+        from oprd.models.load import resolve_model
+        from oprd.runs.folder import read_run
+
+        if push_to_hub is not None:
+            validate_repo_id(push_to_hub)
+        found = read_run(run)
+        if not found.record:
+            raise FileNotFoundError(f"{str(run)!r}: {found.note} Name the folder of a run.")
+        source = Path(resolve_model(str(run if which == "last" else run / which), "student"))
+        settings = found.settings
+        options = settings.get("model_init_kwargs") or {}
+        notes = export_model(
+            source,
+            output,
+            original=found.record.get("student"),
+            revision=options.get("revision"),
+            base=base_model,
+            merge=merge,
+        )
+        license = license or _license(found.record.get("student"))
+        _write_card(found, source, output, license, name, push_to_hub)
+    kind = "adapter" if is_adapter(output) else "model"
+    typer.echo(f"The {kind} of {one_line(source)}, with its tokenizer and card: {one_line(output)}")
+    for note in notes:
+        typer.echo(note)
+    if license is None:
+        typer.echo("The card names no licence: give it with --license.")
+    if push_to_hub is not None:
+        from huggingface_hub import HfApi
+
+        with setting_up():
+            api = HfApi()
+            api.create_repo(push_to_hub, private=private, exist_ok=True)
+            api.upload_folder(repo_id=push_to_hub, folder_path=output)
+        typer.echo(f"Uploaded to {push_to_hub}.")
+
+
+def _write_card(
+    found: Any,
+    source: Path,
+    output: Path,
+    license: str | None,
+    name: str | None,
+    hub_id: str | None,
+) -> None:
+    from huggingface_hub import ModelCard
+
+    from oprd.models.export import is_adapter
+    from oprd.reports.evaluations import read_evaluations, task_tables
+    from oprd.reports.markdown import evaluation
+    from oprd.runs.card import CARD, CardFacts, card_text
+
+    record = found.record
+    facts = CardFacts(
+        steps=_step(source, found.step),
+        dataset=record.get("dataset"),
+        prompts=record.get("prompts"),
+        chat=_is_chat(record, output),
+        adapter=is_adapter(output),
+        name=name,
+        hub_id=hub_id,
+        tags=("trl", "oprd"),
+        license=license,
+        evaluations=tuple(map(evaluation, task_tables(read_evaluations(found.path)[0], 0))),
+    )
+    ModelCard(card_text(record, found.metrics, facts, output.resolve().name)).save(output / CARD)
+
+
+def _step(source: Path, last: int) -> int:
+    """The update after which a student was saved."""
+    from oprd.runs.checkpoints import CHECKPOINT
+    from oprd.runs.record import BEST_RECORD
+
+    if checkpoint := CHECKPOINT.fullmatch(source.name):
+        return int(checkpoint[1])
+    best = source / BEST_RECORD
+    return int(json.loads(best.read_text())["step"]) if best.is_file() else last
+
+
+def _is_chat(record: Any, output: Path) -> bool:
+    """Whether it was trained on messages; where that is not recorded, whether it has a template."""
+    told = record.get("chat")
+    if isinstance(told, bool):
+        return told
+    config = output / "tokenizer_config.json"
+    return (output / "chat_template.jinja").is_file() or (
+        config.is_file() and "chat_template" in json.loads(config.read_text())
+    )
+
+
+def _license(student: Any) -> str | None:
+    """The licence that the student's own card names, where it stands beside the student."""
+    from huggingface_hub import ModelCard
+
+    card = Path(str(student)) / "README.md"
+    if not student or not card.is_file():
+        return None
+    try:
+        found = ModelCard.load(card).data.to_dict().get("license")
+    except ValueError:
+        return None
+    return found if isinstance(found, str) else None

@@ -1,0 +1,132 @@
+"""A trained student as a plain Transformers folder.
+
+Training leaves traces in what it saves: `use_cache` off, padding on the left for rollouts, the
+generation settings of the trainer. They are put back to what the student began with. What only
+training reads, its settings and the optimizer among it, stays behind.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoProcessor, GenerationConfig
+
+from oprd.extras import require
+from oprd.models.load import ADAPTER, load_model
+
+# What a folder of a whole model is copied from, and of an adapter.
+WHOLE = ("config.json", "generation_config.json", "model*.safetensors", "*.safetensors.index.json")
+OF_ADAPTER = (ADAPTER, "adapter_model*.safetensors")
+SIDES = ("padding_side", "truncation_side")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter."""
+    return (folder / ADAPTER).is_file()
+
+
+def export_model(
+    source: Path,
+    output: Path,
+    *,
+    original: str | None,
+    revision: str | None = None,
+    base: str | None = None,
+    merge: bool = True,
+) -> list[str]:
+    """Write a student for others.
+
+    Args:
+        source: a folder with the trained model or adapter, and its tokenizer.
+        output: a folder that is made, or is empty.
+        original: path or hub id of what was trained; None where it was built in memory.
+        revision: of a hub id.
+        base: what an adapter is merged into, by default what it names itself.
+        merge: whether an adapter is merged into its base.
+
+    Returns:
+        what could not be put back as it was, in sentences.
+
+    Raises:
+        FileExistsError: the output folder holds something.
+        OSError: a model cannot be read.
+        ImportError: an adapter is to be merged and peft is not installed.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{str(output)!r} is not an empty folder: choose another.")
+    output.mkdir(parents=True, exist_ok=True)
+    if not is_adapter(source):
+        _copy_or_load(source, output, WHOLE)
+    elif merge:
+        require("peft", "peft", "merging an adapter")
+        model, _ = load_model(str(source), base_model=base, revision=revision)
+        _save(model.merge_and_unload(), output)
+    else:
+        _copy_or_load(source, output, OF_ADAPTER)
+    return _put_back(source, output, original, revision)
+
+
+def _copy_or_load(source: Path, output: Path, patterns: tuple[str, ...]) -> None:
+    """Copy weights that are safetensors as they are; others go through Transformers."""
+    files = [file for pattern in patterns for file in sorted(source.glob(pattern))]
+    if any(file.suffix == ".safetensors" for file in files):
+        for file in files:
+            # Modes are the umask's, not those of a library.
+            shutil.copyfile(file, output / file.name)
+        return
+    model, _ = load_model(str(source))
+    _save(model, output)
+
+
+def _save(model: Any, output: Path) -> None:
+    model.save_pretrained(output)
+    # Safetensors writes files that their owner alone can read.
+    for file in output.glob("*.safetensors"):
+        shutil.copymode(output / "config.json", file)
+
+
+def _put_back(source: Path, output: Path, original: str | None, revision: str | None) -> list[str]:
+    reader = _read(AutoProcessor, str(source), None)
+    first = None if original is None else _read(AutoProcessor, original, revision)
+    notes = []
+    if reader is None:
+        notes.append("There is no tokenizer beside the student.")
+    else:
+        if first is not None:
+            for part, other in ((reader, first), *_tokenizers(reader, first)):
+                for side in SIDES:
+                    if hasattr(other, side):
+                        setattr(part, side, getattr(other, side))
+        reader.save_pretrained(output)
+    if (output / ADAPTER).is_file():
+        return notes
+    began = None if original is None else _read(AutoConfig, original, revision)
+    if began is None:
+        return [
+            *notes,
+            "What the student began with is not at hand, so that use_cache, the padding side and "
+            "the generation settings are those of the training.",
+        ]
+    config = AutoConfig.from_pretrained(output)
+    for part, other in ((config, began), (config.get_text_config(), began.get_text_config())):
+        if hasattr(other, "use_cache"):
+            part.use_cache = other.use_cache
+    config.save_pretrained(output)
+    if (generation := _read(GenerationConfig, str(original), revision)) is not None:
+        generation.save_pretrained(output)
+    return notes
+
+
+def _tokenizers(reader: Any, first: Any) -> list[tuple[Any, Any]]:
+    """The tokenizers within two processors, where they are such."""
+    both = getattr(reader, "tokenizer", None), getattr(first, "tokenizer", None)
+    return [both] if None not in both else []
+
+
+def _read(kind: Any, name: str, revision: str | None) -> Any:
+    """A configuration or a processor, None where there is none. Code beside it is never run."""
+    options: dict[str, Any] = {} if kind is GenerationConfig else {"trust_remote_code": False}
+    try:
+        return kind.from_pretrained(name, revision=revision, **options)
+    except (OSError, ValueError):
+        return None

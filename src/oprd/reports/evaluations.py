@@ -1,0 +1,186 @@
+"""What runs left of evaluations: read, put side by side, and the answers in which models differ."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oprd.evaluation.intervals import Estimate, mean_interval
+from oprd.evaluation.records import Record
+from oprd.evaluation.result import Evaluation
+from oprd.evaluation.table import comparison_lines
+
+# Folders of a run with files of samples, each by model and then by task, or by model alone.
+FOLDERS = ("evaluations", "samples")
+STEP = re.compile(r"step-(\d+)")
+# Models whose differences are all told, in pairs.
+COMPARED = 4
+BEFORE, AFTER = "student before", "student after"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model on a task.
+
+    Attributes:
+        model: its name.
+        average: the share that it solves, with its 95% interval.
+        tokens: of a response, mean.
+        truncated: share of responses that reached the limit.
+    """
+
+    model: str
+    average: Estimate
+    tokens: float
+    truncated: float
+
+    @property
+    def percent(self) -> str:
+        """The share with its interval."""
+        value, low, high = (
+            100 * figure for figure in (self.average.value, self.average.low, self.average.high)
+        )
+        return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """Models on the same problems.
+
+    Attributes:
+        task: its name.
+        problems: how many.
+        samples: per problem.
+        rows: the models.
+        differences: of pairs of models, in sentences.
+        pairs: answers of two models to the same problem.
+    """
+
+    task: str
+    problems: int
+    samples: int
+    rows: list[Row]
+    differences: list[str]
+    pairs: list["AnswerPair"]
+
+
+@dataclass(frozen=True)
+class AnswerPair:
+    """Two models' answers to a problem, of which the first `common` characters are the same."""
+
+    problem: str
+    gold: str
+    models: tuple[str, str]
+    answers: tuple[str, str]
+    correct: tuple[bool, bool]
+    common: int
+
+
+def read_evaluations(run: Path) -> tuple[list[Evaluation], list[str]]:
+    """A run's evaluations that are complete, and in sentences those that cannot be shown.
+
+    Of the evaluations while it trained, the first and the last of each task.
+    """
+    found: list[Evaluation] = []
+    problems: list[str] = []
+    for file in _files(run):
+        try:
+            found.append(Evaluation.from_file(file))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            problems.append(f"{file.relative_to(run)}: {error}")
+    return sorted(found, key=_order), problems
+
+
+def task_tables(evaluations: Sequence[Evaluation], shown: int) -> list[TaskTable]:
+    """One table for each set of problems, with so many pairs of answers."""
+    groups: dict[tuple[str, ...], list[Evaluation]] = {}
+    for evaluation in evaluations:
+        groups.setdefault(_key(evaluation), []).append(evaluation)
+    return [_table(group, shown) for group in groups.values()]
+
+
+def _files(run: Path) -> list[Path]:
+    files = [
+        file
+        for folder in FOLDERS
+        for file in sorted([*(run / folder).glob("*.jsonl"), *(run / folder).glob("*/*.jsonl")])
+    ]
+    by_step: dict[tuple[Path, str], list[Path]] = {}
+    others = []
+    for file in files:
+        if STEP.fullmatch(file.parent.name):
+            by_step.setdefault((file.parent.parent, file.name), []).append(file)
+        else:
+            others.append(file)
+    ends = [file for each in by_step.values() for file in dict.fromkeys((each[0], each[-1]))]
+    return [*others, *ends]
+
+
+def _order(evaluation: Evaluation) -> tuple[int, str]:
+    """The teacher, the student before, by step, and after; others by name."""
+    name = str(evaluation.header.get("model", ""))
+    known = {"teacher": 0, BEFORE: 1, AFTER: 3}
+    return known.get(name, 2), name
+
+
+def _key(evaluation: Evaluation) -> tuple[str, ...]:
+    header = evaluation.header
+    parts = (header.get(k) for k in ("task", "template_hash", "source", "problems_hash"))
+    counts = (len({r.problem for r in evaluation.records}), header.get("sampling"))
+    return tuple(map(str, (*parts, *counts)))
+
+
+def _table(group: Sequence[Evaluation], shown: int) -> TaskTable:
+    problems = len({record.problem for record in group[0].records})
+    names = {str(each.header.get("model")): each for each in group}
+    differences = []
+    if 1 < len(group) <= COMPARED:
+        differences = comparison_lines(group)
+    before, after = (names.get(name) for name in (BEFORE, AFTER))
+    if before is None or after is None:
+        before, after = (group[0], group[-1]) if len(group) > 1 else (None, None)
+    pairs = list(_pairs(before, after)) if before and after else []
+    return TaskTable(
+        str(group[0].header.get("task")),
+        problems,
+        len(group[0].records) // max(problems, 1),
+        [_row(each) for each in group],
+        differences,
+        sorted(pairs, key=lambda pair: (pair.correct != (False, True), pair.correct))[:shown],
+    )
+
+
+def _row(evaluation: Evaluation) -> Row:
+    records = evaluation.records
+    return Row(
+        str(evaluation.header.get("model")),
+        mean_interval(evaluation.averages(), seed=0),
+        sum(len(record.ids) for record in records) / len(records),
+        sum(record.finish_reason == "length" for record in records) / len(records),
+    )
+
+
+def _pairs(first: Evaluation, second: Evaluation) -> Iterable[AnswerPair]:
+    """The first sample of each problem, by both models."""
+    answers = {record.key: record for record in second.records}
+    for record in first.records:
+        other = answers.get(record.key)
+        if record.sample == 0 and other is not None:
+            yield _pair(record, other, str(first.header["model"]), str(second.header["model"]))
+
+
+def _pair(first: Record, second: Record, *names: str) -> AnswerPair:
+    return AnswerPair(
+        first.problem,
+        first.gold,
+        (names[0], names[1]),
+        (first.text, second.text),
+        (first.correct, second.correct),
+        _common(first.text, second.text),
+    )
+
+
+def _common(first: str, second: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -1,0 +1,165 @@
+"""An export is what the student began with, with other weights, and nothing of the training."""
+
+import json
+import re
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from typer.testing import CliRunner
+
+from oprd import OPRDTrainer
+from oprd.cli.main import app
+from tests import tiny
+from tests.evaluation.samples import chat_tokenizer
+from tests.reports.test_page import HOSTILE
+from tests.training.runs import LORA, settings
+from tests.training.test_card import CHAT
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A student with settings of its own, a teacher, and where the run goes."""
+    for seed, name in enumerate(("student", "teacher")):
+        model = tiny.model(seed=seed)
+        model.generation_config = GenerationConfig(
+            do_sample=True, temperature=0.6, top_p=0.9, eos_token_id=tiny.EOS, max_new_tokens=7
+        )
+        model.save_pretrained(tmp_path / name)
+        tokenizer = chat_tokenizer("assistant: ")
+        tokenizer.padding_side = "right"
+        tokenizer.save_pretrained(tmp_path / name)
+    (tmp_path / "student" / "README.md").write_text("---\nlicense: apache-2.0\n---\nmine\n")
+    return tmp_path
+
+
+def train(places: Path, lora: bool, **options) -> Path:
+    made = OPRDTrainer(
+        str(places / "student"),
+        str(places / "teacher"),
+        settings(places / "run", gradient_checkpointing=True, max_steps=2, **options),
+        Dataset.from_dict({"prompt": CHAT}),
+        peft_config=LoraConfig(**LORA) if lora else None,
+    )
+    made.train()
+    made.save_model()
+    return places / "run"
+
+
+def run(*arguments: object) -> str:
+    done = CliRunner().invoke(app, ["export", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_an_export_is_the_student_with_other_weights(places, monkeypatch, capsys, lora):
+    folder, output = train(places, lora), places / "out"
+    assert json.loads((folder / "tokenizer_config.json").read_text())["padding_side"] == "left"
+    shown = run(folder, output)
+    assert str(output) in shown and "licence" not in shown
+    before, after = (AutoTokenizer.from_pretrained(p) for p in (places / "student", output))
+    assert after.padding_side == before.padding_side == "right"
+    assert after.chat_template == before.chat_template
+    generation = [GenerationConfig.from_pretrained(p) for p in (places / "student", output)]
+    assert generation[0].to_diff_dict() == generation[1].to_diff_dict()
+    exported = AutoModelForCausalLM.from_pretrained(output).eval()
+    assert exported.config.use_cache
+    trained = AutoModelForCausalLM.from_pretrained(places / "student" if lora else folder).eval()
+    if lora:
+        trained = PeftModel.from_pretrained(trained, folder)
+    ids, mask = tiny.batch((5, 9))
+    logits = [m(input_ids=ids, attention_mask=mask).logits for m in (exported, trained)]
+    assert torch.allclose(*logits, atol=1e-5)
+    began = AutoModelForCausalLM.from_pretrained(places / "student").eval()
+    assert not torch.allclose(logits[0], began(input_ids=ids, attention_mask=mask).logits)
+    names = {file.name for file in output.iterdir()}
+    assert not names & {"training_args.bin", "optimizer.pt", "run.json", "metrics.jsonl"}
+    assert all(stat.S_IMODE(f.stat().st_mode) & 0o044 for f in output.iterdir())
+    card = (output / "README.md").read_text()
+    assert "license: apache-2.0" in card and "for 2 steps" in card and str(places) not in card
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    monkeypatch.chdir(output)
+    exec(compile(snippet.replace("max_new_tokens=128", "max_new_tokens=4"), "card", "exec"), {})
+    assert capsys.readouterr().out
+
+
+def test_an_adapter_may_stay_one(places):
+    output = places / "out"
+    run(train(places, lora=True), output, "--no-merge", "--license", "mit")
+    assert (output / "adapter_config.json").is_file()
+    assert not list(output.glob("model*.safetensors"))
+    card = (output / "README.md").read_text()
+    assert "license: mit" in card and "library_name: peft" in card
+    assert AutoTokenizer.from_pretrained(output).padding_side == "right"
+
+
+def test_a_checkpoint_is_exported_by_its_name_and_its_steps(places):
+    folder = train(places, lora=False, save_strategy="steps", save_steps=1)
+    run(folder, places / "out", "--which", "checkpoint-1")
+    assert "for 1 steps" in (places / "out" / "README.md").read_text()
+
+
+def test_nothing_is_uploaded_unless_that_is_asked_for(places, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    class Api:
+        def create_repo(self, name, **options):
+            asked.append((name, options))
+
+        def upload_folder(self, **options):
+            asked.append(options)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    folder = train(places, lora=False)
+    run(folder, places / "out")
+    assert not asked
+    run(folder, places / "second", "--push_to_hub", "me/mine", "--private")
+    assert [asked[0], asked[1]["repo_id"]] == [
+        ("me/mine", {"private": True, "exist_ok": True}),
+        "me/mine",
+    ]
+    assert 'name = "me/mine"' in (places / "second" / "README.md").read_text()
+
+
+def test_no_secret_of_the_environment_or_of_the_settings_is_exported(places, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    run(train(places, lora=False, hub_token="hf_other"), places / "out")
+    for file in (places / "out").iterdir():
+        content = file.read_bytes()
+        assert b"hf_secret" not in content and b"hf_other" not in content, file.name
+
+
+def test_hostile_names_are_text_in_the_card(places):
+    folder = train(places, lora=False)
+    record = json.loads((folder / "run.json").read_text())
+    hostile = HOSTILE.replace("\ud800", "")
+    record |= {"teacher": hostile, "dataset": hostile}
+    (folder / "run.json").write_text(json.dumps(record))
+    run(folder, places / "out", "--name", hostile)
+    card = (places / "out" / "README.md").read_text().split("---\n", 2)[2]
+    assert "\x1b" not in card and "\u202e" not in card
+    assert "<script>" not in re.sub(r"(`+).*?(?<!`)\1(?!`)", "", card)
+
+
+@pytest.mark.parametrize("made", ["no run", "no model", "used output"])
+def test_what_cannot_be_exported_is_said_in_a_sentence(places, made):
+    folder, output = places / "run", places / "out"
+    folder.mkdir()
+    if made != "no run":
+        (folder / "run.json").write_text('{"student": "x"}')
+    if made == "used output":
+        output.mkdir()
+        (output / "kept").write_text("mine")
+        tiny.model().save_pretrained(folder)
+    done = CliRunner().invoke(app, ["export", str(folder), str(output)])
+    assert done.exit_code == 1
+    (line,) = done.output.strip().splitlines()
+    assert line.startswith("oprd: ")
+    assert made != "used output" or [f.name for f in output.iterdir()] == ["kept"]
