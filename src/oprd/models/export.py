@@ -125,8 +125,10 @@ def _tokenizers(reader: Any, first: Any) -> list[tuple[Any, Any]]:
 
 def _read(kind: Any, name: str, revision: str | None) -> Any:
     """A configuration or a processor, None where there is none. Code beside it is never run."""
-    options: dict[str, Any] = {} if kind is GenerationConfig else {"trust_remote_code": False}
+    options: dict[str, Any] = {} if revision is None else {"revision": revision}
+    if kind is not GenerationConfig:
+        options["trust_remote_code"] = False
     try:
-        return kind.from_pretrained(name, revision=revision, **options)
+        return kind.from_pretrained(name, **options)
     except (OSError, ValueError):
         return None
