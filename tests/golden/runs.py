@@ -25,19 +25,20 @@ from tests.processes import TwoProcesses
 from tests.training.runs import LORA, trainer
 
 FILE = Path(__file__).with_name("expected.json")
+UNIT = {"scale": "unit", "representation_weight": 1.0}
 OUTPUT = {"representation_weight": 0.0}
 # A teacher of another width and depth, for a bridge.
 LARGE = {"hidden_size": 48, "num_attention_heads": 6, "num_hidden_layers": 4}
 
 CASES: dict[str, dict[str, Any]] = {
     "oprd": {},
-    "unit length, last positions": {"scale": "unit", "positions": "last_k", "position_k": 3},
+    "unit length, last positions": {**UNIT, "positions": "last_k", "position_k": 3},
     "scaled by layer": {"scale": "layer"},
     "own rollouts, over tokens": {"rollout": None, "reduction": "token"},
     "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "checkpointed": {"gradient_checkpointing": True},
     "bridge": {
-        "scale": "unit",
+        **UNIT,
         "bridge": "fit",
         "bridge_rank": 4,
         "teacher": LARGE,
@@ -61,7 +62,7 @@ CASES: dict[str, dict[str, Any]] = {
             {"steps": 1, "bridge": "fit"},
             {"steps": 2, "representation_weight": 0.0, "output_loss": "reverse_kl"},
         ],
-        "scale": "unit",
+        **UNIT,
         "bridge_rank": 4,
         "teacher": LARGE,
     },

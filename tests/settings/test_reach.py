@@ -40,7 +40,7 @@ def read_names(folder: Path) -> set[str]:
     return found
 
 
-RUNS = read_names(SOURCE / "training")
+RUNS = read_names(SOURCE / "training") | read_names(SOURCE / "guards")
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -14,15 +14,43 @@ def config(**options):
     return OPRDConfig(**{"output_dir": "unused", "use_cpu": True, "report_to": [], **options})
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_the_papers_but_for_unit_length():
     made = config()
     assert (made.layers, made.positions, made.position_k) == ("all", "last_k", 2000)
-    assert (made.scale, made.reduction, made.representation_weight) == ("none", "sequence", 1.0)
+    assert (made.scale, made.reduction, made.representation_weight) == ("unit", "sequence", 10.0)
     assert (made.learning_rate, str(made.lr_scheduler_type), made.warmup_steps) == (
         1e-5,
         "SchedulerType.COSINE",
         0.03,
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "weight"),
+    [
+        ({}, 10.0),
+        ({"bridge": "fit"}, 10.0),
+        ({"scale": "none"}, 1.0),
+        ({"scale": "layer"}, 1.0),
+        ({"state_loss": "gram"}, 1.0),
+        ({"bridge": "fit", "bridge_basis": "heads", "layers": "last"}, 1.0),
+        ({"bridge": "fit", "bridge_basis": "pca+heads"}, 1.0),
+        ({"representation_weight": 3.0}, 3.0),
+        ({"scale": "none", "representation_weight": 3.0}, 3.0),
+    ],
+)
+def test_the_weight_follows_the_scale_unless_it_is_given(options, weight):
+    assert config(**options).representation_weight == weight
+
+
+def test_a_stage_that_sets_the_scale_has_its_weight():
+    stages = [{"steps": 1}, {"steps": 1, "scale": "none"}, {"steps": 1, "representation_weight": 2}]
+    of_stages = config(stages=stages).objectives()
+    assert [(s.scale, s.representation_weight) for s in of_stages] == [
+        ("unit", 10.0),
+        ("none", 1.0),
+        ("unit", 2),
+    ]
 
 
 def test_without_an_accelerator_training_is_in_float32():

@@ -23,6 +23,8 @@ from oprd.values import (
 )
 
 SCALES = ("none", "layer", "unit")
+# At this weight the gradients of the first steps reach the clipping norm, and more rates are good.
+UNIT_WEIGHT = 10.0
 # Beyond it a loss is beyond float32.
 LARGEST_WEIGHT = 1e9
 
@@ -34,12 +36,12 @@ class ObjectiveConfig(DistillationConfig):
     Args:
         scale: what the size of states does to their squared distance: "none" leaves it in (Eq. 6),
             "layer" divides each layer's by the mean square of the teacher's states there, measured
-            on the first rollouts, "unit" compares states at unit length (Eq. 14). By default none,
-            and unit through a bridge, as in the paper; but a pair that meets through both LM heads
-            is then compared as it is, summed over directions.
+            on the first rollouts, "unit" compares states at unit length (Eq. 14), the default; but
+            a pair that meets through both LM heads is then compared as it is, summed over
+            directions.
         reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
-        representation_weight: the factor µ of the representation loss (Eq. 7); 0 leaves it out,
-            which needs an `output_loss`.
+        representation_weight: the factor µ of the representation loss (Eq. 7), by default 10 at
+            unit length and 1 otherwise; 0 leaves it out, which needs an `output_loss`.
         state_loss: the representation loss, a name in `oprd.core.objective.STATE_LOSSES` ("mse" is
             Eq. 6).
         state_loss_kwargs: its parameters, those of its class there.
@@ -83,8 +85,8 @@ class ObjectiveConfig(DistillationConfig):
     scale: str | None = field(
         default=None,
         metadata={
-            "help": "Size of states in their distance: none (left in, the default), layer "
-            "(relative to the teacher's at each layer) or unit (unit length, with a bridge)."
+            "help": "Size of states in their distance: none (left in, as in the paper), layer "
+            "(relative to the teacher's at each layer) or unit (unit length, the default)."
         },
     )
     reduction: str = field(
@@ -92,8 +94,12 @@ class ObjectiveConfig(DistillationConfig):
         metadata={"help": '"sequence" averages over a response first (Eq. 6); "token" does not.'},
     )
     representation_weight: float = field(
-        default=1.0,
-        metadata={"help": "Factor of the representation loss (µ in Eq. 7); 0 leaves it out."},
+        # Settled by the scale.
+        default=cast(float, None),
+        metadata={
+            "help": "Factor of the representation loss (µ in Eq. 7), by default 10 at unit length "
+            "and 1 otherwise; 0 leaves it out."
+        },
     )
     state_loss: str = field(
         default="mse",
@@ -159,6 +165,7 @@ class ObjectiveConfig(DistillationConfig):
         check_choice("heads_metric", self.heads_metric, METRICS)
         self.stages = parse_stages(self.stages)
         self._scale_is_default = self.scale is None
+        self._weight_is_default = self.representation_weight is None
         self._resolve()
         self.max_steps = self._total_steps()
         self.objectives()
@@ -229,6 +236,7 @@ class ObjectiveConfig(DistillationConfig):
                 if name != "steps":
                     setattr(settings, name, value)
             settings._scale_is_default &= "scale" not in stage
+            settings._weight_is_default &= "representation_weight" not in stage
             try:
                 settings._resolve()
             except ValueError as error:
@@ -283,8 +291,8 @@ class ObjectiveConfig(DistillationConfig):
         check_choice("state_loss", self.state_loss, tuple(STATE_LOSSES))
         scaled = has_scale(STATE_LOSSES[self.state_loss])
         if self._scale_is_default:
-            sums = self.bridge == "fit" and self.bridge_basis == HEADS
-            self.scale = "unit" if self.bridge is not None and scaled and not sums else "none"
+            sums = self.fits_heads and self.bridge_basis == HEADS
+            self.scale = "unit" if scaled and not sums else "none"
         check_choice("scale", self.scale, SCALES)
         if self.scale != "none" and not scaled:
             takes = " or ".join(name for name, kind in STATE_LOSSES.items() if has_scale(kind))
@@ -292,6 +300,10 @@ class ObjectiveConfig(DistillationConfig):
                 f"scale={self.scale!r} is for state_loss={takes}: {self.state_loss!r} does not "
                 "look at the size of states, so leave it out."
             )
+        if self._weight_is_default:
+            # What is read off LM heads is in nats already.
+            short = self.scale == "unit" and not self.fits_heads
+            self.representation_weight = UNIT_WEIGHT if short else 1.0
 
     def _check_terms(self) -> None:
         """At least one term, each with what it needs."""
