@@ -8,7 +8,7 @@ import pytest
 from peft import LoraConfig
 
 from oprd.guards import space
-from oprd.runs.checkpoints import missing_part
+from oprd.runs.manifest import problem
 from tests import tiny
 from tests.training.runs import LORA, trainer, weights
 from tests.training.test_resume import steps
@@ -126,7 +126,7 @@ def test_a_save_that_fails_is_named_and_swept_and_the_run_goes_on_from_the_one_b
     with pytest.raises(OSError, match=named):
         made.train()
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
-    assert missing_part(tmp_path / "run" / "checkpoint-2") is None
+    assert problem(tmp_path / "run" / "checkpoint-2") is None
     again = trainer(**steps(tmp_path / "run"))
     again.train(resume_from_checkpoint=True)
     whole = trainer(**steps(tmp_path / "whole"))
