@@ -268,7 +268,7 @@ def copy(run: Path, to: Path) -> Path:
         ("layer_pairs", {"layers": "last"}),
         ("layer_pairs", {"layer_pairing": "1:2,2:1,3:3"}),
         ("output_loss", {"output_loss": "topk"}),
-        ("scale", {"scale": "unit"}),
+        ("scale", {"scale": "unit", "representation_weight": 1.0}),
         ("representation_weight", {"representation_weight": 0.5}),
         ("stages", {"stages": [{"steps": 4, "output_loss": "topk"}]}),
         ("optim", {"optim": "sgd"}),

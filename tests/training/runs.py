@@ -30,6 +30,8 @@ def settings(folder: Path, **options: Any) -> OPRDConfig:
         "use_cpu": True,
         "disable_tqdm": True,
         "gradient_checkpointing": False,
+        # What tests compute beside a run is Eq. 6, or Eq. 14 through a bridge, at a weight of 1.
+        **({"representation_weight": 1.0} if "bridge" in options else {"scale": "none"}),
     }
     return OPRDConfig(**{**defaults, **options})
 
