@@ -84,7 +84,7 @@ _FOUND = {
 }
 _SCALED["additions"] = Comparison(
     "additions",
-    ("OPRD", "unit length, weight 10", "OPRD, rate found"),
+    ("OPRD", "unit length, weight 10", "unit length, weight 10, rate found"),
     steps=24,
     grid_steps=12,
     rollouts=8,
