@@ -70,9 +70,21 @@ _SCALED = {
     )
     for task in ("sums", "sorting")
 }
+# Whole runs at the rates that grids of whole runs found best, and at those that they find.
+_FOUND = {
+    task: Comparison(
+        task,
+        ("unit length, weight 10", "unit length, weight 10, rate found"),
+        steps=steps,
+        eval_every=steps // 3,
+        rates=(best,),
+        by="end",
+    )
+    for task, steps, best in (("sums", 300, 5e-3), ("sorting", 120, 2e-3))
+}
 _SCALED["additions"] = Comparison(
     "additions",
-    ("OPRD", "unit length, weight 10", "OPRD, rate found"),
+    ("OPRD", "unit length, weight 10", "unit length, weight 10, rate found"),
     steps=24,
     grid_steps=12,
     rollouts=8,
@@ -251,6 +263,10 @@ _ALL: tuple[Item, ...] = (
             GRADIENT_NORM,
         )
         for task, comparison in _SCALED.items()
+    ),
+    *(
+        Compared(f"rate-found-{task}", "A rate that runs find themselves", comparison)
+        for task, comparison in _FOUND.items()
     ),
     Compared(
         "unrelated",
