@@ -52,7 +52,7 @@ def test_a_replay_names_the_tensor_the_layer_and_the_token(tmp_path, teacher):
         {"stages": [{"steps": 1, "state_loss": "gram"}]},
         {"peft_config": LoraConfig(**LORA)},
     ],
-    ids=str,
+    ids=["states", "output", "stages", "adapter"],
 )
 def test_another_teacher_shows_that_it_was_the_teacher(tmp_path, teacher, options):
     sound = tmp_path / "sound"

@@ -57,7 +57,7 @@ def test_an_inspection_leaves_figures_a_picture_and_a_run(folder: Path):
     assert report["asked"]["teacher"] == f"{folder}/sibling"
     assert report["provenance"]["student"]["weights"] != report["provenance"]["teacher"]["weights"]
     settings = yaml.safe_load((out / "train.yaml").read_text())
-    assert settings["scale"] == "none" and settings["max_completion_length"] == 8
+    assert settings["scale"] == "unit" and settings["max_completion_length"] == 8
     assert settings["output_dir"] == str(out / "run")
 
 

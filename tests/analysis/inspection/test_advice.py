@@ -45,7 +45,7 @@ OPRD = {
     "layers": "all",
     "layer_pairing": "proportional",
     "positions": "all",
-    "scale": "none",
+    "scale": "unit",
 }
 OUTPUT = {"output_loss": "reverse_kl", "representation_weight": 0}
 BRIDGE = {
@@ -114,7 +114,7 @@ def reason(facts, setting):
 
 def test_the_scale_names_how_states_grow():
     because = reason(RELATED, "scale")
-    assert "by a factor of 15 between layers (root mean square 2 to 30). Plain states" in because
+    assert "by a factor of 15 between layers (root mean square 2 to 30). Plain states," in because
     through = reason(replace(WIDER, head_problem=UNREADABLE), "scale")
     assert through.endswith("Through a bridge they meet at unit length, as in the paper.")
 
