@@ -143,12 +143,7 @@ def checked_weight(name: str, given: object, *, zero: bool) -> float | dict[str,
         ValueError: it is neither, a key or a shape is unknown, or a number is out of bounds.
     """
     if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except ValueError:
-            raise ValueError(
-                f"{name} must be a number or such as {_FORM}, got {given!r}."
-            ) from None
+        given = _read(name, given)
     if not isinstance(given, Mapping):
         number = check_number(name, given)
         if not (zero and number == 0):
@@ -165,3 +160,12 @@ def checked_weight(name: str, given: object, *, zero: bool) -> float | dict[str,
     if found["from"] == found["to"]:
         raise ValueError(f"{name} goes from {found['from']:g} to the same: give the number.")
     return found
+
+
+def _read(name: str, text: str) -> Any:
+    for kind in (float, json.loads):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise ValueError(f"{name} must be a number or such as {_FORM}, got {text!r}.")

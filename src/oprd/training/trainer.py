@@ -62,6 +62,7 @@ from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
+from oprd.training.false_progress import FalseProgress
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
@@ -289,6 +290,7 @@ class OPRDTrainer(DistillationTrainer):
             self.add_callback(RateSearch(self))
         if self.args.eval_task_names:
             self.add_callback(TaskEvaluation(self, self.args, self._tokenizer))
+        self.add_callback(FalseProgress(self, self.args))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
