@@ -234,7 +234,7 @@ def test_through_both_heads_as_many_numbers_are_kept_as_the_student_is_wide(monk
 @pytest.mark.parametrize("options", [{"teacher_shape": "gpt-5"}, {"shape": None}])
 def test_a_shape_of_the_teacher_is_known_and_beside_one_of_the_student(options):
     paths = {"student": "a", "teacher": "b"} if "shape" in options else {}
-    with pytest.raises(ValueError, match="teacher_shape (must be one of|is beside a shape)"):
+    with pytest.raises(ValueError, match=r"teacher_shape (must be one of|is beside a shape)"):
         Setup(**{"teacher_shape": "qwen3-4b", **paths, **options})
 
 

@@ -82,5 +82,5 @@ def test_a_window_has_two_halves_and_a_run_that_stops_has_a_best_student(tmp_pat
         settings(tmp_path, false_progress_window=5)
     with pytest.raises(ValueError, match="false_progress_window must be a whole number of at lea"):
         settings(tmp_path, false_progress_window=2)
-    with pytest.raises(ValueError, match="stop_on_false_progress .*: set keep_best"):
+    with pytest.raises(ValueError, match=r"stop_on_false_progress .*: set keep_best"):
         settings(tmp_path, stop_on_false_progress=True)

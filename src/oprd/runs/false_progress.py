@@ -1,8 +1,8 @@
 """False progress in what a run has logged: alignment gets better, and what the run is for worse.
 
-A bridge can be pulled at with a rising cosine while accuracy collapses. A curve that stands for what
-a run is for is compared with one of alignment over a window of its own measurements: the two part
-where every measurement of the newer half is worse than every one of the older half, and
+A bridge can be pulled at with a rising cosine while accuracy collapses. A curve that stands for
+what a run is for is compared with one of alignment over a window of its own measurements: the two
+part where every measurement of the newer half is worse than every one of the older half, and
 alignment's newer half likewise better. By chance alone, of 2n measurements in any order, one in
 (2n choose n) looks so: 1 in 70 of eight.
 """
