@@ -64,7 +64,7 @@ def test_a_weight_is_counted_within_its_stage():
 
 
 def test_a_weight_of_the_run_is_that_of_each_of_its_stages():
-    made = config(stages=[{"steps": 4}, {"steps": 8}], representation_weight={**AWAY, "to": 1})
+    made = config(stages=[{"steps": 5}, {"steps": 8}], representation_weight={**AWAY, "to": 1})
     first, second = (stage.weights.representation for stage in made.objectives())
     assert first == second == Weight(2, 1, 1, 5)
 

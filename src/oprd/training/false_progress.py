@@ -29,16 +29,13 @@ class FalseProgress(TrainerCallback):
 
     def __init__(self, trainer: DistillationTrainer, args: OPRDConfig) -> None:
         self._trainer, self._args = trainer, args
+        self._begin()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begin anew, or with what a resumed run had logged by then."""
-        changing = any(stage.weights.change for stage in self._args.objectives())
-        self._watch = Watch(
-            self._args.false_progress_window, self._args.keep_best, loss=not changing
-        )
-        self._told = False
+        self._begin()
         folder = Path(cast(str, self._args.output_dir))
         lines: list[dict[str, Any]] = []
         if state.global_step > 0 and state.is_world_process_zero and (folder / METRICS).is_file():
@@ -74,6 +71,12 @@ class FalseProgress(TrainerCallback):
             "the learning rate, or set stop_on_false_progress and keep_best."
         )
         logger.warning(f"False progress: {alarm}. {way}")
+
+    def _begin(self) -> None:
+        args = self._args
+        changing = any(stage.weights.change for stage in args.objectives())
+        self._watch = Watch(args.false_progress_window, args.keep_best, loss=not changing)
+        self._told = False
 
     def _record(self, alarm: Alarm) -> None:
         self._told = True

@@ -286,11 +286,12 @@ class OPRDTrainer(DistillationTrainer):
         }
         self._recorder = RunRecorder(facts)
         self.add_callback(self._recorder)
+        # Before the first evaluation is logged.
+        self.add_callback(FalseProgress(self, self.args))
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
         if self.args.eval_task_names:
             self.add_callback(TaskEvaluation(self, self.args, self._tokenizer))
-        self.add_callback(FalseProgress(self, self.args))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
