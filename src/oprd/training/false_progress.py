@@ -58,7 +58,8 @@ class FalseProgress(TrainerCallback):
         alarm = self._watch.add(state.global_step, logs or {})
         if alarm is None:
             return
-        stops = self._args.stop_on_false_progress and state.global_step < state.max_steps
+        going_on = state.global_step < state.max_steps and not control.should_training_stop
+        stops = self._args.stop_on_false_progress and going_on
         if stops:
             control.should_training_stop = True
         if self._told and not stops:
