@@ -211,6 +211,33 @@ def test_a_bridge_of_narrow_models_is_measured_at_the_rank_that_they_have(tmp_pa
     assert gradients(Scene(setup, Models(setup)), "oprd_bridge")
 
 
+def test_through_both_heads_as_many_numbers_are_kept_as_the_student_is_wide(monkeypatch):
+    """A shape for each model, the teacher's the wider."""
+    kept = []
+
+    def spy(*args, **kwargs):
+        reading = read(*args, **kwargs)
+        kept.append({layer: tuple(rows.shape) for layer, rows in reading.states.items()})
+        return reading
+
+    monkeypatch.setattr("oprd.training.teachers.teacher.read", spy)
+    setup = replace(SMALL, teacher_shape="qwen3-0.6b")
+    models = Models(setup)
+    widths = [model.config.hidden_size for model in (models.student, models.teacher)]
+    assert widths == [576, 1024] and models.teacher.config.vocab_size == 300
+    assert gradients(Scene(setup, models), "oprd_heads")
+    assert kept == [{2: (16, 576)}]
+    with pytest.raises(ValueError, match="oprd cannot be measured: the student's width is 576 and"):
+        measure_cost([setup], ["oprd"], rounds=1, memory=False)
+
+
+@pytest.mark.parametrize("options", [{"teacher_shape": "gpt-5"}, {"shape": None}])
+def test_a_shape_of_the_teacher_is_known_and_beside_one_of_the_student(options):
+    paths = {"student": "a", "teacher": "b"} if "shape" in options else {}
+    with pytest.raises(ValueError, match=r"teacher_shape (must be one of|is beside a shape)"):
+        Setup(**{"teacher_shape": "qwen3-4b", **paths, **options})
+
+
 @pytest.mark.slow(minutes=2)
 def test_through_a_bridge_an_update_holds_no_more_than_its_floor():
     # With gradient checkpointing little else is held, so that whole rows of the teacher show.

@@ -271,3 +271,36 @@ def test_dictionaries_on_the_command_line_are_json(config):
     _, training, *_ = parse([*config("max_steps: 1"), "--teacher_model_init_kwargs", options])
     assert training.teacher_model_init_kwargs == {"trust_remote_code": True}
     assert training.trust_remote_code is False
+
+
+@pytest.mark.parametrize("flags", [True, False])
+def test_a_weight_is_a_number_or_a_mapping(config, flags):
+    away, towards = {"from": 1, "to": 0.5, "steps": 2}, {"from": 0, "to": 1, "steps": 0.5}
+    given = {"representation_weight": away, "output_weight": towards}
+    rest = "output_loss: jsd\nmax_steps: 4\n"
+    if flags:
+        made = [part for k, v in given.items() for part in (f"--{k}", json.dumps(v))]
+        found = parse([*config(rest), *made]).training
+    else:
+        lines = "".join(f"{name}: {json.dumps(value)}\n" for name, value in given.items())
+        found = parse(config(rest + lines)).training
+    full = {"start": 0, "shape": "linear"}
+    assert found.representation_weight == {**away, **full}
+    assert found.output_weight == {**towards, **full}
+    path = config("representation_weight: 2\n")
+    assert parse(path).training.representation_weight == 2
+    assert parse([*path, "--representation_weight", ".5"]).training.representation_weight == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("much", "representation_weight must be a number or such as"),
+        ("{}", "representation_weight needs from, to, steps"),
+        ("nan", "representation_weight must be above 0"),
+        ("-1", "representation_weight must be above 0"),
+    ],
+)
+def test_a_weight_that_is_none_is_refused_by_name(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse([f"--representation_weight={text}", "--report_to=none"])

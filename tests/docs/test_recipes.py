@@ -45,7 +45,7 @@ def places(tmp_path):
 
 
 def test_every_recipe_is_known():
-    training = {"quickstart", "lora", "paper", "opd", "mixed", "bridge"}
+    training = {"quickstart", "lora", "paper", "opd", "mixed", "bridge", "crossfade"}
     assert {path.stem for path in CONFIGS} == {*training, "fsdp2"}
     assert {path.stem for path in TRAINING} == training
 

@@ -15,6 +15,8 @@ THROUGH = {
     "learning_rate": {"rate"},
     "layers": {"layer_spec"},
     "state_loss": {"state"},
+    "representation_weight": {"weights"},
+    "output_weight": {"weights"},
     "state_loss_kwargs": {"state"},
     "output_loss": {"output"},
     "output_loss_kwargs": {"output"},

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from transformers import AutoConfig
 
 from oprd.analysis.setup import Setup
+from oprd.analysis.shapes import SHAPES
 from oprd.analysis.updates import FLOOR, all_objectives
 
 # What a configuration calls what an objective needs alike in both models.
@@ -41,16 +42,27 @@ def choose_objectives(
 
 
 def _refused(setup: Setup) -> dict[str, str]:
-    """Why objectives cannot be measured, by name; a shape is the same for both models."""
-    if setup.student is None or setup.teacher is None:
-        return {}
-    student, teacher = (
-        AutoConfig.from_pretrained(path).get_text_config()
-        for path in (setup.student, setup.teacher)
-    )
+    """Why objectives cannot be measured, by name; one shape is the same for both models."""
+    student, teacher = _sizes(setup)
     why = {}
     for what, field in _FIELDS.items():
-        sizes = getattr(student, field), getattr(teacher, field)
+        sizes = student[field], teacher[field]
         if sizes[0] != sizes[1]:
             why[what] = f"the student's {what} is {sizes[0]} and the teacher's {sizes[1]}"
     return {name: why[o.same] for name, o in all_objectives().items() if o.same in why}
+
+
+def _sizes(setup: Setup) -> list[dict[str, int]]:
+    """What objectives may need alike, of the student and of the teacher."""
+    found = []
+    for path, shape in (
+        (setup.student, setup.shape),
+        (setup.teacher, setup.teacher_shape or setup.shape),
+    ):
+        if path is not None:
+            config = AutoConfig.from_pretrained(path).get_text_config()
+            found.append({field: getattr(config, field) for field in _FIELDS.values()})
+        elif shape is not None:
+            own = {"vocab_size": setup.vocab_size} if setup.vocab_size else {}
+            found.append({field: {**SHAPES[shape], **own}[field] for field in _FIELDS.values()})
+    return found

@@ -31,10 +31,11 @@ class Setup:
 
     Attributes:
         shape: a named architecture with random weights, for student and teacher alike.
+        teacher_shape: the teacher's, where it is another.
         student: in place of a shape, the student's path or hub id.
         teacher: likewise.
-        layers_count: blocks of a shape, if not its own number.
-        vocab_size: vocabulary of a shape, if not its own.
+        layers_count: blocks of a shape, if not its own number; of both.
+        vocab_size: vocabulary of a shape, if not its own; of both.
         batch_size: rollouts of an update.
         prompt_length: tokens of each prompt.
         response_length: tokens of each response.
@@ -49,6 +50,7 @@ class Setup:
     """
 
     shape: str | None = "smollm2-135m"
+    teacher_shape: str | None = None
     student: str | None = None
     teacher: str | None = None
     layers_count: int | None = None
@@ -67,8 +69,12 @@ class Setup:
         models = (self.student, self.teacher)
         if models.count(None) != (2 if self.shape else 0):
             raise ValueError("give a shape, or both a student and a teacher.")
-        if self.shape is not None and self.shape not in SHAPES:
-            raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {self.shape!r}.")
+        for name in ("shape", "teacher_shape"):
+            value = getattr(self, name)
+            if value is not None and value not in SHAPES:
+                raise ValueError(f"{name} must be one of {', '.join(SHAPES)}, got {value!r}.")
+        if self.teacher_shape is not None and self.shape is None:
+            raise ValueError("teacher_shape is beside a shape: a teacher has its own.")
         if self.shape is None and (self.layers_count or self.vocab_size):
             raise ValueError("layers_count and vocab_size change a shape: a student has its own.")
         for name in SIZES:
@@ -98,8 +104,9 @@ class Models:
     """
 
     def __init__(self, setup: Setup) -> None:
-        self.student = _model(setup, setup.student, seed=0).train()
-        self.teacher = _model(setup, setup.teacher, seed=1).eval().requires_grad_(False)
+        self.student = _model(setup, setup.student, setup.shape, seed=0).train()
+        shape = setup.teacher_shape or setup.shape
+        self.teacher = _model(setup, setup.teacher, shape, seed=1).eval().requires_grad_(False)
         if setup.gradient_checkpointing:
             self.student.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -135,10 +142,10 @@ class Scene:
         self.predicting = slice(setup.prompt_length - 1, -1)
 
 
-def _model(setup: Setup, path: str | None, seed: int) -> PreTrainedModel:
+def _model(setup: Setup, path: str | None, shape: str | None, seed: int) -> PreTrainedModel:
     dtype = getattr(torch, setup.dtype)
     if path is None:
-        shape = cast(str, setup.shape)
+        assert shape is not None
         sizes = {"layers_count": setup.layers_count, "vocab_size": setup.vocab_size}
         model = random_model(shape, **sizes, dtype=dtype, seed=seed)
     else:

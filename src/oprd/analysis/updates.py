@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from oprd.analysis.setup import Scene, Setup
 from oprd.core.bridge import Bridge
+from oprd.core.bridge.bases import HEADS
 from oprd.core.bridge.bridge import PairFit
+from oprd.core.bridge.heads import METRICS
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
@@ -82,8 +84,11 @@ def _trained(
         pairs = pair_models(student, scene.teacher, args.layer_spec)
         teacher = Teacher(scene.teacher, pairs)
         if args.bridge is not None:
-            bridge = _random_bridge(pairs, hidden_size(student), hidden_size(scene.teacher))
-            teacher.spaces = {BRIDGE: BridgeSpace(bridge, pairs, student.device, student.dtype)}
+            widths = hidden_size(student), hidden_size(scene.teacher)
+            bridge = _random_bridge(pairs, *widths, heads=args.fits_heads)
+            teacher.spaces = {
+                args.bridge: BridgeSpace(bridge, pairs, student.device, student.dtype)
+            }
         # Random tokens are as good as any: what the longer head has more of is left out.
         update = Update.of(args, student, scene.teacher, same_meaning=True, diagnoses=diagnose)
         needs = update.needs(diagnose)
@@ -93,15 +98,21 @@ def _trained(
     return prepare
 
 
-def _random_bridge(pairs: Sequence[LayerPair], student_dim: int, teacher_dim: int) -> Bridge:
-    """A bridge [P, R, S] and [P, R, H] of random numbers: what it costs does not depend on them."""
+def _random_bridge(
+    pairs: Sequence[LayerPair], student_dim: int, teacher_dim: int, *, heads: bool
+) -> Bridge:
+    """A bridge [P, R, S] and [P, R, H] of random numbers: what it costs does not depend on them.
+
+    That of LM heads has all directions of the student's.
+    """
     generator = torch.Generator().manual_seed(0)
-    rank = min(BRIDGE_RANK, student_dim, teacher_dim)
+    rank = student_dim if heads else min(BRIDGE_RANK, student_dim, teacher_dim)
+    components = student_dim if heads else teacher_dim
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(len(pairs), *shape, generator=generator)
 
-    unknown = PairFit(torch.zeros(teacher_dim), torch.zeros(teacher_dim), 0.0, 0.0, 0.0)
+    unknown = PairFit(torch.zeros(components), torch.zeros(components), 0.0, 0.0, 0.0)
     return Bridge(
         pairs,
         student_projection=noise(rank, student_dim),
@@ -110,6 +121,8 @@ def _random_bridge(pairs: Sequence[LayerPair], student_dim: int, teacher_dim: in
         teacher_mean=noise(teacher_dim),
         statistics=[unknown] * len(pairs),
         rows=0,
+        basis=HEADS if heads else "pca",
+        heads_metric=METRICS[0] if heads else None,
     )
 
 
@@ -224,6 +237,11 @@ _OPRD: dict[str, Objective] = {
         f"OPRD through a bridge of rank {BRIDGE_RANK}",
         "representation",
         _trained(lambda setup: {"bridge": BRIDGE}),
+    ),
+    "oprd_heads": Objective(
+        "OPRD through both LM heads",
+        "representation",
+        _trained(lambda setup: {"bridge": "fit", "bridge_basis": HEADS, "layers": "last"}),
     ),
     "oprd_diagnostics": Objective(
         "OPRD + diagnostics", "representation", _trained(lambda setup: {}, diagnose=True), "width"

@@ -19,10 +19,13 @@ from oprd.values import parse_mapping
 
 # Mappings that may be the path of a JSON file as well.
 FILES = ("accelerator_config", "fsdp_config", "deepspeed")
+# Numbers, or mappings of how they change.
+WEIGHTS = ("representation_weight", "output_weight")
 # The configuration reads numbers and lists too; the command line needs one type, text.
 WIDER = {
     "layers": str | int | list[int],
     "learning_rate": float | Literal["auto"],
+    **dict.fromkeys(WEIGHTS, float | dict[str, Any]),
     # YAML takes an unquoted 1:1 for a number, which the configuration explains.
     "layer_pairing": str | int,
     "eval_tasks": str | list[str] | None,
@@ -130,6 +133,9 @@ class TrainParser(TrlParser):
                 action.nargs, action.__class__ = "+", _Joined
             if action.dest == "learning_rate":
                 action.type = _rate
+            if action.dest in WEIGHTS:
+                # What is no number or mapping, the configuration refuses by name.
+                action.type = str
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage of some two hundred fields."""
@@ -190,6 +196,8 @@ def parse(arguments: Sequence[str]) -> Given:
     # The parser's own error would not say which one is wrong.
     for name in _mappings(hints):
         value = getattr(given, name)
+        if name in WEIGHTS:
+            continue
         if name not in FILES or str(value).lstrip().startswith("{"):
             parse_mapping(name, value)
     try:

@@ -20,10 +20,13 @@ def bench(
         str | None,
         _option("shape", f"Architecture with random weights; {DEFAULT_SHAPE} by default."),
     ] = None,
+    teacher_shape: Annotated[
+        str | None, _option("teacher_shape", "The teacher's, where it is another.")
+    ] = None,
     student: Annotated[str | None, _option("student", "Path, in place of a shape.")] = None,
     teacher: Annotated[str | None, _option("teacher", "Path, in place of a shape.")] = None,
-    layers_count: Annotated[int | None, _option("layers_count", "Blocks of the shape.")] = None,
-    vocab_size: Annotated[int | None, _option("vocab_size", "Vocabulary of the shape.")] = None,
+    layers_count: Annotated[int | None, _option("layers_count", "Blocks of a shape.")] = None,
+    vocab_size: Annotated[int | None, _option("vocab_size", "Vocabulary of a shape.")] = None,
     batch_size: Annotated[int, _option("batch_size", "Rollouts of an update.")] = 2,
     prompt_length: Annotated[int, _option("prompt_length", "Tokens of a prompt.")] = 64,
     response_length: Annotated[int, _option("response_length", "Tokens of a response.")] = 448,
@@ -55,6 +58,7 @@ def bench(
 
     setup = Setup(
         shape=shape or (None if student or teacher else DEFAULT_SHAPE),
+        teacher_shape=teacher_shape,
         student=student,
         teacher=teacher,
         layers_count=layers_count,

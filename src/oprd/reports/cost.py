@@ -48,6 +48,8 @@ def describe(result: dict[str, Any]) -> str:
     """What was measured, and on what, in two sentences."""
     setup, machine = result["points"][0]["setup"], result["machine"]
     models = setup["shape"] or f"{setup['student']} from {setup['teacher']}"
+    # Files of an earlier version may lack it.
+    models += f" from {other}" if (other := setup.get("teacher_shape")) else ""
     sizes = {
         "blocks": setup["layers_count"],
         "vocabulary": setup["vocab_size"],

@@ -123,6 +123,7 @@ LIMITS = {
     "bridge_prompts": _whole(2),
     # Evaluation.
     "eval_samples": COUNT,
+    "false_progress_window": _whole(4),
     "eval_temperature": Limit(0),
     "eval_max_new_tokens": _whole(1, also=NONE),
     "eval_limit": _whole(1, also=NONE),

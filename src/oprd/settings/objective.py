@@ -15,6 +15,7 @@ from oprd.core.reduction import Reduction
 from oprd.core.states.distance import SquaredDistance
 from oprd.core.states.loss import UNIT_LENGTH, StateLoss, has_scale
 from oprd.settings.stages import Schedule, parse_stages
+from oprd.settings.weights import Weight, Weights, checked_weight, usual_weight
 from oprd.values import (
     check_choice,
     check_positive,
@@ -23,10 +24,6 @@ from oprd.values import (
 )
 
 SCALES = ("none", "layer", "unit")
-# At this weight the gradients of the first steps reach the clipping norm, and more rates are good.
-UNIT_WEIGHT = 10.0
-# Beyond it a loss is beyond float32.
-LARGEST_WEIGHT = 1e9
 
 
 @dataclass
@@ -36,28 +33,27 @@ class ObjectiveConfig(DistillationConfig):
     Args:
         scale: what the size of states does to their squared distance: "none" leaves it in (Eq. 6),
             "layer" divides each layer's by the mean square of the teacher's states there, measured
-            on the first rollouts, "unit" compares states at unit length (Eq. 14), the default; but
-            a pair that meets through both LM heads is then compared as it is, summed over
-            directions.
+            on the first rollouts, "unit", the default, compares states at unit length (Eq. 14), but
+            not a pair that meets through both LM heads, unless it is given.
         reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
         representation_weight: the factor µ of the representation loss (Eq. 7), by default 10 at
-            unit length and 1 otherwise; 0 leaves it out, which needs an `output_loss`.
-        state_loss: the representation loss, a name in `oprd.core.objective.STATE_LOSSES` ("mse" is
-            Eq. 6).
+            unit length and 1 otherwise: a number or how it changes, `{from, to, start, steps,
+            shape}`: linear or cosine, with `start` (0) and `steps` in steps or below 1 as shares of
+            those of the run, or of each stage. 0 leaves the loss out, which needs an `output_loss`.
+        state_loss: a name in `oprd.core.objective.STATE_LOSSES` ("mse" is Eq. 6).
         state_loss_kwargs: its parameters, those of its class there.
         output_loss: the output-space loss beside it, on all response tokens: "none", or a name in
             `oprd.core.objective.OUTPUT_LOSSES` ("sampled" is Eq. 3, "topk" Eq. 5, "reverse_kl"
             Eq. 4). It reads both LM heads' weights over the tokens that both models have. TRL's
             `temperature` divides its logits, as it does the sampler's. "sampled" is an unbiased
-            estimate of the reverse KL where nothing else alters the sampler (`top_p`, `top_k`,
-            `repetition_penalty`, …).
+            estimate of the reverse KL where nothing else alters the sampler (`top_p`, `top_k`, …).
         output_loss_kwargs: its parameters, those of its class there.
-        output_weight: the factor of the output-space loss.
+        output_weight: the factor of the output-space loss, likewise.
         diagnostics_steps: every so many steps, and in evaluation, measure how far apart the two
             next-token distributions are: overlap of the 16 likeliest tokens, entropies, KL(p‖q),
             policy-gradient loss and the last states' cosine over all response tokens, and the
-            cosine of the chosen layers even where no term compares them. 0 never does; a step with
-            diagnostics forms both models' logits, a chunk of rows at a time.
+            cosine of the chosen layers even where no term compares them. 0 never does. Such a step
+            forms both models' logits, a chunk of rows at a time.
         prefix_gradients: let the gradient flow back through what stands before the supervised
             window. Without, those tokens are read into a KV cache and their keys and values are
             constants: the same loss, less time and memory, and a biased gradient. The window is
@@ -93,12 +89,13 @@ class ObjectiveConfig(DistillationConfig):
         default="sequence",
         metadata={"help": '"sequence" averages over a response first (Eq. 6); "token" does not.'},
     )
-    representation_weight: float = field(
+    representation_weight: float | dict[str, Any] | str = field(
         # Settled by the scale.
         default=cast(float, None),
         metadata={
             "help": "Factor of the representation loss (µ in Eq. 7), by default 10 at unit length "
-            "and 1 otherwise; 0 leaves it out."
+            "and 1 otherwise; 0 leaves it out. A number, or such as "
+            '{"from": 1, "to": 0, "steps": 100}.'
         },
     )
     state_loss: str = field(
@@ -116,7 +113,9 @@ class ObjectiveConfig(DistillationConfig):
         default=None,
         metadata={"help": 'Its parameters, such as {"k": 16} for topk or {"beta": 0.5} for jsd.'},
     )
-    output_weight: float = field(default=1.0, metadata={"help": "Factor of the output-space loss."})
+    output_weight: float | dict[str, Any] | str = field(
+        default=1.0, metadata={"help": "Factor of the output-space loss, likewise."}
+    )
     diagnostics_steps: int = field(
         default=0,
         metadata={"help": "Measure the paper's diagnostics every so many steps; 0 never does."},
@@ -166,8 +165,9 @@ class ObjectiveConfig(DistillationConfig):
         self.stages = parse_stages(self.stages)
         self._scale_is_default = self.scale is None
         self._weight_is_default = self.representation_weight is None
-        self._resolve()
-        self.max_steps = self._total_steps()
+        length = None if self.max_steps == -1 else self.max_steps
+        self._resolve(length, in_stages=bool(self.stages))
+        self.max_steps = self.schedule.total(self.max_steps)
         self.objectives()
         super().__post_init__()
 
@@ -210,6 +210,13 @@ class ObjectiveConfig(DistillationConfig):
         return None
 
     @property
+    def weights(self) -> Weights:
+        """The factors of both terms, step by step of the run or, of a stage's settings, of it."""
+        output = self.output_weight if self.output_loss != "none" else 0.0
+        given = {"representation_weight": self.representation_weight, "output_weight": output}
+        return Weights(*(Weight.of(name, cast(Any, w), self._length) for name, w in given.items()))
+
+    @property
     def schedule(self) -> Schedule:
         """Which steps belong to which stage."""
         return Schedule([stage["steps"] for stage in self._stages])
@@ -238,7 +245,7 @@ class ObjectiveConfig(DistillationConfig):
             settings._scale_is_default &= "scale" not in stage
             settings._weight_is_default &= "representation_weight" not in stage
             try:
-                settings._resolve()
+                settings._resolve(stage["steps"], in_stages=False)
             except ValueError as error:
                 raise ValueError(f"stage {number}: {error}") from error
             found.append(settings)
@@ -252,7 +259,7 @@ class ObjectiveConfig(DistillationConfig):
     @property
     def compares_states(self) -> bool:
         """Whether any stage does, be it for diagnostics alone."""
-        weighed = any(settings.representation_weight > 0 for settings in self.objectives())
+        weighed = any(settings.weights.representation.ever for settings in self.objectives())
         return self.diagnostics_steps > 0 or weighed
 
     @property
@@ -260,20 +267,12 @@ class ObjectiveConfig(DistillationConfig):
         """Whether the LM heads' weights are read, in some steps or in all."""
         return self.output_loss != "none" or self.diagnostics_steps > 0
 
-    def _total_steps(self) -> int:
-        """`max_steps`, which stages give where it is not set, and which may end them sooner."""
-        if not self.stages:
-            return self.max_steps
-        total = sum(self.schedule.steps)
-        if self.max_steps > total:
-            raise ValueError(
-                f"max_steps={self.max_steps} is more than the {total} steps of the stages: "
-                "leave it out."
-            )
-        return total if self.max_steps == -1 else self.max_steps
+    def _resolve(self, length: int | None, *, in_stages: bool) -> None:
+        """Check what a stage may set, and settle `scale`, for so many steps.
 
-    def _resolve(self) -> None:
-        """Check what a stage may set, and settle `scale`."""
+        Weights of a run in stages are theirs to check, each over its own steps.
+        """
+        self._length, self._in_stages = length, in_stages
         for name in ("state_loss_kwargs", "output_loss_kwargs"):
             value = getattr(self, name)
             value = parse_mapping(name, value) if isinstance(value, str) else value
@@ -301,15 +300,22 @@ class ObjectiveConfig(DistillationConfig):
                 "look at the size of states, so leave it out."
             )
         if self._weight_is_default:
-            # What is read off LM heads is in nats already.
-            short = self.scale == "unit" and not self.fits_heads
-            self.representation_weight = UNIT_WEIGHT if short else 1.0
+            self.representation_weight = usual_weight(
+                cast(str, self.scale), in_nats=self.fits_heads
+            )
 
     def _check_terms(self) -> None:
         """At least one term, each with what it needs."""
         check_choice("output_loss", self.output_loss, ("none", *OUTPUT_LOSSES))
         # Constructing them checks their parameters.
         _ = self.state, self.output
-        check_positive("output_weight", self.output_weight, below=LARGEST_WEIGHT)
-        if self.output_loss == "none" or self.representation_weight != 0:
-            check_positive("representation_weight", self.representation_weight, LARGEST_WEIGHT)
+        alone = self.output_loss == "none"
+        self.output_weight = checked_weight("output_weight", self.output_weight, zero=False)
+        self.representation_weight = checked_weight(
+            "representation_weight", self.representation_weight, zero=not alone
+        )
+        if self._in_stages:
+            return
+        if alone and isinstance(self.output_weight, dict):
+            raise ValueError("output_weight changes, and there is no output_loss to weigh.")
+        self.weights.check(self._length)

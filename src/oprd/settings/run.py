@@ -212,7 +212,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         """Enough positions in a response for the state loss to be other than zero."""
         rows = {"all": MOST, "last": 1}.get(self.positions, self.position_k)
         rows, least = min(rows, self.max_completion_length or MOST), self.state.least_rows
-        if self.representation_weight > 0 and rows < least:
+        if self.weights.representation.ever and rows < least:
             raise ValueError(
                 f"state_loss={self.state_loss!r} compares the positions of a response with each "
                 f"other, and of {rows} it learns nothing: supervise {least} or more by positions="

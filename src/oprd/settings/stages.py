@@ -66,6 +66,25 @@ class Schedule:
         """The first step of a stage."""
         return self._ends[stage] - self.steps[stage]
 
+    def within(self, step: int) -> int:
+        """How many steps of its stage a step has before it."""
+        return step - (self.start(self.at(step)) if self.steps else 0)
+
+    def total(self, max_steps: int) -> int:
+        """`max_steps`, which stages give where it is not set, and which may end them sooner.
+
+        Raises:
+            ValueError: it is more than their steps.
+        """
+        if not self.steps:
+            return max_steps
+        total = self._ends[-1]
+        if max_steps > total:
+            raise ValueError(
+                f"max_steps={max_steps} is more than the {total} steps of the stages: leave it out."
+            )
+        return total if max_steps == -1 else max_steps
+
 
 def _check_stage(number: int, stage: object) -> None:
     if not isinstance(stage, dict):

@@ -24,6 +24,10 @@ class TaskEvaluationConfig(DistillationConfig):
         eval_temperature: of these responses; 0 is greedy, with one sample.
         eval_max_new_tokens: their length limit, `max_completion_length` by default.
         eval_limit: only the first so many problems of a task.
+        false_progress_window: measurements of a task's figure, or of the reverse KL of
+            `diagnostics_steps`, over which it is warned of where it gets worse while the states'
+            cosine or the loss gets better.
+        stop_on_false_progress: end the run there; the student of `keep_best` is the one to take.
         keep_best: a figure of a task, such as "aime24/avg@16": the student that reached the highest
             is kept in the folder `best` of the run. As the highest of several evaluations the
             figure is too high by chance: `fresh_evaluation` is the command of one that is not.
@@ -51,6 +55,16 @@ class TaskEvaluationConfig(DistillationConfig):
     )
     eval_limit: int | None = field(
         default=None, metadata={"help": "Only the first so many problems of a task."}
+    )
+    false_progress_window: int = field(
+        default=8,
+        metadata={
+            "help": "Measurements, an even number, over which a student that gets worse while its "
+            "states or its loss get better is warned of."
+        },
+    )
+    stop_on_false_progress: bool = field(
+        default=False, metadata={"help": "End the run there; needs keep_best."}
     )
     keep_best: str | None = field(
         default=None,
@@ -80,6 +94,16 @@ class TaskEvaluationConfig(DistillationConfig):
             raise ValueError(
                 f"eval_patience={self.eval_patience} waits for a figure to rise: set keep_best, "
                 "such as aime24/avg@4."
+            )
+        if self.false_progress_window % 2:
+            raise ValueError(
+                f"false_progress_window={self.false_progress_window} must be even: its newer half "
+                "is compared with its older."
+            )
+        if self.stop_on_false_progress and self.keep_best is None:
+            raise ValueError(
+                "stop_on_false_progress ends a run whose best student is kept: set keep_best, such "
+                "as aime24/avg@4."
             )
         check_metric(self.metric_for_best_model, self.eval_task_names)
         super().__post_init__()

@@ -57,7 +57,7 @@ class Plan:
         return {
             stage.bridge or ""
             for stage in self.settings
-            if stage.scale == "layer" and stage.representation_weight > 0
+            if stage.scale == "layer" and stage.weights.representation.ever
         }
 
     def stage(self, step: int) -> int:
@@ -67,6 +67,25 @@ class Plan:
     def update(self, step: int) -> Update:
         """What a step does with its micro-batches."""
         return self.updates[self.stage(step)]
+
+    def within(self, step: int) -> int:
+        """A step counted within its stage, both from 0."""
+        return self._schedule.within(step)
+
+    def compares_rows(self, step: int) -> bool:
+        """Whether a step pulls the student's states to the teacher's very own."""
+        settings = self.settings[self.stage(step)]
+        return settings.row_by_row and settings.weights.representation.at(self.within(step)) > 0
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What is logged of a step's place: its stage, from 1, and factors of terms that change."""
+        stage = self.stage(step)
+        weights = self.settings[stage].weights
+        found = {"stage": stage + 1.0} if self._schedule.steps else {}
+        if weights.change:
+            at = self.within(step)
+            found |= {f"weight/{n}": w.at(at) for n, w in weights._asdict().items()}
+        return found
 
     def scheduler(self, optimizer: Optimizer, steps: int) -> LambdaLR | None:
         """A learning rate that warms up and runs through its schedule once in each stage.

@@ -74,6 +74,7 @@ from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
+from oprd.training.false_progress import FalseProgress
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
@@ -207,7 +208,7 @@ class OPRDTrainer(DistillationTrainer):
         if args.ddp_find_unused_parameters is None:
             depth = num_layers(self.student)
             layers = student_layers(args.layer_spec, args.layer_pairing, depth)
-            output = all(settings.output is not None for settings in args.objectives())
+            output = all(settings.weights.output.always for settings in args.objectives())
             args.ddp_find_unused_parameters = not gradient_reaches_all(
                 self.student, layers, output=output
             )
@@ -321,6 +322,8 @@ class OPRDTrainer(DistillationTrainer):
         )
         self.add_callback(self._keeper)
         self.add_callback(self._warned)
+        # Before the first evaluation is logged.
+        self.add_callback(FalseProgress(self, self.args))
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
         take_over(self)
@@ -566,7 +569,8 @@ class OPRDTrainer(DistillationTrainer):
         """The micro-batch's objective: one teacher forward, one student forward, terms summed."""
         batch = self._micro_batch(inputs)
         update = self._plan.update(self._place)
-        needs = update.needs(self._diagnosing(), drift=self._measures_drift())
+        step = self._plan.within(self._place)
+        needs = update.needs(self._diagnosing(), drift=self._measures_drift(), step=step)
         result = update(unwrapped_student, batch, self._teacher, needs)
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
@@ -719,12 +723,8 @@ class OPRDTrainer(DistillationTrainer):
             broken, lambda: statistics.broken(statistics.own), keep=not self._repeats
         )
         metrics = self._statistics.metrics(sums)
-        stage = self._plan.stage(self._place)
-        if self.args.stages:
-            metrics["stage"] = stage + 1
-        self._append_metrics(mode, metrics)
-        settings = self._plan.settings[stage]
-        compared = settings.row_by_row and settings.representation_weight > 0
+        self._append_metrics(mode, metrics | self._plan.metrics(self._place))
+        compared = self._plan.compares_rows(self._place)
         if mode == "train" and compared and not self._seen_first_batch:
             warn_if_unrelated(metrics.get("rep_cosine"))
             self._seen_first_batch = True

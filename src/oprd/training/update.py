@@ -35,12 +35,16 @@ class Needs(NamedTuple):
     Attributes:
         states: the chosen layers at the supervised positions.
         last: the last layer at all response tokens, and the LM heads.
+        representation: the factor of the representation term; 0 leaves it out.
+        output: that of the output term.
         diagnose: whether the paper's diagnostics are measured.
         drift: whether the log-probabilities of the student's own tokens are.
     """
 
     states: bool
     last: bool
+    representation: float
+    output: float
     diagnose: bool = False
     drift: bool = False
 
@@ -81,9 +85,8 @@ class Update:
     ) -> None:
         self._settings = settings
         self._comparable, self._vocab_size, self._autocast = comparable, vocab_size, autocast
-        self._weight, self._output = settings.representation_weight, settings.output
-        # Without a term, states meet for their cosines alone.
-        self._state = settings.state if self._weight > 0 else PLAIN
+        self._weights, self._output = settings.weights, settings.output
+        self._state = settings.state
 
     @classmethod
     def of(
@@ -114,7 +117,7 @@ class Update:
         vocab_size = 0
         if not settings.prefix_gradients:
             check_windows(student)
-        if settings.representation_weight > 0 and settings.row_by_row:
+        if settings.weights.representation.ever and settings.row_by_row:
             check_widths(student, teacher)
         if drifts:
             lm_head(student)
@@ -125,11 +128,20 @@ class Update:
         comparable = settings.bridge is not None or same_width(student, teacher)
         return cls(settings, comparable=comparable, vocab_size=vocab_size, autocast=autocast)
 
-    def needs(self, diagnose: bool = False, *, drift: bool = False) -> Needs:
-        """What a step has to bring, with or without diagnostics and a measurement of drift."""
+    def needs(self, diagnose: bool = False, *, drift: bool = False, step: int = 0) -> Needs:
+        """What a step has to bring.
+
+        Args:
+            diagnose: whether the paper's diagnostics are measured.
+            drift: whether drift is.
+            step: of the stage, from 0.
+        """
+        representation, output = (weight.at(step) for weight in self._weights)
         return Needs(
-            states=self._weight > 0 or (diagnose and self._comparable),
-            last=self._output is not None or diagnose,
+            states=representation > 0 or (diagnose and self._comparable),
+            last=output > 0 or diagnose,
+            representation=representation,
+            output=output,
             diagnose=diagnose,
             drift=drift,
         )
@@ -151,24 +163,24 @@ class Update:
         with self._autocast():
             comparison = None
             if needs.states:
-                comparison = self._comparison(taught.reading, teacher, space, batch)
+                comparison = self._comparison(taught.reading, teacher, space, batch, needs)
             student_read = self._read(student, batch, teacher, space, comparison, needs)
             terms: list[Term] = []
             sums = {"positions": batch.positions.sum(), "supervised": batch.positions.sum()}
             if comparison is not None:
                 result = comparison.result()
                 sums |= layer_sums(result)
-                if self._weight > 0:
+                if needs.representation > 0:
                     loss = result.loss._replace(count=batch.position_count)
-                    terms.append(Term("representation", self._weight, loss))
+                    terms.append(Term("representation", needs.representation, loss))
             if needs.last:
                 pair = self._pair(student, student_read, taught, batch)
                 sums |= last_sums(pair)
-                if self._output is not None:
+                if self._output is not None and needs.output > 0:
                     sums["supervised"] = batch.response.sum()
                     loss = sum_loss(pair, self._output, cast(Reduction, self._settings.reduction))
                     loss = loss._replace(count=batch.response_count)
-                    terms.append(Term("output", self._settings.output_weight, loss))
+                    terms.append(Term("output", needs.output, loss))
                 if needs.diagnose:
                     sums |= diagnostic_sums(pair)
             sums |= {f"loss/{term.name}": term.mean.detach() for term in terms}
@@ -178,12 +190,17 @@ class Update:
             return Result(objective(terms), sums, rows)
 
     def _comparison(
-        self, taught: Reading, teacher: Teacher, space: BridgeSpace | None, batch: MicroBatch
+        self,
+        taught: Reading,
+        teacher: Teacher,
+        space: BridgeSpace | None,
+        batch: MicroBatch,
+        needs: Needs,
     ) -> LayerComparison:
         states, pairs, losses = taught.states, teacher.pairs, {}
         if space is not None:
             states, pairs = space.by_student_layer(states), space.pairs
-            if self._weight > 0 and (last := space.bridge.heads_layer) is not None:
+            if needs.representation > 0 and (last := space.bridge.heads_layer) is not None:
                 losses = {last: self._settings.state_through_heads}
         reduction = cast(Reduction, self._settings.reduction)
         sizes = None
@@ -193,7 +210,8 @@ class Update:
             states,
             pairs,
             batch.positions,
-            self._state,
+            # Without a term, states meet for their cosines alone.
+            self._state if needs.representation > 0 else PLAIN,
             losses=losses,
             reduction=reduction,
             mean_squares=sizes,
@@ -210,21 +228,23 @@ class Update:
     ) -> Reading:
         """The student's forward pass, in which each layer meets the teacher's rows."""
         layers = [pair.student for pair in teacher.pairs] if comparison is not None else []
-        meet = None if comparison is None else self._meeting(comparison, space)
+        meet = None if comparison is None else self._meeting(comparison, space, needs)
         last = needs.last or needs.drift
         if self._settings.prefix_gradients or not torch.is_grad_enabled():
             return read(student, batch.view, layers, last=last, transform=meet)
         window = supervised_window(batch.view, self._settings)
         return read_windowed(student, batch.view, layers, window, last=last, transform=meet)
 
-    def _meeting(self, comparison: LayerComparison, space: BridgeSpace | None) -> Transform:
+    def _meeting(
+        self, comparison: LayerComparison, space: BridgeSpace | None, needs: Needs
+    ) -> Transform:
         """The comparison, without a graph where no term is made of it."""
         project: Callable[[int, Tensor], Tensor] = (
             (lambda layer, rows: rows) if space is None else space.student
         )
 
         def meet(layer: int, rows: Tensor) -> Tensor:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self._weight > 0):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and needs.representation > 0):
                 return comparison(layer, project(layer, rows))
 
         return meet
