@@ -16,12 +16,7 @@ from oprd.core.states.distance import SquaredDistance
 from oprd.core.states.loss import UNIT_LENGTH, StateLoss, has_scale
 from oprd.settings.stages import Schedule, parse_stages
 from oprd.settings.weights import Weight, Weights, checked_weight, usual_weight
-from oprd.values import (
-    check_choice,
-    check_positive,
-    parse_mapping,
-    refuse_renamed,
-)
+from oprd.values import check_choice, check_positive, parse_mapping, refuse_renamed
 
 SCALES = ("none", "layer", "unit")
 

@@ -43,10 +43,12 @@ from oprd.calibration.processes import check_heads_stand_whole
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
 from oprd.guards.broken import OBJECTIVE, BrokenBatch
+from oprd.guards.false_progress import FalseProgress
 from oprd.guards.finite import Finite
 from oprd.guards.saving import Checkpoints, usual_modes
 from oprd.guards.signals import Interruption, take_over
 from oprd.guards.space import Space
+from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
 from oprd.models.finite import first_broken_parameter
 from oprd.models.identity import student_facts, teacher_facts
@@ -74,7 +76,6 @@ from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
-from oprd.training.false_progress import FalseProgress
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
 from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
@@ -90,7 +91,6 @@ from oprd.training.teachers.scales import (
 )
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
 from oprd.training.teachers.teacher import Context, Teacher
-from oprd.training.warned import RunWarnings
 
 leave_out_number(DistillationTrainer.__module__)
 

@@ -1,17 +1,19 @@
 """A run that looks at its own curves for false progress."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl.trainer.distillation_trainer import DistillationTrainer
 
 from oprd.log import get_logger
 from oprd.models.shared_engine import exchange
 from oprd.runs.false_progress import Alarm, Watch
 from oprd.runs.metrics import METRICS, read_metrics
 from oprd.runs.record import BEST
-from oprd.settings.run import OPRDConfig
+
+if TYPE_CHECKING:
+    from oprd.settings.run import OPRDConfig
+    from oprd.training.trainer import OPRDTrainer
 
 # What a run's record calls the alarm.
 FALSE_PROGRESS = "false_progress"
@@ -27,7 +29,7 @@ class FalseProgress(TrainerCallback):
         args: how long the window is, and whether to end the run.
     """
 
-    def __init__(self, trainer: DistillationTrainer, args: OPRDConfig) -> None:
+    def __init__(self, trainer: "OPRDTrainer", args: "OPRDConfig") -> None:
         self._trainer, self._args = trainer, args
         self._begin()
 

@@ -3,8 +3,8 @@
 import gc
 import logging
 
+from oprd.guards.warned import LOGGERS, RunWarnings
 from oprd.runs.warned import read_warnings
-from oprd.training.warned import LOGGERS, RunWarnings
 from tests.training.runs import trainer
 
 
