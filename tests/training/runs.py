@@ -52,14 +52,18 @@ def trainer(
     eval_prompts: list[Any] | None = None,
     tokenizer: Any = None,
     kind: type[OPRDTrainer] = OPRDTrainer,
+    columns: dict[str, list[Any]] | None = None,
     **options: Any,
 ) -> OPRDTrainer:
-    """A trainer whose rollouts come from `rollout`, or from the student where that is None."""
+    """A trainer whose rollouts come from `rollout`, or from the student where that is None.
+
+    `columns` stand beside the prompts.
+    """
     made = kind(
         model=tiny.model(seed=1) if student is None else student,
         teacher_model=tiny.model(seed=2) if teacher is None else teacher,
         args=settings(folder, **options),
-        train_dataset=Dataset.from_dict({"prompt": prompts}),
+        train_dataset=Dataset.from_dict({"prompt": prompts, **(columns or {})}),
         eval_dataset=eval_prompts and Dataset.from_dict({"prompt": eval_prompts}),
         processing_class=tokenizer or tiny.tokenizer(),
         teacher_processing_class=tiny.tokenizer() if not isinstance(teacher, str) else None,

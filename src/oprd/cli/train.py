@@ -165,6 +165,7 @@ def _datasets(data: DataArguments, args: OPRDConfig, reader: Any) -> tuple[Datas
             seed=seed,
             prompt_column=data.prompt_column,
             check=template_check(reader, options) if is_tokenizer else None,
+            keep=args.teacher_columns,
         )
 
     evaluates = args.eval_strategy != "no" or args.eval_on_start

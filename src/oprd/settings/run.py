@@ -12,6 +12,7 @@ from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
+from oprd.settings.teachers import TeacherConfig
 from oprd.values import (
     check_choice,
     check_positive,
@@ -29,8 +30,8 @@ _ANY_DEPTH = 10_000
 
 
 @dataclass
-class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
-    """Settings of `OPRDTrainer`: TRL's, the objective's, the evaluation's on tasks, and these.
+class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
+    """Settings of `OPRDTrainer`: TRL's, the objective's, the tasks', the teacher's, and these.
 
     The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,
     training is in float32 (TRL's default is bfloat16, which most CPUs emulate).

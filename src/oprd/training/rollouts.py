@@ -1,6 +1,6 @@
 """What the student writes: which update on it is made, what came back, what is supervised."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from oprd.core.reduction import Reduction
 from oprd.log import get_logger
+from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
+from oprd.prompts.teacher import TeacherPrompts
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import BatchCounts, count, select
+from oprd.training.batch import MULTIMODAL_KEYS, BatchCounts, count, select
 
 Write = Callable[[list[list[int]]], list[list[int]]]
 Tokenize = Callable[[list], list[list[int]]]
@@ -28,6 +30,7 @@ class Rollouts:
         contexts: the longest sequence that each model reads, by the model's name.
         end: an end token's id.
         limit: most tokens of a response.
+        teacher_prompts: what the teacher reads in the place of rows' prompts, where it does.
 
     Attributes:
         write: writes in the engine's place while the student trains, if it is set: given prompts
@@ -43,12 +46,14 @@ class Rollouts:
         contexts: Mapping[str, int],
         end: int,
         limit: int | None,
+        teacher_prompts: TeacherPrompts | None = None,
     ) -> None:
         self.write: Write | None = None
         self.select: Callable[[dict[str, Any], OPRDConfig], None] = select
         self.tokens = 0.0
         self._args, self._end, self._limit = args, end, limit
         self._vocabularies, self._contexts = vocabularies, contexts
+        self._teacher_prompts = teacher_prompts
         self._empty_rows: list[int] = []
 
     def use(self, micro_step: int) -> int:
@@ -73,10 +78,18 @@ class Rollouts:
         """
         if not isinstance(dataset, Dataset):
             return dataset
-        drop = self._args.long_prompts == "drop"
-        return check_prompt_lengths(
-            dataset, tokenize, self._contexts, self._limit, drop=drop, name=name
-        )
+        drop, contexts, limit = self._args.long_prompts == "drop", self._contexts, self._limit
+        own = self._teacher_prompts
+        if own is None or not own.differ(dataset.column_names):
+            return check_prompt_lengths(dataset, tokenize, contexts, limit, drop=drop, name=name)
+        student = {role: most for role, most in contexts.items() if role != "teacher"}
+        dataset = check_prompt_lengths(dataset, tokenize, student, limit, drop=drop, name=name)
+        if self._args.remove_unused_columns:
+            raise ValueError(
+                "remove_unused_columns=True takes away what the teacher's prompts are made of: "
+                "leave it out."
+            )
+        return own.fitting(dataset, name, drop=drop)
 
     def check_streamed(self, prompts: list, prompt_ids: list[list[int]]) -> None:
         """Refuse, with a ValueError, streamed prompts that leave no room for a response."""
@@ -110,22 +123,28 @@ class Rollouts:
             completions[row] = [self._end]
 
     def supervise(
-        self, output: dict[str, Any], sum_over_processes: Callable[[Tensor], Tensor]
+        self,
+        output: dict[str, Any],
+        sum_over_processes: Callable[[Tensor], Tensor],
+        rows: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, float]:
         """Select and count the supervised positions of a whole generation batch.
 
         Args:
-            output: TRL's, to which positions and counts are added.
+            output: TRL's, to which positions and counts are added, and the teacher's prompts.
             sum_over_processes: of a tensor.
+            rows: of the dataset, those that the batch was written for.
 
         Returns:
             metrics of the batch.
 
         Raises:
-            ValueError: a token is beyond the teacher's embedding.
+            ValueError: a token is beyond the teacher's embedding, or a prompt is none that the
+                teacher can read.
         """
         _check_ids(output["completion_ids"], *self._vocabularies)
         output["completion_mask"][self._empty_rows] = 0
+        self._add_teacher_prompts(output, rows)
         self.select(output, self._args)
         local = count(output, cast(Reduction, self._args.reduction))
         counts = BatchCounts(*sum_over_processes(local).unbind())
@@ -137,6 +156,20 @@ class Rollouts:
             "completions/empty_ratio": empty / sequences,
             "completions/unsupervised_ratio": 1 - supervised / sequences,
         }
+
+    def _add_teacher_prompts(
+        self, output: dict[str, Any], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        own = self._teacher_prompts
+        prompts = None if own is None else own.batch(rows)
+        if own is None or prompts is None:
+            return
+        if any(key in output for key in MULTIMODAL_KEYS):
+            raise ValueError(
+                "the rollouts have pictures, and a teacher's own prompts are text: leave "
+                "teacher_prompt and teacher_template out."
+            )
+        add_prompts(output, prompts, self._end, cast(int, own.count))
 
 
 def check_streaming(dataset: Any, args: OPRDConfig) -> None:

@@ -69,6 +69,7 @@ from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
+from oprd.training.teachers.prompts import own_prompts, reads_otherwise
 from oprd.training.teachers.scales import (
     MEAN_SQUARES,
     measure_mean_squares,
@@ -141,8 +142,8 @@ class OPRDTrainer(DistillationTrainer):
         if teacher_model is None:
             raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
         check_callbacks(callbacks or (), args)
-        train_dataset = with_prompts(train_dataset, "train_dataset")
-        eval_dataset = with_prompts(eval_dataset, "eval_dataset")
+        train_dataset = with_prompts(train_dataset, "train_dataset", args.teacher_columns)
+        eval_dataset = with_prompts(eval_dataset, "eval_dataset", args.teacher_columns)
         check_streaming(train_dataset, args)
         check_prompts(train_dataset, args.layer_pairing, args.max_completion_length)
         check_prompt_count(train_dataset, args)
@@ -228,7 +229,20 @@ class OPRDTrainer(DistillationTrainer):
             args, self.student, model, same_meaning=same_meaning, autocast=autocast
         )
         names = str(self.student.config.name_or_path), source.adapter or source.model
-        check_pair(self.student, self._teacher, names, layers, heads=heads, bridged=args.bridged)
+        template = {"tools": self.tools or None, "chat_template": self.chat_template}
+        template |= cast(dict[str, Any], self.chat_template_kwargs)
+        context = context_limits(self.student, model).get("teacher")
+        self._teacher_prompts = own_prompts(self._tokenizer, template, args, context)
+        columns = getattr(self.train_dataset, "column_names", None) or ()
+        check_pair(
+            self.student,
+            self._teacher,
+            names,
+            layers,
+            heads=heads,
+            bridged=args.bridged,
+            same_view=not reads_otherwise(self._teacher_prompts, columns, args),
+        )
 
     def _set_pairs(self, models: FitModels, *, fits: bool) -> None:
         """Pair the layers, once the teacher can be read."""
@@ -257,6 +271,7 @@ class OPRDTrainer(DistillationTrainer):
             context_limits(*models),
             cast(int, self._tokenizer.eos_token_id),
             self.max_completion_length,
+            self._teacher_prompts,
         )
 
         def fitting(dataset: Any, name: str) -> Any:
@@ -412,7 +427,7 @@ class OPRDTrainer(DistillationTrainer):
         mode = "train" if self.student.training else "eval"
         with self._timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
-        metrics = self.rollouts.supervise(output, self._summed)
+        metrics = self.rollouts.supervise(output, self._summed, inputs)
         if mode == "train":
             self._step_tokens = self.rollouts.tokens
             self._show_first(output)

@@ -27,7 +27,7 @@ def teacher() -> Teacher:
 
 def test_its_view_is_the_students_own_object(teacher):
     rollouts = batch()
-    assert teacher.view(rollouts) is rollouts.view
+    assert teacher.views(rollouts).views == (rollouts.view,)
 
 
 def test_it_reads_the_layers_that_are_paired_without_a_graph(teacher):

@@ -22,6 +22,7 @@ def check_pair(
     *,
     heads: bool,
     bridged: bool,
+    same_view: bool = True,
 ) -> None:
     """Compare what is read of both models with what they compute, and them with each other.
 
@@ -34,6 +35,7 @@ def check_pair(
         layers: of the student and of the teacher, whose states are read.
         heads: whether LM heads are read.
         bridged: whether through a bridge, which knows one width of each model.
+        same_view: whether both read the same prompts; a model that reads more teaches itself.
 
     Raises:
         ValueError: what is read of a model is not what it computes; see `check_readable`.
@@ -47,7 +49,7 @@ def check_pair(
         shared = role == "teacher" and teacher.shares_base
         with teacher_adapter_active(student) if shared else nullcontext():
             seen[role] = check_readable(model, role, chosen, heads=heads, one_width=bridged)
-    if len(seen) == 2:
+    if len(seen) == 2 and same_view:
         _warn_if_equal(seen["student"], seen["teacher"], names)
 
 

@@ -20,6 +20,7 @@ from oprd.core.output.head import LMHead
 from oprd.models.heads import lm_head, whole
 from oprd.models.reading import Reading, View, base_forward, read
 from oprd.models.shared_base import teacher_adapter_active
+from oprd.models.views import Views
 from oprd.training.batch import MicroBatch
 
 Context = Callable[..., AbstractContextManager[Any]]
@@ -95,13 +96,12 @@ class Teacher:
         self.model = accelerator.unwrap_model(wrapper)
         return wrapper
 
-    def view(self, batch: MicroBatch) -> View:
-        """What it reads of a micro-batch: the student's own view, the very object.
+    def views(self, batch: MicroBatch) -> Views:
+        """What it reads of a micro-batch: the student's own view, the very object, or its own.
 
-        A teacher that reads something else makes its view here, in every reading. Tokens without a
-        partner in it leave the positions before those are counted, in `Rollouts.supervise`.
+        Its own are made ready with the rollouts, in `Rollouts.supervise`.
         """
-        return batch.view
+        return batch.taught or Views((batch.view,))
 
     def read(
         self,
@@ -150,12 +150,18 @@ class Teacher:
         with torch.no_grad(), self._timed(), self._autocast():
             if self.shares_base:
                 with teacher_adapter_active(student):
-                    return read(student, self.view(batch), layers, **options)
+                    return self.views(batch).read(partial(_read, student, layers, options))
             if self._wrapper is not None:
                 self._wrapper.eval()
                 options["forward"] = self._forward
-            return read(self.model, self.view(batch), layers, **options)
+            return self.views(batch).read(partial(_read, self.model, layers, options))
 
     def _forward(self, model: nn.Module, *inputs: Tensor, **extra: Any) -> Any:
         assert self._redirect is not None
         return self._redirect(self._wrapper, model, partial(base_forward, model), *inputs, **extra)
+
+
+def _read(
+    model: nn.Module, layers: Sequence[int], options: Mapping[str, Any], view: View
+) -> Reading:
+    return read(model, view, layers, **options)
