@@ -59,14 +59,16 @@ def trainer(
 
     `columns` stand beside the prompts.
     """
+    by_path = options.get("teacher_source", "path") == "path"
+    teacher = tiny.model(seed=2) if teacher is None and by_path else teacher
     made = kind(
         model=tiny.model(seed=1) if student is None else student,
-        teacher_model=tiny.model(seed=2) if teacher is None else teacher,
+        teacher_model=teacher,
         args=settings(folder, **options),
         train_dataset=Dataset.from_dict({"prompt": prompts, **(columns or {})}),
         eval_dataset=eval_prompts and Dataset.from_dict({"prompt": eval_prompts}),
         processing_class=tokenizer or tiny.tokenizer(),
-        teacher_processing_class=tiny.tokenizer() if not isinstance(teacher, str) else None,
+        teacher_processing_class=None if isinstance(teacher, str | None) else tiny.tokenizer(),
         peft_config=peft_config,
     )
     if rollout is not None:

@@ -26,6 +26,7 @@ from oprd.models.matching import pair_models
 from oprd.models.reading import base_forward
 from oprd.settings.run import OPRDConfig
 from oprd.training.batch import BatchCounts, MicroBatch, count, select
+from oprd.training.teachers.reader import Reader
 from oprd.training.teachers.teacher import Teacher
 from oprd.training.update import Update
 
@@ -80,7 +81,7 @@ def _trained(
         )
         student = scene.student
         pairs = pair_models(student, scene.teacher, args.layer_spec)
-        teacher = Teacher(scene.teacher, pairs)
+        teacher = Teacher(Reader(scene.teacher), pairs)
         if args.bridge is not None:
             bridge = _random_bridge(pairs, hidden_size(student), hidden_size(scene.teacher))
             teacher.spaces = {BRIDGE: BridgeSpace(bridge, pairs, student.device, student.dtype)}

@@ -6,18 +6,24 @@ from typing import Any
 from trl.trainer.distillation_config import DistillationConfig
 
 from oprd.models.prompt import compile_template, template_columns
-from oprd.values import parse_mapping
+from oprd.values import check_choice, parse_mapping
+
+SOURCES = ("path", "base", "copy", "ema")
 
 
 @dataclass
 class TeacherConfig(DistillationConfig):
-    """What the teacher reads in the place of the student's prompts.
+    """Who the teacher is, and what it reads in the place of the student's prompts.
 
     The teacher reads what the student wrote after a prompt of its own where the data have a column
     `teacher_prompt` (text or messages, as the prompts are), or `teacher_prompts`, a list of several
     over which its states are averaged, or where one of these is set.
 
     Args:
+        teacher_source: "path", a model or an adapter by its path or given to the trainer; "base",
+            the student's base under its adapter; "copy", the student as it was when the run began;
+            "ema", the exponential moving average of what trains in it, moved after each step.
+        ema_decay: what stays of that average in a step, from 0, the student as it is, to below 1.
         teacher_template: Jinja over a row's columns that gives the text of the teacher's prompt, of
             chat messages that of the last one. `prompt` is that text as the student reads it.
         teacher_system_prompt: Jinja over a row's columns that gives the system message of the
@@ -29,6 +35,13 @@ class TeacherConfig(DistillationConfig):
         ValueError: a value is illegal; the message names it.
     """
 
+    teacher_source: str = field(
+        default="path",
+        metadata={"help": f"Who the teacher is: {', '.join(SOURCES)} (the last three: of itself)."},
+    )
+    ema_decay: float = field(
+        default=0.99, metadata={"help": "What stays of teacher_source='ema' in a step."}
+    )
     teacher_template: str | None = field(
         default=None,
         metadata={
@@ -45,7 +58,8 @@ class TeacherConfig(DistillationConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check the templates."""
+        """Check the names and the templates."""
+        check_choice("teacher_source", self.teacher_source, SOURCES)
         for name in ("teacher_template", "teacher_system_prompt"):
             compile_template(getattr(self, name), name)
         given = self.teacher_chat_template_kwargs

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, get_scheduler
 
 from oprd.settings.run import OPRDConfig
-from oprd.training.teachers.teacher import Context
+from oprd.training.teachers.reader import Context
 from oprd.training.update import Update
 
 

@@ -38,6 +38,7 @@ from oprd.calibration.processes import check_heads_stand_whole
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
 from oprd.log import leave_out_number
+from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.finite import first_broken_parameter
 from oprd.models.matching import (
     check_trains,
@@ -45,7 +46,7 @@ from oprd.models.matching import (
     layers_read,
     warn_if_unrelated,
 )
-from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
+from oprd.models.shared_base import students_weights, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.models.trial import check_callbacks
 from oprd.prompts.form import check_form, prompt_facts
@@ -70,13 +71,14 @@ from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.prompts import own_prompts, reads_otherwise
+from oprd.training.teachers.reader import Context, Reader
 from oprd.training.teachers.scales import (
     MEAN_SQUARES,
     measure_mean_squares,
     recorded_mean_squares,
 )
 from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
-from oprd.training.teachers.teacher import Context, Teacher
+from oprd.training.teachers.teacher import Teacher
 
 leave_out_number(DistillationTrainer.__module__)
 
@@ -138,9 +140,6 @@ class OPRDTrainer(DistillationTrainer):
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
         if not isinstance(args, OPRDConfig):
             raise TypeError(f"args must be an OPRDConfig, got {type(args).__name__}.")
-        teacher_model = teacher_model or args.teacher_model_name_or_path
-        if teacher_model is None:
-            raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
         check_callbacks(callbacks or (), args)
         train_dataset = with_prompts(train_dataset, "train_dataset", args.teacher_columns)
         eval_dataset = with_prompts(eval_dataset, "eval_dataset", args.teacher_columns)
@@ -169,16 +168,17 @@ class OPRDTrainer(DistillationTrainer):
         check_can_search(args, self.accelerator)
         self._stopwatch = Stopwatch(self.accelerator.device)
         self._step_tokens = 0.0
+        self._average: MovingAverage | None = None
         self._seen_first_batch = self._shown = self._repeats = False
         self._set_teacher(source, teacher_processing_class)
         self._set_rollouts()
         # Before the teacher has its place: then the weights may be in pieces on several devices.
         models = FitModels(
-            self.student, self._teacher.model, self._tokenizer, teacher_processing_class
+            self.student, self._teacher.reader.model, self._tokenizer, teacher_processing_class
         )
         if bridges or measures(args.layer_pairing):
             models.identify()
-        self.teacher_model = self._teacher.place(self.accelerator, self._forward_redirection)
+        self.teacher_model = self._teacher.reader.place(self.accelerator, self._forward_redirection)
         self._set_pairs(models, fits=None in bridges.values())
         check_can_fit(bridges, self.accelerator)
         self._teacher.spaces = obtain_spaces(
@@ -204,9 +204,9 @@ class OPRDTrainer(DistillationTrainer):
         """Obtain the teacher, and check that the settings of every stage fit both models."""
         args = self.args
         autocast: Context = self.accelerator.autocast
-        model = obtain_teacher(self.student, source, args)
-        shares_base = model is self.student
-        same_meaning = shares_base and tokenizer is None
+        shard = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        model, active = obtain_teacher(self.student, source, args, shard=shard)
+        same_meaning = (active is not None or source.own is not None) and tokenizer is None
         if not same_meaning:
             theirs = tokenizer or teacher_tokenizer(source, args)
             same_meaning = check_tokenizers(self._tokenizer, theirs, model)
@@ -214,13 +214,10 @@ class OPRDTrainer(DistillationTrainer):
         layers = layers_read(
             self.student, model, args.layer_spec, args.layer_pairing, compares=args.compares_states
         )
-        self._teacher = Teacher(
-            model,
-            shares_base=shares_base,
-            keep=args.keep_teacher_states,
-            autocast=autocast,
-            timed=partial(self._timed, "teacher"),
-        )
+        timed = partial(self._timed, "teacher")
+        # A teacher that moves reads again.
+        keep = args.keep_teacher_states and source.own != "ema"
+        self._teacher = Teacher(Reader(model, active, autocast=autocast, timed=timed), keep=keep)
         objectives = args.objectives()
         heads = args.updates_per_rollout > 1 or any(o.reads_heads for o in objectives)
         if heads:
@@ -228,7 +225,7 @@ class OPRDTrainer(DistillationTrainer):
         self._plan = Plan.of(
             args, self.student, model, same_meaning=same_meaning, autocast=autocast
         )
-        names = str(self.student.config.name_or_path), source.adapter or source.model
+        names = str(self.student.config.name_or_path), source.name
         template = {"tools": self.tools or None, "chat_template": self.chat_template}
         template |= cast(dict[str, Any], self.chat_template_kwargs)
         context = context_limits(self.student, model).get("teacher")
@@ -246,24 +243,24 @@ class OPRDTrainer(DistillationTrainer):
 
     def _set_pairs(self, models: FitModels, *, fits: bool) -> None:
         """Pair the layers, once the teacher can be read."""
-        adapter = partial(teacher_adapter_active, self.student)
+        active = self._teacher.reader.active
         self._paired = obtain_pairs(
             models,
             self.args,
             self.train_dataset,
             self.accelerator,
             fits=fits,
-            teacher_active=adapter if self.shares_base else nullcontext,
+            teacher_active=nullcontext if active is None else partial(active, self.student),
         )
         self._teacher.pairs = self._paired.pairs
         if self.accelerator.is_main_process:
             self._paired.show()
-        depths = num_layers(self.student), num_layers(self._teacher.model)
+        depths = num_layers(self.student), num_layers(self._teacher.reader.model)
         self._statistics = StepStatistics(self.pairs, depths)
 
     def _set_rollouts(self) -> None:
         """Be ready to write for this teacher, and check the prompts for both models' contexts."""
-        models = self.student, self._teacher.model
+        models = self.student, self._teacher.reader.model
         student, teacher = (int(m.config.get_text_config().vocab_size) for m in models)
         self.rollouts = Rollouts(
             self.args,
@@ -291,7 +288,7 @@ class OPRDTrainer(DistillationTrainer):
             self.add_callback(TrainingProgress)
         facts = {
             "student": self.student.config.name_or_path,
-            "teacher": source.adapter or source.model,
+            "teacher": source.name,
             "teacher_base": source.model if source.adapter else None,
             "one_base_serves_both": self.shares_base,
             **self._paired.facts(),
@@ -299,6 +296,11 @@ class OPRDTrainer(DistillationTrainer):
         }
         self._recorder = RunRecorder(facts)
         self.add_callback(self._recorder)
+        if source.own == "ema":
+            check_can_follow(self.accelerator)
+            models = (lambda: self.student), (lambda: self._teacher.reader.model)
+            self._average = MovingAverage(*models, self.args.ema_decay)
+            self.add_callback(self._average)
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
         if self.args.eval_task_names:
@@ -321,8 +323,8 @@ class OPRDTrainer(DistillationTrainer):
 
     @property
     def shares_base(self) -> bool:
-        """Whether the teacher is a second adapter on the student's own base."""
-        return self._teacher.shares_base
+        """Whether the teacher is on the student's own base, with another adapter or without."""
+        return self._teacher.reader.active is not None
 
     # --- rollouts -------------------------------------------------------------------------------
 
@@ -586,9 +588,20 @@ class OPRDTrainer(DistillationTrainer):
                 "max_grad_norm), and go on from an earlier checkpoint."
             )
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._average is not None:
+            self._average.save(Path(output_dir), write=self.args.should_save)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._average is not None and checkpoint is not None:
+            self._average.resume(Path(checkpoint))
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        own = students_weights(self.student, state_dict)
         with without_teacher_adapter(self.student):
-            super()._save(output_dir, state_dict)
+            super()._save(output_dir, own)
 
     def create_model_card(
         self,

@@ -26,7 +26,8 @@ from oprd.models.windowed import check_windows, read_windowed
 from oprd.settings.run import OPRDConfig
 from oprd.training.batch import MicroBatch, supervised_window
 from oprd.training.metrics import diagnostic_sums, drift_sums, last_sums, layer_sums
-from oprd.training.teachers.teacher import Context, Teacher, TeacherReading
+from oprd.training.teachers.reader import Context
+from oprd.training.teachers.teacher import Teacher, TeacherReading
 
 
 class Needs(NamedTuple):

@@ -1,4 +1,4 @@
-"""Where a teacher comes from, and how it is loaded: a model, or a base and an adapter on it.
+"""Where a teacher comes from: a model, a base and an adapter on it, or the student itself.
 
 A teacher that is an adapter on the base of a student that trains an adapter itself needs no copy of
 that base. Where the base trains, the teacher gets its own, with the adapter merged in.
@@ -16,7 +16,13 @@ from transformers.utils.import_utils import is_peft_available
 from trl.trainer.utils import create_model_from_path
 
 from oprd.models.adapters import check_no_virtual_tokens, merged
-from oprd.models.shared_base import add_teacher_adapter, shares_base
+from oprd.models.own_teacher import obtain_own
+from oprd.models.shared_base import (
+    Active,
+    add_teacher_adapter,
+    shares_base,
+    teacher_adapter_active,
+)
 from oprd.models.tokenizers import find_tokenizer
 from oprd.settings.run import OPRDConfig
 
@@ -30,21 +36,42 @@ class TeacherSource:
             that is given.
         adapter: path or hub id of the adapter, None where there is none.
         given: the model itself, where it is there already.
+        own: how it is made of the student, see `oprd.models.own_teacher`; None where it is not.
     """
 
     model: str
     adapter: str | None = None
     given: PreTrainedModel | None = None
+    own: str | None = None
 
     @classmethod
-    def resolve(cls, teacher: str | PreTrainedModel, args: OPRDConfig) -> "TeacherSource":
+    def resolve(cls, teacher: str | PreTrainedModel | None, args: OPRDConfig) -> "TeacherSource":
         """Look whether a name is a model or an adapter, and find the adapter's base.
 
+        Args:
+            teacher: that of the settings by default.
+            args: of the run.
+
         Raises:
-            ValueError: it is an adapter that names no base, and none was given, or one of virtual
-                tokens; or a setting describes the path of a model that is there already.
+            ValueError: there is no teacher, or one too many; it is an adapter that names no base,
+                and none was given, or one of virtual tokens; or a setting describes the path of a
+                model that is there already.
             ImportError: it is an adapter and PEFT is not installed.
         """
+        teacher = teacher or args.teacher_model_name_or_path
+        if args.teacher_source != "path":
+            if teacher is not None:
+                raise ValueError(
+                    f"teacher_source={args.teacher_source!r} makes the teacher of the student: "
+                    "leave the teacher's path or model out."
+                )
+            _check_path_options(args)
+            return cls("", own=args.teacher_source)
+        if teacher is None:
+            raise ValueError(
+                "a teacher is needed: pass teacher_model, set its path in args, or say with "
+                "teacher_source how it is made of the student."
+            )
         if not isinstance(teacher, str):
             _check_path_options(args)
             check_no_virtual_tokens(getattr(teacher, "peft_config", {}).values(), "teacher")
@@ -73,18 +100,35 @@ class TeacherSource:
             )
         return cls(base, name)
 
+    @property
+    def name(self) -> str:
+        """What messages and records call it; empty for a model without a name."""
+        made = {"base": "base", "copy": "first weights", "ema": "moving average"}
+        return f"the student's {made[self.own]}" if self.own else self.adapter or self.model
+
 
 def obtain_teacher(
-    student: PreTrainedModel, source: TeacherSource, args: OPRDConfig
-) -> PreTrainedModel:
-    """The teacher in eval mode; the student itself, with one more adapter, where its base serves.
+    student: PreTrainedModel, source: TeacherSource, args: OPRDConfig, *, shard: bool = False
+) -> tuple[PreTrainedModel, Active | None]:
+    """The teacher in eval mode; the student itself where its base serves.
+
+    Args:
+        student: not wrapped.
+        source: of the teacher.
+        args: of the run.
+        shard: whether weights will be split among processes.
+
+    Returns:
+        the model, and what is entered while the student's base serves it, None for one of its own.
 
     Raises:
-        ValueError: a model that was given shares weights with the student.
+        ValueError: a model that was given shares weights with the student, or see `obtain_own`.
     """
+    if source.own is not None:
+        return obtain_own(student, source.own, shard=shard)
     if source.given is not None:
         _check_own_weights(student, source.given)
-        return source.given.eval()
+        return source.given.eval(), None
     # A bridge is fitted between two models that are there.
     revision = args.teacher_model_revision
     adapter = None if args.bridged else source.adapter
@@ -93,8 +137,8 @@ def obtain_teacher(
         and shares_base(student, adapter, source.model, revision)
         and add_teacher_adapter(student, adapter, revision)
     ):
-        return student
-    return load_teacher(source, args)
+        return student, teacher_adapter_active
+    return load_teacher(source, args), None
 
 
 def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
@@ -147,7 +191,7 @@ def _check_path_options(args: OPRDConfig) -> None:
     ):
         if getattr(args, name) is not None:
             raise ValueError(
-                f"{name} is for a teacher given by its path, and this one is a model: leave it out."
+                f"{name} is for a teacher given by its path, and this one is not: leave it out."
             )
 
 
