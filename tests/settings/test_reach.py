@@ -20,6 +20,7 @@ THROUGH = {
     "output_loss_kwargs": {"output"},
     "stages": {"objectives", "schedule"},
     "eval_tasks": {"eval_task_names"},
+    "end_tokens": {"joins_ends"},
 }
 OURS = sorted(
     {field.name for field in dataclasses.fields(OPRDConfig)}

@@ -24,6 +24,9 @@ class TeacherConfig(DistillationConfig):
             the student's base under its adapter; "copy", the student as it was when the run began;
             "ema", the exponential moving average of what trains in it, moved after each step.
         ema_decay: what stays of that average in a step, from 0, the student as it is, to below 1.
+        end_tokens: "either" lets rollouts stop where the student or the teacher stops, and output
+            losses take these tokens for one; "student" leaves the student its own. An
+            `eos_token_id` among `generation_kwargs` does so too.
         teacher_template: Jinja over a row's columns that gives the text of the teacher's prompt, of
             chat messages that of the last one. `prompt` is that text as the student reads it.
         teacher_system_prompt: Jinja over a row's columns that gives the system message of the
@@ -41,6 +44,10 @@ class TeacherConfig(DistillationConfig):
     )
     ema_decay: float = field(
         default=0.99, metadata={"help": "What stays of teacher_source='ema' in a step."}
+    )
+    end_tokens: str = field(
+        default="either",
+        metadata={"help": "Where rollouts stop: at the end tokens of either model or the student."},
     )
     teacher_template: str | None = field(
         default=None,
@@ -60,12 +67,19 @@ class TeacherConfig(DistillationConfig):
     def __post_init__(self) -> None:
         """Check the names and the templates."""
         check_choice("teacher_source", self.teacher_source, SOURCES)
+        check_choice("end_tokens", self.end_tokens, ("either", "student"))
         for name in ("teacher_template", "teacher_system_prompt"):
             compile_template(getattr(self, name), name)
         given = self.teacher_chat_template_kwargs
         if isinstance(given, str):
             self.teacher_chat_template_kwargs = parse_mapping("teacher_chat_template_kwargs", given)
         super().__post_init__()
+
+    @property
+    def joins_ends(self) -> bool:
+        """Whether the end tokens of both models are one."""
+        given = self.generation_kwargs
+        return self.end_tokens == "either" and "eos_token_id" not in (given or {})
 
     @property
     def teacher_columns(self) -> set[str]:

@@ -8,6 +8,7 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 
 from oprd.core.reduction import Reduction
+from oprd.evaluation.stated import holds_answer
 from oprd.log import get_logger
 from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
@@ -17,6 +18,7 @@ from oprd.training.batch import MULTIMODAL_KEYS, BatchCounts, count, select
 
 Write = Callable[[list[list[int]]], list[list[int]]]
 Tokenize = Callable[[list], list[list[int]]]
+Decode = Callable[[list[list[int]]], list[str]]
 
 logger = get_logger(__name__)
 
@@ -28,9 +30,10 @@ class Rollouts:
         args: of the run.
         vocabularies: rows of the student's embedding and of the teacher's.
         contexts: the longest sequence that each model reads, by the model's name.
-        end: an end token's id.
+        ends: the tokens that end a response, of which the first stands in for an empty one.
         limit: most tokens of a response.
         teacher_prompts: what the teacher reads in the place of rows' prompts, where it does.
+        decode: makes text of responses, to see whether they hold an answer.
 
     Attributes:
         write: writes in the engine's place while the student trains, if it is set: given prompts
@@ -44,16 +47,17 @@ class Rollouts:
         args: OPRDConfig,
         vocabularies: tuple[int, int],
         contexts: Mapping[str, int],
-        end: int,
+        ends: Sequence[int],
         limit: int | None,
         teacher_prompts: TeacherPrompts | None = None,
+        decode: Decode | None = None,
     ) -> None:
         self.write: Write | None = None
         self.select: Callable[[dict[str, Any], OPRDConfig], None] = select
         self.tokens = 0.0
-        self._args, self._end, self._limit = args, end, limit
+        self._args, self._ends, self._limit = args, tuple(ends), limit
         self._vocabularies, self._contexts = vocabularies, contexts
-        self._teacher_prompts = teacher_prompts
+        self._teacher_prompts, self._decode = teacher_prompts, decode
         self._empty_rows: list[int] = []
 
     def use(self, micro_step: int) -> int:
@@ -120,7 +124,7 @@ class Rollouts:
             )
         self._empty_rows = [row for row, ids in enumerate(completions) if fill and not ids]
         for row in self._empty_rows:
-            completions[row] = [self._end]
+            completions[row] = [self._ends[0]]
 
     def supervise(
         self,
@@ -147,15 +151,36 @@ class Rollouts:
         self._add_teacher_prompts(output, rows)
         self.select(output, self._args)
         local = count(output, cast(Reduction, self._args.reduction))
-        counts = BatchCounts(*sum_over_processes(local).unbind())
+        ways = self._ways_to_end(output).to(local)
+        summed = sum_over_processes(torch.cat([local, ways]))
+        counts = BatchCounts(*summed[: len(local)].unbind())
         output["supervised_count"], output["response_count"] = counts.positions, counts.responses
         _, _, supervised, empty, self.tokens, sequences = torch.stack(counts).tolist()
         if not supervised:
             logger.warning("No position of this batch is supervised: its loss is zero.")
-        return {
+        stopped, answered = (summed[len(local) :] / sequences).tolist()
+        metrics = {
             "completions/empty_ratio": empty / sequences,
             "completions/unsupervised_ratio": 1 - supervised / sequences,
+            "completions/stopped_ratio": stopped,
+            "completions/cut_ratio": 1 - stopped - empty / sequences,
         }
+        return (
+            metrics if self._decode is None else {**metrics, "completions/answer_ratio": answered}
+        )
+
+    def _ways_to_end(self, output: Mapping[str, Any]) -> Tensor:
+        """[2]: how many responses end in an end token, and how many hold an answer."""
+        ids, mask = output["completion_ids"], output["completion_mask"].bool()
+        last = ids.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0))[:, 0]
+        ends = torch.tensor(self._ends, device=ids.device)
+        stopped = torch.isin(last, ends) & mask.any(dim=1)
+        texts = (
+            self._decode([i[m].tolist() for i, m in zip(ids, mask, strict=True)])
+            if self._decode
+            else []
+        )
+        return torch.tensor([float(stopped.sum()), float(sum(map(holds_answer, texts)))])
 
     def _add_teacher_prompts(
         self, output: dict[str, Any], rows: Sequence[Mapping[str, Any]]
@@ -169,7 +194,7 @@ class Rollouts:
                 "the rollouts have pictures, and a teacher's own prompts are text: leave "
                 "teacher_prompt and teacher_template out."
             )
-        add_prompts(output, prompts, self._end, cast(int, own.count))
+        add_prompts(output, prompts, self._ends[0], cast(int, own.count))
 
 
 def check_streaming(dataset: Any, args: OPRDConfig) -> None:

@@ -39,6 +39,7 @@ from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
 from oprd.log import leave_out_number
 from oprd.models.average import MovingAverage, check_can_follow
+from oprd.models.end_tokens import EndTokens
 from oprd.models.finite import first_broken_parameter
 from oprd.models.matching import (
     check_trains,
@@ -70,6 +71,7 @@ from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
+from oprd.training.teachers.ends import stop_at_either
 from oprd.training.teachers.prompts import own_prompts, reads_otherwise
 from oprd.training.teachers.reader import Context, Reader
 from oprd.training.teachers.scales import (
@@ -207,9 +209,14 @@ class OPRDTrainer(DistillationTrainer):
         shard = self.is_fsdp_enabled or self.is_deepspeed_enabled
         model, active = obtain_teacher(self.student, source, args, shard=shard)
         same_meaning = (active is not None or source.own is not None) and tokenizer is None
+        theirs = None
         if not same_meaning:
             theirs = tokenizer or teacher_tokenizer(source, args)
             same_meaning = check_tokenizers(self._tokenizer, theirs, model)
+        ends = EndTokens.of(self.student, model, self._tokenizer, theirs)
+        joins = args.joins_ends and same_meaning
+        if joins:
+            stop_at_either(self, ends)
         # Refuses what needs no measuring before anything else is done.
         layers = layers_read(
             self.student, model, args.layer_spec, args.layer_pairing, compares=args.compares_states
@@ -223,7 +230,12 @@ class OPRDTrainer(DistillationTrainer):
         if heads:
             check_heads_stand_whole(self.accelerator)
         self._plan = Plan.of(
-            args, self.student, model, same_meaning=same_meaning, autocast=autocast
+            args,
+            self.student,
+            model,
+            same_meaning=same_meaning,
+            ends=ends.joined if joins else (),
+            autocast=autocast,
         )
         names = str(self.student.config.name_or_path), source.name
         template = {"tools": self.tools or None, "chat_template": self.chat_template}
@@ -266,9 +278,10 @@ class OPRDTrainer(DistillationTrainer):
             self.args,
             (student, teacher),
             context_limits(*models),
-            cast(int, self._tokenizer.eos_token_id),
+            (cast(int, self._tokenizer.eos_token_id), *self.eos_token_ids),
             self.max_completion_length,
             self._teacher_prompts,
+            partial(self._tokenizer.batch_decode, skip_special_tokens=True),
         )
 
         def fitting(dataset: Any, name: str) -> Any:

@@ -3,7 +3,7 @@
 Letters: B sequences, K response tokens, N supervised rows, M response rows, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, cast
 
@@ -66,6 +66,7 @@ class Update:
         comparable: whether states of the two models have cosines. Where no term compares them,
             diagnostics do.
         vocab_size: tokens that output terms compare: those that both models have.
+        ends: tokens that end a response, which are one action to output terms.
         autocast: entered while the student runs.
     """
 
@@ -75,9 +76,13 @@ class Update:
         *,
         comparable: bool,
         vocab_size: int,
+        ends: Sequence[int] = (),
         autocast: Context = nullcontext,
     ) -> None:
         self._settings = settings
+        # One that the vocabularies do not have in common is no token to compare.
+        known = tuple(end for end in ends if end < vocab_size)
+        self._ends = known if len(known) > 1 else ()
         self._comparable, self._vocab_size, self._autocast = comparable, vocab_size, autocast
         self._weight, self._output = settings.representation_weight, settings.output
         # Without a term, states meet for their cosines alone.
@@ -91,6 +96,7 @@ class Update:
         teacher: PreTrainedModel,
         *,
         same_meaning: bool,
+        ends: Sequence[int] = (),
         drifts: bool = False,
         diagnoses: bool = False,
         autocast: Context = nullcontext,
@@ -102,6 +108,7 @@ class Update:
             student: not wrapped.
             teacher: likewise; the student itself where its base serves both.
             same_meaning: whether their token ids are known to mean the same.
+            ends: see `Update`.
             drifts: whether drift will be measured.
             diagnoses: whether diagnostics will be, whatever the settings say.
             autocast: see `Update`.
@@ -121,7 +128,9 @@ class Update:
         if settings.output is not None:
             settings.output.check(vocab_size)
         comparable = settings.bridge is not None or same_width(student, teacher)
-        return cls(settings, comparable=comparable, vocab_size=vocab_size, autocast=autocast)
+        return cls(
+            settings, comparable=comparable, vocab_size=vocab_size, ends=ends, autocast=autocast
+        )
 
     def needs(self, diagnose: bool = False, *, drift: bool = False) -> Needs:
         """What a step has to bring, with or without diagnostics and a measurement of drift."""
@@ -235,6 +244,7 @@ class Update:
             batch.response.to(device),
             self._settings.temperature,
             batch.response_ids.to(device),
+            self._ends,
         )
 
     def _drift(
