@@ -116,6 +116,7 @@ LIMITS = {
     "vllm_tensor_parallel_size": COUNT,
     # The teacher.
     "ema_decay": Limit(0, 1, "[)"),
+    "extrapolation": Limit(0, 100, "()"),
     # The objective.
     "diagnostics_steps": _whole(0),
     "bridge_rank": COUNT,

@@ -24,6 +24,13 @@ class TeacherConfig(DistillationConfig):
             the student's base under its adapter; "copy", the student as it was when the run began;
             "ema", the exponential moving average of what trains in it, moved after each step.
         ema_decay: what stays of that average in a step, from 0, the student as it is, to below 1.
+        reference_model: what `extrapolation` goes on from, in general what the teacher was trained
+            from: a path or hub id of a model or an adapter, or "base", the student's base under its
+            adapter. It reads what the teacher reads.
+        extrapolation: λ > 0, the targets are h_T + (λ − 1)(h_T − h_ref) at every layer; 1 is the
+            teacher and loads no reference. Output losses and diagnostics stay with the teacher.
+        extrapolation_power: the squared distance is multiplied by λ to the minus this: 2, 1 or 0.
+            Not at unit length, nor with a state loss that has no scale.
         end_tokens: "either" lets rollouts stop where the student or the teacher stops, and output
             losses take these tokens for one; "student" leaves the student its own. An
             `eos_token_id` among `generation_kwargs` does so too.
@@ -44,6 +51,17 @@ class TeacherConfig(DistillationConfig):
     )
     ema_decay: float = field(
         default=0.99, metadata={"help": "What stays of teacher_source='ema' in a step."}
+    )
+    reference_model: str | None = field(
+        default=None, metadata={"help": "What extrapolation goes on from: a path, or base."}
+    )
+    extrapolation: float = field(
+        default=1.0,
+        metadata={"help": "How far the targets lie on the way from reference to teacher; 1 is it."},
+    )
+    extrapolation_power: int = field(
+        default=2,
+        metadata={"help": "The distance is divided by extrapolation to this power: 0, 1 or 2."},
     )
     end_tokens: str = field(
         default="either",
@@ -68,12 +86,21 @@ class TeacherConfig(DistillationConfig):
         """Check the names and the templates."""
         check_choice("teacher_source", self.teacher_source, SOURCES)
         check_choice("end_tokens", self.end_tokens, ("either", "student"))
+        if self.extrapolation_power not in (0, 1, 2):
+            raise ValueError(
+                f"extrapolation_power must be 0, 1 or 2, got {self.extrapolation_power!r}."
+            )
         for name in ("teacher_template", "teacher_system_prompt"):
             compile_template(getattr(self, name), name)
         given = self.teacher_chat_template_kwargs
         if isinstance(given, str):
             self.teacher_chat_template_kwargs = parse_mapping("teacher_chat_template_kwargs", given)
         super().__post_init__()
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether the targets are other than the teacher's states."""
+        return self.extrapolation != 1
 
     @property
     def joins_ends(self) -> bool:

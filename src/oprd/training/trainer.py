@@ -74,12 +74,18 @@ from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.ends import stop_at_either
 from oprd.training.teachers.prompts import own_prompts, reads_otherwise
 from oprd.training.teachers.reader import Context, Reader
+from oprd.training.teachers.reference import Reference, check_lineage
 from oprd.training.teachers.scales import (
     MEAN_SQUARES,
     measure_mean_squares,
     recorded_mean_squares,
 )
-from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
+from oprd.training.teachers.source import (
+    TeacherSource,
+    obtain_reference,
+    obtain_teacher,
+    teacher_tokenizer,
+)
 from oprd.training.teachers.teacher import Teacher
 
 leave_out_number(DistillationTrainer.__module__)
@@ -107,6 +113,7 @@ class OPRDTrainer(DistillationTrainer):
         peft_config: train a new adapter of this kind instead of all weights.
         tools: as in `trl.DistillationTrainer`.
         teacher_processing_class: the teacher's tokenizer, loaded from its path by default.
+        reference_model: what `args.extrapolation` goes on from, `args.reference_model` by default.
 
     Raises:
         ValueError: a setting does not fit the models, the teacher reads the student's token ids as
@@ -135,6 +142,7 @@ class OPRDTrainer(DistillationTrainer):
         tools: list[Callable] | None = None,
         *,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        reference_model: str | PreTrainedModel | None = None,
     ) -> None:
         check_transformers()
         if args is None:
@@ -172,7 +180,7 @@ class OPRDTrainer(DistillationTrainer):
         self._step_tokens = 0.0
         self._average: MovingAverage | None = None
         self._seen_first_batch = self._shown = self._repeats = False
-        self._set_teacher(source, teacher_processing_class)
+        self._set_teacher(source, teacher_processing_class, reference_model)
         self._set_rollouts()
         # Before the teacher has its place: then the weights may be in pieces on several devices.
         models = FitModels(
@@ -181,6 +189,8 @@ class OPRDTrainer(DistillationTrainer):
         if bridges or measures(args.layer_pairing):
             models.identify()
         self.teacher_model = self._teacher.reader.place(self.accelerator, self._forward_redirection)
+        if (reference := self._teacher.reference) is not None:
+            reference.reader.place(self.accelerator, self._forward_redirection)
         self._set_pairs(models, fits=None in bridges.values())
         check_can_fit(bridges, self.accelerator)
         self._teacher.spaces = obtain_spaces(
@@ -201,7 +211,10 @@ class OPRDTrainer(DistillationTrainer):
         return super()._build_accelerator_args(**kwargs)
 
     def _set_teacher(
-        self, source: TeacherSource, tokenizer: PreTrainedTokenizerBase | None
+        self,
+        source: TeacherSource,
+        tokenizer: PreTrainedTokenizerBase | None,
+        reference_model: str | PreTrainedModel | None,
     ) -> None:
         """Obtain the teacher, and check that the settings of every stage fit both models."""
         args = self.args
@@ -224,7 +237,14 @@ class OPRDTrainer(DistillationTrainer):
         timed = partial(self._timed, "teacher")
         # A teacher that moves reads again.
         keep = args.keep_teacher_states and source.own != "ema"
-        self._teacher = Teacher(Reader(model, active, autocast=autocast, timed=timed), keep=keep)
+        reference = None
+        if args.extrapolates:
+            places = obtain_reference(self.student, reference_model, args, self._tokenizer)
+            check_lineage(self.student, model, places[0], bridged=args.bridged)
+            reader = Reader(*places, autocast=autocast, timed=timed)
+            reference = Reference(reader, args.extrapolation)
+        reader = Reader(model, active, autocast=autocast, timed=timed)
+        self._teacher = Teacher(reader, keep=keep, reference=reference)
         objectives = args.objectives()
         heads = args.updates_per_rollout > 1 or any(o.reads_heads for o in objectives)
         if heads:

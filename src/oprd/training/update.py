@@ -19,6 +19,7 @@ from oprd.core.output.drift import token_log_probs
 from oprd.core.output.pair import Pair, select_pair
 from oprd.core.reduction import Reduction
 from oprd.core.states.comparison import PLAIN, LayerComparison
+from oprd.core.states.loss import has_scale
 from oprd.models.heads import lm_head, whole
 from oprd.models.matching import check_widths, common_vocabulary, same_width
 from oprd.models.reading import Reading, read
@@ -56,6 +57,13 @@ class Result(NamedTuple):
 
     objective: Tensor
     sums: dict[str, Tensor]
+
+
+def distance_factor(settings: OPRDConfig) -> float:
+    """What takes the size of an extrapolation out of a squared distance."""
+    if settings.scale == "unit" or not has_scale(type(settings.state)):
+        return 1.0
+    return settings.extrapolation**-settings.extrapolation_power
 
 
 class Update:
@@ -167,7 +175,8 @@ class Update:
                 sums |= layer_sums(result)
                 if self._weight > 0:
                     loss = result.loss._replace(count=batch.position_count)
-                    terms.append(Term("representation", self._weight, loss))
+                    factor = distance_factor(self._settings)
+                    terms.append(Term("representation", self._weight * factor, loss))
             if needs.last:
                 pair = self._pair(student, student_read, taught, batch)
                 sums |= last_sums(pair)

@@ -23,7 +23,7 @@ from oprd.models.shared_base import (
     shares_base,
     teacher_adapter_active,
 )
-from oprd.models.tokenizers import find_tokenizer
+from oprd.models.tokenizers import check_tokenizers, find_tokenizer
 from oprd.settings.run import OPRDConfig
 
 
@@ -76,29 +76,14 @@ class TeacherSource:
             _check_path_options(args)
             check_no_virtual_tokens(getattr(teacher, "peft_config", {}).values(), "teacher")
             return cls(teacher.config.name_or_path or "", given=teacher)
-        name = teacher
-        if not _is_adapter(name, args.teacher_model_revision):
-            if args.teacher_base_model_name_or_path is not None:
-                raise ValueError(
-                    f"teacher_base_model_name_or_path={args.teacher_base_model_name_or_path!r} is "
-                    f"for a teacher that is an adapter, and {name!r} holds no adapter_config.json."
-                )
-            return cls(name)
-        if not is_peft_available():
-            raise ImportError(
-                f"the teacher {name!r} is an adapter, which needs PEFT: pip install 'oprd[peft]'."
-            )
-        from peft import PeftConfig
-
-        config = PeftConfig.from_pretrained(name, revision=args.teacher_model_revision)
-        check_no_virtual_tokens([config], f"teacher {name!r}")
-        base = args.teacher_base_model_name_or_path or config.base_model_name_or_path
-        if base is None:
+        base = args.teacher_base_model_name_or_path
+        found = _located(teacher, args.teacher_model_revision, base)
+        if base is not None and found.adapter is None:
             raise ValueError(
-                f"the teacher adapter {name!r} names no base model: "
-                "set teacher_base_model_name_or_path."
+                f"teacher_base_model_name_or_path={base!r} is for a teacher that is an adapter, "
+                f"and {teacher!r} holds no adapter_config.json."
             )
-        return cls(base, name)
+        return found
 
     @property
     def name(self) -> str:
@@ -138,26 +123,69 @@ def obtain_teacher(
         and add_teacher_adapter(student, adapter, revision)
     ):
         return student, teacher_adapter_active
-    return load_teacher(source, args), None
+    return load_teacher(source, args, revision), None
 
 
-def load_teacher(source: TeacherSource, args: OPRDConfig) -> PreTrainedModel:
+def obtain_reference(
+    student: PreTrainedModel,
+    reference: str | PreTrainedModel | None,
+    args: OPRDConfig,
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[PreTrainedModel, Active | None]:
+    """What a run with an extrapolation goes on from; see `obtain_teacher` for what is returned.
+
+    Args:
+        student: not wrapped.
+        reference: a model, a path or hub id of a model or an adapter, or "base"; that of the
+            settings by default.
+        args: of the run.
+        tokenizer: the student's, whose ids it reads.
+
+    Raises:
+        ValueError: there is none, it shares weights with the student, its ids mean other tokens, or
+            see `obtain_own`.
+    """
+    reference = reference or args.reference_model
+    if reference is None:
+        raise ValueError(
+            f"extrapolation={args.extrapolation} goes on from a reference through the teacher: set "
+            "reference_model to what the teacher was trained from, or to base."
+        )
+    if reference == "base":
+        return obtain_own(student, "base", shard=False)
+    if not isinstance(reference, str):
+        _check_own_weights(student, reference)
+        return reference.eval(), None
+    source = _located(reference, None, None)
+    model = load_teacher(source, args, revision=None)
+    check_tokenizers(tokenizer, find_tokenizer(source.model, None, {}), model)
+    return model, None
+
+
+def load_teacher(
+    source: TeacherSource, args: OPRDConfig, revision: str | None = None
+) -> PreTrainedModel:
     """Load a teacher on its own, an adapter merged into its base, frozen and in eval mode.
 
     Like TRL's, it is loaded in float32 unless `teacher_model_init_kwargs` says otherwise.
+
+    Args:
+        source: where it is.
+        args: of the run.
+        revision: of the model's hub id, or of the adapter's.
     """
     options: dict[str, Any] = dict(cast(dict[str, Any], args.teacher_model_init_kwargs) or {})
     # Custom code of the student's repository says nothing about the teacher's.
     options.setdefault("trust_remote_code", False)
-    if source.adapter is None and args.teacher_model_revision is not None:
-        options.setdefault("revision", args.teacher_model_revision)
+    if source.adapter is None and revision is not None:
+        options.setdefault("revision", revision)
     state = args.distributed_state
     if state is not None and state.distributed_type != DistributedType.NO:
         # Accelerate or DeepSpeed decides where it stands.
         options["device_map"] = None
     teacher = create_model_from_path(source.model, **options)
     if source.adapter is not None:
-        teacher = merged(teacher, source.adapter, args.teacher_model_revision)
+        teacher = merged(teacher, source.adapter, revision)
     return cast(PreTrainedModel, teacher.eval().requires_grad_(False))
 
 
@@ -166,6 +194,32 @@ def teacher_tokenizer(source: TeacherSource, args: OPRDConfig) -> PreTrainedToke
     given = args.teacher_model_init_kwargs
     options = given if isinstance(given, dict) else {}
     return find_tokenizer(source.model, args.teacher_model_revision, options)
+
+
+def _located(name: str, revision: str | None, base: str | None) -> TeacherSource:
+    """A model by its name, or an adapter and its base, which is the one that it names by default.
+
+    Raises:
+        ValueError: see `TeacherSource.resolve`.
+        ImportError: likewise.
+    """
+    if not _is_adapter(name, revision):
+        return TeacherSource(name)
+    if not is_peft_available():
+        raise ImportError(
+            f"the teacher {name!r} is an adapter, which needs PEFT: pip install 'oprd[peft]'."
+        )
+    from peft import PeftConfig
+
+    config = PeftConfig.from_pretrained(name, revision=revision)
+    check_no_virtual_tokens([config], f"teacher {name!r}")
+    base = base or config.base_model_name_or_path
+    if base is None:
+        raise ValueError(
+            f"the teacher adapter {name!r} names no base model: "
+            "set teacher_base_model_name_or_path."
+        )
+    return TeacherSource(base, name)
 
 
 def _is_adapter(name: str, revision: str | None) -> bool:

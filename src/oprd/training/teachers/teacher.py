@@ -15,6 +15,7 @@ from oprd.models.reading import Reading
 from oprd.models.views import Views
 from oprd.training.batch import MicroBatch
 from oprd.training.teachers.reader import Reader
+from oprd.training.teachers.reference import Reference
 
 
 class TeacherReading(NamedTuple):
@@ -36,6 +37,7 @@ class Teacher:
         reader: the model, wherever its weights are.
         pairs: which of the student's layers meet which of its own; may be set later.
         keep: whether a reading is kept for further updates on the same rollouts.
+        reference: what moves the targets on from its states; None for the states themselves.
 
     Attributes:
         spaces: the bridges' spaces by name, once they are there.
@@ -44,12 +46,18 @@ class Teacher:
     """
 
     def __init__(
-        self, reader: Reader, pairs: Sequence[LayerPair] = (), *, keep: bool = True
+        self,
+        reader: Reader,
+        pairs: Sequence[LayerPair] = (),
+        *,
+        keep: bool = True,
+        reference: Reference | None = None,
     ) -> None:
         self.reader = reader
         self.pairs: tuple[LayerPair, ...] = tuple(pairs)
         self.spaces: Mapping[str, BridgeSpace] = {}
         self.mean_squares: dict[str, dict[int, float]] = {}
+        self.reference = reference
         self._keep = keep
 
     def views(self, batch: MicroBatch) -> Views:
@@ -100,5 +108,9 @@ class Teacher:
         space: BridgeSpace | None,
     ) -> Reading:
         layers = sorted({pair.teacher for pair in self.pairs}) if states else []
-        transform = space and space.teacher
-        return self.reader.read(student, self.views(batch), layers, last=last, transform=transform)
+        transform, views = space and space.teacher, self.views(batch)
+        found = self.reader.read(student, views, layers, last=last, transform=transform)
+        if self.reference is None or not layers:
+            return found
+        # Output terms compare distributions with the teacher's own.
+        return found._replace(states=self.reference.beyond(student, views, found.states))
