@@ -23,10 +23,10 @@ from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
 from oprd.core.reduction import Reduction
 from oprd.models.heads import lm_head
 from oprd.models.matching import pair_models
+from oprd.models.reader import Reader
 from oprd.models.reading import base_forward
 from oprd.settings.run import OPRDConfig
 from oprd.training.batch import BatchCounts, MicroBatch, count, select
-from oprd.training.teachers.reader import Reader
 from oprd.training.teachers.teacher import Teacher
 from oprd.training.update import Update
 

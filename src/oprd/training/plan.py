@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, get_scheduler
 
+from oprd.models.reader import Context
 from oprd.settings.run import OPRDConfig
-from oprd.training.teachers.reader import Context
 from oprd.training.update import Update
 
 

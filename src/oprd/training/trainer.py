@@ -47,6 +47,8 @@ from oprd.models.matching import (
     layers_read,
     warn_if_unrelated,
 )
+from oprd.models.reader import Context, Reader
+from oprd.models.reference import Reference, check_lineage
 from oprd.models.shared_base import students_weights, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.models.trial import check_callbacks
@@ -72,9 +74,8 @@ from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.ends import stop_at_either
+from oprd.training.teachers.place import place
 from oprd.training.teachers.prompts import own_prompts, reads_otherwise
-from oprd.training.teachers.reader import Context, Reader
-from oprd.training.teachers.reference import Reference, check_lineage
 from oprd.training.teachers.scales import (
     MEAN_SQUARES,
     measure_mean_squares,
@@ -188,9 +189,11 @@ class OPRDTrainer(DistillationTrainer):
         )
         if bridges or measures(args.layer_pairing):
             models.identify()
-        self.teacher_model = self._teacher.reader.place(self.accelerator, self._forward_redirection)
+        self.teacher_model = place(
+            self._teacher.reader, self.accelerator, self._forward_redirection
+        )
         if (reference := self._teacher.reference) is not None:
-            reference.reader.place(self.accelerator, self._forward_redirection)
+            place(reference.reader, self.accelerator, self._forward_redirection)
         self._set_pairs(models, fits=None in bridges.values())
         check_can_fit(bridges, self.accelerator)
         self._teacher.spaces = obtain_spaces(

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from oprd.core.layers import LayerPair
+from oprd.models.reader import Reader
 from oprd.models.reading import read
 from oprd.training.batch import MicroBatch
-from oprd.training.teachers.reader import Reader
 from oprd.training.teachers.teacher import Teacher
 from tests import tiny
 

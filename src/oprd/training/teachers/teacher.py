@@ -11,11 +11,11 @@ from torch import nn
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.layers import LayerPair
 from oprd.core.output.head import LMHead
+from oprd.models.reader import Reader
 from oprd.models.reading import Reading
+from oprd.models.reference import Reference
 from oprd.models.views import Views
 from oprd.training.batch import MicroBatch
-from oprd.training.teachers.reader import Reader
-from oprd.training.teachers.reference import Reference
 
 
 class TeacherReading(NamedTuple):

@@ -6,13 +6,11 @@ Letters: N supervised rows, M response rows, D width.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from trl.models.utils import prepare_deepspeed, prepare_fsdp
 
 from oprd.core.capture import Transform
 from oprd.core.output.head import LMHead
@@ -48,31 +46,16 @@ class Reader:
         self._wrapper: nn.Module | None = None
         self._redirect: Callable[..., Any] | None = None
 
-    def place(self, accelerator: Accelerator, redirect: Callable[..., Any]) -> nn.Module | None:
-        """Place it as the student is placed, sharded where that is.
-
-        Args:
-            accelerator: what places it.
-            redirect: TRL's forward redirection, through which sharded weights are materialised.
-
-        Returns:
-            the model as it was wrapped; None where the student's base serves it.
-        """
-        if self.active is not None:
-            return None
-        if getattr(accelerator.state, "deepspeed_plugin", None) is not None:
-            wrapper = prepare_deepspeed(self.model, accelerator)
-        elif getattr(accelerator.state, "fsdp_plugin", None) is not None:
-            wrapper = cast(nn.Module, prepare_fsdp(self.model, accelerator))
-        else:
-            wrapper = accelerator.prepare_model(self.model, evaluation_mode=True)
-        self.placed(wrapper, accelerator.unwrap_model(wrapper), redirect)
-        return wrapper
-
     def placed(
         self, wrapper: nn.Module, model: PreTrainedModel, redirect: Callable[..., Any]
     ) -> None:
-        """Read through what the model was wrapped in from here on; see `place`."""
+        """Read through what the model was wrapped in from here on.
+
+        Args:
+            wrapper: the model as it was placed, sharded where that is.
+            model: not wrapped.
+            redirect: TRL's forward redirection, through which sharded weights are materialised.
+        """
         self.model, self._wrapper, self._redirect = model, wrapper, redirect
 
     def read(

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from oprd.core.capture import hidden_size, num_layers
 from oprd.log import get_logger
+from oprd.models.reader import Reader
 from oprd.models.views import Views
-from oprd.training.teachers.reader import Reader
 
 # Below it two models have little in common, and the line between them leads anywhere.
 RELATED_COSINE = 0.5
@@ -89,6 +89,6 @@ def _warn_if_unrelated(
     if mean < RELATED_COSINE:
         logger.warning(
             f"The states of reference and teacher have a cosine of {mean:.3f} on the first "
-            "rollouts: they seem not to be of one lineage, and what lies beyond the teacher on a line from "
-            "there means little. Take what the teacher was trained from as reference_model."
+            "rollouts: they seem not to be of one lineage, and a point beyond the teacher on a "
+            "line from there means little. Take what the teacher was trained from as reference_model."
         )
