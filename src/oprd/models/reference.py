@@ -90,5 +90,5 @@ def _warn_if_unrelated(
         logger.warning(
             f"The states of reference and teacher have a cosine of {mean:.3f} on the first "
             "rollouts: they seem not to be of one lineage, and a point beyond the teacher on a "
-            "line from there means little. Take what the teacher was trained from as reference_model."
+            "line from there means little. Let reference_model be what the teacher was trained from."
         )
