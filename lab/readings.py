@@ -18,10 +18,9 @@ from oprd.models.generate import (
     TransformersEngine,
     evaluation_mode,
     left_pad,
-    render_prompt,
 )
 from oprd.models.load import load_model
-from oprd.models.prompt import Prompt
+from oprd.models.prompt import Prompt, render_prompt
 from oprd.models.reading import read
 from oprd.models.sampling import Sampling
 from oprd.training.batch import MicroBatch

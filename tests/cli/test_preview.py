@@ -77,3 +77,9 @@ def test_a_preview_of_a_run_leaves_it_as_it_was(tmp_path):
         return [line["num_tokens"] for line in made.state.log_history if "loss" in line]
 
     assert losses(first=True) == losses(first=False)
+
+
+def test_the_teachers_own_prompt_is_shown_in_the_place_of_the_students(preview):
+    shown = preview(teacher_template="Hint. {{ prompt }}").output
+    assert "The teacher reads the same response after 17 tokens: H|i|n|t|.| |w|h|a|t" in shown
+    assert "The teacher reads the same tokens" not in shown

@@ -31,7 +31,9 @@ ROOMS = {
     "runs": GROUND,
     "models": {"core", "runs", *GROUND},
     "evaluation": {"models", "runs", *GROUND},
-    "prompts": {"models.reading", "models.prompt", "evaluation.tasks", *GROUND},
+    "prompts": {
+        "models.reading", "models.views", "models.prompt", "evaluation.tasks", *GROUND,
+    },
     "calibration": {"core", "models", "runs", "prompts", *GROUND},
     "settings": {"core", "models", "runs", *GROUND},
     "guards": {"core", "models", "runs", "calibration", *GROUND},

@@ -21,8 +21,8 @@ from oprd.models.generate import (
     TransformersEngine,
     end_token_ids,
     left_pad,
-    render_prompt,
 )
+from oprd.models.prompt import render_prompt
 from oprd.models.sampling import Sampling
 from tests import tiny
 

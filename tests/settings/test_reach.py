@@ -23,6 +23,7 @@ THROUGH = {
     "stages": {"objectives", "schedule"},
     "eval_tasks": {"eval_task_names"},
     "allow_changed": {"allowed_changes"},
+    "end_tokens": {"joins_ends"},
 }
 OURS = sorted(
     {field.name for field in dataclasses.fields(OPRDConfig)}

@@ -39,8 +39,12 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     if nan_gradient:
         student.base_model.embed_tokens.weight.register_hook(lambda grad: grad * math.nan)
     depth = int(extra.pop("teacher_layers", 3))
-    teacher = tiny.model(seed=2, num_hidden_layers=depth).double()
-    if broken:
+    teacher = None
+    if "teacher_source" not in extra:
+        teacher = tiny.model(seed=2, num_hidden_layers=depth).double()
+    hints = [[f"{n}. {p}", f"{p} {p}"][: 1 + n % 2] for n, p in enumerate(PROMPTS)]
+    columns = {"teacher_prompts": hints} if extra.pop("hints", None) else None
+    if broken and teacher is not None:
         teacher.base_model.layers[1].mlp.down_proj.weight.data.fill_(float("nan"))
     made = trainer(
         folder,
@@ -51,6 +55,7 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
         position_k=3,
         max_grad_norm=0.0,
         shuffle_dataset=False,
+        columns=columns,
         **{name: yaml.safe_load(value) for name, value in extra.items()},
     )
     made.train()

@@ -20,6 +20,7 @@ from oprd.core.capture import num_layers
 from oprd.core.layers import pair_layers
 from oprd.core.positions import select_positions
 from oprd.core.reduction import supervised_count
+from oprd.models.reader import Reader
 from oprd.settings.run import OPRDConfig
 from oprd.training.batch import MicroBatch
 from oprd.training.teachers.teacher import Teacher
@@ -54,9 +55,9 @@ def backward(
     depth = num_layers(student)
     pairs = pair_layers(range(1, depth + 1), depth, depth)
     redirect = _ForwardRedirection()
-    frozen = Teacher(teacher, pairs)
+    frozen = Teacher(Reader(teacher), pairs)
     # As `place` leaves a teacher that is sharded already.
-    frozen._wrapper, frozen._redirect = teacher, redirect
+    frozen.reader.placed(teacher, teacher, redirect)
     update = Update(args, comparable=True, vocab_size=tiny.VOCAB)
 
     def loss(model: nn.Module) -> torch.Tensor:

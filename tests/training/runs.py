@@ -54,18 +54,28 @@ def trainer(
     eval_prompts: list[Any] | None = None,
     tokenizer: Any = None,
     kind: type[OPRDTrainer] = OPRDTrainer,
+    columns: dict[str, list[Any]] | None = None,
+    reference_model: Any = None,
     **options: Any,
 ) -> OPRDTrainer:
-    """A trainer whose rollouts come from `rollout`, or from the student where that is None."""
+    """A trainer whose rollouts come from `rollout`, or from the student where that is None.
+
+    `columns` stand beside the prompts, and `args_reference` is the setting `reference_model`.
+    """
+    if "args_reference" in options:
+        options["reference_model"] = options.pop("args_reference")
+    by_path = options.get("teacher_source", "path") == "path"
+    teacher = tiny.model(seed=2) if teacher is None and by_path else teacher
     made = kind(
         model=tiny.model(seed=1) if student is None else student,
-        teacher_model=tiny.model(seed=2) if teacher is None else teacher,
+        teacher_model=teacher,
         args=settings(folder, **options),
-        train_dataset=Dataset.from_dict({"prompt": prompts}),
+        train_dataset=Dataset.from_dict({"prompt": prompts, **(columns or {})}),
         eval_dataset=eval_prompts and Dataset.from_dict({"prompt": eval_prompts}),
         processing_class=tokenizer or tiny.tokenizer(),
-        teacher_processing_class=tiny.tokenizer() if not isinstance(teacher, str) else None,
+        teacher_processing_class=None if isinstance(teacher, str | None) else tiny.tokenizer(),
         peft_config=peft_config,
+        reference_model=reference_model,
     )
     if rollout is not None:
         script_rollouts(made, rollout)

@@ -43,6 +43,8 @@ STEPS = {
     "pairs that leave blocks out, checkpointed": (
         'layer_pairing="1:1",gradient_checkpointing=true,max_steps=2'
     ),
+    "a teacher's own prompts": "hints=1,output_loss=reverse_kl",
+    "a moving average": "hints=1,teacher_source=ema,ema_decay=0.5,max_steps=3",
     "layers that were measured": "layer_pairing=similarity,teacher_layers=5",
 }
 

@@ -14,7 +14,7 @@ END = 257
 
 def made(tmp_path, contexts=None, vocabularies=(260, 260), **options) -> Rollouts:
     args = settings(tmp_path, **options)
-    return Rollouts(args, vocabularies, contexts or {}, END, args.max_completion_length)
+    return Rollouts(args, vocabularies, contexts or {}, (END,), args.max_completion_length)
 
 
 def generated():
@@ -45,7 +45,12 @@ def test_an_empty_completion_is_given_an_end_token_that_is_never_supervised(tmp_
     metrics = rollouts.supervise(output, lambda counts: counts)
     assert output["positions"].tolist() == [[True] * 3, [False] * 3]
     assert output["supervised_count"] == output["response_count"] == 1
-    assert metrics == {"completions/empty_ratio": 0.5, "completions/unsupervised_ratio": 0.5}
+    assert metrics == {
+        "completions/empty_ratio": 0.5,
+        "completions/unsupervised_ratio": 0.5,
+        "completions/stopped_ratio": 0.5,
+        "completions/cut_ratio": 0.0,
+    }
     assert rollouts.tokens == 5
 
 

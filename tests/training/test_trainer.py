@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
 from oprd.models.reading import predicting_rows
 from oprd.training.batch import MicroBatch
@@ -220,6 +221,8 @@ def test_a_saved_student_holds_no_teacher(tmp_path, places):
     files = {path.name for path in (tmp_path / "saved").iterdir()}
     assert "adapter_model.safetensors" in files
     assert "oprd_teacher" not in files
+    saved = load_file(tmp_path / "saved" / "adapter_model.safetensors")
+    assert saved and not [name for name in saved if "oprd_teacher" in name]
     assert "oprd_teacher" in made.model.peft_config
 
 

@@ -25,6 +25,7 @@ from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
 from oprd.core.reduction import Reduction
 from oprd.models.heads import lm_head
 from oprd.models.matching import pair_models
+from oprd.models.reader import Reader
 from oprd.models.reading import base_forward
 from oprd.settings.run import OPRDConfig
 from oprd.training.batch import BatchCounts, MicroBatch, count, select
@@ -82,7 +83,7 @@ def _trained(
         )
         student = scene.student
         pairs = pair_models(student, scene.teacher, args.layer_spec)
-        teacher = Teacher(scene.teacher, pairs)
+        teacher = Teacher(Reader(scene.teacher), pairs)
         if args.bridge is not None:
             widths = hidden_size(student), hidden_size(scene.teacher)
             bridge = _random_bridge(pairs, *widths, heads=args.fits_heads)

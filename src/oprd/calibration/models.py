@@ -19,8 +19,9 @@ from oprd.calibration.rollouts import (
 )
 from oprd.log import get_logger
 from oprd.models.adapters import check_no_virtual_tokens
-from oprd.models.generate import Engine, TransformersEngine, render_prompt
+from oprd.models.generate import Engine, TransformersEngine
 from oprd.models.load import load_model, resolve_model
+from oprd.models.prompt import render_prompt
 from oprd.models.sampling import Sampling
 from oprd.models.tokenizers import check_same_meaning
 from oprd.prompts.lengths import check_prompt_lengths, context_limits

@@ -15,6 +15,7 @@ from oprd.runs.limits import LIMITS, check_limits
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.run import AUTO, OPRDConfig
 from oprd.settings.tasks import TaskEvaluationConfig
+from oprd.settings.teachers import TeacherConfig
 from oprd.values import parse_mapping
 
 # Mappings that may be the path of a JSON file as well.
@@ -152,6 +153,7 @@ class TrainParser(TrlParser):
         for title, owner in (
             ("Representation distillation", OPRDConfig),
             ("Objective, bridge and stages", ObjectiveConfig),
+            ("What the teacher reads", TeacherConfig),
             ("Evaluation on tasks while training", TaskEvaluationConfig),
             ("Data", DataArguments),
             ("Command", CommandArguments),

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oprd.prompts.show import marked_tokens, plain_tokens
+from oprd.models.views import PROMPT_IDS
+from oprd.prompts.show import marked_tokens, plain_tokens, teacher_prompts
 from oprd.secrets import without_secrets
 from oprd.settings.run import OPRDConfig
 from oprd.text import one_line
@@ -85,6 +86,11 @@ def _rollout(
         f"Response, {len(written)} tokens, {sum(marks)} supervised: "
         f"{marked_tokens(tokenizer, written, marks)}"
     )
+    if PROMPT_IDS in batch:
+        for own in teacher_prompts(batch, row):
+            shown = plain_tokens(teacher_tokenizer or tokenizer, own)
+            yield f"The teacher reads the same response after {len(own)} tokens: {shown}"
+        return
     if teacher_tokenizer is None:
         yield "The teacher reads the same tokens."
         return

@@ -102,16 +102,16 @@ def _train(
 
 def _trainer(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> OPRDTrainer:
     student = _require(models.model_name_or_path, "model_name_or_path", "the student")
-    teacher = _require(args.teacher_model_name_or_path, "teacher_model_name_or_path", "the teacher")
+    teacher = args.teacher_model_name_or_path
+    if args.teacher_source == "path":
+        _require(teacher, "teacher_model_name_or_path", "the teacher")
     _require(data.dataset_name, "dataset_name", "the prompts")
     _set_load_options(args, models)
     student = _find(student, "student", args.model_init_kwargs, None)
-    teacher = _find(
-        teacher,
-        "teacher",
-        {"revision": args.teacher_model_revision, **_options(args.teacher_model_init_kwargs)},
-        args.teacher_base_model_name_or_path,
-    )
+    if teacher is not None:
+        options = {"revision": args.teacher_model_revision}
+        options |= _options(args.teacher_model_init_kwargs)
+        teacher = _find(teacher, "teacher", options, args.teacher_base_model_name_or_path)
     reader = _reader(student, args)
     train_dataset, eval_dataset = _datasets(data, args, reader)
     check_form(train_dataset, reader)
@@ -141,8 +141,7 @@ def _refuse_load_option(error: TypeError, args: OPRDConfig) -> None:
 
 def _teachers_own(args: OPRDConfig) -> PreTrainedTokenizerBase | None:
     """The teacher's tokenizer, if there is one beside it."""
-    teacher = TeacherSource.resolve(cast(str, args.teacher_model_name_or_path), args)
-    return teacher_tokenizer(teacher, args)
+    return teacher_tokenizer(TeacherSource.resolve(None, args), args)
 
 
 def _find(name: str, what: str, options: Any, base: str | None) -> str:
@@ -186,6 +185,7 @@ def _datasets(data: DataArguments, args: OPRDConfig, reader: Any) -> tuple[Datas
             seed=seed,
             prompt_column=data.prompt_column,
             check=template_check(reader, options) if is_tokenizer else None,
+            keep=args.teacher_columns,
         )
 
     evaluates = args.eval_strategy != "no" or args.eval_on_start
@@ -209,7 +209,8 @@ def _set_load_options(args: OPRDConfig, models: ModelConfig) -> None:
     shared = {"dtype": models.dtype, "attn_implementation": models.attn_implementation}
     student, teacher = map(_options, (args.model_init_kwargs, args.teacher_model_init_kwargs))
     args.model_init_kwargs = {**shared, "revision": models.model_revision, **student}
-    args.teacher_model_init_kwargs = {**shared, "trust_remote_code": False, **teacher}
+    if args.teacher_source == "path":
+        args.teacher_model_init_kwargs = {**shared, "trust_remote_code": False, **teacher}
 
 
 def _options(given: Any) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from oprd.models.generate import (
     Request,
     Response,
     TransformersEngine,
-    generation_prompt,
 )
 from oprd.models.load import identify, open_engine
+from oprd.models.prompt import generation_prompt
 from oprd.models.sampling import Sampling
 from oprd.runs.progress import progress_bar
 

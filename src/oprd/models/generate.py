@@ -29,7 +29,6 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from oprd.models.prompt import Prompt, render
 from oprd.models.reading import context_length
 from oprd.models.sampling import Sampling
 
@@ -212,42 +211,6 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def render_prompt(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, **template_options: Any
-) -> tuple[str, list[int]]:
-    """A prompt as the model reads it: text and tokens.
-
-    Plain text is tokenized as TRL does, special tokens included. Chat messages go through the
-    tokenizer's template, with its options; a tokenizer without one reads their contents as plain
-    text.
-
-    Raises:
-        ValueError: the template refuses the messages.
-    """
-    if not isinstance(prompt, str) and tokenizer.chat_template is not None:
-        text = render(tokenizer, prompt, **template_options)
-        return text, list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    if not isinstance(prompt, str):
-        prompt = "\n\n".join(message["content"] for message in prompt) + "\n"
-    return prompt, list(tokenizer(prompt)["input_ids"])
-
-
-def generation_prompt(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, rendered: str, **template_options: Any
-) -> str:
-    """The end of a rendered prompt, where the response begins.
-
-    Of chat messages it is what the template adds to them for the response; where that cannot be
-    told, and of plain text, it is all.
-    """
-    if isinstance(prompt, str) or tokenizer.chat_template is None:
-        return rendered
-    messages = tokenizer.apply_chat_template(
-        prompt, tokenize=False, add_generation_prompt=False, **template_options
-    )
-    return rendered.removeprefix(str(messages)) or rendered
 
 
 def left_pad(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:

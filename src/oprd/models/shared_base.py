@@ -1,9 +1,11 @@
-"""A teacher that is a second adapter on the base that the student keeps frozen.
+"""A teacher on the base that the student keeps frozen: a second adapter, or the base as it is.
 
-Such a teacher needs no copy of that base: for as long as it reads, the base runs with its adapter.
+Such a teacher needs no copy of that base: for as long as it reads, the base runs with its adapter,
+or without any.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +18,10 @@ from transformers.utils.import_utils import is_peft_available
 from oprd.models.probe import probe, stands_whole
 
 TEACHER_ADAPTER = "oprd_teacher"
+# Entered with the student while its base serves another model.
+Active = Callable[[nn.Module], AbstractContextManager[None]]
+# Ways to begin an adapter that change the base under it.
+ALTERING = ("pissa", "olora", "corda", "loftq")
 
 
 def shares_base(student: nn.Module, adapter: str, base: str, revision: str | None) -> bool:
@@ -44,10 +50,71 @@ def shares_base(student: nn.Module, adapter: str, base: str, revision: str | Non
     if kinds != {teacher.peft_type} or alters_base:
         return False
     own_base = cast(PreTrainedModel, student.get_base_model())
+    return trains_adapters_alone(student) and _same_place(own_base.config.name_or_path or "", base)
+
+
+def trains_adapters_alone(student: nn.Module) -> bool:
+    """Whether a student is an adapter on a base of which nothing trains."""
+    if not is_peft_available():
+        return False
+    from peft import PeftModel
+
+    if not isinstance(student, PeftModel):
+        return False
     prefix = cast(str, student.base_model.prefix)
     trained = [name for name, p in student.named_parameters() if p.requires_grad]
-    adapters_only = bool(trained) and all(prefix in name for name in trained)
-    return adapters_only and _same_place(own_base.config.name_or_path or "", base)
+    return bool(trained) and all(prefix in name for name in trained)
+
+
+def check_base_is_model(student: Any) -> None:
+    """Refuse, with a ValueError, an adapter whose beginning took a part out of the base."""
+    for config in student.peft_config.values():
+        begun = str(getattr(config, "init_lora_weights", "")).lower()
+        if begun.startswith(ALTERING):
+            raise ValueError(
+                f"init_lora_weights={begun!r} moves a part of the base into the adapter, so that "
+                "the base alone is no model: give the base by its path, or begin the adapter "
+                "otherwise."
+            )
+
+
+def add_copied_adapter(student: nn.Module) -> bool:
+    """Put a copy of the student's adapter beside it, as the teacher's: frozen and not active.
+
+    Returns:
+        Whether the student's own logits are what they were; see `add_teacher_adapter`.
+    """
+    from peft import PeftModel
+
+    assert isinstance(student, PeftModel)
+    (active,) = student.active_adapters
+    config = copy.deepcopy(student.peft_config[active])
+    if hasattr(config, "init_lora_weights"):
+        # Others would change the base; what it begins with is overwritten.
+        cast(Any, config).init_lora_weights = True
+
+    def add() -> None:
+        with torch.random.fork_rng():
+            student.add_adapter(TEACHER_ADAPTER, config)
+        with torch.no_grad():
+            for own, teachers in adapter_pairs(student).values():
+                teachers.data = own.detach().clone()
+
+    return _added(student, add)
+
+
+def adapter_pairs(student: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+    """The weights of the student's adapter with those of the teacher's, by the student's name."""
+    named = dict(student.named_parameters())
+    (active,) = cast(Any, student).active_adapters
+    found = {}
+    for name, parameter in named.items():
+        other = named.get(
+            ".".join(TEACHER_ADAPTER if part == active else part for part in name.split("."))
+        )
+        if other is not None and other is not parameter:
+            found[name] = parameter, other
+    return found
 
 
 def add_teacher_adapter(student: nn.Module, adapter: str, revision: str | None) -> bool:
@@ -60,10 +127,19 @@ def add_teacher_adapter(student: nn.Module, adapter: str, revision: str | None) 
     from peft import PeftModel
 
     assert isinstance(student, PeftModel)
+
+    def add() -> None:
+        student.load_adapter(adapter, TEACHER_ADAPTER, is_trainable=False, revision=revision)
+
+    return _added(student, add)
+
+
+def _added(student: Any, add: Callable[[], None]) -> bool:
+    """Add the teacher's adapter, and take it out again where the student's logits change."""
     trainable = {name for name, p in student.named_parameters() if p.requires_grad}
     whole = stands_whole(student)
     before = probe(student).logits if whole else None
-    student.load_adapter(adapter, TEACHER_ADAPTER, is_trainable=False, revision=revision)
+    add()
     unchanged = before is None or torch.equal(probe(student).logits, before)
     if not unchanged:
         student.delete_adapter(TEACHER_ADAPTER)
@@ -73,9 +149,19 @@ def add_teacher_adapter(student: nn.Module, adapter: str, revision: str | None) 
     return unchanged
 
 
+def teacher_adapter_active(student: nn.Module) -> AbstractContextManager[None]:
+    """Run the shared base with the teacher's adapter, in eval mode."""
+    return _running(student, TEACHER_ADAPTER)
+
+
+def base_active(student: nn.Module) -> AbstractContextManager[None]:
+    """Run the shared base without any adapter, in eval mode."""
+    return _running(student, None)
+
+
 @contextmanager
-def teacher_adapter_active(student: nn.Module) -> Iterator[None]:
-    """Run the shared base with the teacher's adapter, in eval mode.
+def _running(student: nn.Module, adapter: str | None) -> Iterator[None]:
+    """Run with another adapter or none, in eval mode.
 
     PEFT's `set_adapter` also switches `requires_grad` and would unfreeze the teacher; here only
     the choice of adapter changes, and is put back whatever happens.
@@ -86,15 +172,18 @@ def teacher_adapter_active(student: nn.Module) -> Iterator[None]:
     modules = list(student.modules())
     training = [module.training for module in modules]
     layers = [m for m in modules if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    active = [layer._active_adapter for layer in layers]
+    active = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
     try:
         for layer in layers:
-            layer._active_adapter = [TEACHER_ADAPTER]
+            if adapter is None:
+                layer._disable_adapters = True
+            else:
+                layer._active_adapter = [adapter]
         student.eval()
         yield
     finally:
-        for layer, adapter in zip(layers, active, strict=True):
-            layer._active_adapter = adapter
+        for layer, state in zip(layers, active, strict=True):
+            layer._active_adapter, layer._disable_adapters = state
         for module, mode in zip(modules, training, strict=True):
             module.training = mode
 
@@ -103,6 +192,19 @@ def without_teacher_adapter(student: nn.Module) -> AbstractContextManager[None]:
     """Keep the teacher's adapter out of what `save_pretrained` writes."""
     configs = getattr(student, "peft_config", {})
     return _hidden(configs) if TEACHER_ADAPTER in configs else nullcontext()
+
+
+def students_weights(student: nn.Module, state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What of a student's state is its own; PEFT takes out only adapters that it is told of.
+
+    Args:
+        student: not wrapped.
+        state: its state where it was gathered already.
+    """
+    if TEACHER_ADAPTER not in getattr(student, "peft_config", {}):
+        return state
+    whole = student.state_dict() if state is None else state
+    return {n: value for n, value in whole.items() if TEACHER_ADAPTER not in n.split(".")}
 
 
 @contextmanager

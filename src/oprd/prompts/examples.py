@@ -2,8 +2,9 @@
 
 import math
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate, chain
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
@@ -14,6 +15,8 @@ from oprd.text import check_text, kind
 PROMPT_COLUMNS = ("prompt", "problem", "messages", "question", "instruction")
 # Alpaca's instructions have what they are about in a column of its own.
 INPUT = "input"
+# What a teacher reads in the prompt's place, and several such prompts of one row.
+TEACHER_COLUMNS = ("teacher_prompt", "teacher_prompts")
 ANSWER_COLUMNS = ("answer", "reward_model")
 ROLES = ("system", "user", "assistant")
 MESSAGE_FIELDS = ("role", "content")
@@ -22,13 +25,23 @@ Message = Mapping[str, str]
 
 
 class Example(NamedTuple):
-    """A checked row: text or chat messages, and the gold answer where there is one."""
+    """A checked row: text or chat messages, and the gold answer where there is one.
+
+    Attributes:
+        further: other columns that are kept, as they are.
+    """
 
     prompt: str | Sequence[Message]
     answer: str | None
+    further: Mapping[str, Any] = MappingProxyType({})
 
 
-def read_columns(names: Iterable[str], source: str, prompt_column: str | None = None) -> list[str]:
+def read_columns(
+    names: Iterable[str],
+    source: str,
+    prompt_column: str | None = None,
+    keep: Collection[str] = (),
+) -> list[str]:
     """Those of a table's columns that are read.
 
     Raises:
@@ -38,7 +51,8 @@ def read_columns(names: Iterable[str], source: str, prompt_column: str | None = 
     column = find_prompt(names, prompt_column)
     if column is None:
         raise ValueError(f"{source!r} has {missing_prompt(names, prompt_column)}.")
-    wanted = {column, *ANSWER_COLUMNS, *([INPUT] if column == "instruction" else [])}
+    wanted = {column, *ANSWER_COLUMNS, *TEACHER_COLUMNS, *keep}
+    wanted |= {INPUT} if column == "instruction" else set()
     return [name for name in names if name in wanted]
 
 
@@ -61,12 +75,15 @@ def missing_prompt(names: Iterable[str], prompt_column: str | None = None) -> st
     )
 
 
-def parse_example(fields: Mapping[str, Any], prompt_column: str | None = None) -> Example:
+def parse_example(
+    fields: Mapping[str, Any], prompt_column: str | None = None, keep: Collection[str] = ()
+) -> Example:
     """Check a row of any known layout.
 
     Args:
         fields: the row.
         prompt_column: where its prompt is, if not where it is looked for.
+        keep: columns that are kept besides, where they are; those for a teacher always are.
 
     Raises:
         ValueError: the row cannot be trained on; the message says why.
@@ -77,14 +94,25 @@ def parse_example(fields: Mapping[str, Any], prompt_column: str | None = None) -
     prompt = fields[column]
     if isinstance(prompt, list):
         prompt = prompt if column == "prompt" else _unanswered(prompt)
+    check_prompt(prompt, column)
+    if column == "instruction" and isinstance(prompt, str) and fields.get(INPUT):
+        prompt = f"{prompt}\n\n{check_text(fields[INPUT], 'the input')}"
+    kept = {
+        name: fields[name]
+        for name in fields
+        if (name in TEACHER_COLUMNS or name in keep) and name not in ("prompt", "answer")
+    }
+    return Example(cast("str | list[Message]", prompt), _answer(fields), kept)
+
+
+def check_prompt(prompt: Any, column: str) -> None:
+    """Refuse, with a ValueError, what is neither text nor messages that a student can answer."""
+    if isinstance(prompt, list):
         _check_messages(prompt)
     elif prompt is None or isinstance(prompt, str):
-        prompt = check_text(prompt, f"the {column}")
-        if column == "instruction" and fields.get(INPUT):
-            prompt = f"{prompt}\n\n{check_text(fields[INPUT], 'the input')}"
+        check_text(prompt, f"the {column}")
     else:
         raise ValueError(f"the {column} is {kind(prompt)}, not text or a list of chat messages")
-    return Example(cast("str | list[Message]", prompt), _answer(fields))
 
 
 def _unanswered(messages: list[Any]) -> list[Any]:
@@ -95,10 +123,22 @@ def _unanswered(messages: list[Any]) -> list[Any]:
 
 
 def table(examples: Sequence[Example]) -> pa.Table:
-    """The columns `prompt` and `answer` of examples that are all text, or all messages."""
+    """The columns of examples that are all text, or all messages: `prompt`, `answer`, and others.
+
+    Raises:
+        ValueError: the values of another column are not of one kind.
+    """
     prompts = [example.prompt for example in examples]
-    answers = pa.array([example.answer for example in examples], pa.string())
-    return pa.table({"prompt": _prompt_array(prompts), "answer": answers})
+    columns = {
+        "prompt": _prompt_array(prompts),
+        "answer": pa.array([example.answer for example in examples], pa.string()),
+    }
+    for name in sorted({name for example in examples for name in example.further}):
+        try:
+            columns[name] = pa.array([example.further.get(name) for example in examples])
+        except pa.ArrowException as error:
+            raise ValueError(f"the column {name!r} mixes kinds of values: {error}") from error
+    return pa.table(columns)
 
 
 def _prompt_array(prompts: Sequence[Any]) -> pa.Array:

@@ -1,6 +1,6 @@
 """Prompts that leave room for a response in both models' contexts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from datasets import Dataset
@@ -49,20 +49,41 @@ def check_prompt_lengths(
         ValueError: a prompt is empty, is refused by the chat template, does not fit (named with its
             row and lengths), or none is left.
     """
+    prompts = dataset.select_columns("prompt")
+
+    def problems() -> Iterator[str | None]:
+        for start in range(0, len(dataset), BATCH):
+            for ids in _read(tokenize, prompts[start : start + BATCH]["prompt"]):
+                # What stands in the place of tokens says why there are none.
+                is_text = isinstance(ids, str)
+                yield ids if is_text else prompt_problem(ids, contexts, max_completion_length)
+
+    return keep_fitting(dataset, problems(), drop=drop, name=name)
+
+
+def keep_fitting(
+    dataset: Dataset, problems: Iterable[str | None], *, drop: bool, name: str
+) -> Dataset:
+    """A dataset without the rows that have a problem.
+
+    Args:
+        dataset: of prompts.
+        problems: of each row, the rest of a sentence about its prompt; None where there is none.
+        drop: see `check_prompt_lengths`.
+        name: likewise.
+
+    Raises:
+        ValueError: a row has a problem and is not to be dropped, or none is left.
+    """
     keep: list[int] = []
     dropped: list[str] = []
-    prompts = dataset.select_columns("prompt")
-    for start in range(0, len(dataset), BATCH):
-        for row, ids in enumerate(_read(tokenize, prompts[start : start + BATCH]["prompt"]), start):
-            # What stands in the place of tokens says why there are none.
-            is_text = isinstance(ids, str)
-            problem = ids if is_text else prompt_problem(ids, contexts, max_completion_length)
-            if problem is None:
-                keep.append(row)
-                continue
-            dropped.append(f"{name} prompt {row} {problem}")
-            if not drop:
-                raise ValueError(f"{dropped[0]}: {WAY_OUT}")
+    for row, problem in enumerate(problems):
+        if problem is None:
+            keep.append(row)
+            continue
+        dropped.append(f"{name} prompt {row} {problem}")
+        if not drop:
+            raise ValueError(f"{dropped[0]}: {WAY_OUT}")
     if not dropped:
         return dataset
     if not keep:

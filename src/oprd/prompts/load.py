@@ -6,7 +6,7 @@ left out.
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -41,8 +41,12 @@ def load_prompts(
     seed: int = 0,
     prompt_column: str | None = None,
     check: Check | None = None,
+    keep: Collection[str] = (),
 ) -> Dataset:
     """Load prompts into a `prompt` column and, where answers are known, an `answer` column.
+
+    Beside them stand the prompts of a teacher's own (`examples.TEACHER_COLUMNS`), where there are
+    any.
 
     A row's prompt is the first of `examples.PROMPT_COLUMNS` that it has: text, or chat messages,
     which are an optional system message, then user and assistant in turn, user last. A conversation
@@ -59,6 +63,7 @@ def load_prompts(
         seed: which problems a task makes.
         prompt_column: where the prompts are, if not where they are looked for.
         check: refuses, with a ValueError, a prompt that the model cannot read.
+        keep: further columns that are kept as they are.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -77,28 +82,33 @@ def load_prompts(
                 f"{source!r} is one file, which has only the split 'train': hold some of its "
                 "prompts out for evaluation with --eval_split 0.05."
             )
-        choose = partial(read_columns, source=str(path), prompt_column=prompt_column)
+        choose = partial(read_columns, source=str(path), prompt_column=prompt_column, keep=keep)
         rows = read_rows(path, choose)
     else:
-        rows = _rows_of(_load(source, path, split, config_name), source, prompt_column)
+        rows = _rows_of(_load(source, path, split, config_name), source, prompt_column, keep)
     tally = Tally(source, bad_rows)
-    read = partial(_example, prompt_column=prompt_column, check=check)
+    read = partial(_example, prompt_column=prompt_column, check=check, keep=keep)
     most = max_prompts and min(max_prompts, sys.maxsize)
     dataset = _collect(islice(_examples(rows, tally, read), most), source)
     tally.report()
     return dataset
 
 
-def with_prompts(dataset: Any, name: str) -> Any:
+def with_prompts(dataset: Any, name: str, keep: Collection[str] = ()) -> Any:
     """A dataset that was given as an object, with its prompts in the column `prompt`.
 
     One that has the column, or does not say which columns it has, is left as it is.
+
+    Args:
+        dataset: or a mapping of several.
+        name: what messages call it.
+        keep: see `load_prompts`.
 
     Raises:
         ValueError: there is no column for prompts, or a row of the one that is read is bad.
     """
     if isinstance(dataset, dict):
-        return {key: with_prompts(value, f"{name} {key!r}") for key, value in dataset.items()}
+        return {key: with_prompts(value, f"{name} {key!r}", keep) for key, value in dataset.items()}
     columns = getattr(dataset, "column_names", None)
     if not columns or "prompt" in columns:
         return dataset
@@ -106,7 +116,9 @@ def with_prompts(dataset: Any, name: str) -> Any:
         read_columns(columns, name)
         return dataset.map(lambda row: {"prompt": parse_example(row).prompt})
     tally = Tally(name, "error", "leave it out")
-    found = _collect(_examples(_rows_of(dataset, name), tally, _example), dataset.info.dataset_name)
+    rows = _rows_of(dataset, name, keep=keep)
+    found = _examples(rows, tally, partial(_example, keep=keep))
+    found = _collect(found, dataset.info.dataset_name)
     tally.report()
     return found
 
@@ -183,10 +195,15 @@ def _examples(
         yield example
 
 
-def _example(row: Row, prompt_column: str | None = None, check: Check | None = None) -> Example:
+def _example(
+    row: Row,
+    prompt_column: str | None = None,
+    check: Check | None = None,
+    keep: Collection[str] = (),
+) -> Example:
     if row.problem:
         raise ValueError(row.problem)
-    example = parse_example(row.fields, prompt_column)
+    example = parse_example(row.fields, prompt_column, keep)
     if check is not None:
         check(example.prompt)
     return example
@@ -196,7 +213,9 @@ def _collect(examples: Iterator[Example], name: str | None) -> Dataset:
     tables = []
     while batch := list(islice(examples, BATCH_ROWS)):
         tables.append(table(batch))
-    prompts = pa.concat_tables(tables) if tables else pa.table({"prompt": [], "answer": []})
+    # A column may be empty in one batch and whole numbers in the next.
+    found = pa.concat_tables(tables, promote_options="permissive") if tables else None
+    prompts = pa.table({"prompt": [], "answer": []}) if found is None else found
     answers = prompts["answer"]
     prompts = prompts.drop("answer") if answers.null_count == len(answers) else prompts
     # The name stays with it, for the model card.
@@ -209,8 +228,10 @@ def _task_rows(name: str, split: str, count: int, seed: int) -> Iterator[Row]:
         yield Row(number, row)
 
 
-def _rows_of(dataset: Dataset, name: str, prompt_column: str | None = None) -> Iterator[Row]:
-    columns = read_columns(dataset.column_names, name, prompt_column)
+def _rows_of(
+    dataset: Dataset, name: str, prompt_column: str | None = None, keep: Collection[str] = ()
+) -> Iterator[Row]:
+    columns = read_columns(dataset.column_names, name, prompt_column, keep)
     return batch_rows(dataset.select_columns(columns).with_format("arrow").iter(BATCH_ROWS))
 
 

@@ -1,19 +1,31 @@
-"""A run's first rollout as the student reads it, for a person who wants to see that it is right."""
+"""A run's first rollout as the models read it, for a person who wants to see that it is right."""
 
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from oprd.models.views import PROMPT_IDS, PROMPT_MASK, WEIGHTS
 from oprd.text import escaped, shortened
 
 # Characters of a prompt, and of a response.
 SHOWN = 600
 # Tokens that are shown one by one.
 TOKENS = 120
+# Columns of a terminal, for two prompts beside each other, and the place where both go on.
+WIDTH = 100
+BEGINS = "▮"
 
 
 def first_rollout(tokenizer: Any, batch: Mapping[str, Any], supervised: Any) -> str:
-    """Two lines: the prompt, and the response with what is supervised between ⟦ and ⟧.
+    """The prompt, and the response with what is supervised between ⟦ and ⟧, in a line each.
+
+    Where the teacher reads a prompt of its own, both prompts stand side by side in the place of the
+    first line.
 
     Args:
         tokenizer: the student's.
@@ -28,11 +40,28 @@ def first_rollout(tokenizer: Any, batch: Mapping[str, Any], supervised: Any) -> 
     for inside, group in groupby(zip(response, supervised, strict=True), key=lambda pair: pair[1]):
         text = _text(tokenizer, [token for token, _ in group])
         marked += f"⟦{text}⟧" if inside else text
+    shown = _text(tokenizer, prompt)
+    asked = f"First prompt as the student reads it, {len(prompt)} tokens: {shown}"
+    if PROMPT_IDS in batch:
+        own = teacher_prompts(batch, 0)
+        further = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
+        asked = _side_by_side(
+            (f"First prompt as the student reads it, {len(prompt)} tokens", shown),
+            (f"As the teacher does, {len(own[0])} tokens{further}", _text(tokenizer, own[0])),
+        )
     return (
-        f"First prompt as the student reads it, {len(prompt)} tokens: {_text(tokenizer, prompt)}\n"
+        f"{asked}\n"
         f"Its response, {len(response)} tokens, of which the {sum(supervised)} between ⟦ and ⟧ are "
         f"supervised: {marked}"
     )
+
+
+def teacher_prompts(batch: Mapping[str, Any], row: int) -> list[list[int]]:
+    """The prompts that a teacher reads of its own, as tokens of a row of a generation batch."""
+    both = zip(batch[PROMPT_IDS][row], batch[PROMPT_MASK][row], strict=True)
+    weighs = (batch[WEIGHTS][row] > 0).tolist()
+    own = [ids[there.bool()].tolist() for ids, there in both]
+    return [ids for ids, counts in zip(own, weighs, strict=True) if counts]
 
 
 def plain_tokens(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -49,6 +78,18 @@ def marked_tokens(tokenizer: Any, ids: Sequence[int], supervised: Sequence[bool]
     groups = groupby(both, key=lambda pair: pair[1])
     joined = ((inside, "|".join(piece for piece, _ in group)) for inside, group in groups)
     return "|".join(f"⟦{text}⟧" if inside else text for inside, text in joined)
+
+
+def _side_by_side(*columns: tuple[str, str]) -> str:
+    """Titles and texts beside each other, with a sign where the response begins."""
+    table = Table(expand=True)
+    for title, _ in columns:
+        table.add_column(title, ratio=1, overflow="fold")
+    table.add_row(*(Text(text + BEGINS) for _, text in columns))
+    console = Console(file=StringIO(), width=WIDTH, color_system=None)
+    console.print(table)
+    console.print(f"{BEGINS} is where the response begins, the same for both.")
+    return cast(StringIO, console.file).getvalue().rstrip("\n")
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -116,6 +116,9 @@ LIMITS = {
     "vllm_gpu_memory_utilization": Limit(0, 1, "(]"),
     "vllm_max_model_length": _whole(1, also=NONE),
     "vllm_tensor_parallel_size": COUNT,
+    # The teacher.
+    "ema_decay": Limit(0, 1, "[)"),
+    "extrapolation": Limit(0, 100, "()"),
     # The objective.
     "diagnostics_steps": _whole(0),
     "bridge_rank": COUNT,

@@ -15,6 +15,7 @@ from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, check
 from oprd.secrets import HIDDEN, without_secrets
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
+from oprd.settings.teachers import TeacherConfig
 from oprd.values import (
     check_choice,
     check_positive,
@@ -32,8 +33,8 @@ _ANY_DEPTH = 10_000
 
 
 @dataclass
-class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
-    """Settings of `OPRDTrainer`: TRL's, the objective's, the evaluation's on tasks, and these.
+class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
+    """Settings of `OPRDTrainer`: TRL's, the objective's, the tasks', the teacher's, and these.
 
     The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,
     training is in float32 (TRL's default is bfloat16, which most CPUs emulate).

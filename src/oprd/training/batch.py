@@ -12,6 +12,7 @@ from torch import Tensor
 from oprd.core.positions import PositionSpec, select_positions
 from oprd.core.reduction import Reduction, supervised_count
 from oprd.models.reading import View
+from oprd.models.views import Views
 from oprd.settings.run import OPRDConfig
 
 # Keys of a TRL batch that are inputs of a multimodal base model.
@@ -41,6 +42,7 @@ class MicroBatch:
         use: which update on these rollouts this is, from 0.
         comes_again: whether there will be another one.
         kept: what an update leaves for the next ones on these rollouts.
+        taught: what the teacher reads; None for the student's own view.
     """
 
     view: View
@@ -52,6 +54,7 @@ class MicroBatch:
     use: int = 0
     comes_again: bool = False
     kept: dict[str, Any] = field(default_factory=dict)
+    taught: Views | None = None
 
     @classmethod
     def of_rollouts(
@@ -89,7 +92,8 @@ class MicroBatch:
         )
         # TRL gives out the same mapping for every update on these rollouts.
         kept = inputs.setdefault("kept", {})
-        return replace(batch, use=use, comes_again=comes_again, kept=kept)
+        taught = Views.of_rollouts(inputs, batch.response, batch.positions)
+        return replace(batch, use=use, comes_again=comes_again, kept=kept, taught=taught)
 
 
 class BatchCounts(NamedTuple):

@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, get_scheduler
 
+from oprd.models.reader import Context
 from oprd.settings.run import OPRDConfig
-from oprd.training.teachers.teacher import Context
 from oprd.training.update import Update
 
 
@@ -34,6 +34,7 @@ class Plan:
         teacher: PreTrainedModel,
         *,
         same_meaning: bool,
+        ends: Sequence[int] = (),
         autocast: Context = nullcontext,
     ) -> "Plan":
         """Check that the settings of every stage fit the models; see `Update.of`."""
@@ -44,6 +45,7 @@ class Plan:
                 student,
                 teacher,
                 same_meaning=same_meaning,
+                ends=ends,
                 drifts=drifts,
                 autocast=autocast,
             )

@@ -1,6 +1,6 @@
 """What the student writes: which update on it is made, what came back, what is supervised."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -8,13 +8,17 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 
 from oprd.core.reduction import Reduction
+from oprd.evaluation.stated import holds_answer
 from oprd.log import get_logger
+from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
+from oprd.prompts.teacher import TeacherPrompts
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import BatchCounts, count, select
+from oprd.training.batch import MULTIMODAL_KEYS, BatchCounts, count, select
 
 Write = Callable[[list[list[int]]], list[list[int]]]
 Tokenize = Callable[[list], list[list[int]]]
+Decode = Callable[[list[list[int]]], list[str]]
 
 logger = get_logger(__name__)
 
@@ -26,8 +30,10 @@ class Rollouts:
         args: of the run.
         vocabularies: rows of the student's embedding and of the teacher's.
         contexts: the longest sequence that each model reads, by the model's name.
-        end: an end token's id.
+        ends: the tokens that end a response, of which the first stands in for an empty one.
         limit: most tokens of a response.
+        teacher_prompts: what the teacher reads in the place of rows' prompts, where it does.
+        decode: makes text of responses, to see whether they hold an answer.
 
     Attributes:
         write: writes in the engine's place while the student trains, if it is set: given prompts
@@ -41,14 +47,17 @@ class Rollouts:
         args: OPRDConfig,
         vocabularies: tuple[int, int],
         contexts: Mapping[str, int],
-        end: int,
+        ends: Sequence[int],
         limit: int | None,
+        teacher_prompts: TeacherPrompts | None = None,
+        decode: Decode | None = None,
     ) -> None:
         self.write: Write | None = None
         self.select: Callable[[dict[str, Any], OPRDConfig], None] = select
         self.tokens = 0.0
-        self._args, self._end, self._limit = args, end, limit
+        self._args, self._ends, self._limit = args, tuple(ends), limit
         self._vocabularies, self._contexts = vocabularies, contexts
+        self._teacher_prompts, self._decode = teacher_prompts, decode
         self._empty_rows: list[int] = []
 
     def use(self, micro_step: int) -> int:
@@ -73,10 +82,18 @@ class Rollouts:
         """
         if not isinstance(dataset, Dataset):
             return dataset
-        drop = self._args.long_prompts == "drop"
-        return check_prompt_lengths(
-            dataset, tokenize, self._contexts, self._limit, drop=drop, name=name
-        )
+        drop, contexts, limit = self._args.long_prompts == "drop", self._contexts, self._limit
+        own = self._teacher_prompts
+        if own is None or not own.differ(dataset.column_names):
+            return check_prompt_lengths(dataset, tokenize, contexts, limit, drop=drop, name=name)
+        student = {role: most for role, most in contexts.items() if role != "teacher"}
+        dataset = check_prompt_lengths(dataset, tokenize, student, limit, drop=drop, name=name)
+        if self._args.remove_unused_columns:
+            raise ValueError(
+                "remove_unused_columns=True takes away what the teacher's prompts are made of: "
+                "leave it out."
+            )
+        return own.fitting(dataset, name, drop=drop)
 
     def check_streamed(self, prompts: list, prompt_ids: list[list[int]]) -> None:
         """Refuse, with a ValueError, streamed prompts that leave no room for a response."""
@@ -107,36 +124,77 @@ class Rollouts:
             )
         self._empty_rows = [row for row, ids in enumerate(completions) if fill and not ids]
         for row in self._empty_rows:
-            completions[row] = [self._end]
+            completions[row] = [self._ends[0]]
 
     def supervise(
-        self, output: dict[str, Any], sum_over_processes: Callable[[Tensor], Tensor]
+        self,
+        output: dict[str, Any],
+        sum_over_processes: Callable[[Tensor], Tensor],
+        rows: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, float]:
         """Select and count the supervised positions of a whole generation batch.
 
         Args:
-            output: TRL's, to which positions and counts are added.
+            output: TRL's, to which positions and counts are added, and the teacher's prompts.
             sum_over_processes: of a tensor.
+            rows: of the dataset, those that the batch was written for.
 
         Returns:
             metrics of the batch.
 
         Raises:
-            ValueError: a token is beyond the teacher's embedding.
+            ValueError: a token is beyond the teacher's embedding, or a prompt is none that the
+                teacher can read.
         """
         _check_ids(output["completion_ids"], *self._vocabularies)
         output["completion_mask"][self._empty_rows] = 0
+        self._add_teacher_prompts(output, rows)
         self.select(output, self._args)
         local = count(output, cast(Reduction, self._args.reduction))
-        counts = BatchCounts(*sum_over_processes(local).unbind())
+        ways = self._ways_to_end(output).to(local)
+        summed = sum_over_processes(torch.cat([local, ways]))
+        counts = BatchCounts(*summed[: len(local)].unbind())
         output["supervised_count"], output["response_count"] = counts.positions, counts.responses
         _, _, supervised, empty, self.tokens, sequences = torch.stack(counts).tolist()
         if not supervised:
             logger.warning("No position of this batch is supervised: its loss is zero.")
-        return {
+        stopped, answered = (summed[len(local) :] / sequences).tolist()
+        metrics = {
             "completions/empty_ratio": empty / sequences,
             "completions/unsupervised_ratio": 1 - supervised / sequences,
+            "completions/stopped_ratio": stopped,
+            "completions/cut_ratio": 1 - stopped - empty / sequences,
         }
+        return (
+            metrics if self._decode is None else {**metrics, "completions/answer_ratio": answered}
+        )
+
+    def _ways_to_end(self, output: Mapping[str, Any]) -> Tensor:
+        """[2]: how many responses end in an end token, and how many hold an answer."""
+        ids, mask = output["completion_ids"], output["completion_mask"].bool()
+        last = ids.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0))[:, 0]
+        ends = torch.tensor(self._ends, device=ids.device)
+        stopped = torch.isin(last, ends) & mask.any(dim=1)
+        texts = (
+            self._decode([i[m].tolist() for i, m in zip(ids, mask, strict=True)])
+            if self._decode
+            else []
+        )
+        return torch.tensor([float(stopped.sum()), float(sum(map(holds_answer, texts)))])
+
+    def _add_teacher_prompts(
+        self, output: dict[str, Any], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        own = self._teacher_prompts
+        prompts = None if own is None else own.batch(rows)
+        if own is None or prompts is None:
+            return
+        if any(key in output for key in MULTIMODAL_KEYS):
+            raise ValueError(
+                "the rollouts have pictures, and a teacher's own prompts are text: leave "
+                "teacher_prompt and teacher_template out."
+            )
+        add_prompts(output, prompts, self._ends[0], cast(int, own.count))
 
 
 def check_streaming(dataset: Any, args: OPRDConfig) -> None:

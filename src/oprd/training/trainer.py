@@ -50,6 +50,8 @@ from oprd.guards.signals import Interruption, take_over
 from oprd.guards.space import Space
 from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
+from oprd.models.average import MovingAverage, check_can_follow
+from oprd.models.end_tokens import EndTokens
 from oprd.models.finite import first_broken_parameter
 from oprd.models.identity import student_facts, teacher_facts
 from oprd.models.matching import (
@@ -58,7 +60,9 @@ from oprd.models.matching import (
     layers_read,
     warn_if_unrelated,
 )
-from oprd.models.shared_base import teacher_adapter_active, without_teacher_adapter
+from oprd.models.reader import Context, Reader
+from oprd.models.reference import Reference, check_lineage
+from oprd.models.shared_base import students_weights, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.models.trial import check_callbacks
 from oprd.prompts.fingerprint import prompts_fingerprint
@@ -84,13 +88,21 @@ from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.samples import SampleKeeper
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.bind import check_pair
+from oprd.training.teachers.ends import stop_at_either
+from oprd.training.teachers.place import place
+from oprd.training.teachers.prompts import own_prompts, reads_otherwise
 from oprd.training.teachers.scales import (
     MEAN_SQUARES,
     measure_mean_squares,
     recorded_mean_squares,
 )
-from oprd.training.teachers.source import TeacherSource, obtain_teacher, teacher_tokenizer
-from oprd.training.teachers.teacher import Context, Teacher
+from oprd.training.teachers.source import (
+    TeacherSource,
+    obtain_reference,
+    obtain_teacher,
+    teacher_tokenizer,
+)
+from oprd.training.teachers.teacher import Teacher
 
 leave_out_number(DistillationTrainer.__module__)
 
@@ -117,6 +129,7 @@ class OPRDTrainer(DistillationTrainer):
         peft_config: train a new adapter of this kind instead of all weights.
         tools: as in `trl.DistillationTrainer`.
         teacher_processing_class: the teacher's tokenizer, loaded from its path by default.
+        reference_model: what `args.extrapolation` goes on from, `args.reference_model` by default.
 
     Raises:
         ValueError: a setting does not fit the models, the teacher reads the student's token ids as
@@ -145,6 +158,7 @@ class OPRDTrainer(DistillationTrainer):
         tools: list[Callable] | None = None,
         *,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        reference_model: str | PreTrainedModel | None = None,
     ) -> None:
         check_transformers()
         self._warned = RunWarnings()
@@ -153,12 +167,9 @@ class OPRDTrainer(DistillationTrainer):
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
         if not isinstance(args, OPRDConfig):
             raise TypeError(f"args must be an OPRDConfig, got {type(args).__name__}.")
-        teacher_model = teacher_model or args.teacher_model_name_or_path
-        if teacher_model is None:
-            raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
         check_callbacks(callbacks or (), args)
-        train_dataset = with_prompts(train_dataset, "train_dataset")
-        eval_dataset = with_prompts(eval_dataset, "eval_dataset")
+        train_dataset = with_prompts(train_dataset, "train_dataset", args.teacher_columns)
+        eval_dataset = with_prompts(eval_dataset, "eval_dataset", args.teacher_columns)
         check_streaming(train_dataset, args)
         check_prompts(train_dataset, args.layer_pairing, args.max_completion_length)
         check_prompt_count(train_dataset, args)
@@ -185,16 +196,21 @@ class OPRDTrainer(DistillationTrainer):
         check_can_search(args, self.accelerator)
         self._stopwatch = Stopwatch(self.accelerator.device)
         self._step_tokens = 0.0
+        self._average: MovingAverage | None = None
         self._seen_first_batch = self._shown = self._repeats = False
-        self._set_teacher(source, teacher_processing_class)
+        self._set_teacher(source, teacher_processing_class, reference_model)
         self._set_rollouts()
         # Before the teacher has its place: then the weights may be in pieces on several devices.
         models = FitModels(
-            self.student, self._teacher.model, self._tokenizer, teacher_processing_class
+            self.student, self._teacher.reader.model, self._tokenizer, teacher_processing_class
         )
         if bridges or measures(args.layer_pairing):
             models.identify()
-        self.teacher_model = self._teacher.place(self.accelerator, self._forward_redirection)
+        self.teacher_model = place(
+            self._teacher.reader, self.accelerator, self._forward_redirection
+        )
+        if (reference := self._teacher.reference) is not None:
+            place(reference.reader, self.accelerator, self._forward_redirection)
         self._set_pairs(models, fits=None in bridges.values())
         check_can_fit(bridges, self.accelerator)
         self._teacher.spaces = obtain_spaces(
@@ -215,68 +231,99 @@ class OPRDTrainer(DistillationTrainer):
         return super()._build_accelerator_args(**kwargs)
 
     def _set_teacher(
-        self, source: TeacherSource, tokenizer: PreTrainedTokenizerBase | None
+        self,
+        source: TeacherSource,
+        tokenizer: PreTrainedTokenizerBase | None,
+        reference_model: str | PreTrainedModel | None,
     ) -> None:
         """Obtain the teacher, and check that the settings of every stage fit both models."""
         args = self.args
         autocast: Context = self.accelerator.autocast
-        model = obtain_teacher(self.student, source, args)
-        where = source.adapter or source.model, source.model if source.adapter else None
-        self._identity |= teacher_facts(model, *where, args.teacher_model_revision)
-        shares_base = model is self.student
-        same_meaning = shares_base and tokenizer is None
+        shard = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        model, active = obtain_teacher(self.student, source, args, shard=shard)
+        same_meaning = (active is not None or source.own is not None) and tokenizer is None
+        theirs = None
+        self._identity |= teacher_facts(model, source, args.teacher_model_revision)
         if not same_meaning:
             theirs = tokenizer or teacher_tokenizer(source, args)
             same_meaning = check_tokenizers(self._tokenizer, theirs, model)
+        ends = EndTokens.of(self.student, model, self._tokenizer, theirs)
+        joins = args.joins_ends and same_meaning
+        if joins:
+            stop_at_either(self, ends)
         # Refuses what needs no measuring before anything else is done.
         layers = layers_read(
             self.student, model, args.layer_spec, args.layer_pairing, compares=args.compares_states
         )
-        self._teacher = Teacher(
-            model,
-            shares_base=shares_base,
-            keep=args.keep_teacher_states,
-            autocast=autocast,
-            timed=partial(self._timed, "teacher"),
-        )
+        timed = partial(self._timed, "teacher")
+        # A teacher that moves reads again.
+        keep = args.keep_teacher_states and source.own != "ema"
+        reference = None
+        if args.extrapolates:
+            places = obtain_reference(self.student, reference_model, args, self._tokenizer)
+            check_lineage(self.student, model, places[0], bridged=args.bridged)
+            reader = Reader(*places, autocast=autocast, timed=timed)
+            reference = Reference(reader, args.extrapolation)
+        reader = Reader(model, active, autocast=autocast, timed=timed)
+        self._teacher = Teacher(reader, keep=keep, reference=reference)
         objectives = args.objectives()
         heads = args.updates_per_rollout > 1 or any(o.reads_heads for o in objectives)
         if heads:
             check_heads_stand_whole(self.accelerator)
-        self._plan = Plan.of(
-            args, self.student, model, same_meaning=same_meaning, autocast=autocast
-        )
         heads |= any(o.fits_heads for o in objectives)
-        names = str(self.student.config.name_or_path), source.adapter or source.model
-        check_pair(self.student, self._teacher, names, layers, heads=heads, bridged=args.bridged)
+        self._plan = Plan.of(
+            args,
+            self.student,
+            model,
+            same_meaning=same_meaning,
+            ends=ends.joined if joins else (),
+            autocast=autocast,
+        )
+        names = str(self.student.config.name_or_path), source.name
+        template = {"tools": self.tools or None, "chat_template": self.chat_template}
+        template |= cast(dict[str, Any], self.chat_template_kwargs)
+        context = context_limits(self.student, model).get("teacher")
+        self._teacher_prompts = own_prompts(self._tokenizer, template, args, context)
+        columns = getattr(self.train_dataset, "column_names", None) or ()
+        check_pair(
+            self.student,
+            self._teacher,
+            names,
+            layers,
+            heads=heads,
+            bridged=args.bridged,
+            same_view=not reads_otherwise(self._teacher_prompts, columns, args),
+        )
 
     def _set_pairs(self, models: FitModels, *, fits: bool) -> None:
         """Pair the layers, once the teacher can be read."""
-        adapter = partial(teacher_adapter_active, self.student)
+        active = self._teacher.reader.active
         self._paired = obtain_pairs(
             models,
             self.args,
             self.train_dataset,
             self.accelerator,
             fits=fits,
-            teacher_active=adapter if self.shares_base else nullcontext,
+            teacher_active=nullcontext if active is None else partial(active, self.student),
         )
         self._teacher.pairs = self._paired.pairs
         if self.accelerator.is_main_process:
             self._paired.show()
-        depths = num_layers(self.student), num_layers(self._teacher.model)
+        depths = num_layers(self.student), num_layers(self._teacher.reader.model)
         self._statistics = StepStatistics(self.pairs, depths)
 
     def _set_rollouts(self) -> None:
         """Be ready to write for this teacher, and check the prompts for both models' contexts."""
-        models = self.student, self._teacher.model
+        models = self.student, self._teacher.reader.model
         student, teacher = (int(m.config.get_text_config().vocab_size) for m in models)
         self.rollouts = Rollouts(
             self.args,
             (student, teacher),
             context_limits(*models),
-            cast(int, self._tokenizer.eos_token_id),
+            (cast(int, self._tokenizer.eos_token_id), *self.eos_token_ids),
             self.max_completion_length,
+            self._teacher_prompts,
+            partial(self._tokenizer.batch_decode, skip_special_tokens=True),
         )
 
         def fitting(dataset: Any, name: str) -> Any:
@@ -292,7 +339,7 @@ class OPRDTrainer(DistillationTrainer):
 
     def _set_callbacks(self, source: TeacherSource) -> None:
         # First, so that a run that is refused leaves what another has written.
-        self._finite = Finite(self, lambda: self._teacher.model, self._broken_batch)
+        self._finite = Finite(self, lambda: self._teacher.reader.model, self._broken_batch)
         self._space = Space(self, len(self._tokenizer))
         self.add_callback(self._space)
         if not self.args.disable_tqdm:
@@ -300,7 +347,7 @@ class OPRDTrainer(DistillationTrainer):
             self.add_callback(TrainingProgress)
         facts = {
             "student": self.student.config.name_or_path,
-            "teacher": source.adapter or source.model,
+            "teacher": source.name,
             "teacher_base": source.model if source.adapter else None,
             "one_base_serves_both": self.shares_base,
             **prompt_facts(self.train_dataset),
@@ -317,6 +364,11 @@ class OPRDTrainer(DistillationTrainer):
         self._recorder = RunRecorder({**facts, "identity": identity})
         self.checkpoints = Checkpoints(self, lambda: self._recorder.facts)
         self.add_callback(self._recorder)
+        if source.own == "ema":
+            check_can_follow(self.accelerator)
+            models = (lambda: self.student), (lambda: self._teacher.reader.model)
+            self._average = MovingAverage(*models, self.args.ema_decay)
+            self.add_callback(self._average)
         self._keeper = SampleKeeper(
             self.args, self._tokenizer, writes=self.accelerator.is_main_process
         )
@@ -351,8 +403,8 @@ class OPRDTrainer(DistillationTrainer):
 
     @property
     def shares_base(self) -> bool:
-        """Whether the teacher is a second adapter on the student's own base."""
-        return self._teacher.shares_base
+        """Whether the teacher is on the student's own base, with another adapter or without."""
+        return self._teacher.reader.active is not None
 
     # --- rollouts -------------------------------------------------------------------------------
 
@@ -393,10 +445,6 @@ class OPRDTrainer(DistillationTrainer):
             return super()._finalize_training(*args, **kwargs)
         finally:
             self.args.save_total_limit = limit
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with self.checkpoints.own_rates():
-            super()._load_optimizer_and_scheduler(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}")
@@ -491,7 +539,7 @@ class OPRDTrainer(DistillationTrainer):
         mode = "train" if self.student.training else "eval"
         with self._timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
-        metrics = self.rollouts.supervise(output, self._summed)
+        metrics = self.rollouts.supervise(output, self._summed, inputs)
         if mode == "train":
             self._step_tokens = self.rollouts.tokens
             self._show_first(output)
@@ -655,9 +703,21 @@ class OPRDTrainer(DistillationTrainer):
         push = super()._push_from_checkpoint
         self.checkpoints.push_when_complete(lambda: push(checkpoint_folder))
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._average is not None:
+            self._average.save(Path(output_dir), write=self.args.should_save)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with self.checkpoints.own_rates():
+            super()._load_optimizer_and_scheduler(checkpoint)
+        if self._average is not None and checkpoint is not None:
+            self._average.resume(Path(checkpoint))
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        own = students_weights(self.student, state_dict)
         with without_teacher_adapter(self.student):
-            super()._save(output_dir, state_dict)
+            super()._save(output_dir, own)
         if self.args.should_save:
             folder = Path(output_dir or cast(str, self.args.output_dir))
             # A pickle that nothing here reads; run.json says the same.

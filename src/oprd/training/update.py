@@ -3,7 +3,7 @@
 Letters: B sequences, K response tokens, N supervised rows, M response rows, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, cast
 
@@ -19,14 +19,16 @@ from oprd.core.output.drift import token_log_probs
 from oprd.core.output.pair import Pair, select_pair
 from oprd.core.reduction import Reduction
 from oprd.core.states.comparison import PLAIN, LayerComparison
+from oprd.core.states.loss import has_scale
 from oprd.models.heads import lm_head, whole
 from oprd.models.matching import check_widths, common_vocabulary, same_width
+from oprd.models.reader import Context
 from oprd.models.reading import Reading, read
 from oprd.models.windowed import check_windows, read_windowed
 from oprd.settings.run import OPRDConfig
 from oprd.training.batch import MicroBatch, supervised_window
 from oprd.training.metrics import diagnostic_sums, drift_sums, last_sums, layer_sums
-from oprd.training.teachers.teacher import Context, Teacher, TeacherReading
+from oprd.training.teachers.teacher import Teacher, TeacherReading
 
 
 class Needs(NamedTuple):
@@ -64,6 +66,13 @@ class Result(NamedTuple):
     row_cosine: Tensor | None = None
 
 
+def distance_factor(settings: OPRDConfig) -> float:
+    """What takes the size of an extrapolation out of a squared distance."""
+    if settings.scale == "unit" or not has_scale(type(settings.state)):
+        return 1.0
+    return settings.extrapolation**-settings.extrapolation_power
+
+
 class Update:
     """What a stage of a run does with a micro-batch.
 
@@ -72,6 +81,7 @@ class Update:
         comparable: whether states of the two models have cosines. Where no term compares them,
             diagnostics do.
         vocab_size: tokens that output terms compare: those that both models have.
+        ends: tokens that end a response, which are one action to output terms.
         autocast: entered while the student runs.
     """
 
@@ -81,9 +91,13 @@ class Update:
         *,
         comparable: bool,
         vocab_size: int,
+        ends: Sequence[int] = (),
         autocast: Context = nullcontext,
     ) -> None:
         self._settings = settings
+        # One that the vocabularies do not have in common is no token to compare.
+        known = tuple(end for end in ends if end < vocab_size)
+        self._ends = known if len(known) > 1 else ()
         self._comparable, self._vocab_size, self._autocast = comparable, vocab_size, autocast
         self._weights, self._output = settings.weights, settings.output
         self._state = settings.state
@@ -96,6 +110,7 @@ class Update:
         teacher: PreTrainedModel,
         *,
         same_meaning: bool,
+        ends: Sequence[int] = (),
         drifts: bool = False,
         diagnoses: bool = False,
         autocast: Context = nullcontext,
@@ -107,6 +122,7 @@ class Update:
             student: not wrapped.
             teacher: likewise; the student itself where its base serves both.
             same_meaning: whether their token ids are known to mean the same.
+            ends: see `Update`.
             drifts: whether drift will be measured.
             diagnoses: whether diagnostics will be, whatever the settings say.
             autocast: see `Update`.
@@ -126,7 +142,9 @@ class Update:
         if settings.output is not None:
             settings.output.check(vocab_size)
         comparable = settings.bridge is not None or same_width(student, teacher)
-        return cls(settings, comparable=comparable, vocab_size=vocab_size, autocast=autocast)
+        return cls(
+            settings, comparable=comparable, vocab_size=vocab_size, ends=ends, autocast=autocast
+        )
 
     def needs(self, diagnose: bool = False, *, drift: bool = False, step: int = 0) -> Needs:
         """What a step has to bring.
@@ -172,7 +190,8 @@ class Update:
                 sums |= layer_sums(result)
                 if needs.representation > 0:
                     loss = result.loss._replace(count=batch.position_count)
-                    terms.append(Term("representation", needs.representation, loss))
+                    factor = needs.representation * distance_factor(self._settings)
+                    terms.append(Term("representation", factor, loss))
             if needs.last:
                 pair = self._pair(student, student_read, taught, batch)
                 sums |= last_sums(pair)
@@ -266,6 +285,7 @@ class Update:
             batch.response.to(device),
             self._settings.temperature,
             batch.response_ids.to(device),
+            self._ends,
         )
 
     def _drift(

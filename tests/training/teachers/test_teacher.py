@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from oprd.core.layers import LayerPair
+from oprd.models.reader import Reader
 from oprd.models.reading import read
 from oprd.training.batch import MicroBatch
 from oprd.training.teachers.teacher import Teacher
@@ -22,18 +23,18 @@ def batch(**options) -> MicroBatch:
 
 @pytest.fixture
 def teacher() -> Teacher:
-    return Teacher(tiny.model(seed=2), PAIRS)
+    return Teacher(Reader(tiny.model(seed=2)), PAIRS)
 
 
 def test_its_view_is_the_students_own_object(teacher):
     rollouts = batch()
-    assert teacher.view(rollouts) is rollouts.view
+    assert teacher.views(rollouts).views == (rollouts.view,)
 
 
 def test_it_reads_the_layers_that_are_paired_without_a_graph(teacher):
     rollouts = batch()
     taught = teacher.read(tiny.model(), rollouts, states=True, last=False)
-    expected = read(teacher.model, rollouts.view, (1, 2)).states
+    expected = read(teacher.reader.model, rollouts.view, (1, 2)).states
     assert taught.head is None and taught.reading.last is None
     assert list(taught.reading.states) == [1, 2]
     for layer, rows in taught.reading.states.items():
@@ -71,5 +72,5 @@ def test_what_was_read_for_less_is_read_anew(teacher, monkeypatch):
 
 def test_without_keeping_nothing_is_held(teacher):
     rollouts = batch(comes_again=True)
-    Teacher(teacher.model, PAIRS, keep=False).read(tiny.model(), rollouts, states=True, last=False)
+    Teacher(teacher.reader, PAIRS, keep=False).read(tiny.model(), rollouts, states=True, last=False)
     assert not rollouts.kept

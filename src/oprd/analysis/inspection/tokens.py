@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from oprd.models.generate import end_token_ids, render_prompt
-from oprd.models.prompt import Prompt
+from oprd.models.generate import end_token_ids
+from oprd.models.prompt import Prompt, render_prompt
 from oprd.models.tokenizers import other_meanings
 
 # Characters before and after the place where two texts part.

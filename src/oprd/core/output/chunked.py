@@ -132,6 +132,7 @@ def _evaluate(
             part = chunk.part
             values[part], slope, ids = loss(chunk)
             if any(needs):
+                slope, ids = chunk.apart(slope, ids)
                 slope = slope.mul_(weights[part, None] * chunk.derivative(ids))
                 here = (None if grad_rows is None else grad_rows[part], grad_weight, grad_bias)
                 if ids is None:

@@ -7,13 +7,14 @@ D width, M ids looked at in each row.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from oprd.core.output.head import LMHead, as_head, chunks
+from oprd.core.output.joined import apart, as_first, check_group, join, join_at
 from oprd.core.positions import gather_rows, row_index
 
 
@@ -30,6 +31,7 @@ class Pair:
         index: [N], where they are in the flattened mask.
         temperature: divides both models' logits.
         ids: [N], the rollout's tokens at the rows, where they were given.
+        joined: tokens that are one action, of which the first stands for all; none, or several.
     """
 
     student_rows: Tensor
@@ -40,6 +42,7 @@ class Pair:
     index: Tensor
     temperature: float
     ids: Tensor | None = None
+    joined: tuple[int, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -79,25 +82,31 @@ class Chunk:
         )
         if pair.student_head.softcap is not None:
             self._capped = logits.clone()
-        return logits
+        return join(logits, pair.joined)
 
     def teacher_logits(self) -> Tensor:
         """[n, V]."""
         pair = self._pair
-        return pair.teacher_head.logits(
+        logits = pair.teacher_head.logits(
             self._teacher_rows, pair.temperature, out=self._buffer("teacher")
         )
+        return join(logits, pair.joined)
 
     def student_logits_at(self, ids: Tensor) -> Tensor:
         """[n, M] at ids [n, M]."""
-        pair = self._pair
-        return pair.student_head.logits_at(self._student_rows, ids, pair.temperature)
+        logits = self._student_at(ids)
+        group = self._pair.joined
+        return join_at(logits, ids, self._group(), group) if group else logits
 
     def teacher_logits_at(self, ids: Tensor) -> Tensor:
         """[n, M] at ids [n, M]."""
         pair = self._pair
-        logits = pair.teacher_head.logits_at(self._teacher_rows, ids, pair.temperature)
-        return logits.to(pair.dtype)
+        rows, group = self._teacher_rows, pair.joined
+        logits = pair.teacher_head.logits_at(rows, ids, pair.temperature).to(pair.dtype)
+        if not group:
+            return logits
+        own = pair.teacher_head.logits_at(rows, _tokens(group, rows), pair.temperature)
+        return join_at(logits, ids, own.to(pair.dtype), group)
 
     def log_p(self) -> Tensor:
         """[n, V], the student's log-probabilities; uses the scratch."""
@@ -132,13 +141,26 @@ class Chunk:
         """[n, V], uninitialised."""
         return self._buffer("scratch")
 
+    def apart(self, slope: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """∂/∂ the student's logits, all or at ids, where tokens that were joined stand apart."""
+        group = self._pair.joined
+        return apart(slope, ids, self._group(), group) if group else (slope, ids)
+
     def derivative(self, ids: Tensor | None) -> Tensor | float:
         """∂ student logits / ∂ the head's products, at ids or where logits were last formed."""
         pair = self._pair
         capped = self._capped
         if ids is not None and pair.student_head.softcap is not None:
-            capped = self.student_logits_at(ids)
+            capped = self._student_at(ids)
         return pair.student_head.derivative(capped, pair.temperature)
+
+    def _student_at(self, ids: Tensor) -> Tensor:
+        pair = self._pair
+        return pair.student_head.logits_at(self._student_rows, ids, pair.temperature)
+
+    def _group(self) -> Tensor:
+        """[n, E], the student's logits of the tokens that are one action."""
+        return self._student_at(_tokens(self._pair.joined, self._student_rows))
 
     def _buffer(self, name: str) -> Tensor:
         n = len(self._student_rows)
@@ -185,15 +207,16 @@ def select_pair(
     mask: Tensor,
     temperature: float = 1.0,
     token_ids: Tensor | None = None,
+    joined: Sequence[int] = (),
 ) -> Pair:
     """Check what output-space losses and diagnostics share, and keep the supervised rows.
 
     States are [B, K, width], or already gathered: the mask's rows [N, width], in its order. See
-    `oprd.core.output.chunked.output_loss` for the rest.
+    `oprd.core.output.chunked.output_loss` for the rest, and `Pair` for the tokens that are joined.
 
     Raises:
-        ValueError: shapes do not fit, vocabularies differ, a supervised token id is out of bounds,
-            or the temperature is not positive.
+        ValueError: shapes do not fit, vocabularies differ, a token id is out of bounds, or the
+            temperature is not positive.
     """
     student_head, teacher_head = as_head(student_head), as_head(teacher_head)
     if not (temperature > 0 and math.isfinite(temperature)):
@@ -218,6 +241,7 @@ def select_pair(
             "rows off the longer head, or use a representation-only objective, which needs no "
             "equal vocabularies."
         )
+    check_group(joined, student_head.vocab_size)
     return Pair(
         _autocast(_rows(student_hidden, index)),
         _autocast(_rows(teacher_hidden.detach(), index)),
@@ -226,7 +250,10 @@ def select_pair(
         mask.bool(),
         index,
         temperature,
-        None if token_ids is None else _supervised_ids(token_ids, mask, index, student_head),
+        as_first(_supervised_ids(token_ids, mask, index, student_head), joined)
+        if token_ids is not None
+        else None,
+        tuple(joined),
     )
 
 
@@ -245,6 +272,11 @@ def _supervised_ids(token_ids: Tensor, mask: Tensor, index: Tensor, head: LMHead
             "padding and ignored labels."
         )
     return ids
+
+
+def _tokens(group: Sequence[int], rows: Tensor) -> Tensor:
+    """[n, E]: the group in every row."""
+    return torch.tensor(group, device=rows.device).expand(len(rows), -1)
 
 
 def _rows(hidden: Tensor, index: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from oprd.evaluation.tasks.base import Problem, Task
 from oprd.evaluation.tasks.files import BadRows
-from oprd.models.generate import render_prompt
+from oprd.models.prompt import render_prompt
 
 logger = logging.getLogger(__name__)
 

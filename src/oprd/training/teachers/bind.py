@@ -8,7 +8,6 @@ import torch
 
 from oprd.log import get_logger
 from oprd.models.probe import Probe, check_readable, stands_whole
-from oprd.models.shared_base import teacher_adapter_active
 from oprd.training.teachers.teacher import Teacher
 
 logger = get_logger(__name__)
@@ -22,6 +21,7 @@ def check_pair(
     *,
     heads: bool,
     bridged: bool,
+    same_view: bool = True,
 ) -> None:
     """Compare what is read of both models with what they compute, and them with each other.
 
@@ -34,20 +34,21 @@ def check_pair(
         layers: of the student and of the teacher, whose states are read.
         heads: whether LM heads are read.
         bridged: whether through a bridge, which knows one width of each model.
+        same_view: whether both read the same prompts; a model that reads more teaches itself.
 
     Raises:
         ValueError: what is read of a model is not what it computes; see `check_readable`.
     """
     seen: dict[str, Probe] = {}
-    both = {"student": (student, layers[0]), "teacher": (teacher.model, layers[1])}
+    both = {"student": (student, layers[0]), "teacher": (teacher.reader.model, layers[1])}
     for role, (model, chosen) in both.items():
         if not stands_whole(model):
             logger.info(f"The {role}'s weights are in pieces: it is not tried on a few tokens.")
             continue
-        shared = role == "teacher" and teacher.shares_base
-        with teacher_adapter_active(student) if shared else nullcontext():
+        active = teacher.reader.active if role == "teacher" else None
+        with nullcontext() if active is None else active(student):
             seen[role] = check_readable(model, role, chosen, heads=heads, one_width=bridged)
-    if len(seen) == 2:
+    if len(seen) == 2 and same_view:
         _warn_if_equal(seen["student"], seen["teacher"], names)
 
 
@@ -58,5 +59,6 @@ def _warn_if_equal(student: Probe, teacher: Probe, names: tuple[str, str]) -> No
         logger.warning(
             f"The student ({names[0] or 'given as a model'}) and the teacher "
             f"({names[1] or 'given as a model'}) have the same states: the loss will be 0 and "
-            "nothing is learned. Was one meant to be another checkpoint, or an adapter?"
+            "nothing is learned. Was one meant to be another checkpoint, or an adapter, or to read "
+            "another prompt (teacher_prompt, teacher_template)?"
         )

@@ -1,28 +1,21 @@
-"""A frozen teacher in a run: what it reads, which layers meet, through which bridges, and where.
+"""A teacher in a run: what it reads, which layers meet, and through which bridges.
 
 Letters: N supervised rows, M response rows, D width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from trl.models.utils import prepare_deepspeed, prepare_fsdp
+from torch import nn
 
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.layers import LayerPair
 from oprd.core.output.head import LMHead
-from oprd.models.heads import lm_head, whole
-from oprd.models.reading import Reading, View, base_forward, read
-from oprd.models.shared_base import teacher_adapter_active
+from oprd.models.reader import Reader
+from oprd.models.reading import Reading
+from oprd.models.reference import Reference
+from oprd.models.views import Views
 from oprd.training.batch import MicroBatch
-
-Context = Callable[..., AbstractContextManager[Any]]
 
 
 class TeacherReading(NamedTuple):
@@ -38,16 +31,13 @@ class TeacherReading(NamedTuple):
 
 
 class Teacher:
-    """A teacher of the student's own tokens, wherever its weights are.
+    """A teacher of the student's own tokens.
 
     Args:
-        model: not wrapped; the student itself where the teacher is an adapter on its base.
+        reader: the model, wherever its weights are.
         pairs: which of the student's layers meet which of its own; may be set later.
-        shares_base: whether it is such an adapter.
         keep: whether a reading is kept for further updates on the same rollouts.
-        autocast: entered while it reads. Accelerate's own is on the models' forward, which is not
-            what runs here.
-        timed: likewise.
+        reference: what moves the targets on from its states; None for the states themselves.
 
     Attributes:
         spaces: the bridges' spaces by name, once they are there.
@@ -57,51 +47,25 @@ class Teacher:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        reader: Reader,
         pairs: Sequence[LayerPair] = (),
         *,
-        shares_base: bool = False,
         keep: bool = True,
-        autocast: Context = nullcontext,
-        timed: Context = nullcontext,
+        reference: Reference | None = None,
     ) -> None:
-        self.model, self.shares_base = model, shares_base
+        self.reader = reader
         self.pairs: tuple[LayerPair, ...] = tuple(pairs)
         self.spaces: Mapping[str, BridgeSpace] = {}
         self.mean_squares: dict[str, dict[int, float]] = {}
-        self._keep, self._autocast, self._timed = keep, autocast, timed
-        self._wrapper: nn.Module | None = None
-        self._redirect: Callable[..., Any] | None = None
+        self.reference = reference
+        self._keep = keep
 
-    def place(self, accelerator: Accelerator, redirect: Callable[..., Any]) -> nn.Module | None:
-        """Place it as the student is placed, sharded where that is.
+    def views(self, batch: MicroBatch) -> Views:
+        """What it reads of a micro-batch: the student's own view, the very object, or its own.
 
-        Args:
-            accelerator: what places it.
-            redirect: TRL's forward redirection, through which sharded weights are materialised.
-
-        Returns:
-            the model as it was wrapped; None where the student's base serves it.
+        Its own are made ready with the rollouts, in `Rollouts.supervise`.
         """
-        if self.shares_base:
-            return None
-        if getattr(accelerator.state, "deepspeed_plugin", None) is not None:
-            wrapper = prepare_deepspeed(self.model, accelerator)
-        elif getattr(accelerator.state, "fsdp_plugin", None) is not None:
-            wrapper = cast(nn.Module, prepare_fsdp(self.model, accelerator))
-        else:
-            wrapper = accelerator.prepare_model(self.model, evaluation_mode=True)
-        self._wrapper, self._redirect = wrapper, redirect
-        self.model = accelerator.unwrap_model(wrapper)
-        return wrapper
-
-    def view(self, batch: MicroBatch) -> View:
-        """What it reads of a micro-batch: the student's own view, the very object.
-
-        A teacher that reads something else makes its view here, in every reading. Tokens without a
-        partner in it leave the positions before those are counted, in `Rollouts.supervise`.
-        """
-        return batch.view
+        return batch.taught or Views((batch.view,))
 
     def read(
         self,
@@ -130,11 +94,9 @@ class Teacher:
             reading = self._read(student, batch, states=states, last=last, space=space)
         if batch.comes_again and self._keep:
             batch.kept["teacher"] = wanted, reading
-        with torch.no_grad(), self._timed(), self._autocast():
-            own = student if self.shares_base else self.model
-            head = whole(lm_head(own)) if last else None
         # The comparison drops each layer's rows when it is done with them.
-        return TeacherReading(reading._replace(states=dict(reading.states)), head)
+        reading = reading._replace(states=dict(reading.states))
+        return TeacherReading(reading, self.reader.head(student) if last else None)
 
     def _read(
         self,
@@ -146,16 +108,9 @@ class Teacher:
         space: BridgeSpace | None,
     ) -> Reading:
         layers = sorted({pair.teacher for pair in self.pairs}) if states else []
-        options: dict[str, Any] = {"last": last, "transform": space and space.teacher}
-        with torch.no_grad(), self._timed(), self._autocast():
-            if self.shares_base:
-                with teacher_adapter_active(student):
-                    return read(student, self.view(batch), layers, **options)
-            if self._wrapper is not None:
-                self._wrapper.eval()
-                options["forward"] = self._forward
-            return read(self.model, self.view(batch), layers, **options)
-
-    def _forward(self, model: nn.Module, *inputs: Tensor, **extra: Any) -> Any:
-        assert self._redirect is not None
-        return self._redirect(self._wrapper, model, partial(base_forward, model), *inputs, **extra)
+        transform, views = space and space.teacher, self.views(batch)
+        found = self.reader.read(student, views, layers, last=last, transform=transform)
+        if self.reference is None or not layers:
+            return found
+        # Output terms compare distributions with the teacher's own.
+        return found._replace(states=self.reference.beyond(student, views, found.states))

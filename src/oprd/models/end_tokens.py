@@ -1,0 +1,104 @@
+"""Tokens that end a response, of two models whose ids mean the same.
+
+A base model ends a text where a chat model ends its turn. A student that is pulled to a teacher
+which stops at another token learns to write that one, and would write on behind it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from oprd.models.generate import end_token_ids
+
+# What special tokens are for, by how they are written.
+ROLES = {
+    "<|endoftext|>": "end of text",
+    "<|end_of_text|>": "end of text",
+    "<|end▁of▁sentence|>": "end of text",
+    "<｜end▁of▁sentence｜>": "end of text",
+    "</s>": "end of text",
+    "<eos>": "end of text",
+    "<|eos|>": "end of text",
+    "[EOS]": "end of text",
+    "[|endofturn|]": "end of turn",
+    "<|im_end|>": "end of turn",
+    "<|eot_id|>": "end of turn",
+    "<|eot|>": "end of turn",
+    "<|end|>": "end of turn",
+    "<|return|>": "end of turn",
+    "<|end_of_turn|>": "end of turn",
+    "<end_of_turn>": "end of turn",
+    "<turn|>": "end of turn",
+    "<|END_OF_TURN_TOKEN|>": "end of turn",
+    "<|end_of_role|>": "end of role",
+    "<|eom_id|>": "end of message",
+    "<|eom|>": "end of message",
+    "<|call|>": "end of message",
+}
+# After these something else follows, such as what a tool returns.
+NO_END = ("end of message", "end of role")
+
+
+@dataclass(frozen=True)
+class EndTokens:
+    """Where two models stop.
+
+    Attributes:
+        student: ids at which the student stops, in their order.
+        teacher: ids at which the teacher stops.
+        names: by id, how the token is written.
+    """
+
+    student: tuple[int, ...]
+    teacher: tuple[int, ...]
+    names: dict[int, str]
+
+    @classmethod
+    def of(
+        cls, student: Any, teacher: Any, tokenizer: Any, teacher_tokenizer: Any = None
+    ) -> "EndTokens":
+        """Of two models whose token ids mean the same.
+
+        Args:
+            student: a causal language model.
+            teacher: likewise.
+            tokenizer: the student's.
+            teacher_tokenizer: the teacher's; without one its model alone says where it stops.
+
+        Raises:
+            ValueError: the student's tokenizer has no end token, and its model names none.
+        """
+        known = len(tokenizer)
+        ends = _named(teacher, teacher_tokenizer)
+        own, theirs = end_token_ids(student, tokenizer), sorted(end for end in ends if end < known)
+        names = {end: str(tokenizer.convert_ids_to_tokens(end)) for end in {*own, *theirs}}
+        return cls(tuple(own), tuple(theirs), names)
+
+    @property
+    def joined(self) -> tuple[int, ...]:
+        """Ids at which a response of the student stops where it stops at either's.
+
+        A token of the teacher's that ends a message but no turn is left out.
+        """
+        theirs = [end for end in self.teacher if ROLES.get(self.names[end]) not in NO_END]
+        return tuple(dict.fromkeys([*self.student, *theirs]))
+
+    def difference(self) -> str | None:
+        """Says what differs; None where nothing does."""
+        if not set(self.teacher) - set(self.student):
+            return None
+        return (
+            f"The student stops at {self._words(self.student)}, and the teacher at "
+            f"{self._words(self.teacher)}."
+        )
+
+    def _words(self, ends: Sequence[int]) -> str:
+        roles = ((self.names[end], ROLES.get(self.names[end])) for end in ends)
+        return " or ".join(name if role is None else f"{name} ({role})" for name, role in roles)
+
+
+def _named(model: Any, tokenizer: Any) -> set[int]:
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several: list[Any] = named if isinstance(named, list) else [named]
+    own = cast(Any, tokenizer.eos_token_id) if tokenizer is not None else None
+    return {int(end) for end in (own, *several) if end is not None}

@@ -1,0 +1,59 @@
+"""Teachers that are made of the student: its base, itself as it was, and the mean of what it was.
+
+Where the student trains an adapter, they stand on its own base, which is held once.
+"""
+
+import copy
+from typing import Any, cast
+
+from transformers import PreTrainedModel
+
+from oprd.models.probe import stands_whole
+from oprd.models.shared_base import (
+    Active,
+    add_copied_adapter,
+    base_active,
+    check_base_is_model,
+    teacher_adapter_active,
+    trains_adapters_alone,
+)
+
+
+def obtain_own(
+    student: PreTrainedModel, source: str, *, shard: bool
+) -> tuple[PreTrainedModel, Active | None]:
+    """A frozen teacher made of the student as it is now.
+
+    Args:
+        student: not wrapped.
+        source: "base", "copy" or "ema".
+        shard: whether weights will be split among processes.
+
+    Returns:
+        the model, and what is entered while the student's base serves; None for a copy.
+
+    Raises:
+        ValueError: the student has no frozen base to read with, or its weights are in pieces.
+    """
+    adapters = trains_adapters_alone(student)
+    if source == "base":
+        if not adapters:
+            raise ValueError(
+                "teacher_source='base' is the student's base without its adapter, and this "
+                "student trains its base: train an adapter (peft_config, --use_peft), or take "
+                "teacher_source='copy'."
+            )
+        check_base_is_model(student)
+        return student, base_active
+    if not stands_whole(student):
+        raise ValueError(
+            f"teacher_source={source!r} copies the student, whose weights are in pieces or not "
+            "loaded in every process (fsdp_cpu_ram_efficient_loading, ZeRO-3): load them whole, or "
+            "give the teacher by its path."
+        )
+    if adapters and add_copied_adapter(student):
+        return student, teacher_adapter_active
+    # What is frozen in the student is the same in the copy, unless each is sharded on its own.
+    frozen: Any = {} if shard else {id(p): p for p in student.parameters() if not p.requires_grad}
+    copied = cast(PreTrainedModel, copy.deepcopy(student, frozen))
+    return copied.eval().requires_grad_(False), None

@@ -1,0 +1,128 @@
+"""What a model reads of rollouts after other prompts than the student's, and what it makes of them.
+
+The responses are the student's own, token by token, so that every reading has the same rows.
+Several prompts of one sequence are read one after another, and their states averaged.
+
+Letters: B sequences, P prompts of a sequence, S tokens of the longest of them, K response tokens,
+N supervised rows, M response rows, D width.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oprd.models.reading import Reading, View
+
+# Beside the numbers of layers, what stands for the last one at all response tokens.
+LAST = -1
+# Keys of a generation batch: [B, P, S] token ids, their mask, and [B, P] weights.
+PROMPT_IDS, PROMPT_MASK, WEIGHTS = "teacher_prompt_ids", "teacher_prompt_mask", "teacher_weights"
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """The views in which a model reads a micro-batch, over which its states are averaged.
+
+    Attributes:
+        views: at least one; the rows of all meet row by row.
+        weights: [B, P], which sum to 1 in every sequence; None for one view.
+
+    Raises:
+        ValueError: there is no view, or not a weight for each.
+    """
+
+    views: tuple[View, ...]
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        weights = 1 if self.weights is None else self.weights.shape[1]
+        if not self.views or weights != len(self.views):
+            raise ValueError(f"{len(self.views)} views need as many weights, got {weights}.")
+
+    @classmethod
+    def of_rollouts(
+        cls, inputs: Mapping[str, Any], response: Tensor, positions: Tensor
+    ) -> "Views | None":
+        """The views that `add_prompts` made ready; None where it did not.
+
+        Args:
+            inputs: a micro-batch of TRL's, with `completion_ids` and `completion_mask` [B, K].
+            response: [B, K] bool, true at tokens that the student wrote.
+            positions: [B, K] bool, those of them that are supervised.
+        """
+        if PROMPT_IDS not in inputs:
+            return None
+        ids, mask = inputs["completion_ids"], inputs["completion_mask"]
+        prompts = zip(inputs[PROMPT_IDS].unbind(1), inputs[PROMPT_MASK].unbind(1), strict=True)
+        views = tuple(
+            View.of_rollouts(
+                torch.cat([prompt, ids], dim=1),
+                torch.cat([there, mask], dim=1),
+                response,
+                positions,
+            )
+            for prompt, there in prompts
+        )
+        return cls(views, inputs[WEIGHTS] if len(views) > 1 else None)
+
+    def read(self, one: Callable[[View], Reading]) -> Reading:
+        """The mean of what `one` reads of every view; of a single view, what it reads."""
+        if self.weights is None:
+            return one(self.views[0])
+        total: Reading | None = None
+        dtypes: dict[int, torch.dtype] = {}
+        for view, weights in zip(self.views, self.weights.unbind(1), strict=True):
+            reading = one(view)
+            dtypes = {layer: rows.dtype for layer, rows in reading.states.items()}
+            dtypes[LAST] = torch.float32 if reading.last is None else reading.last.dtype
+            total = _added(total, reading, view, weights)
+        assert total is not None
+        states = {layer: rows.to(dtypes[layer]) for layer, rows in total.states.items()}
+        return Reading(states, None if total.last is None else total.last.to(dtypes[LAST]))
+
+
+def _added(total: Reading | None, reading: Reading, view: View, weights: Tensor) -> Reading:
+    """The total with a reading in it, each row by the weight [B] of its sequence, in float32."""
+
+    def weighed(states: Tensor, rows: Tensor) -> Tensor:
+        return states * weights[rows.nonzero()[:, 0], None].to(states.device)
+
+    states = {layer: weighed(rows, view.rows) for layer, rows in reading.states.items()}
+    last = None if reading.last is None else weighed(reading.last, view.response)
+    if total is None:
+        return Reading(states, last)
+    for layer, rows in states.items():
+        total.states[layer].add_(rows)
+    if total.last is not None and last is not None:
+        total.last.add_(last)
+    return total
+
+
+def add_prompts(
+    output: dict[str, Any], prompts: Sequence[Sequence[Sequence[int]]], pad: int, count: int
+) -> None:
+    """Add to a generation batch what a teacher reads in the place of its prompts.
+
+    A sequence with fewer prompts than `count` reads its first one again with a weight of zero, so
+    that all processes make equally many forward passes.
+
+    Args:
+        output: TRL's, of B sequences.
+        prompts: of each sequence one or more, as token ids.
+        pad: an id that fills up on the left.
+        count: P.
+    """
+    full = [[*several, *[several[0]] * (count - len(several))] for several in prompts]
+    longest = max(len(ids) for several in full for ids in several)
+    device = output["completion_ids"].device
+
+    def table(row: Callable[[Sequence[int]], list[int]]) -> Tensor:
+        return torch.tensor([[row(ids) for ids in several] for several in full], device=device)
+
+    output[PROMPT_IDS] = table(lambda ids: [pad] * (longest - len(ids)) + list(ids))
+    output[PROMPT_MASK] = table(lambda ids: [0] * (longest - len(ids)) + [1] * len(ids))
+    shares = [[1 / len(own)] * len(own) + [0.0] * (count - len(own)) for own in prompts]
+    output[WEIGHTS] = torch.tensor(shares, device=device)

@@ -1,0 +1,115 @@
+"""Settings of who teaches, and what it reads."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl.trainer.distillation_config import DistillationConfig
+
+from oprd.models.prompt import compile_template, template_columns
+from oprd.values import check_choice, parse_mapping
+
+SOURCES = ("path", "base", "copy", "ema")
+
+
+@dataclass
+class TeacherConfig(DistillationConfig):
+    """Who the teacher is, and what it reads in the place of the student's prompts.
+
+    The teacher reads what the student wrote after a prompt of its own where the data have a column
+    `teacher_prompt` (text or messages, as the prompts are), or `teacher_prompts`, a list of several
+    over which its states are averaged, or where one of these is set.
+
+    Args:
+        teacher_source: "path", a model or an adapter by its path or given to the trainer; "base",
+            the student's base under its adapter; "copy", the student as it was when the run began;
+            "ema", the exponential moving average of what trains in it, moved after each step.
+        ema_decay: what stays of that average in a step, from 0, the student as it is, to below 1.
+        reference_model: what `extrapolation` goes on from, in general what the teacher was trained
+            from: a path or hub id of a model or an adapter, or "base", the student's base under its
+            adapter. It reads what the teacher reads.
+        extrapolation: λ > 0, the targets are h_T + (λ − 1)(h_T − h_ref) at every layer; 1 is the
+            teacher and loads no reference. Output losses and diagnostics stay with the teacher.
+        extrapolation_power: the squared distance is multiplied by λ to the minus this: 2, 1 or 0.
+            Not at unit length, nor with a state loss that has no scale.
+        end_tokens: "either" lets rollouts stop where the student or the teacher stops, and output
+            losses take these tokens for one; "student" leaves the student its own. An
+            `eos_token_id` among `generation_kwargs` does so too.
+        teacher_template: Jinja over a row's columns that gives the text of the teacher's prompt, of
+            chat messages that of the last one. `prompt` is that text as the student reads it.
+        teacher_system_prompt: Jinja over a row's columns that gives the system message of the
+            teacher's prompt, for chat messages.
+        teacher_chat_template_kwargs: what the teacher's chat template is given besides
+            `chat_template_kwargs`, or in their place.
+
+    Raises:
+        ValueError: a value is illegal; the message names it.
+    """
+
+    teacher_source: str = field(
+        default="path",
+        metadata={"help": f"Who the teacher is: {', '.join(SOURCES)} (the last three: of itself)."},
+    )
+    ema_decay: float = field(
+        default=0.99, metadata={"help": "What stays of teacher_source='ema' in a step."}
+    )
+    reference_model: str | None = field(
+        default=None, metadata={"help": "What extrapolation goes on from: a path, or base."}
+    )
+    extrapolation: float = field(
+        default=1.0,
+        metadata={"help": "How far the targets lie on the way from reference to teacher; 1 is it."},
+    )
+    extrapolation_power: int = field(
+        default=2,
+        metadata={"help": "The distance is divided by extrapolation to this power: 0, 1 or 2."},
+    )
+    end_tokens: str = field(
+        default="either",
+        metadata={"help": "Where rollouts stop: at the end tokens of either model or the student."},
+    )
+    teacher_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "Jinja over a row's columns that gives the teacher's prompt, such as "
+            "'{{ prompt }} A solution: {{ solution }}'."
+        },
+    )
+    teacher_system_prompt: str | None = field(
+        default=None, metadata={"help": "Jinja that gives the teacher's system message."}
+    )
+    teacher_chat_template_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "What the teacher's chat template is given in place of the student's."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the names and the templates."""
+        check_choice("teacher_source", self.teacher_source, SOURCES)
+        check_choice("end_tokens", self.end_tokens, ("either", "student"))
+        if self.extrapolation_power not in (0, 1, 2):
+            raise ValueError(
+                f"extrapolation_power must be 0, 1 or 2, got {self.extrapolation_power!r}."
+            )
+        for name in ("teacher_template", "teacher_system_prompt"):
+            compile_template(getattr(self, name), name)
+        given = self.teacher_chat_template_kwargs
+        if isinstance(given, str):
+            self.teacher_chat_template_kwargs = parse_mapping("teacher_chat_template_kwargs", given)
+        super().__post_init__()
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether the targets are other than the teacher's states."""
+        return self.extrapolation != 1
+
+    @property
+    def joins_ends(self) -> bool:
+        """Whether the end tokens of both models are one."""
+        given = self.generation_kwargs
+        return self.end_tokens == "either" and "eos_token_id" not in (given or {})
+
+    @property
+    def teacher_columns(self) -> set[str]:
+        """The columns that the teacher's templates name."""
+        templates = (self.teacher_template, self.teacher_system_prompt)
+        return set().union(*map(template_columns, templates))

@@ -1,0 +1,32 @@
+"""Every configuration that the page on teachers shows is run, with tiny models in their place."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from oprd.cli.main import app
+from tests.docs.test_recipes import OVERRIDES, places  # noqa: F401 # a fixture
+
+PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
+SHOWN = re.findall(r"^```yaml\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(SHOWN)))
+def test_a_configuration_of_the_page_trains(number, places, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(places)
+    rows = [{"prompt": f"what is {n}?", "solution": f"It is {n}."} for n in range(32)]
+    Path("solved.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("config.yaml").write_text(SHOWN[number])
+    overrides = {**OVERRIDES, "logging_steps": "1"}
+    arguments = [part for name, value in overrides.items() for part in (f"--{name}", value)]
+    result = CliRunner().invoke(app, ["train", "--config", "config.yaml", *arguments])
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2]
+
+
+def test_the_page_shows_some():
+    assert SHOWN
