@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 from oprd import OPRDConfig
 from oprd.cli.main import app
+from oprd.guards.samples import KEPT
 from oprd.reports.figure import DPI
 from oprd.runs.metrics import METRICS
 from oprd.runs.samples import POSITIONS, SAMPLES
 from oprd.runs.warned import WARNINGS
-from oprd.training.samples import KEPT
 from tests import tiny
 from tests.reports.made import write_run
 

@@ -8,6 +8,14 @@ from oprd.runs.identity import KEPT_SETTINGS, as_it_began, changes, check_change
 from tests.runs.saved import checkpoint, without_manifest
 
 LOSS: dict[str, Any] = {
+    "teacher_source": "ema",
+    "ema_decay": 0.99,
+    "extrapolation": 1.25,
+    "extrapolation_power": 2,
+    "teacher_template": "{{ prompt }} {{ solution }}",
+    "teacher_system_prompt": None,
+    "teacher_chat_template_kwargs": {"enable_thinking": True},
+    "end_tokens": "either",
     "positions": "all",
     "position_k": 2000,
     "updates_per_rollout": 1,
@@ -26,6 +34,14 @@ LOSS: dict[str, Any] = {
     "optim_target_modules": None,
 }
 OTHER: dict[str, Any] = {
+    "teacher_source": "copy",
+    "ema_decay": 0.9,
+    "extrapolation": 1.0,
+    "extrapolation_power": 0,
+    "teacher_template": None,
+    "teacher_system_prompt": "Know {{ solution }}.",
+    "teacher_chat_template_kwargs": None,
+    "end_tokens": "student",
     "positions": "last",
     "position_k": 3,
     "updates_per_rollout": 2,

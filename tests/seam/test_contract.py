@@ -81,7 +81,7 @@ TABLE = [
     Row(
         f"{DISTILLATION}DistillationTrainer.compute_loss",
         "self, model, inputs, return_outputs, num_items_in_batch",
-        "training/trainer.py training/rate_search.py",
+        "training/trainer.py calibration/rate_search.py",
     ),
     Row(
         f"{DISTILLATION}DistillationTrainer.training_step",
@@ -194,12 +194,12 @@ TABLE = [
     Row(
         f"{TRAINER}lr_scheduler",
         ATTRIBUTE,
-        "training/trainer.py training/rate_search.py guards/saving.py",
+        "training/trainer.py calibration/rate_search.py guards/saving.py",
     ),
     Row(
         f"{TRAINER}model_wrapped",
         ATTRIBUTE,
-        "training/task_evaluation.py training/trainer.py training/rate_search.py",
+        "training/task_evaluation.py training/trainer.py calibration/rate_search.py",
     ),
     Row(f"{TRAINER}control", ATTRIBUTE, "training/task_evaluation.py"),
     # What is called on it.
@@ -377,7 +377,7 @@ TABLE = [
     Row(
         "accelerate.state:AcceleratorState.deepspeed_plugin",
         ATTRIBUTE,
-        "training/teachers/teacher.py training/rate_search.py calibration/processes.py",
+        "training/teachers/teacher.py calibration/rate_search.py calibration/processes.py",
     ),
     Row(
         "accelerate.state:AcceleratorState.fsdp_plugin",
@@ -397,17 +397,21 @@ TABLE = [
     Row("transformers:PreTrainedModel.all_tied_weights_keys", ATTRIBUTE, "training/trainer.py"),
     Row("transformers:LlamaConfig.rope_parameters", ATTRIBUTE, "models/windowed.py"),
     Row(
-        "accelerate.scheduler:AcceleratedScheduler.scheduler", ATTRIBUTE, "training/rate_search.py"
+        "accelerate.scheduler:AcceleratedScheduler.scheduler",
+        ATTRIBUTE,
+        "calibration/rate_search.py",
     ),
     Row(
-        "accelerate.optimizer:AcceleratedOptimizer.optimizer", ATTRIBUTE, "training/rate_search.py"
+        "accelerate.optimizer:AcceleratedOptimizer.optimizer",
+        ATTRIBUTE,
+        "calibration/rate_search.py",
     ),
     Row("accelerate.data_loader:DataLoaderShard.end", "self", "training/trainer.py"),
     # Of others.
     Row(
         "torch.optim.lr_scheduler:LRScheduler._last_lr",
         ATTRIBUTE,
-        "training/rate_search.py guards/saving.py",
+        "calibration/rate_search.py guards/saving.py",
     ),
     Row("sympy:Float._prec", ATTRIBUTE, "evaluation/exact.py"),
     Row("latex2sympy2_extended.sets:FiniteSet._unsorted_args", ATTRIBUTE, "evaluation/exact.py"),

@@ -19,6 +19,7 @@ from oprd.core.layers import LayerPair
 from oprd.guards.broken import STUDENT, BrokenBatch, batch_files, same_device
 from oprd.models.finite import first_broken_gradient, first_broken_parameter
 from oprd.models.load import load_model, resolve_model
+from oprd.models.reader import Reader
 from oprd.models.reading import View, read
 from oprd.runs.record import ModelSource, teacher_of_run
 from oprd.settings.run import OPRDConfig
@@ -101,7 +102,7 @@ def _meet(batch: BrokenBatch, run: Path, models: dict[str, Any]) -> Iterator[Loo
     args = OPRDConfig(
         output_dir="unused", bf16=False, use_cpu=device.type == "cpu", report_to=[], **settings
     )
-    teacher = Teacher(taught, pairs)
+    teacher = Teacher(Reader(taught), pairs)
     teacher.mean_squares = {name: dict(found) for name, found in batch.mean_squares.items()}
     if (name := args.bridge) is not None:
         bridge = Bridge.load(run / BRIDGE_FOLDER / BRIDGE_FILE if name == FIT else Path(name))
@@ -113,8 +114,9 @@ def _meet(batch: BrokenBatch, run: Path, models: dict[str, Any]) -> Iterator[Loo
         here = f"rank {batch.rank}, micro-batch {number}"
         micro = MicroBatch.of(same_device(inputs, device))
         with torch.autocast(device.type, half) if half else nullcontext():
-            for role, model in (("teacher", taught), ("student", student)):
-                yield Looked(f"{here}: states of the {role}", broken_states(model, micro.view))
+            read_by = [("teacher", taught, view) for view in teacher.views(micro).views]
+            for role, model, view in (*read_by, ("student", student, micro.view)):
+                yield Looked(f"{here}: states of the {role}", broken_states(model, view))
             result = update(student, micro, teacher, update.needs())
         losses = [f"{n} is {v.item()}" for n, v in result.sums.items() if n.startswith("loss/")]
         finite = bool(torch.isfinite(result.objective))

@@ -1,1 +1,1 @@
-"""What keeps a run from losing what it has: signals, room on disk, numbers that are finite."""
+"""What keeps a run from losing what it has: signals, room on disk, finite numbers, rollouts."""

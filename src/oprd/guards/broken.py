@@ -32,6 +32,8 @@ OBJECTIVE = (
     "bridge",
     "prefix_gradients",
     "temperature",
+    "extrapolation",
+    "extrapolation_power",
 )
 
 

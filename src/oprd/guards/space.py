@@ -3,7 +3,7 @@
 import errno
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from oprd.log import get_logger
+from oprd.models.average import MovingAverage
 from oprd.runs.space import Need, disk_problem, free_bytes, shortage
 
 # Of a tokenizer's files, for each of its tokens: 75 to 135 as they are published.
@@ -31,10 +32,17 @@ class Space(TrainerCallback):
     Args:
         trainer: whose saves they are.
         tokens: of its tokenizer.
+        average: of the weights that train, which a checkpoint holds too where a run has one.
     """
 
-    def __init__(self, trainer: Trainer, tokens: int) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        tokens: int,
+        average: Callable[[], MovingAverage | None] = lambda: None,
+    ) -> None:
         self._trainer, self._tokens, self._inside = trainer, tokens, False
+        self._average = average
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -109,7 +117,8 @@ class Space(TrainerCallback):
             optimizer = DEEPSPEED_BYTES * sum(map(_numel, _trained(student)))
         else:
             optimizer = _optimizer_bytes(trainer.optimizer, small="8bit" in trainer.args.optim)
-        return Need(weights + optimizer + further, max(weights, optimizer))
+        mean = 0 if (average := self._average()) is None else average.bytes()
+        return Need(weights + optimizer + mean + further, max(weights, optimizer, mean))
 
 
 def _saves(state: TrainerState, args: TrainingArguments) -> int:

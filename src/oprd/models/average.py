@@ -78,6 +78,12 @@ class MovingAverage(TrainerCallback):
                 # Not safetensors' save_file, which sets mode 0600 whatever the umask says.
                 file.write_bytes(save({name: m.cpu().contiguous() for name, m in means.items()}))
 
+    def bytes(self) -> int:
+        """Of its file in a checkpoint, but for names."""
+        means = ((f.student.numel(), f.teacher.element_size()) for f in self._followed())
+        # Kept in float32 at least.
+        return sum(count * max(size, 4) for count, size in means)
+
     @torch.no_grad()
     def resume(self, checkpoint: Path) -> None:
         """Go on with the mean of a checkpoint.

@@ -32,26 +32,31 @@ def student_facts(student: PreTrainedModel, *, new_adapter: bool) -> dict[str, A
     }
 
 
-def teacher_facts(
-    model: PreTrainedModel, source: str, base: str | None, wanted_revision: str | None
+def model_facts(
+    model: PreTrainedModel,
+    source: str,
+    base: str | None = None,
+    wanted_revision: str | None = None,
+    *,
+    own: bool = False,
 ) -> dict[str, Any]:
-    """What a teacher is.
+    """What a frozen model of a run is: its teacher, or what an extrapolation goes on from.
 
     Args:
-        model: the teacher; the student itself, where the teacher is an adapter on its base.
-        source: its path or hub id; that of the adapter, where it is one.
+        model: it; the student itself, where it is an adapter on the student's base.
+        source: its path or hub id; that of the adapter, where it is one; empty without one.
         base: of an adapter.
         wanted_revision: that was asked for.
+        own: whether it is made of the student, whose facts say what its weights are.
     """
+    if own:
+        return {"source": source, "base": None, "revision": None, "weights": None}
     weights = None
     if stands_whole(model):
         shared = TEACHER_ADAPTER in getattr(model, "peft_config", {})
         weights = fingerprint_of(_base(model, TEACHER_ADAPTER)) if shared else fingerprint(model)
-    of_teacher = {"source": source, "base": base, "revision": wanted_revision or revision(model)}
-    return {
-        "teacher": {**of_teacher, "weights": weights},
-        "teacher_dtype": str(model.dtype),
-    }
+    revised = wanted_revision or revision(model)
+    return {"source": source, "base": base, "revision": revised, "weights": weights}
 
 
 def _adapter(student: PreTrainedModel) -> dict[str, Any]:

@@ -18,9 +18,17 @@ from oprd.text import one_line, shortened
 
 # Facts about a run beside its settings.
 MODELS = ("teacher", "student")
-KEPT_FACTS = (*MODELS, "adapter", "layer_pairs", "bridges")
+KEPT_FACTS = (*MODELS, "reference", "teacher_prompts", "adapter", "layer_pairs", "bridges")
 SAID_FACTS = ("teacher_dtype", "student_dtype", "dataset", "processes")
 KEPT_SETTINGS = (
+    "teacher_source",
+    "ema_decay",
+    "extrapolation",
+    "extrapolation_power",
+    "teacher_template",
+    "teacher_system_prompt",
+    "teacher_chat_template_kwargs",
+    "end_tokens",
     "positions",
     "position_k",
     "updates_per_rollout",

@@ -137,6 +137,11 @@ def teacher_of_run(folder: Path) -> ModelSource:
     record = _read_record(folder / RECORD)
     settings = record.get("settings") or {}
     options = settings.get("teacher_model_init_kwargs") or {}
+    if settings.get("teacher_source", "path") != "path":
+        raise ValueError(
+            f"the teacher of {folder} is {record.get('teacher')}, which has no place of its own: "
+            "name the models one by one with --model."
+        )
     if not record.get("teacher"):
         raise _in_memory(folder, "teacher")
     return ModelSource(

@@ -40,20 +40,23 @@ from oprd.calibration.bridge.check import bridge_facts
 from oprd.calibration.models import FitModels
 from oprd.calibration.pairing import check_prompts
 from oprd.calibration.processes import check_heads_stand_whole
+from oprd.calibration.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
 from oprd.guards.broken import OBJECTIVE, BrokenBatch
 from oprd.guards.false_progress import FalseProgress
 from oprd.guards.finite import Finite
+from oprd.guards.samples import SampleKeeper
 from oprd.guards.saving import Checkpoints, usual_modes
 from oprd.guards.signals import Interruption, take_over
 from oprd.guards.space import Space
 from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
 from oprd.models.average import MovingAverage, check_can_follow
+from oprd.models.bind import check_pair
 from oprd.models.end_tokens import EndTokens
 from oprd.models.finite import first_broken_parameter
-from oprd.models.identity import student_facts, teacher_facts
+from oprd.models.identity import model_facts, student_facts
 from oprd.models.matching import (
     check_trains,
     gradient_reaches_all,
@@ -65,7 +68,7 @@ from oprd.models.reference import Reference, check_lineage
 from oprd.models.shared_base import students_weights, without_teacher_adapter
 from oprd.models.tokenizers import check_tokenizers
 from oprd.models.trial import check_callbacks
-from oprd.prompts.fingerprint import prompts_fingerprint
+from oprd.prompts.fingerprint import prompts_fingerprint, teacher_prompts_facts
 from oprd.prompts.form import check_form, prompt_facts
 from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
@@ -82,12 +85,9 @@ from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
-from oprd.training.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
-from oprd.training.samples import SampleKeeper
 from oprd.training.task_evaluation import TaskEvaluation
-from oprd.training.teachers.bind import check_pair
 from oprd.training.teachers.ends import stop_at_either
 from oprd.training.teachers.place import place
 from oprd.training.teachers.prompts import own_prompts, reads_otherwise
@@ -241,9 +241,9 @@ class OPRDTrainer(DistillationTrainer):
         autocast: Context = self.accelerator.autocast
         shard = self.is_fsdp_enabled or self.is_deepspeed_enabled
         model, active = obtain_teacher(self.student, source, args, shard=shard)
+        self._identity |= source.facts(model, args.teacher_model_revision)
         same_meaning = (active is not None or source.own is not None) and tokenizer is None
         theirs = None
-        self._identity |= teacher_facts(model, source, args.teacher_model_revision)
         if not same_meaning:
             theirs = tokenizer or teacher_tokenizer(source, args)
             same_meaning = check_tokenizers(self._tokenizer, theirs, model)
@@ -262,6 +262,8 @@ class OPRDTrainer(DistillationTrainer):
         if args.extrapolates:
             places = obtain_reference(self.student, reference_model, args, self._tokenizer)
             check_lineage(self.student, model, places[0], bridged=args.bridged)
+            name = str(reference_model or args.reference_model)
+            self._identity["reference"] = model_facts(places[0], name, own=places[1] is not None)
             reader = Reader(*places, autocast=autocast, timed=timed)
             reference = Reference(reader, args.extrapolation)
         reader = Reader(model, active, autocast=autocast, timed=timed)
@@ -287,7 +289,7 @@ class OPRDTrainer(DistillationTrainer):
         columns = getattr(self.train_dataset, "column_names", None) or ()
         check_pair(
             self.student,
-            self._teacher,
+            self._teacher.reader,
             names,
             layers,
             heads=heads,
@@ -340,7 +342,7 @@ class OPRDTrainer(DistillationTrainer):
     def _set_callbacks(self, source: TeacherSource) -> None:
         # First, so that a run that is refused leaves what another has written.
         self._finite = Finite(self, lambda: self._teacher.reader.model, self._broken_batch)
-        self._space = Space(self, len(self._tokenizer))
+        self._space = Space(self, len(self._tokenizer), lambda: self._average)
         self.add_callback(self._space)
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
@@ -359,6 +361,9 @@ class OPRDTrainer(DistillationTrainer):
             "layer_pairs": facts["layer_pairs"],
             "bridges": facts["bridge_hashes"],
             "dataset": prompts_fingerprint(self.train_dataset),
+            "teacher_prompts": teacher_prompts_facts(
+                self.train_dataset, self._teacher_prompts.differ, self.args.teacher_columns
+            ),
             "processes": self.accelerator.num_processes,
         }
         self._recorder = RunRecorder({**facts, "identity": identity})

@@ -16,6 +16,7 @@ from transformers.utils.import_utils import is_peft_available
 from trl.trainer.utils import create_model_from_path
 
 from oprd.models.adapters import check_no_virtual_tokens, merged
+from oprd.models.identity import model_facts
 from oprd.models.own_teacher import obtain_own
 from oprd.models.shared_base import (
     Active,
@@ -90,6 +91,17 @@ class TeacherSource:
         """What messages and records call it; empty for a model without a name."""
         made = {"base": "base", "copy": "first weights", "ema": "moving average"}
         return f"the student's {made[self.own]}" if self.own else self.adapter or self.model
+
+    def facts(self, model: PreTrainedModel, revision: str | None) -> dict[str, Any]:
+        """By what a resumed run knows its teacher.
+
+        Args:
+            model: that was obtained.
+            revision: that was asked for.
+        """
+        base, own = self.model if self.adapter else None, self.own is not None
+        teacher = model_facts(model, self.name, base, revision, own=own)
+        return {"teacher": teacher, "teacher_dtype": str(model.dtype)}
 
 
 def obtain_teacher(

@@ -8,14 +8,14 @@ import torch
 
 from oprd.log import get_logger
 from oprd.models.probe import Probe, check_readable, stands_whole
-from oprd.training.teachers.teacher import Teacher
+from oprd.models.reader import Reader
 
 logger = get_logger(__name__)
 
 
 def check_pair(
     student: Any,
-    teacher: Teacher,
+    teacher: Reader,
     names: tuple[str, str],
     layers: tuple[Sequence[int], Sequence[int]],
     *,
@@ -40,12 +40,12 @@ def check_pair(
         ValueError: what is read of a model is not what it computes; see `check_readable`.
     """
     seen: dict[str, Probe] = {}
-    both = {"student": (student, layers[0]), "teacher": (teacher.reader.model, layers[1])}
+    both = {"student": (student, layers[0]), "teacher": (teacher.model, layers[1])}
     for role, (model, chosen) in both.items():
         if not stands_whole(model):
             logger.info(f"The {role}'s weights are in pieces: it is not tried on a few tokens.")
             continue
-        active = teacher.reader.active if role == "teacher" else None
+        active = teacher.active if role == "teacher" else None
         with nullcontext() if active is None else active(student):
             seen[role] = check_readable(model, role, chosen, heads=heads, one_width=bridged)
     if len(seen) == 2 and same_view:

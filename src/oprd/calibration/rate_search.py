@@ -20,13 +20,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from oprd.calibration.rate import RateCurve, range_test
 from oprd.runs.record import RATE_TEST
-from oprd.settings.run import OPRDConfig
 
 if TYPE_CHECKING:
+    from oprd.settings.run import OPRDConfig
     from oprd.training.trainer import OPRDTrainer
 
 
-def check_can_search(args: OPRDConfig, accelerator: Accelerator) -> None:
+def check_can_search(args: "OPRDConfig", accelerator: Accelerator) -> None:
     """Refuse, with a ValueError, to search where an update is not ours to make."""
     if args.finds_rate and getattr(accelerator.state, "deepspeed_plugin", None) is not None:
         raise ValueError(

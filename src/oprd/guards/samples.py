@@ -7,7 +7,7 @@ Letters: B sequences, K response tokens, N supervised positions.
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from oprd.models.tokenizers import token_texts
 from oprd.runs.samples import PositionCurve, Sample, append_samples, begin_samples
-from oprd.settings.run import OPRDConfig
-from oprd.training.batch import MicroBatch
+
+if TYPE_CHECKING:
+    from oprd.settings.run import OPRDConfig
+    from oprd.training.batch import MicroBatch
 
 # Rollouts of a step.
 KEPT = 4
@@ -33,14 +35,18 @@ class SampleKeeper(TrainerCallback):
         writes: whether this process writes into the run folder.
     """
 
-    def __init__(self, args: OPRDConfig, tokenizer: Any, *, writes: bool) -> None:
+    def __init__(self, args: "OPRDConfig", tokenizer: Any, *, writes: bool) -> None:
         self._folder, self._every = Path(cast(str, args.output_dir)), args.sample_steps
         self._tokenizer, self._writes = tokenizer, writes
         self._samples: list[Sample] = []
         self._sums = torch.zeros(2, 0)
 
     def add(
-        self, state: TrainerState, inputs: dict[str, Any], batch: MicroBatch, cosine: Tensor | None
+        self,
+        state: TrainerState,
+        inputs: dict[str, Any],
+        batch: "MicroBatch",
+        cosine: Tensor | None,
     ) -> None:
         """Take in a micro-batch of an update that is being made, where its step is kept.
 
@@ -103,7 +109,7 @@ class SampleKeeper(TrainerCallback):
         return PositionCurve(step, *map(list, zip(*kept, strict=True))) if kept else None
 
     def _sample(
-        self, step: int, inputs: dict[str, Any], batch: MicroBatch, grid: Tensor, row: int
+        self, step: int, inputs: dict[str, Any], batch: "MicroBatch", grid: Tensor, row: int
     ) -> Sample:
         prompt = inputs["prompt_ids"][row][inputs["prompt_mask"][row].bool()].tolist()
         there = inputs["completion_mask"][row].bool()
