@@ -198,6 +198,23 @@ def test_a_checkpoint_without_its_average_is_refused_by_name(tmp_path, damage):
         made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "options"),
+    [
+        ("teacher_source", "copy", {}),
+        ("ema_decay", "ema", {"ema_decay": 0.5}),
+        ("teacher_prompts", "ema", {"columns": {"teacher_prompt": PROMPTS}}),
+        ("teacher_prompts", "ema", {"columns": None}),
+        ("end_tokens", "ema", {"end_tokens": "student"}),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_teacher(tmp_path, name, source, options):
+    run(tmp_path, "ema", max_steps=2, save_strategy="steps", save_steps=2).train()
+    made = run(tmp_path, source, max_steps=4, **options)
+    with pytest.raises(ValueError, match=f"began with {name}="):
+        made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
 def test_the_saved_student_has_nothing_of_its_teacher(tmp_path):
     made = run(tmp_path, "ema", lora=True)
     made.train()
