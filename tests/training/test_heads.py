@@ -66,7 +66,7 @@ def test_a_fit_before_the_first_step_says_what_was_read(tmp_path):
     }
     made = made_trainer(tmp_path, **options)
     assert made.args.scale == "none"
-    facts = made._recorder._facts["bridges"]["fit"]
+    facts = made._recorder.facts["bridges"]["fit"]
     assert (facts["basis"], facts["heads_metric"]) == ("heads", "prior")
     made_trainer(tmp_path, **options)
     for other, message in (

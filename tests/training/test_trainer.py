@@ -40,6 +40,7 @@ def test_the_logged_loss_is_equation_6_or_14_over_unpadded_sequences(tmp_path, s
         student=student,
         teacher=teacher,
         scale=scale,
+        representation_weight=1.0,
         reduction=reduction,
         prompts=runs.PROMPTS[:4],
         **options,

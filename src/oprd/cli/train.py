@@ -50,8 +50,10 @@ def run(arguments: Sequence[str]) -> None:
             checkpoint = resumed_from(args)
             if checkpoint is None and not args.overwrite:
                 warn_of_earlier_run(output_dir)
+            # Before there is a trainer, whose settings have a device of their own.
+            asked_for = _asked_for(data, args, models)
             trainer = _trainer(data, args, models)
-            trainer.record({ASKED: _asked_for(data, args, models)})
+            trainer.record({ASKED: asked_for})
         _train(arguments, trainer, output_dir, checkpoint)
 
 
