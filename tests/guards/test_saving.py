@@ -285,16 +285,16 @@ def test_a_run_does_not_go_on_as_another_from_any_folder(run: Path, tmp_path: Pa
 
 
 def test_what_is_allowed_to_change_does_and_stands_in_the_record(run: Path, tmp_path: Path, caplog):
-    other = {"teacher": tiny.model(seed=3), "scale": "unit", "representation_weight": 1.0}
-    made = trainer(**steps(tmp_path, **other, allow_changed="teacher, scale"))
+    changed = {"teacher": tiny.model(seed=3), "scale": "unit", "representation_weight": 1.0}
+    made = trainer(**steps(tmp_path, **changed, allow_changed="teacher, scale"))
     made.train(str(run / "checkpoint-2"))
     record = json.loads((tmp_path / "run.json").read_text())
-    changed = {change["name"]: change for change in record["changed"]}
-    assert set(changed) == {"teacher", "scale"} and changed["scale"]["now"] == "unit"
+    said = {change["name"]: change for change in record["changed"]}
+    assert set(said) == {"teacher", "scale"} and said["scale"]["now"] == "unit"
     assert record["resumed_from"] == str(run / "checkpoint-2")
     assert "is gone on from otherwise than it began: teacher (began with" in caplog.text
     # And in what is saved from here on, wherever that is gone on from.
-    again = trainer(**steps(tmp_path / "2", max_steps=4, **other, seed=7))
+    again = trainer(**steps(tmp_path / "2", max_steps=4, **changed, seed=7))
     again.train(str(tmp_path / "checkpoint-4"))
     later = json.loads((tmp_path / "2" / "run.json").read_text())["changed"]
     assert [change["name"] for change in later] == ["teacher", "scale", "seed"]

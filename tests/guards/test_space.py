@@ -57,7 +57,7 @@ def test_what_a_checkpoint_takes_is_known_before_and_after_the_first_step(tmp_pa
     taken = size(tmp_path / "checkpoint-4")
     # The rest is for small files, of which a tiny model has few.
     rest = space.FURTHER_BYTES + space.TOKEN_BYTES * tiny.VOCAB
-    # No loss here reads the LM head, so that it has no moments, which a run sees after its first step.
+    # No loss here reads the LM head, which has no moments: a run sees that after its first step.
     head = 2 * tiny.VOCAB * 128 * 4
     assert taken <= first.all - student_alone.all <= taken + rest + head + 10_000
     assert taken <= saves[-1].all <= taken + rest + 10_000

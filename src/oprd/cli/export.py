@@ -44,7 +44,7 @@ def export(
     base_model: BaseModel = None,
     license: License = None,
     name: Name = None,
-    push_to_hub: PushToHub = None,
+    repository: PushToHub = None,
     private: Private = False,
 ) -> None:
     """Write a run's student as a plain Transformers folder, with its model card."""
@@ -56,8 +56,8 @@ def export(
         from oprd.models.load import resolve_model
         from oprd.runs.folder import read_run
 
-        if push_to_hub is not None:
-            validate_repo_id(push_to_hub)
+        if repository is not None:
+            validate_repo_id(repository)
         found = read_run(run)
         if not found.record:
             raise FileNotFoundError(f"{str(run)!r}: {found.note} Name the folder of a run.")
@@ -73,21 +73,21 @@ def export(
             merge=merge,
         )
         license = license or _license(found.record.get("student"))
-        _write_card(found, source, output, license, name, push_to_hub)
+        _write_card(found, source, output, license, name, repository)
     kind = "adapter" if is_adapter(output) else "model"
     typer.echo(f"The {kind} of {one_line(source)}, with its tokenizer and card: {one_line(output)}")
     for note in notes:
         typer.echo(note)
     if license is None:
         typer.echo("The card names no licence: give it with --license.")
-    if push_to_hub is not None:
+    if repository is not None:
         from huggingface_hub import HfApi
 
         with setting_up():
             api = HfApi()
-            api.create_repo(push_to_hub, private=private, exist_ok=True)
-            api.upload_folder(repo_id=push_to_hub, folder_path=output)
-        typer.echo(f"Uploaded to {push_to_hub}.")
+            api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=output)
+        typer.echo(f"Uploaded to {repository}.")
 
 
 def _write_card(
