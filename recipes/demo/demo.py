@@ -85,7 +85,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
     parser.add_argument("--problems", type=int, default=96, help="held-out problems")
-    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--learning_rate", type=float, default=2e-4)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
     return parser.parse_args()
 
