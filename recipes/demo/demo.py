@@ -82,7 +82,7 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
     parser.add_argument("--problems", type=int, default=96, help="held-out problems")
     parser.add_argument("--learning_rate", type=float, default=2e-4)

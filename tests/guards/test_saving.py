@@ -152,7 +152,9 @@ def test_a_save_that_is_cut_off_anywhere_is_skipped_and_named(
         patch.setattr(saving.shutil, "rmtree", lambda *_, **__: None)
 
         def die(*args: Any, **kwargs: Any) -> Any:
-            if killed.state.global_step == 4:
+            # The one before may still be hashed, beside the steps.
+            earlier = any("checkpoint-2" in str(value) for value in args)
+            if killed.state.global_step == 4 and not earlier:
                 raise Killed
             return before(*args, **kwargs)
 
