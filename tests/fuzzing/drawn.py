@@ -57,7 +57,9 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
     if kind == "cut":
         return whole[:place]
     if kind == "flip" and place < len(whole):
-        return whole[:place] + bytes([whole[place] ^ draw(st.integers(1, 255))]) + whole[place + 1 :]
+        return (
+            whole[:place] + bytes([whole[place] ^ draw(st.integers(1, 255))]) + whole[place + 1 :]
+        )
     if kind == "odd":
         return whole[:place] + draw(st.sampled_from(ODD)) + whole[place:]
     other = draw(st.binary(max_size=12))

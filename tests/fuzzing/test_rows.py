@@ -88,7 +88,9 @@ def test_no_bytes_of_a_file_of_rows_are_another_kind_of_error(
     if kind.endswith(".gz") and data.draw(st.booleans()):
         path.write_bytes(gzip.compress(data.draw(damaged(whole))))
     else:
-        path.write_bytes(data.draw(damaged(gzip.compress(whole) if kind.endswith(".gz") else whole)))
+        path.write_bytes(
+            data.draw(damaged(gzip.compress(whole) if kind.endswith(".gz") else whole))
+        )
     read(path)
 
 

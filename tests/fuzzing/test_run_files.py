@@ -1,5 +1,6 @@
 """What a run leaves in its folder: whatever it holds later, it is read or refused in a sentence."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oprd.guards.broken import BrokenBatch
+from oprd.runs import lock
 from oprd.runs.beginning import Wanted, find_beginning
 from oprd.runs.checkpoints import clear_run, find_checkpoint, newest_checkpoint, rotate
 from oprd.runs.folder import read_run
@@ -114,9 +116,10 @@ def _line(content: Any, rest: bytes) -> bytes:
 
 
 @FEW
-@given(content=damaged(b'{"figure": "avg@1", "value": 0.5, "step": 3}') | st.builds(
-    lambda made: json.dumps(made).encode(), json_values()
-))
+@given(
+    content=damaged(b'{"figure": "avg@1", "value": 0.5, "step": 3}')
+    | st.builds(lambda made: json.dumps(made).encode(), json_values())
+)
 def test_no_record_of_the_best_student_is_another_kind_of_error(tmp_path: Path, content: bytes):
     (tmp_path / BEST).mkdir(exist_ok=True)
     (tmp_path / BEST / BEST_RECORD).write_bytes(content)
@@ -129,13 +132,25 @@ def test_no_record_of_the_best_student_is_another_kind_of_error(tmp_path: Path, 
 
 
 @FEW
-@given(content=damaged(b'{"pid": 1, "host": "a", "namespace": null, "started": 1.0}') | st.builds(
-    lambda made: json.dumps(made).encode(), altered({"pid": 1, "host": "a", "started": 1.0})
-))
+@given(
+    content=damaged(b'{"pid": 1, "host": "a", "namespace": null, "started": 1.0}')
+    | st.builds(
+        lambda made: json.dumps(made).encode(), altered({"pid": 1, "host": "a", "started": 1.0})
+    )
+)
 def test_no_lock_is_another_kind_of_error(tmp_path: Path, content: bytes):
+    def without_locks(file: object) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
     (tmp_path / LOCK).write_bytes(content)
-    with RunLock(tmp_path):
-        pass
+    with pytest.MonkeyPatch.context() as patch:
+        # Where a file system has none, what the file says is all there is.
+        patch.setattr(lock, "try_lock", without_locks)
+        try:
+            with RunLock(tmp_path):
+                pass
+        except OSError as error:
+            assert str(tmp_path) in str(error)
 
 
 @FEW

@@ -15,15 +15,14 @@ PAGE = ROOT / "docs" / "reliability.md"
 INTRODUCTION = """\
 # What holds whatever happens
 
-What a run promises where something goes wrong or is wrong already, and the tests that hold it. This
-page is made by `make reliability`, which runs them; `make test` fails where it does not say what the
-tests say. A test that could not fail would say nothing: for each promise something is undone in the
-code, and one of its tests at least turns red (`tests/reliability/`, {proofs} times).
+What a run promises where something goes or is wrong, and the tests that hold it. `make reliability` runs them and makes this page; `make test` fails where the page lacks a promise. A
+test that cannot fail says nothing: for each promise something is undone in the code, and one of its
+tests turns red (`tests/reliability/`, {proofs} times).
 
-"here" says where that was measured: on CPUs, in one process or two. Power loss is not tested, nor are
-CUDA, DeepSpeed and real file systems over a network: files are brought to the disk in the order that
-a power loss asks for, and that is all that can be said. `make soak` kills, fills and ends runs of
-2,000 steps at random; [below](#the-soak) is what it found.
+The last column says whether that was measured on our machines: on CPUs, in one process or two. Not
+measured are CUDA, DeepSpeed, file systems over a network, and power loss: files are brought to the
+disk in the order that one asks for, and no test cuts the power. `make soak` kills, fills and ends
+runs of 2,000 steps at random; [below](#the-soak) is what it found.
 """
 SOAK = ROOT / "tests" / "soak" / "found.md"
 HEAD = "| what happens | what holds | tests | result | here |\n|---|---|---|---|---|"

@@ -281,7 +281,7 @@ SAVES = (
     ),
     Promise(
         "going on with another teacher, student, layers, positions, loss, bridge or optimizer",
-        "an error, from any folder, unless `--allow_changed` names it; then it stands in the record",
+        "an error, from any folder, unless `--allow_changed` names it, which the record then says",
         (
             f"{SAVING}::test_a_run_does_not_go_on_as_another_from_any_folder",
             f"{SAVING}::test_what_is_allowed_to_change_does_and_stands_in_the_record",
