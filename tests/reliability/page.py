@@ -15,9 +15,10 @@ PAGE = ROOT / "docs" / "reliability.md"
 INTRODUCTION = """\
 # What holds whatever happens
 
-What a run promises where something goes or is wrong, and the tests that hold it. `make reliability` runs them and makes this page; `make test` fails where the page lacks a promise. A
-test that cannot fail says nothing: for each promise something is undone in the code, and one of its
-tests turns red (`tests/reliability/`, {proofs} times).
+What a run promises where something goes or is wrong, and the tests that hold it. `make reliability`
+runs them and makes this page; `make test` fails where the page lacks a promise. A test that cannot
+fail says nothing: for each promise something is undone in the code, and one of its tests turns red
+(`tests/reliability/`, {proofs} times).
 
 The last column says whether that was measured on our machines: on CPUs, in one process or two. Not
 measured are CUDA, DeepSpeed, file systems over a network, and power loss: files are brought to the

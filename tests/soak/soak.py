@@ -88,7 +88,7 @@ def soak(
 
 
 def disturb(run: Processes, fault: str, folder: Path, place: int, drawn: random.Random) -> bool:
-    """Wait for a step, or for the first save after it, and do it; False where that came too late."""
+    """Wait for a step, or the first save after it, and do it; False where that came too late."""
     while last_step(folder) < place:
         if run.ended:
             return False
