@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# What the outer run has already, and what would end it or write beside it.
-WITHOUT = ("xdist", "timeout", "cacheprovider", "faulthandler")
+# What the outer run has already, and what would write beside it.
+WITHOUT = ("xdist", "cacheprovider", "faulthandler")
 # For processes that a test starts: the proof's number, of which they undo the same.
 UNDONE = "OPRD_TESTS_UNDONE"
 
@@ -52,7 +52,8 @@ def run_tests(nodes: Iterable[str], scratch: Path, *, proof: int | None = None) 
 
     results = Results()
     options = [part for name in WITHOUT for part in ("-p", f"no:{name}")]
-    options += ["-q", "-m", "", f"--rootdir={ROOT}", f"--basetemp={scratch}"]
+    # The clock of a process is one, and the outer run's.
+    options += ["-q", "-m", "", "--timeout=0", f"--rootdir={ROOT}", f"--basetemp={scratch}"]
     with ExitStack() as stack:
         if proof is not None:
             patch = stack.enter_context(pytest.MonkeyPatch.context())

@@ -1,15 +1,31 @@
 """The whole soak: 2,000 steps under 30 kills and more, in one process and in two; see `soak`.
 
-python -m tests.soak [--steps 2000] [--kills 30] [--folder runs/soak]
+    python -m tests.soak [--steps 2000] [--kills 30] [--folder runs/soak] [--write]
+
+With --write, what was found takes its place in `docs/reliability.md`.
 """
 
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
+from tests.reliability.page import SOAK, rewrite
 from tests.soak.soak import growth, leave_alone, same_student, soak
 
+# MiB of resident memory in 100 steps.
 MOST_GROWTH = 1.0
+INTRODUCTION = """\
+## The soak
+
+`make soak`, as it was found last: {steps:,} steps of a model of two layers, with dropout, Adam and
+responses that it samples, saved every {save_steps} steps. One run is left alone; another is killed by
+SIGKILL at random, a third of the time within a save, finds the disk full before a save or within one,
+and is asked to end by SIGTERM, and is started again each time until it has made its steps.
+
+| processes | what happened | starts | weights | memory per 100 steps of the last half | minutes |
+|---|---|---|---|---|---|
+"""
 
 
 def main() -> None:
@@ -21,25 +37,43 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--folder", type=Path, default=Path("runs/soak"))
+    parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     shutil.rmtree(args.folder, ignore_errors=True)
     args.folder.mkdir(parents=True)
-    kept = True
+    rows, kept = [], True
     for count in args.processes:
-        alone, disturbed = (args.folder / f"{name}-{count}" for name in ("alone", "disturbed"))
-        run = {"steps": args.steps, "save_steps": args.save_steps, "processes": count}
-        seconds = leave_alone(alone, **run)
-        found = soak(disturbed, **run, kills=args.kills, seed=args.seed)
-        same, grew = same_student(alone, disturbed), growth(alone)
-        kept &= same and grew < MOST_GROWTH and found.kills >= args.kills
-        faults = ", ".join(f"{number} × {fault}" for fault, number in sorted(found.faults.items()))
-        print(
-            f"{count} process{'es' if count > 1 else ''}, {args.steps:,} steps: {faults}; "
-            f"{found.starts} starts; weights {'the same bit for bit' if same else 'DIFFERENT'}; "
-            f"memory {grew:+.3f} MiB per 100 steps; {found.seconds / 60:.1f} minutes, and "
-            f"{seconds / 60:.1f} undisturbed"
-        )
+        row, held = soaked(args, count)
+        rows.append(row)
+        kept &= held
+        print(row, flush=True)
+    silent = {"steps": args.steps, "save_steps": args.save_steps, "logging_steps": args.steps}
+    leave_alone(args.folder / "silent", **silent, processes=1)
+    said = (
+        f"Without a line of the log in any step, memory grows by "
+        f"{growth(args.folder / 'silent'):+.3f} MiB per 100 steps: what is left is the history of "
+        "the log, which Transformers keeps and saves."
+    )
+    print(said)
+    if args.write:
+        introduction = INTRODUCTION.format(steps=args.steps, save_steps=args.save_steps)
+        SOAK.write_text(introduction + "\n".join(rows) + f"\n\n{said}\n")
+        rewrite()
     raise SystemExit(not kept)
+
+
+def soaked(args: Any, count: int) -> tuple[str, bool]:
+    """A row of the page for so many processes, and whether all was kept."""
+    alone, disturbed = (args.folder / f"{name}-{count}" for name in ("alone", "disturbed"))
+    run = {"steps": args.steps, "save_steps": args.save_steps, "processes": count}
+    seconds = leave_alone(alone, **run)
+    found = soak(disturbed, **run, kills=args.kills, seed=args.seed)
+    same, grew = same_student(alone, disturbed), growth(alone)
+    happened = ", ".join(f"{number} × {fault}" for fault, number in sorted(found.faults.items()))
+    equal = "the same, bit for bit" if same else "**different**"
+    minutes = f"{found.seconds / 60:.0f}, and {seconds / 60:.0f} left alone"
+    row = f"| {count} | {happened} | {found.starts} | {equal} | {grew:+.3f} MiB | {minutes} |"
+    return row, same and grew < MOST_GROWTH and found.kills >= args.kills
 
 
 if __name__ == "__main__":

@@ -133,10 +133,12 @@ def check_folder(folder: Path) -> None:
         assert any(problem(path) is None for _, path in kept), [problem(p) for _, p in kept]
 
 
-def leave_alone(folder: Path, *, steps: int, save_steps: int, processes: int) -> float:
+def leave_alone(
+    folder: Path, *, steps: int, save_steps: int, processes: int, logging_steps: int = 1
+) -> float:
     """The same run from its first step to its last, and how long it took."""
     began = time.monotonic()
-    arguments = [str(folder), str(steps), str(save_steps)]
+    arguments = [str(folder), *map(str, (steps, save_steps, logging_steps))]
     codes = Processes(processes, arguments, folder.with_suffix(".log")).wait()
     assert not any(codes), f"exit codes {codes}, see {folder.with_suffix('.log')}"
     return time.monotonic() - began
