@@ -37,7 +37,7 @@ reliability: setup ## run the tests of what a run promises, and write docs/relia
 	$(BIN)/python -m tests.reliability.page
 
 soak: setup ## kill, fill up and end runs of 2,000 steps at random, in one process and in two
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak --write
 
 lint: setup ## style and types
 	$(BIN)/ruff check .

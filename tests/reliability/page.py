@@ -47,6 +47,11 @@ def page_of(results: Mapping[str, str]) -> str:
     return "\n".join(parts)
 
 
+def rewrite() -> None:
+    """The page again, with the results that it has."""
+    PAGE.write_text(page_of(read_results(PAGE.read_text())))
+
+
 def read_results(text: str) -> dict[str, str]:
     """The results that a page has."""
     found = {}

@@ -59,7 +59,7 @@ def run_tests(nodes: Iterable[str], scratch: Path, *, proof: int | None = None) 
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setenv(UNDONE, str(proof))
             undo(patch, PROOFS[proof].undone)
-        pytest.main([*(str(ROOT / node) for node in nodes), *options], plugins=[results])
+        pytest.main([*(f"{ROOT}/{node}" for node in nodes), *options], plugins=[results])
     return results
 
 

@@ -19,9 +19,9 @@ INTRODUCTION = """\
 ## The soak
 
 `make soak`, as it was found last: {steps:,} steps of a model of two layers, with dropout, Adam and
-responses that it samples, saved every {save_steps} steps. One run is left alone; another is killed by
-SIGKILL at random, a third of the time within a save, finds the disk full before a save or within one,
-and is asked to end by SIGTERM, and is started again each time until it has made its steps.
+responses that it samples, saved every {save_steps} steps. One run is left alone; another is killed
+at random by SIGKILL, a third of the time within a save, finds the disk full before a save or within
+one, is asked to end by SIGTERM, and is started again each time until it has made its steps.
 
 | processes | what happened | starts | weights | memory per 100 steps of the last half | minutes |
 |---|---|---|---|---|---|
@@ -50,9 +50,9 @@ def main() -> None:
     silent = {"steps": args.steps, "save_steps": args.save_steps, "logging_steps": args.steps}
     leave_alone(args.folder / "silent", **silent, processes=1)
     said = (
-        f"Without a line of the log in any step, memory grows by "
-        f"{growth(args.folder / 'silent'):+.3f} MiB per 100 steps: what is left is the history of "
-        "the log, which Transformers keeps and saves."
+        f"Where nothing is logged before the last step, memory grows by "
+        f"{growth(args.folder / 'silent'):+.3f} MiB per 100 steps: the rest is the history of the "
+        "log, which Transformers keeps and saves."
     )
     print(said)
     if args.write:

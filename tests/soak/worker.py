@@ -1,6 +1,6 @@
 """A run of the soak: one process of it, begun or gone on with.
 
-python -m tests.soak.worker FOLDER STEPS SAVE_STEPS
+python -m tests.soak.worker FOLDER STEPS SAVE_STEPS [LOGGING_STEPS]
 """
 
 import sys
