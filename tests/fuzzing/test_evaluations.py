@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oprd.calibration.rollouts import Rollout
-from oprd.evaluation.records import Record, RecordFile, read_records
+from oprd.evaluation.records import RecordFile, read_records
 from oprd.evaluation.result import Evaluation
 from oprd.reports.evaluations import read_evaluations
-from oprd.runs.rowfile import parse_rows
 from tests.evaluation.samples import evaluation
 from tests.fuzzing.drawn import FEW, OURS, altered, damaged, json_values
 
@@ -67,21 +65,3 @@ def test_no_line_of_an_evaluation_is_another_kind_of_error(path: Path, data: st.
 def test_no_bytes_of_an_evaluation_are_another_kind_of_error(path: Path, content: bytes):
     path.write_bytes(content)
     read(path)
-
-
-ROLLOUT = Rollout(0, "a", [1], [2], "stop")
-
-
-@FEW
-@given(data=st.data())
-@pytest.mark.parametrize("row", [ROLLOUT, WHOLE.records[0]], ids=["rollout", "sample"])
-def test_no_row_of_a_kind_is_another_kind_of_error(
-    path: Path, row: Rollout | Record, data: st.DataObject
-):
-    made = data.draw(altered(asdict(row)))
-    path.write_bytes(text([HEADER, made, asdict(row)]))
-    try:
-        _, rows, _ = parse_rows(path, type(row))
-        assert all(isinstance(hash(row.key), int) for row in rows)
-    except OURS as error:
-        assert str(path) in str(error)

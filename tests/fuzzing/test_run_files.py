@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oprd.guards.broken import BrokenBatch
 from oprd.runs import lock
 from oprd.runs.beginning import Wanted, find_beginning
 from oprd.runs.checkpoints import clear_run, find_checkpoint, newest_checkpoint, rotate
@@ -151,15 +150,3 @@ def test_no_lock_is_another_kind_of_error(tmp_path: Path, content: bytes):
                 pass
         except OSError as error:
             assert str(tmp_path) in str(error)
-
-
-@FEW
-@given(data=st.data())
-def test_no_batch_that_was_kept_is_another_kind_of_error(tmp_path: Path, data: st.DataObject):
-    whole = BrokenBatch([{}], 1, 0, "x", {"scale": "none"}, [(1, 1)]).save(tmp_path / "whole")
-    file = tmp_path / "rank-0.safetensors"
-    file.write_bytes(data.draw(damaged(whole.read_bytes())))
-    try:
-        BrokenBatch.load(file)
-    except ValueError as error:
-        assert str(file) in str(error)
