@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainerCallback
 
 from oprd.guards.signals import Stopped
-from oprd.runs.checkpoints import missing_part
+from oprd.runs.manifest import problem
 from tests.training.runs import PROMPTS, trainer, weights
 from tests.training.test_resume import steps
 
@@ -70,7 +70,7 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_identically(
     assert stopped.value.code == CODES[number]
     assert stopped.value.step == ends
     assert stopped.value.checkpoint == tmp_path / "stopped" / f"checkpoint-{ends}"
-    assert missing_part(stopped.value.checkpoint) is None
+    assert problem(stopped.value.checkpoint) is None
     *_, line = capfd.readouterr().err.strip().splitlines()
     assert line == (
         f"{number.name}: ended after step {ends}, saved in {stopped.value.checkpoint}. Go on with: "

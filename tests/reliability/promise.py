@@ -13,14 +13,14 @@ class Proof:
         red: the test, or the case of one, that fails when the code is undone.
         undone: what stands in the place of functions and values, by their dotted names.
         minutes: how long that takes, where it is no matter of seconds.
-        error: the kind of exception by which it fails, where it is another than of a test that
-            finds something else than it expected.
+        error: the kind of exception by which it fails, where that is another than a test's own, of
+            what it found or of an error that did not come; "*" for any.
     """
 
     red: str
     undone: Mapping[str, Any]
     minutes: float = 0
-    error: str = "AssertionError"
+    error: str = ""
 
     @property
     def node(self) -> str:

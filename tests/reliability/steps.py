@@ -81,7 +81,6 @@ STEPS = (
                 "training/teachers/test_bind.py"
                 "::test_a_student_that_the_last_step_broke_is_neither_trained_nor_saved",
                 {"oprd.guards.finite.Finite.check_student": nothing},
-                error="Failed",
             ),
             Proof(
                 f"{DISTRIBUTED}::test_a_broken_teacher_in_one_process_stops_both",
@@ -253,7 +252,6 @@ STEPS = (
                 "training/test_rollouts.py"
                 "::test_a_number_of_completions_that_was_not_asked_for_is_refused_with_both",
                 {"oprd.training.rollouts.Rollouts.receive": filled_and_forgotten},
-                error="Failed",
             ),
         ),
         "with a stand-in for vLLM",
