@@ -256,7 +256,7 @@ INPUTS = (
         (
             Proof(
                 f"{TRAINER}::test_secrets_of_the_environment_are_in_no_file",
-                {"oprd.runs.record.without_secrets": lambda value, *_: value},
+                {"oprd.secrets.is_secret": lambda name: False},
             ),
             Proof(
                 f"{TRAINER}::test_a_runs_folder_holds_no_pickled_settings",

@@ -126,7 +126,6 @@ SAVES = (
                 f"{SPACE}::test_a_save_that_fails_is_named_and_swept_and_the_run_goes_on_from_the_"
                 "one_before[_save]",
                 {"oprd.guards.space.disk_problem": nothing},
-                error="SafetensorError",
             ),
         ),
         PROCESSES,
@@ -270,7 +269,7 @@ SAVES = (
         ),
         (
             Proof(
-                f"{SAVING}::test_a_run_that_has_ended_trains_no_step_more[options0]",
+                f"{SAVING}::test_a_run_that_has_ended_trains_no_step_more[options2]",
                 {
                     "oprd.training.trainer.OPRDTrainer._run_epoch": as_transformers_runs_an_epoch,
                 },

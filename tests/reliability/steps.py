@@ -226,7 +226,7 @@ STEPS = (
         (
             Proof(
                 "training/test_resume.py"
-                "::test_tied_weights_of_which_a_checkpoint_holds_one_are_not_missed[True]",
+                "::test_tied_weights_of_which_a_checkpoint_holds_one_are_not_missed[False]",
                 {
                     "oprd.training.trainer.OPRDTrainer._issue_warnings_after_load": (
                         transformers.Trainer._issue_warnings_after_load
