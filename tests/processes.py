@@ -16,6 +16,10 @@ import tempfile
 import traceback
 from typing import Any
 
+import pytest
+
+from tests.reliability.undone import undo_as_told
+
 COUNT = 2
 # A job that takes longer hangs: one process waits for another that does not come.
 SECONDS = 240
@@ -95,6 +99,7 @@ class TwoProcesses:
 
 def answer(port: str) -> None:
     """In one of them: do what comes until nothing does."""
+    undo_as_told(pytest.MonkeyPatch())
     with socket.create_connection(("127.0.0.1", int(port))) as connection:
         stream = connection.makefile("rw")
         for line in stream:

@@ -220,7 +220,14 @@ def test_of_a_damaged_checkpoint_nothing_is_loaded(run: Path, tmp_path: Path, na
 # --- the end --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"max_steps": -1, "num_train_epochs": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_steps": -1, "num_train_epochs": 1},
+        {"prompts": [*PROMPTS, *PROMPTS[:8]]},  # ends within an epoch
+    ],
+)
 def test_a_run_that_has_ended_trains_no_step_more(tmp_path: Path, capsys, options):
     first = trainer(**steps(tmp_path, **options))
     first.train()

@@ -124,12 +124,12 @@ def _write_card(
 def _step(source: Path, last: int) -> int:
     """The update after which a student was saved."""
     from oprd.runs.checkpoints import CHECKPOINT
-    from oprd.runs.record import BEST_RECORD
+    from oprd.runs.record import read_best_record
 
     if checkpoint := CHECKPOINT.fullmatch(source.name):
         return int(checkpoint[1])
-    best = source / BEST_RECORD
-    return int(json.loads(best.read_text())["step"]) if best.is_file() else last
+    best = read_best_record(source)
+    return last if best is None else best["step"]
 
 
 def _is_chat(record: Any, output: Path) -> bool:

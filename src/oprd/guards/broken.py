@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from oprd.text import parse_json
+
 # Within a run folder, by step; beside the files, one a process, stands the student that met them.
 BROKEN, STUDENT = "broken", "student"
 SUFFIX = ".safetensors"
@@ -83,7 +85,7 @@ class BrokenBatch:
         inputs: dict[int, dict[str, Tensor]] = {}
         try:
             with safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {})["batch"])
+                facts = parse_json((file.metadata() or {})["batch"])
                 for key in file.keys():  # noqa: SIM118 # no mapping
                     number, _, name = key.partition("/")
                     inputs.setdefault(int(number), {})[name] = file.get_tensor(key)

@@ -5,6 +5,7 @@ says so in its state, so that a report on many runs shows each as what it is.
 """
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -114,12 +115,13 @@ def total_steps(settings: Any, metrics: list[dict[str, Any]]) -> int | None:
     """How many steps a run is to make, by its settings or by how much of an epoch it has made."""
     settings = settings if isinstance(settings, Mapping) else {}
     steps, epochs = settings.get("max_steps"), settings.get("num_train_epochs")
-    if isinstance(steps, int) and steps > 0:
+    if isinstance(steps, int) and is_number(steps) and steps > 0:
         return steps
     for line in reversed(metrics):
         epoch = line.get("epoch")
         if is_number(epoch) and epoch > 0 and line["step"] > 0 and is_number(epochs):
-            return max(line["step"], round(line["step"] * epochs / epoch))
+            found = line["step"] * epochs / epoch
+            return max(line["step"], round(found)) if math.isfinite(found) else None
     return None
 
 
@@ -131,7 +133,9 @@ def seconds_per_step(metrics: list[dict[str, Any]], latest: int = 20) -> float |
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number."""
-    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    # Whole numbers in JSON have no bound, so that one may be beyond every float.
+    number = isinstance(value, int | float) and type(value) is not bool
+    return number and abs(value) <= sys.float_info.max
 
 
 def _timed(line: Mapping[str, Any]) -> bool:

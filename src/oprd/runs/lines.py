@@ -6,6 +6,10 @@ from typing import Any
 
 from oprd.runs.atomic import written_whole
 from oprd.secrets import masked
+from oprd.text import parse_json
+
+# Beyond it no number of a step is one.
+STEPS = 2**53
 
 
 def begin_lines(file: Path, step: int) -> None:
@@ -31,9 +35,10 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     found = []
     for line in file.read_bytes().split(b"\n"):
         try:
-            content = json.loads(line)
+            content = parse_json(line)
         except ValueError:
             continue
-        if isinstance(content, dict) and type(content.get("step")) is int:
+        step = content.get("step") if isinstance(content, dict) else None
+        if type(step) is int and 0 <= step < STEPS:
             found.append(content)
     return found

@@ -15,6 +15,8 @@ from typing import IO, Any, Self
 
 import psutil
 
+from oprd.text import parse_json
+
 # Of a name that is not uploaded with a run's folder.
 LOCK = "_run.lock"
 # What file systems answer that have no locks.
@@ -156,7 +158,7 @@ def _holder(path: Path, *, wait: bool = False) -> dict[str, Any] | None:
     """Who wrote a lock's file; one that has only just made it may be about to."""
     for _ in range(10 if wait else 1):
         try:
-            found = json.loads(path.read_text())
+            found = parse_json(path.read_bytes())
             if isinstance(found, dict) and found.keys() >= {"pid", "host", "started"}:
                 return found
         except (OSError, ValueError):
@@ -182,7 +184,7 @@ def _is_dead(holder: dict[str, Any]) -> bool:
         return other or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-    except (psutil.Error, ValueError, TypeError):
+    except (psutil.Error, ValueError, TypeError, OverflowError):
         return False
 
 
