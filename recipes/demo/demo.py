@@ -82,10 +82,10 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
     parser.add_argument("--problems", type=int, default=96, help="held-out problems")
-    parser.add_argument("--learning_rate", type=float, default=2e-4)
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
     return parser.parse_args()
 
@@ -100,6 +100,8 @@ def make_trainer(options: argparse.Namespace, train: Task, **settings: Any) -> O
         "per_device_train_batch_size": options.rollouts,
         "max_completion_length": MAX_TOKENS,
         "positions": "all",
+        # The paper's.
+        "scale": "none",
         "learning_rate": options.learning_rate,
         "gradient_checkpointing": False,
         "use_cpu": True,
