@@ -134,8 +134,9 @@ def seconds_per_step(metrics: list[dict[str, Any]], latest: int = 20) -> float |
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number."""
     # Whole numbers in JSON have no bound, so that one may be beyond every float.
-    number = isinstance(value, int | float) and type(value) is not bool
-    return number and abs(value) <= sys.float_info.max
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _timed(line: Mapping[str, Any]) -> bool:
