@@ -116,7 +116,7 @@ def total_steps(settings: Any, metrics: list[dict[str, Any]]) -> int | None:
     settings = settings if isinstance(settings, Mapping) else {}
     steps, epochs = settings.get("max_steps"), settings.get("num_train_epochs")
     if isinstance(steps, int) and is_number(steps) and steps > 0:
-        return steps
+        return int(steps)
     for line in reversed(metrics):
         epoch = line.get("epoch")
         if is_number(epoch) and epoch > 0 and line["step"] > 0 and is_number(epochs):
