@@ -210,6 +210,7 @@ INPUTS = (
                 "fuzzing/test_evaluations.py"
                 "::test_no_line_of_an_evaluation_is_another_kind_of_error",
                 {"oprd.runs.rowfile._check_object": nothing},
+                minutes=0.5,  # hypothesis looks for the smallest example
                 error="*",
             ),
             Proof(
