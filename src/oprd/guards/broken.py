@@ -37,6 +37,15 @@ OBJECTIVE = (
 )
 
 
+def objective_at(settings: Any, step: int) -> dict[str, Any]:
+    """`OBJECTIVE` of settings at a step of their stage, whose weights are numbers then."""
+    found = {name: getattr(settings, name) for name in OBJECTIVE}
+    found["representation_weight"], output = (weight.at(step) for weight in settings.weights)
+    if output > 0:
+        return found | {"output_weight": output}
+    return found | {"output_loss": "none", "output_loss_kwargs": None, "output_weight": 1.0}
+
+
 @dataclass(frozen=True)
 class BrokenBatch:
     """What a process trained on in a step that was not finite.

@@ -49,10 +49,18 @@ def objective(settings: Mapping[str, Any]) -> str:
     if weight:
         scale = settings.get("scale")
         scaled = {"unit": ", of unit length", "layer": ", each layer by its size"}.get(str(scale))
-        terms.append(f"{weight:g} × {settings.get('state_loss')} of states{scaled or ''}")
+        terms.append(f"{_factor(weight)} × {settings.get('state_loss')} of states{scaled or ''}")
     if output and output != "none":
-        terms.append(f"{settings.get('output_weight')} × {output} of output distributions")
+        factor = _factor(settings.get("output_weight"))
+        terms.append(f"{factor} × {output} of output distributions")
     return " + ".join(terms)
+
+
+def _factor(weight: Any) -> str:
+    """A weight, or what it goes from and to."""
+    if isinstance(weight, Mapping):
+        return f"({_factor(weight.get('from'))} → {_factor(weight.get('to'))})"
+    return f"{weight:g}" if is_number(weight) else str(weight)
 
 
 def key_figures(run: RunFolder, tables: Sequence[TaskTable]) -> list[tuple[str, str]]:

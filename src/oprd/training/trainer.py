@@ -42,7 +42,7 @@ from oprd.calibration.pairing import check_prompts
 from oprd.calibration.processes import check_heads_stand_whole
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
-from oprd.guards.broken import OBJECTIVE, BrokenBatch
+from oprd.guards.broken import BrokenBatch, objective_at
 from oprd.guards.false_progress import FalseProgress
 from oprd.guards.finite import Finite
 from oprd.guards.saving import Checkpoints, usual_modes
@@ -692,7 +692,7 @@ class OPRDTrainer(DistillationTrainer):
             step=step,
             rank=rank,
             said=said,
-            settings={name: getattr(settings, name) for name in OBJECTIVE},
+            settings=objective_at(settings, self._plan.within(self._place)),
             pairs=self.pairs,
             mean_squares=self._teacher.mean_squares,
             precision=self.accelerator.mixed_precision,
