@@ -154,7 +154,7 @@ def test_fewer_directions_are_those_in_which_the_students_states_differ_most():
     assert spread[:3].sum() > 0.99 * spread.sum()
     moment = torch.einsum("nr,nq->rq", *[whole.project_student(4, h_s)] * 2) / N
     torch.testing.assert_close(moment, moment.diagonal().diag(), atol=1e-9, rtol=0)
-    with pytest.raises(ValueError, match=r"rank 7 .* determine 6 directions of basis 'heads'"):
+    with pytest.raises(ValueError, match="heads_rank 7 is not within 1 to 6, the directions that"):
         fitted(student, teacher, "fisher", h_s, h_t, heads_rank=7)
 
 
@@ -263,7 +263,6 @@ def test_no_gradient_reaches_a_head():
     student.weight.requires_grad_()
     pair = HeadPair(student, teacher)
     assert not pair.student.weight.requires_grad
-    assert not solve_heads(HeadStatistics(pair, "centered").moments()).student_mean.requires_grad
 
 
 @pytest.mark.parametrize(

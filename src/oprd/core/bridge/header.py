@@ -125,7 +125,7 @@ def _check_by_pair(
             basis != HEADS or not (number and abs(value) <= sys.float_info.max)
         ):
             raise ValueError(
-                f"unreachable must be finite numbers of LM heads' pairs, or null, got {value!r}."
+                f"unreachable must be finite numbers or null, null but for heads, got {value!r}."
             )
 
 
