@@ -55,11 +55,12 @@ def worker(rank, folder):
 def weighed(ranks, counts):
     """Statistics of both LM heads on rows that a process has, or several one after the other."""
     generator = torch.Generator().manual_seed(9)
-    weights = (torch.randn(7, width, generator=generator) for width in (S, H))
-    statistics = HeadStatistics(HeadPair(*map(LMHead, weights)), "fisher")
+    heads = [LMHead(torch.randn(7, w, generator=generator, dtype=torch.float64)) for w in (S, H)]
+    statistics = HeadStatistics(HeadPair(*heads), "fisher")
     for rank in ranks:
         drawn = torch.Generator().manual_seed(rank)
-        statistics.update(torch.randn(counts[rank], H, generator=drawn))
+        rows = torch.randn(counts[rank], H, generator=drawn, dtype=torch.float64)
+        statistics.update(rows)
     return statistics
 
 

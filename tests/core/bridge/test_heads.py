@@ -172,6 +172,23 @@ def test_the_split_of_the_rows_and_the_chunks_of_the_heads_do_not_matter(monkeyp
         torch.testing.assert_close(one, other)
 
 
+def test_both_heads_are_gone_through_once_for_rows_that_come_few_at_a_time(monkeypatch):
+    gone_through = []
+    through = HeadStatistics._through_heads
+    monkeypatch.setattr(
+        HeadStatistics,
+        "_through_heads",
+        lambda self, q: gone_through.append(len(q)) or through(self, q),
+    )
+    statistics = HeadStatistics(HeadPair(*variation("plain")), "fisher")
+    rows = rows_of()[1]
+    for part in rows.split(3):
+        statistics.update(part)
+    assert gone_through == [] and statistics.count == len(rows)
+    statistics.moments()
+    assert gone_through == [len(rows)]
+
+
 def test_one_row_of_so_many_is_read_whatever_the_batches():
     student, teacher = variation("plain")
     rows = rows_of()[1]
