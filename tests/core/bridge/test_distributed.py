@@ -61,6 +61,8 @@ def weighed(ranks, counts):
         drawn = torch.Generator().manual_seed(rank)
         rows = torch.randn(counts[rank], H, generator=drawn, dtype=torch.float64)
         statistics.update(rows)
+    # Rows that wait are sums only then.
+    statistics._read()
     return statistics
 
 

@@ -190,10 +190,11 @@ class HeadStatistics:
         self.count = int(count)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of the sums by name, to go on from."""
-        self._read()
+        """Copies of the sums by name, and of the rows that wait, to go on from."""
         counts = torch.tensor([self.count, self._seen], dtype=torch.int64)
-        return {"total": self._total.clone(), "moment": self._moment.clone(), "counts": counts}
+        sums = {"total": self._total.clone(), "moment": self._moment.clone()}
+        none = self._total.new_zeros(0, self.heads.teacher.width)
+        return {**sums, "counts": counts, "waiting": torch.cat(self._waiting or [none]).clone()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `tensors` gave.
@@ -201,13 +202,18 @@ class HeadStatistics:
         Raises:
             ValueError: they are of other heads or of another metric.
         """
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        # Any number of rows may wait.
+        shapes, found = (
+            {name: tuple(tensor.shape)[name == "waiting" :] for name, tensor in of.items()}
+            for of in (self.tensors(), tensors)
+        )
         if found != shapes:
             raise ValueError(f"the state of both heads should hold {shapes}, but holds {found}.")
         self._total.copy_(tensors["total"])
         self._moment.copy_(tensors["moment"])
         self.count, self._seen = tensors["counts"].tolist()
+        waiting = tensors["waiting"].to(self.heads.teacher.weight.device)
+        self._waiting = [waiting] if len(waiting) else []
 
     @torch.no_grad()
     def moments(self, *, unreachable: bool = False) -> HeadMoments:
