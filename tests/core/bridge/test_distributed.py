@@ -69,7 +69,7 @@ def weighed(ranks, counts):
 def merge(rank, folder):
     for name, counts in SPLITS.items():
         heads = weighed([rank], counts)
-        heads.all_reduce()
+        BridgeFitter(PAIRS, S, H, heads=heads).all_reduce()
         save_file(heads.tensors(), f"{folder}/heads {name}-{rank}")
         fitter = fit([rank], counts)
         fitter.all_reduce()
