@@ -194,16 +194,18 @@ def shown_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         if value is None or name in left_out:
             continue
         shown = json.dumps(_without_folders(value)) if name == "stages" else value
-        shown = last_part(value) if name == "bridge" else shown
+        shown = last_part(str(value)) if name == "bridge" else shown
         rows.append((name, shown if isinstance(shown, str) else json.dumps(shown)))
     return rows
 
 
-def _without_folders(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {name: last_part(v) if name == "bridge" and v else v for name, v in stage.items()}
-        for stage in stages
-    ]
+def _without_folders(stages: Any) -> Any:
+    """Stages as they are, whatever they are, apart from the folders of bridges."""
+    if isinstance(stages, list):
+        return [_without_folders(stage) for stage in stages]
+    if not isinstance(stages, Mapping):
+        return stages
+    return {n: last_part(str(v)) if n == "bridge" and v else v for n, v in stages.items()}
 
 
 def _without_effect(settings: Mapping[str, Any]) -> set[str]:
