@@ -3,7 +3,7 @@
 import pytest
 
 from oprd.reports import page
-from oprd.reports.facts import key_figures, objective
+from oprd.reports.facts import key_figures, objective, what_was_run
 from oprd.runs.folder import read_run
 from tests.reports.made import line, write_metrics, write_run
 
@@ -52,3 +52,10 @@ def test_the_time_is_that_of_all_parts_of_a_run(tmp_path):
     assert time(folder) == "6.0 min"
     write_metrics(folder, [line(1)])
     assert time(folder) is None
+
+
+def test_a_model_on_the_hub_keeps_its_owner_and_a_folder_loses_its_path(tmp_path):
+    names = {"student": "owner/student", "teacher": "/data/all/teacher", "dataset": "owner/sums"}
+    told = dict(what_was_run(read_run(write_run(tmp_path / "run", **names))))
+    assert (told["Student"], told["Teacher"]) == ("owner/student", "teacher")
+    assert told["Prompts"] == "100 from owner/sums, chat messages"

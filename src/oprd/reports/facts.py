@@ -7,7 +7,7 @@ from typing import Any
 from oprd.reports.evaluations import AFTER, BEFORE, TaskTable
 from oprd.reports.plots import tasks
 from oprd.reports.series import logged
-from oprd.runs.card import last_part, shown_settings
+from oprd.runs.card import shown_name, shown_settings
 from oprd.runs.folder import END, RunFolder
 from oprd.runs.lines import is_number
 from oprd.runs.record import ASKED, RATE_TEST
@@ -26,7 +26,7 @@ def what_was_run(run: RunFolder) -> list[tuple[str, str]]:
         (
             "Teacher",
             _model(record.get("teacher"))
-            + (f", an adapter on {last_part(str(base))}" if base else ""),
+            + (f", an adapter on {shown_name(str(base))}" if base else ""),
         ),
         ("Prompts", _prompts(record)),
         ("Layers, student:teacher", _layers(record)),
@@ -171,7 +171,7 @@ def versions(run: RunFolder) -> str:
 
 
 def _model(name: Any) -> str:
-    return last_part(str(name)) if name else "a model built in memory"
+    return shown_name(str(name)) if name else "a model built in memory"
 
 
 def _prompts(record: Mapping[str, Any]) -> str:
@@ -182,7 +182,7 @@ def _prompts(record: Mapping[str, Any]) -> str:
         {True: ", chat messages", False: ", plain text"}.get(chat, "") if chat is not None else ""
     )
     number = f"{count:,}" if isinstance(count, int) else "a stream"
-    return number + (f" from {last_part(str(source))}" if source else "") + form
+    return number + (f" from {shown_name(str(source))}" if source else "") + form
 
 
 def _layers(record: Mapping[str, Any]) -> str:

@@ -106,8 +106,12 @@ def write_card(folder: Path, facts: CardFacts) -> None:
     """Write the card of a run's student beside it."""
     record = read_record(folder) or {}
     lines = read_metrics(folder) if (folder / METRICS).is_file() else []
+    save_card(folder, card_text(record, lines, facts, folder.resolve().name))
+
+
+def save_card(folder: Path, text: str) -> None:
+    """Write a card beside a student, without secrets."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = card_text(record, lines, facts, folder.resolve().name)
     ModelCard(masked(text)).save(folder / CARD)
 
 
@@ -282,6 +286,11 @@ def _is_on_hub(name: str | None, *, owned: bool = False) -> bool:
     except HFValidationError:
         return False
     return not Path(name).exists()
+
+
+def shown_name(name: str) -> str:
+    """One on the hub with its owner, and the end of a path."""
+    return name if _is_on_hub(name) else last_part(name)
 
 
 def last_part(name: str) -> str:
