@@ -1,8 +1,9 @@
 """Files of a run that grow with its steps: one JSON object a line, each with its step."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from oprd.runs.atomic import written_whole
 from oprd.secrets import masked
@@ -42,3 +43,11 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
         if type(step) is int and 0 <= step < STEPS:
             found.append(content)
     return found
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number."""
+    # Whole numbers in JSON have no bound, so that one may be beyond every float.
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 import psutil
 
@@ -21,6 +21,9 @@ from oprd.text import parse_json
 LOCK = "_run.lock"
 # What file systems answer that have no locks.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+# Of a process that trains in a folder; one of another machine is not seen.
+Holder = Literal["alive", "dead", "not seen"]
 
 
 def try_lock(file: IO[Any]) -> bool:
@@ -36,6 +39,17 @@ def try_lock(file: IO[Any]) -> bool:
             return False
         raise
     return True
+
+
+def holder(folder: Path) -> Holder | None:
+    """How the process fares that has a run's folder locked, None where none has."""
+    path = folder / LOCK
+    found = _holder(path, wait=path.exists())
+    if found is None:
+        return None
+    if not _is_seen(found):
+        return "not seen"
+    return "dead" if _is_dead(found) else "alive"
 
 
 class RunLock:
