@@ -73,7 +73,8 @@ def soaked(args: Any, count: int) -> tuple[str, bool]:
     equal = "the same, bit for bit" if same else "**different**"
     minutes = f"{found.seconds / 60:.0f}, and {seconds / 60:.0f} left alone"
     row = f"| {count} | {happened} | {found.starts} | {equal} | {grew:+.3f} MiB | {minutes} |"
-    return row, same and grew < MOST_GROWTH and found.kills >= args.kills
+    killed = found.kills >= args.kills and 3 * found.faults["kill in a save"] >= args.kills
+    return row, same and grew < MOST_GROWTH and killed
 
 
 if __name__ == "__main__":

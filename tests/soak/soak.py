@@ -24,8 +24,10 @@ STUDENT = "model.safetensors"
 GLANCE = 0.0005
 # How a run ends that SIGTERM asked to.
 ENDED = 143
-FAULTS = ("kill", "kill in a save", "kill", "full disk", "kill", "kill in a save", "full disk in a "
-          "save", "kill", "kill in a save", "asked to end")  # fmt: skip
+FAULTS = (
+    "kill", "kill in a save", "full disk", "kill in a save", "kill", "asked to end", "kill",
+    "full disk in a save", "kill in a save", "kill",
+)  # fmt: skip
 
 
 @dataclass
