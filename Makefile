@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # That run tests side by side, each on one thread.
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow lint format bench lab lab-quick clean
+.PHONY: help setup demo test test-slow reliability soak lint format bench lab lab-quick clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,12 @@ test: setup ## the main test suite, within six minutes on two cores
 
 test-slow: setup ## tests that take minutes, the demo among them
 	$(BIN)/python -m pytest -m 'slow and not gpu' --timeout 2400 --durations 10
+
+reliability: setup ## run the tests of what a run promises, and write docs/reliability.md
+	$(BIN)/python -m tests.reliability.page
+
+soak: setup ## kill, fill up and end runs of 2,000 steps at random, in one process and in two
+	$(BIN)/python -m tests.soak --write
 
 lint: setup ## style and types
 	$(BIN)/ruff check .

@@ -95,7 +95,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "unit length, gradients not clipped": {**UNIT_LENGTH, **NOT_CLIPPED},
     LAYER_SCALES: {"scale": "layer"},
     "scaled by layer, weight 10": {"scale": "layer", "representation_weight": 10.0},
-    "unit length, weight 1": {"scale": "unit"},
+    "unit length, weight 1": {"scale": "unit", "representation_weight": 1.0},
     "unit length, weight 10": {"scale": "unit", "representation_weight": 10.0},
     "OPRD, rate found": {**PLAIN, **AUTO},
     "scaled by layer, weight 10, rate found": {

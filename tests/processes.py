@@ -16,6 +16,10 @@ import tempfile
 import traceback
 from typing import Any
 
+import pytest
+
+from tests.reliability.undone import undo_as_told
+
 COUNT = 2
 # A job that takes longer hangs: one process waits for another that does not come.
 SECONDS = 240
@@ -29,7 +33,10 @@ class TwoProcesses:
         self._streams: list[Any] = []
 
     def __call__(self, module: str, *arguments: object) -> list[str]:
-        """Call `main` of a module in both, and return the traceback of each, empty for none."""
+        """Call `main` of a module in both, and return the traceback of each, empty for none.
+
+        Tracebacks are in the order of the processes' ranks.
+        """
         if self._launcher is None:
             self._start()
         for stream in self._streams:
@@ -60,16 +67,20 @@ class TwoProcesses:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
             )
+            by_rank: dict[int, Any] = {}
             try:
                 for _ in range(COUNT):
                     connection, _ = server.accept()
                     connection.settimeout(SECONDS)
-                    self._streams.append(connection.makefile("rw"))
+                    stream = connection.makefile("rw")
                     connection.close()  # when its stream is
-            except TimeoutError as error:
+                    # Either may be the first to call.
+                    by_rank[int(stream.readline())] = stream
+            except (TimeoutError, ValueError) as error:
                 raise AssertionError(
                     f"two processes did not start:\n{self._ended(hang=True)}"
                 ) from error
+            self._streams = [by_rank[rank] for rank in range(COUNT)]
 
     def _ended(self, *, hang: bool) -> str:
         """The last that both wrote, when they have ended; those that hang are made to."""
@@ -95,8 +106,11 @@ class TwoProcesses:
 
 def answer(port: str) -> None:
     """In one of them: do what comes until nothing does."""
+    undo_as_told(pytest.MonkeyPatch())
     with socket.create_connection(("127.0.0.1", int(port))) as connection:
         stream = connection.makefile("rw")
+        stream.write(os.environ["RANK"] + "\n")
+        stream.flush()
         for line in stream:
             module, *arguments = json.loads(line)
             error = ""

@@ -98,7 +98,7 @@ def test_passwords_in_urls_are_masked(text, shown):
 
 def test_no_secret_is_in_a_runs_record_metrics_or_card(tmp_path):
     settings = {"dataset": f"https://me:{SECRET}@host", "model_init_kwargs": {"hf_token": "other"}}
-    write_record(tmp_path, {"student": f"at {SECRET}"}, settings, 0)
+    write_record(tmp_path, {"student": f"at {SECRET}"}, settings)
     add_to_record(tmp_path, {"found": SECRET})
     begin_metrics(tmp_path, 0)
     append_metrics(tmp_path, 1, {"said": SECRET, "loss": 1.0})
@@ -107,12 +107,6 @@ def test_no_secret_is_in_a_runs_record_metrics_or_card(tmp_path):
     for name in ("run.json", METRICS, CARD):
         text = (tmp_path / name).read_text()
         assert SECRET not in text and "other" not in text, name
-
-
-def test_a_run_whose_record_hides_a_secret_goes_on(tmp_path):
-    facts = {"teacher": f"https://me:{SECRET}@host"}
-    write_record(tmp_path, facts, {}, 0)
-    write_record(tmp_path, facts, {}, 1)
 
 
 def test_no_secret_is_logged_or_said(caplog, capsys):

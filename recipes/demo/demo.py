@@ -100,6 +100,8 @@ def make_trainer(options: argparse.Namespace, train: Task, **settings: Any) -> O
         "per_device_train_batch_size": options.rollouts,
         "max_completion_length": MAX_TOKENS,
         "positions": "all",
+        # The paper's.
+        "scale": "none",
         "learning_rate": options.learning_rate,
         "gradient_checkpointing": False,
         "use_cpu": True,

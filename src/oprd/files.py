@@ -14,6 +14,8 @@ from typing import IO, Any, NamedTuple, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from oprd.text import parse_json
+
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz")
 BATCH_ROWS = 8192
 UNREADABLE = (
@@ -110,7 +112,7 @@ def _json(path: Path) -> Iterator[Row]:
     with _text(path, newline="\n") as file:
         if path.name.lower().endswith((".json", ".json.gz")) and file.read(64).lstrip()[:1] == "[":
             file.seek(0)
-            for number, value in enumerate(json.load(file), 1):
+            for number, value in enumerate(_list(path, file.read()), 1):
                 yield _object(number, value)
             return
         file.seek(0)
@@ -119,10 +121,17 @@ def _json(path: Path) -> Iterator[Row]:
                 yield _line(number, line)
 
 
+def _list(path: Path, text: str) -> list[Any]:
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
+
+
 def _line(number: int, line: str) -> Row:
     try:
-        return _object(number, json.loads(line))
-    except (ValueError, RecursionError) as error:
+        return _object(number, parse_json(line))
+    except ValueError as error:
         return Row(number, {}, f"it is not valid JSON ({error})")
 
 

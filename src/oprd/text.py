@@ -1,6 +1,8 @@
 """Text from strangers: whether it can be read at all, and how it is shown."""
 
+import json
 import reprlib
+from typing import Any
 
 
 def check_text(text: object, what: str) -> str:
@@ -20,6 +22,18 @@ def check_text(text: object, what: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{what} is not valid Unicode at character {error.start}") from error
     return text
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says, however it was written.
+
+    Raises:
+        ValueError: it is no JSON, or is nested deeper than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep to be read") from error
 
 
 def kind(value: object) -> str:

@@ -1,10 +1,11 @@
 """Values of settings: parsed, and refused with a sentence that names the setting."""
 
 import difflib
-import json
 import math
 from collections.abc import Iterable
 from typing import Any
+
+from oprd.text import parse_json
 
 # Settings of earlier versions, with what takes their place.
 RENAMED: dict[object, str] = {
@@ -58,7 +59,7 @@ def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):

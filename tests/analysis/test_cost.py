@@ -187,15 +187,21 @@ def test_an_objective_that_the_models_rule_out_is_refused_where_it_is_asked_for(
             measure_cost([unequal], ["oprd_bridge", name], rounds=1, memory=False)
 
 
-def test_through_a_bridge_only_its_numbers_of_the_teachers_rows_are_kept(unequal, monkeypatch):
-    kept = []
+@pytest.fixture
+def kept(monkeypatch):
+    """Shapes of the teacher's rows, by layer, of each reading."""
+    found = []
 
     def spy(*args, **kwargs):
         reading = read(*args, **kwargs)
-        kept.append({layer: tuple(rows.shape) for layer, rows in reading.states.items()})
+        found.append({layer: tuple(rows.shape) for layer, rows in reading.states.items()})
         return reading
 
     monkeypatch.setattr("oprd.training.teachers.teacher.read", spy)
+    return found
+
+
+def test_through_a_bridge_only_its_numbers_of_the_teachers_rows_are_kept(unequal, kept):
     found = Scene(unequal, Models(unequal))
     assert gradients(found, "oprd_bridge")
     # Three student layers meet teacher layers 1, 3 and 4, on 2 × 8 rows.
@@ -211,16 +217,8 @@ def test_a_bridge_of_narrow_models_is_measured_at_the_rank_that_they_have(tmp_pa
     assert gradients(Scene(setup, Models(setup)), "oprd_bridge")
 
 
-def test_through_both_heads_as_many_numbers_are_kept_as_the_student_is_wide(monkeypatch):
+def test_through_both_heads_as_many_numbers_are_kept_as_the_student_is_wide(kept):
     """A shape for each model, the teacher's the wider."""
-    kept = []
-
-    def spy(*args, **kwargs):
-        reading = read(*args, **kwargs)
-        kept.append({layer: tuple(rows.shape) for layer, rows in reading.states.items()})
-        return reading
-
-    monkeypatch.setattr("oprd.training.teachers.teacher.read", spy)
     setup = replace(SMALL, teacher_shape="qwen3-0.6b")
     models = Models(setup)
     widths = [model.config.hidden_size for model in (models.student, models.teacher)]

@@ -12,6 +12,8 @@ from tests import tiny
 from tests.guards.test_finite import DOWN, broken
 from tests.training.runs import LORA, trainer
 
+HANDS_OVER = {"from": 1, "to": 0, "steps": 1}
+
 
 @pytest.fixture
 def teacher(tmp_path):
@@ -50,9 +52,10 @@ def test_a_replay_names_the_tensor_the_layer_and_the_token(tmp_path, teacher):
         {},
         {"output_loss": "reverse_kl"},
         {"stages": [{"steps": 1, "state_loss": "gram"}]},
+        {"output_loss": "reverse_kl", "max_steps": 2, "representation_weight": HANDS_OVER},
         {"peft_config": LoraConfig(**LORA)},
     ],
-    ids=["states", "output", "stages", "adapter"],
+    ids=["states", "output", "stages", "hands over", "adapter"],
 )
 def test_another_teacher_shows_that_it_was_the_teacher(tmp_path, teacher, options):
     sound = tmp_path / "sound"

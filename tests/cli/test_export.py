@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from oprd import OPRDTrainer
 from oprd.cli.main import app
+from oprd.evaluation.records import rewrite_records
 from tests import tiny
-from tests.evaluation.samples import chat_tokenizer
+from tests.evaluation.samples import chat_tokenizer, header
+from tests.reports.made import record_of
 from tests.reports.test_page import HOSTILE
 from tests.training.runs import LORA, settings
 from tests.training.test_card import CHAT
@@ -163,3 +165,70 @@ def test_what_cannot_be_exported_is_said_in_a_sentence(places, made):
     (line,) = done.output.strip().splitlines()
     assert line.startswith("oprd: ")
     assert made != "used output" or [f.name for f in output.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("which", ["best", "checkpoint-7", "samples", "../student", ""])
+def test_a_student_that_is_not_there_is_refused_before_anything_is_written(
+    places, monkeypatch, which
+):
+    folder = train(places, lora=False, save_strategy="steps", save_steps=1)
+    monkeypatch.chdir(places)
+    done = CliRunner().invoke(app, ["export", "run", "new/out", "--which", which])
+    assert done.exit_code == 1
+    assert done.output.strip() == (
+        f"oprd: 'run' holds no student {which!r}: --which takes last, checkpoint-2, checkpoint-1."
+    )
+    assert folder.is_dir() and not Path("new").exists()
+
+
+def test_a_card_tells_of_its_own_student_alone(places):
+    folder = train(places, lora=False, save_strategy="steps", save_steps=1)
+    with (folder / "metrics.jsonl").open("a") as log:
+        for step in (0, 1, 2):
+            figures = {f"eval/sums/avg@4{end}": 0.1 + step / 4 for end in ("", "_low", "_high")}
+            log.write(json.dumps({"step": step, **figures}) + "\n")
+    for name in ("teacher", "student before", "student after", "step-000001", "step-000002"):
+        file = folder / ("samples" if name[:5] != "step-" else f"evaluations/{name}")
+        file = file / f"{name}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        records = [record_of(str(n), "x", n % 2 == 0) for n in range(4)]
+        rewrite_records(file, header(model=name, asked=4, task="sums"), records)
+    cards = []
+    for which in ("last", "checkpoint-1"):
+        run(folder, places / which, "--which", which)
+        cards.append((places / which / "README.md").read_text())
+    last, first = cards
+    for text in ("student after", "step-000002", "step 2", "60.0%"):
+        assert text in last and text not in first
+    for text in ("student before", "| teacher |", "step-000001", "step 1", "35.0%"):
+        assert text in first, text
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_export_that_fails_leaves_no_half_folder(places, monkeypatch, there):
+    folder, output = train(places, lora=False), places / "out"
+    if there:
+        output.mkdir()
+
+    def fail(*_):
+        assert list(output.glob("*.safetensors"))
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("oprd.runs.card.card_text", fail)
+    done = CliRunner().invoke(app, ["export", str(folder), str(output)])
+    assert done.exit_code == 1 and "No space left" in done.output
+    assert output.exists() == there and not (there and list(output.iterdir()))
+
+
+@pytest.mark.parametrize("text", ["---\nlicense: [\n---\n", "---\n- mit\n---\n", "\x00", "---\n"])
+def test_a_card_of_the_student_that_cannot_be_read_names_no_licence(places, text):
+    (places / "student" / "README.md").write_text(text)
+    shown = run(train(places, lora=False), places / "out")
+    assert "names no licence" in shown
+
+
+def test_a_secret_in_a_name_is_not_exported(places, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    run(train(places, lora=False), places / "out", "--name", "model-hf_secret-mine")
+    card = (places / "out" / "README.md").read_text()
+    assert "hf_secret" not in card and "mine" in card

@@ -102,8 +102,19 @@ def terminal():
     signal.signal(signal.SIGINT, before)
 
 
+IN_THE_FILE = ["overwrite: true"]
+
+
 @pytest.mark.parametrize(
-    "given", [[], ["--resume_from_checkpoint", "false"], ["--resume_from_checkpoint=auto"]]
+    "given",
+    [
+        [],
+        ["--resume_from_checkpoint", "false"],
+        ["--resume_from_checkpoint=auto"],
+        ["--overwrite", "--logging_steps", "1"],
+        ["--overwrite", "true"],
+        IN_THE_FILE,
+    ],
 )
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.usefixtures("terminal")
@@ -116,6 +127,12 @@ def test_a_signal_prints_one_line_with_the_command_that_goes_on(
     code: int,
 ):
     out = tmp_path / "a folder"
+    if given == IN_THE_FILE:
+        shutil.copytree(folder, tmp_path / "own", ignore=shutil.ignore_patterns("out"))
+        folder = tmp_path / "own"
+        settings = folder / "run.yaml"
+        settings.write_text(SETTINGS.format(folder=folder) + "overwrite: true\n")
+        given = []
     with monkeypatch.context() as patch:
         at_step(patch, 0, lambda: os.kill(os.getpid(), number))
         stopped = invoke(folder, "--output_dir", str(out), *given)

@@ -1,7 +1,6 @@
 """A run in a terminal: as far as it is, and strangers' words as text."""
 
 import io
-import os
 
 import pytest
 from rich.console import Console
@@ -10,6 +9,7 @@ from typer.testing import CliRunner
 from oprd.cli.main import app
 from oprd.reports.terminal import screen, sparkline
 from oprd.runs.folder import read_run
+from oprd.runs.lock import RunLock
 from tests.reports.made import line, write_metrics, write_run
 from tests.reports.test_page import hostile_run
 
@@ -23,7 +23,8 @@ def shown(folder, width=100):
 def test_a_run_shows_how_far_it_is_and_how_long_it_takes(tmp_path):
     folder = write_run(tmp_path / "mine", steps=40)
     write_metrics(folder, [line(step) for step in range(1, 11)])
-    text = CliRunner().invoke(app, ["watch", str(folder)]).output
+    with RunLock(folder):
+        text = CliRunner().invoke(app, ["watch", str(folder), "--once"]).output
     assert "mine  running. At step 10 of 40." in text
     assert "10/40, 3.5 s a step, 1.8 min left" in text
     for name in ("loss", "cosine of states", "gradient norm", "tokens per second"):
@@ -48,7 +49,6 @@ def test_a_folder_that_is_no_running_run_says_so(tmp_path, made):
     folder = tmp_path / "odd"
     if made == "cut off":
         write_run(folder, ended=False)
-        os.utime(folder / "metrics.jsonl", (0, 0))
     else:
         folder.mkdir()
     if made == "foreign":

@@ -63,6 +63,9 @@ def test_every_command_is_known_to_these_tests():
         "recipes",
         "train",
         "eval",
+        "watch",
+        "report",
+        "export",
         "bridge",
         "recipes",
         "train",
@@ -93,6 +96,12 @@ def test_the_train_and_eval_commands_run(places, monkeypatch):  # noqa: F811 # t
         shown = CliRunner().invoke(app, [*evaluate, "--limit", "3", "--max_new_tokens", "8"])
         assert shown.exit_code == 0, shown.output
         assert "student after − student before" in shown.output
+    for name, further in (("watch", ["--once"]), ("report", []), ("export", [])):
+        (looked,) = commands(f"oprd {name}")
+        asked = ["run" if part == "runs/mine" else part for part in looked[1:]]
+        shown = CliRunner().invoke(app, [*asked, *further])
+        assert shown.exit_code == 0, shown.output
+    assert (places / "exported" / "config.json").is_file()
 
 
 def test_an_inspection_leads_to_a_run(places, monkeypatch):  # noqa: F811 # the fixture

@@ -1,12 +1,12 @@
 """Records and headers made by hand, for tests that need no model."""
 
-from typing import Any
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from oprd.evaluation.records import Record
 from oprd.evaluation.result import Evaluation
-from tests import tiny
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def record(problem: str = "p", sample: int = 0, correct: bool = True, **other: Any) -> Record:
@@ -54,8 +54,10 @@ def evaluation(verdicts: dict[str, list[bool]], **other: Any) -> Evaluation:
     return Evaluation(header(asked=len(records), **other), records)
 
 
-def chat_tokenizer(ending: str) -> PreTrainedTokenizerFast:
+def chat_tokenizer(ending: str) -> "PreTrainedTokenizerFast":
     """A tokenizer with a chat template, whose generation prompt is `ending`, in Jinja's words."""
+    from tests import tiny
+
     bytes_only = tiny.tokenizer()
     tokenizer = type(bytes_only)(
         tokenizer_object=bytes_only.backend_tokenizer, eos_token="<eos>", pad_token="<pad>"

@@ -5,7 +5,26 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from oprd.guards.broken import BrokenBatch, batch_files
+from oprd import OPRDConfig
+from oprd.guards.broken import BrokenBatch, batch_files, objective_at
+from tests.training.runs import settings
+
+
+def test_the_objective_of_a_step_has_the_weights_of_that_step(tmp_path):
+    crossing = {
+        "output_loss": "topk",
+        "output_loss_kwargs": {"k": 4},
+        "representation_weight": {"from": 1, "to": 0, "steps": 4},
+        "output_weight": {"from": 0, "to": 2, "steps": 4},
+    }
+    made = settings(tmp_path, **crossing, max_steps=8)
+    begun, half, done = (objective_at(made, step) for step in (0, 2, 6))
+    assert (begun["representation_weight"], begun["output_loss"]) == (1, "none")
+    assert (half["representation_weight"], half["output_weight"]) == (0.5, 1.0)
+    assert (done["representation_weight"], done["output_loss"]) == (0, "topk")
+    # Each is settings of its own, of a run of any length.
+    for found in (begun, half, done):
+        assert OPRDConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **found)
 
 
 @pytest.fixture

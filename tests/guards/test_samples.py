@@ -17,6 +17,12 @@ def test_the_first_and_the_last_step_and_every_so_many_are_kept(tmp_path):
     assert [curve.step for curve in read_positions(tmp_path)] == [1, 3, 6, 7]
 
 
+def test_steps_on_rollouts_that_were_used_before_are_kept_too(tmp_path):
+    trainer(tmp_path, max_steps=8, sample_steps=4, scale="unit", updates_per_rollout=2).train()
+    assert sorted({sample.step for sample in read_samples(tmp_path)}) == [1, 4, 8]
+    assert [curve.step for curve in read_positions(tmp_path)] == [1, 4, 8]
+
+
 def test_the_cosines_that_are_kept_are_those_that_are_logged(tmp_path):
     """With as many rollouts in a step as are kept, their mean is the step's."""
     trainer(tmp_path, max_steps=2, positions="last_k", position_k=3).train()
@@ -64,9 +70,7 @@ def test_keeping_changes_nothing(tmp_path, options):
     assert largest_difference(*ended) == 0
     assert not read_samples(tmp_path / "0")
     kept = read_samples(tmp_path / "1")
-    assert {sample.step for sample in kept} == (
-        {1, 3} if "updates_per_rollout" in options else {1, 2, 3, 4}
-    )
+    assert {sample.step for sample in kept} == {1, 2, 3, 4}
     compared = [c for sample in kept for c in sample.cosine if c is not None]
     assert bool(compared) == ("output_loss" not in options)
 

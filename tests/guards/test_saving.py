@@ -152,7 +152,9 @@ def test_a_save_that_is_cut_off_anywhere_is_skipped_and_named(
         patch.setattr(saving.shutil, "rmtree", lambda *_, **__: None)
 
         def die(*args: Any, **kwargs: Any) -> Any:
-            if killed.state.global_step == 4:
+            # The one before may still be hashed, beside the steps.
+            earlier = any("checkpoint-2" in str(value) for value in args)
+            if killed.state.global_step == 4 and not earlier:
                 raise Killed
             return before(*args, **kwargs)
 
@@ -218,7 +220,14 @@ def test_of_a_damaged_checkpoint_nothing_is_loaded(run: Path, tmp_path: Path, na
 # --- the end --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"max_steps": -1, "num_train_epochs": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_steps": -1, "num_train_epochs": 1},
+        {"prompts": [*PROMPTS, *PROMPTS[:8]]},  # ends within an epoch
+    ],
+)
 def test_a_run_that_has_ended_trains_no_step_more(tmp_path: Path, capsys, options):
     first = trainer(**steps(tmp_path, **options))
     first.train()
@@ -285,19 +294,16 @@ def test_a_run_does_not_go_on_as_another_from_any_folder(run: Path, tmp_path: Pa
 
 
 def test_what_is_allowed_to_change_does_and_stands_in_the_record(run: Path, tmp_path: Path, caplog):
-    made = trainer(
-        **steps(tmp_path, teacher=tiny.model(seed=3), scale="unit", allow_changed="teacher, scale")
-    )
+    changed = {"teacher": tiny.model(seed=3), "scale": "unit", "representation_weight": 1.0}
+    made = trainer(**steps(tmp_path, **changed, allow_changed="teacher, scale"))
     made.train(str(run / "checkpoint-2"))
     record = json.loads((tmp_path / "run.json").read_text())
-    changed = {change["name"]: change for change in record["changed"]}
-    assert set(changed) == {"teacher", "scale"} and changed["scale"]["now"] == "unit"
+    said = {change["name"]: change for change in record["changed"]}
+    assert set(said) == {"teacher", "scale"} and said["scale"]["now"] == "unit"
     assert record["resumed_from"] == str(run / "checkpoint-2")
     assert "is gone on from otherwise than it began: teacher (began with" in caplog.text
     # And in what is saved from here on, wherever that is gone on from.
-    again = trainer(
-        **steps(tmp_path / "2", max_steps=4, teacher=tiny.model(seed=3), scale="unit", seed=7)
-    )
+    again = trainer(**steps(tmp_path / "2", max_steps=4, **changed, seed=7))
     again.train(str(tmp_path / "checkpoint-4"))
     later = json.loads((tmp_path / "2" / "run.json").read_text())["changed"]
     assert [change["name"] for change in later] == ["teacher", "scale", "seed"]

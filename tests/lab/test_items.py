@@ -12,6 +12,9 @@ from oprd import OPRDConfig
 from tests.lab.fakes import finish, scores
 
 COMMITTED = results.RESULTS
+# Items whose runs nobody has made yet.
+AWAITED = {"heads", "heads-bpe"}
+MADE = {name: item for name, item in ITEMS.items() if name not in AWAITED}
 COMPARISON = Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3,), seeds=(0, 1))
 
 
@@ -99,7 +102,11 @@ def test_a_settled_claim_that_quick_results_do_not_find_is_a_difference():
     assert results.differences(quick, whole) == ["b", "c"]
 
 
-@pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS)
+def test_an_item_without_results_is_one_that_is_awaited():
+    assert {name for name in ITEMS if not (COMMITTED / f"{name}.json").exists()} == AWAITED
+
+
+@pytest.mark.parametrize("item", MADE.values(), ids=MADE)
 def test_the_table_and_the_verdicts_of_committed_results_come_from_their_file(item, monkeypatch):
     monkeypatch.setattr(results, "RESULTS", COMMITTED)
     found = results.read(item.name, quick=False)
@@ -107,7 +114,7 @@ def test_the_table_and_the_verdicts_of_committed_results_come_from_their_file(it
     assert all(isinstance(holds, bool) for holds in item.verdicts(found).values())
 
 
-COMPARED = {name: item for name, item in ITEMS.items() if isinstance(item, Compared)}
+COMPARED = {name: item for name, item in MADE.items() if isinstance(item, Compared)}
 
 
 @pytest.mark.parametrize("item", COMPARED.values(), ids=COMPARED)
@@ -123,7 +130,7 @@ def test_committed_results_are_of_the_comparison_that_their_command_would_make(i
         assert {name: settings[name] for name in row["settings"]} == row["settings"]
 
 
-@pytest.mark.parametrize("item", ITEMS)
+@pytest.mark.parametrize("item", MADE)
 def test_committed_results_name_no_folder_of_the_machine_that_made_them(item):
     text = (COMMITTED / f"{item}.json").read_text(encoding="utf-8")
     assert not re.search(r'"(/|~|[A-Za-z]:\\)', text)

@@ -66,8 +66,8 @@ def test_quick_results_that_contradict_the_committed_ones_end_with_an_error(tmp_
 
 # Names of the README by those of the lab.
 METHODS = {
-    "OPRD": "OPRD",
-    "OPRD, states at unit length": "OPRD, unit length",
+    "OPRD, plain states (the paper's)": "OPRD",
+    "OPRD, states at unit length (the default)": "OPRD, unit length",
     "forward KL of the whole vocabulary": "forward KL",
     "reverse KL of the whole vocabulary": "reverse KL",
     "top-4, as the paper runs it": "top-4 of the paper's runs",

@@ -51,7 +51,8 @@ def test_a_page_is_quiet_and_fits(browser, pages, name, scheme, width):
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
     opened.on("dialog", lambda dialog: said.append(dialog.message))
-    opened.goto((pages / f"{name}.html").as_uri())
+    # A machine that is busy takes longer than a person would wait.
+    opened.goto((pages / f"{name}.html").as_uri(), timeout=120_000)
     assert [url for url in requests if not url.startswith("data:")] == [opened.url]
     assert not said
     assert opened.evaluate("document.documentElement.scrollWidth") <= width

@@ -22,6 +22,7 @@ from oprd.runs.manifest import (
     read_manifest,
     write_manifest,
 )
+from oprd.text import escaped
 from tests.runs.saved import checkpoint
 
 
@@ -104,7 +105,7 @@ def test_a_manifest_that_has_been_altered_itself_is_damaged(tmp_path: Path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
     for name in ("long" * 100, "half of a pair \ud800"):
         (tmp_path / "manifest.json").write_text(manifest_text({"files": {name: ENTRY}}))
-        assert str(problem(tmp_path)).startswith(f"its {name} ")
+        assert str(problem(tmp_path)).startswith(f"its {escaped(name)} ")
 
 
 def test_a_manifest_of_a_later_format_is_not_guessed_at(tmp_path: Path):

@@ -99,7 +99,6 @@ def test_text_is_the_same_as_numbers_and_mappings_and_all_keys_are_recorded():
         ("NaN", "representation_weight must be above 0"),
         ("-1", "representation_weight must be above 0"),
         ("[1]", r"representation_weight must be a number, got \[1\]"),
-        (None, "representation_weight must be a number, got None"),
     ],
 )
 def test_weights_that_cannot_be_are_refused_at_construction(given, message):

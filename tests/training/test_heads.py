@@ -37,14 +37,27 @@ def expected_losses(bridge, made):
     return found
 
 
-@pytest.mark.parametrize("scale", [None, "none", "unit"])
-def test_the_distance_is_summed_over_directions_unless_unit_length_is_asked_for(tmp_path, scale):
+@pytest.mark.parametrize("scale", [None, "none", "unit", "layer"])
+def test_the_distance_is_summed_over_directions_whatever_the_scale(tmp_path, scale):
     file = fit(tmp_path / "bridge", basis="heads", layers="last")
-    made = made_trainer(tmp_path, bridge=file, layers="last", scale=scale, prompts=runs.PROMPTS[:4])
+    options = {"bridge": file, "layers": "last", "scale": scale, "prompts": runs.PROMPTS[:4]}
+    # The weight is the default's: 1, in nats.
+    made = made_trainer(tmp_path, representation_weight=None, **options)
     made.train()
-    summed, unit = expected_losses(Bridge.load(file), made)[3]
-    expected = unit if scale == "unit" else summed
-    assert made.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    summed, _ = expected_losses(Bridge.load(file), made)[3]
+    assert made.state.log_history[0]["loss"] == pytest.approx(summed, rel=1e-4)
+
+
+def test_a_fitted_bridge_of_heads_takes_no_scale(tmp_path):
+    with pytest.raises(ValueError, match="bridge_basis='heads' compares logits, in nats: leave it"):
+        settings(tmp_path, bridge="fit", bridge_basis="heads", layers="last", scale="unit")
+
+
+def test_heads_above_a_basis_that_no_pair_has_go_on(tmp_path):
+    options = {"bridge": "fit", "bridge_basis": "pca+heads", "bridge_rank": 2, "layers": "last"}
+    for _ in range(2):
+        made = made_trainer(tmp_path, bridge_prompts=10, **options)
+    assert made._teacher.spaces["fit"].bridge.bases == ("heads",)
 
 
 def test_pairs_below_keep_unit_length_by_default(tmp_path):
@@ -66,7 +79,7 @@ def test_a_fit_before_the_first_step_says_what_was_read(tmp_path):
     }
     made = made_trainer(tmp_path, **options)
     assert made.args.scale == "none"
-    facts = made._recorder._facts["bridges"]["fit"]
+    facts = made._recorder.facts["bridges"]["fit"]
     assert (facts["basis"], facts["heads_metric"]) == ("heads", "prior")
     made_trainer(tmp_path, **options)
     for other, message in (

@@ -45,14 +45,15 @@ def test_stages_decide_the_number_of_steps_and_may_be_ended_sooner():
         settings(stages=TWO, max_steps=6)
 
 
-def test_the_scale_follows_the_bridge_of_each_stage_unless_one_says_so():
+def test_states_meet_at_unit_length_in_each_stage_unless_one_says_otherwise():
     def scales(stages, **options):
         return [s.scale for s in settings(stages=stages, **options).objectives()]
 
     bridged = {"steps": 1, "bridge": "fit"}
-    assert scales([bridged, {"steps": 1}]) == ["unit", "none"]
-    assert scales([{**bridged, "scale": "none"}, {"steps": 1}]) == ["none", "none"]
-    assert scales([{"steps": 1}, {"steps": 1, "bridge": None}], bridge="fit") == ["unit", "none"]
+    assert scales([bridged, {"steps": 1}], scale=None) == ["unit", "unit"]
+    assert scales([{**bridged, "scale": "none"}, {"steps": 1}], scale=None) == ["none", "unit"]
+    relational = {"steps": 1, "state_loss": "gram"}
+    assert scales([{"steps": 1}, relational], scale=None) == ["unit", "none"]
     assert scales([bridged, {"steps": 1}], scale="layer") == ["layer", "layer"]
 
 

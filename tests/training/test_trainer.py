@@ -30,6 +30,13 @@ def run(folder, **options):
 # --- the loss -------------------------------------------------------------------------------------
 
 
+def test_by_default_the_loss_is_ten_times_equation_14(tmp_path):
+    by_default = {"scale": None, "representation_weight": None}
+    found = run(tmp_path / "default", **by_default).state.log_history[0]["loss"]
+    unit = run(tmp_path / "unit", scale="unit", representation_weight=1.0)
+    assert found == pytest.approx(10 * unit.state.log_history[0]["loss"], rel=1e-5)
+
+
 @pytest.mark.parametrize("reduction", ["sequence", "token"])
 @pytest.mark.parametrize("scale", ["none", "unit"])
 def test_the_logged_loss_is_equation_6_or_14_over_unpadded_sequences(tmp_path, scale, reduction):
@@ -41,6 +48,7 @@ def test_the_logged_loss_is_equation_6_or_14_over_unpadded_sequences(tmp_path, s
         student=student,
         teacher=teacher,
         scale=scale,
+        representation_weight=1.0,
         reduction=reduction,
         prompts=runs.PROMPTS[:4],
         **options,

@@ -27,6 +27,14 @@ def test_a_run_logs_the_weights_of_each_step(tmp_path):
     assert logged(tmp_path, "weight/output") == [0, 0, 0.25, 0.5, 0.5]
 
 
+def test_weights_are_counted_within_each_stage(tmp_path):
+    changing = {name: value for name, value in CROSS.items() if name != "max_steps"}
+    stages = [{"steps": 2}, {"steps": 4, **changing}]
+    trainer(tmp_path, stages=stages, max_steps=6).train()
+    assert logged(tmp_path, "weight/representation") == [1, 1, 0.5, 0]
+    assert logged(tmp_path, "weight/output") == [0, 0, 0.25, 0.5]
+
+
 def test_weights_that_stay_are_not_logged(tmp_path):
     trainer(tmp_path, output_loss="reverse_kl", output_weight=0.5).train()
     assert "weight/" not in (tmp_path / "metrics.jsonl").read_text()

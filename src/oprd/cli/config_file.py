@@ -10,6 +10,8 @@ import yaml
 
 from oprd.values import RENAMED
 
+# Of a file, its anchors written out.
+MOST_VALUES = 100_000
 WORDS = {
     str: "text",
     int: "a whole number",
@@ -46,7 +48,7 @@ def check_file(path: str, hints: dict[str, Any]) -> None:
         OSError: the file cannot be read.
     """
     config = _load_yaml(path)
-    _refuse_circles(path, config, [])
+    _check_anchors(path, config, [], {})
     if not isinstance(config, dict):
         raise ValueError(f"{path!r} must hold fields with values, one `field: value` a line.")
     for name, value in config.items():
@@ -69,19 +71,30 @@ def _load_yaml(path: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{path!r} is not plain YAML{line}: {error.problem}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except OSError:
+        raise
+    except Exception as error:
+        # A tag may give text a kind that it is not of, which the loader does not look at.
         raise ValueError(f"{path!r} is not plain YAML: {error}.") from error
 
 
-def _refuse_circles(path: str, value: Any, within: list[int], seen: set[int] | None = None) -> None:
-    """Refuse, with a ValueError, an anchor that is a part of itself: nothing takes such a value."""
-    seen = set() if seen is None else seen
+def _check_anchors(path: str, value: Any, within: list[int], sizes: dict[int, int]) -> int:
+    """How many values stand in a value, written out.
+
+    Raises:
+        ValueError: an anchor is a part of itself, or anchors stand for more than anyone writes.
+    """
     if id(value) in within:
         raise ValueError(f"{path!r} holds an anchor that refers to itself: write its value out.")
-    if isinstance(value, dict | list) and id(value) not in seen:
-        seen.add(id(value))
-        for part in value.values() if isinstance(value, dict) else value:
-            _refuse_circles(path, part, [*within, id(value)], seen)
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in sizes:
+        parts = value.values() if isinstance(value, dict) else value
+        inside = [*within, id(value)]
+        sizes[id(value)] = 1 + sum(_check_anchors(path, part, inside, sizes) for part in parts)
+    if sizes[id(value)] > MOST_VALUES:
+        raise ValueError(f"{path!r} holds anchors that stand for over {MOST_VALUES:,} values.")
+    return sizes[id(value)]
 
 
 def _check_value(where: str, value: Any, hint: Any) -> None:

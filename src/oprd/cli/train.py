@@ -32,7 +32,7 @@ from oprd.training.callbacks import warn_of_earlier_run
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
 from oprd.training.trainer import OPRDTrainer
 
-RESUME = "--resume_from_checkpoint"
+RESUME, OVERWRITE = "--resume_from_checkpoint", "--overwrite"
 WAY_ON = f"Then go on from the newest complete checkpoint with {RESUME} auto."
 
 
@@ -50,8 +50,10 @@ def run(arguments: Sequence[str]) -> None:
             checkpoint = resumed_from(args)
             if checkpoint is None and not args.overwrite:
                 warn_of_earlier_run(output_dir)
+            # Before there is a trainer, whose settings have a device of their own.
+            asked_for = _asked_for(data, args, models)
             trainer = _trainer(data, args, models)
-            trainer.record({ASKED: _asked_for(data, args, models)})
+            trainer.record({ASKED: asked_for})
         _train(arguments, trainer, output_dir, checkpoint)
 
 
@@ -77,7 +79,7 @@ def _train(
     args, is_main = trainer.args, trainer.accelerator.is_main_process
     if is_main:
         _announce(args, output_dir, checkpoint)
-    trainer.interruption.way_on = _way_on(arguments)
+    trainer.interruption.way_on = _way_on(arguments, overwrite=args.overwrite)
     with writing(output_dir, WAY_ON), logging_redirect_tqdm():
         trainer.train(resume_from_checkpoint=checkpoint or False)
         trainer.save_model(str(output_dir))
@@ -239,11 +241,21 @@ def _announce(args: OPRDConfig, output_dir: Path, checkpoint: str | None) -> Non
         typer.echo(f"No complete checkpoint in {output_dir} yet: starting at the beginning.")
 
 
-def _way_on(arguments: Sequence[str]) -> str:
-    """The command that goes on with a run."""
-    kept = list(arguments)
-    if RESUME in kept:
-        at = kept.index(RESUME)
-        del kept[at : at + 2]
-    kept = [argument for argument in kept if not argument.startswith(f"{RESUME}=")]
-    return shlex.join(["oprd", "train", *kept, RESUME, "auto"])
+def _way_on(arguments: Sequence[str], *, overwrite: bool) -> str:
+    """The command that goes on with a run, and does not begin it anew once more."""
+    kept = _without(arguments, RESUME)
+    again = _without(kept, OVERWRITE)
+    if overwrite and again == kept:
+        # The config file says it, over which a flag wins.
+        again += [OVERWRITE, "false"]
+    return shlex.join(["oprd", "train", *again, RESUME, "auto"])
+
+
+def _without(arguments: Sequence[str], flag: str) -> list[str]:
+    """Arguments without a flag and its value, which may be left out."""
+    kept: list[str] = []
+    for place, argument in enumerate(arguments):
+        is_value = place > 0 and arguments[place - 1] == flag and not argument.startswith("--")
+        if not is_value and argument != flag and not argument.startswith(f"{flag}="):
+            kept.append(argument)
+    return kept

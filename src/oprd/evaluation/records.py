@@ -2,14 +2,40 @@
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, ClassVar, get_args
 
 from oprd.evaluation.grading import Grade, Status
 from oprd.runs.rowfile import RowFile, parse_rows, rewrite_rows
+from oprd.text import kind
 
+# Of a sample's fields beside its status.
+KINDS = {
+    "problem": (str,),
+    "sample": (int,),
+    "ids": (list,),
+    "text": (str,),
+    "finish_reason": (str,),
+    "gold": (str,),
+    "extracted": (str, NoneType),
+    "correct": (bool,),
+    "seconds": (float, int),
+    "thought": (str, NoneType),
+}
+# Of the entries of a file's header without which nothing can be said of it.
+HEADER_KINDS = {
+    "model": str,
+    "task": str,
+    "source": str,
+    "template_hash": str,
+    "prompt": str,
+    "asked": int,
+    "sampling": dict,
+}
 # What says nothing about the answer.
 GRADER_FAILED: tuple[Status, ...] = ("grader_error", "timeout")
 
@@ -37,6 +63,14 @@ class Record:
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
             raise ValueError(f"status {self.status!r} is unknown.")
+        for name, kinds in KINDS.items():
+            # True is a whole number to Python.
+            if type(value := getattr(self, name)) not in kinds:
+                raise ValueError(f"{name} cannot be {kind(value)}.")
+        if not set(map(type, self.ids)) <= {int}:
+            raise ValueError("ids must be token ids.")
+        if not 0 <= self.seconds <= sys.float_info.max:
+            raise ValueError(f"seconds cannot be {self.seconds!r}.")
 
     @property
     def key(self) -> tuple[str, int]:
@@ -84,6 +118,11 @@ def read_records(path: Path) -> tuple[dict[str, Any], list[Record]]:
     header, records, _ = parse_rows(path, Record)
     if header is None:
         raise ValueError(f"{path} holds no evaluation: its header line is missing.")
+    for name, wanted in HEADER_KINDS.items():
+        if not isinstance(header.get(name), wanted):
+            raise ValueError(f"{path}: {name} of its header cannot be {kind(header.get(name))}.")
+    if not isinstance(seed := header["sampling"].get("seed"), int) or seed < 0:
+        raise ValueError(f"{path}: the seed of its header cannot be {kind(seed)}.")
     return header, records
 
 

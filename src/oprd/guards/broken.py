@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from oprd.text import parse_json
+
 # Within a run folder, by step; beside the files, one a process, stands the student that met them.
 BROKEN, STUDENT = "broken", "student"
 SUFFIX = ".safetensors"
@@ -35,6 +37,15 @@ OBJECTIVE = (
     "extrapolation",
     "extrapolation_power",
 )
+
+
+def objective_at(settings: Any, step: int) -> dict[str, Any]:
+    """`OBJECTIVE` of settings at a step of their stage, whose weights are numbers then."""
+    found = {name: getattr(settings, name) for name in OBJECTIVE}
+    found["representation_weight"], output = (weight.at(step) for weight in settings.weights)
+    if output > 0:
+        return found | {"output_weight": output}
+    return found | {"output_loss": "none", "output_loss_kwargs": None, "output_weight": 1.0}
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ class BrokenBatch:
         inputs: dict[int, dict[str, Tensor]] = {}
         try:
             with safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {})["batch"])
+                facts = parse_json((file.metadata() or {})["batch"])
                 for key in file.keys():  # noqa: SIM118 # no mapping
                     number, _, name = key.partition("/")
                     inputs.setdefault(int(number), {})[name] = file.get_tensor(key)

@@ -57,7 +57,7 @@ class SampleKeeper(TrainerCallback):
             cosine: [N], at its supervised positions; None where states were not compared.
         """
         step = state.global_step + 1
-        if not self._writes or batch.use or not self._due(step, state.max_steps):
+        if not self._writes or not self._due(step, state.max_steps):
             return
         grid = torch.full(batch.positions.shape, torch.nan)
         if cosine is not None:

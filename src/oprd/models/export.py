@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoProcessor, GenerationConfig
 
 from oprd.extras import require
 from oprd.models.load import ADAPTER, load_model
+from oprd.runs.atomic import give_usual_mode
 
 # What a folder of a whole model is copied from, and of an adapter.
 WHOLE = ("config.json", "generation_config.json", "model*.safetensors", "*.safetensors.index.json")
@@ -38,7 +39,7 @@ def export_model(
 
     Args:
         source: a folder with the trained model or adapter, and its tokenizer.
-        output: a folder that is made, or is empty.
+        output: an empty folder.
         original: path or hub id of what was trained; None where it was built in memory.
         revision: of a hub id.
         base: what an adapter is merged into, by default what it names itself.
@@ -48,13 +49,9 @@ def export_model(
         what could not be put back as it was, in sentences.
 
     Raises:
-        FileExistsError: the output folder holds something.
         OSError: a model cannot be read.
         ImportError: an adapter is to be merged and peft is not installed.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{str(output)!r} is not an empty folder: choose another.")
-    output.mkdir(parents=True, exist_ok=True)
     if not is_adapter(source):
         _copy_or_load(source, output, WHOLE)
     elif merge:
@@ -80,9 +77,7 @@ def _copy_or_load(source: Path, output: Path, patterns: tuple[str, ...]) -> None
 
 def _save(model: Any, output: Path) -> None:
     model.save_pretrained(output)
-    # Safetensors writes files that their owner alone can read.
-    for file in output.glob("*.safetensors"):
-        shutil.copymode(output / "config.json", file)
+    give_usual_mode(*output.glob("*.safetensors"))
 
 
 def _put_back(source: Path, output: Path, original: str | None, revision: str | None) -> list[str]:

@@ -1,7 +1,6 @@
 """Find, load and identify the model to be evaluated."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from oprd.models.generate import Engine, TransformersEngine
 from oprd.names import locate, nowhere
 from oprd.runs.checkpoints import newest_checkpoint
 from oprd.runs.manifest import UNKNOWN, problem
+from oprd.text import parse_json
 
 # Elements of each tensor that go into a fingerprint.
 FINGERPRINT_ELEMENTS = 256
@@ -238,7 +238,11 @@ def file_fingerprint(folder: Path) -> str:
 
 
 def _base(adapter: str) -> str:
-    return json.loads((Path(adapter) / ADAPTER).read_text())["base_model_name_or_path"]
+    path = Path(adapter) / ADAPTER
+    try:
+        return str(parse_json(path.read_bytes()).get("base_model_name_or_path") or "")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: it holds no JSON object.") from error
 
 
 def _ask_hub(name: str, what: str, revision: str | None) -> None:

@@ -1,6 +1,5 @@
 """What `oprd bench` measured, as a table and as a picture, from its JSON file."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oprd.reports.figure import new_figure
+from oprd.text import parse_json
 
 MIB = 2**20
 COLORS = {
@@ -29,7 +29,7 @@ def read_costs(file: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it holds something else.
     """
-    result = json.loads(file.read_text())
+    result = parse_json(file.read_bytes())
     if not isinstance(result, dict) or "points" not in result:
         raise ValueError(f"{str(file)!r} is not a file of oprd bench: it holds no points.")
     return result

@@ -85,7 +85,10 @@ def read_evaluations(run: Path) -> tuple[list[Evaluation], list[str]]:
     problems: list[str] = []
     for file in _files(run):
         try:
-            found.append(Evaluation.from_file(file))
+            evaluation = Evaluation.from_file(file)
+            # Kept once it is computed; one that is not complete has none.
+            _ = evaluation.summary
+            found.append(evaluation)
         except (ValueError, KeyError, TypeError, OSError) as error:
             problems.append(f"{file.relative_to(run)}: {error}")
     return sorted(found, key=_order), problems

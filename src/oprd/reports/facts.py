@@ -7,8 +7,9 @@ from typing import Any
 from oprd.reports.evaluations import AFTER, BEFORE, TaskTable
 from oprd.reports.plots import tasks
 from oprd.reports.series import logged
-from oprd.runs.card import last_part, shown_settings
-from oprd.runs.folder import END, RunFolder, is_number
+from oprd.runs.card import shown_name, shown_settings
+from oprd.runs.folder import END, RunFolder
+from oprd.runs.lines import is_number
 from oprd.runs.record import ASKED, RATE_TEST
 
 HOURS, MINUTES = 3600, 60
@@ -25,7 +26,7 @@ def what_was_run(run: RunFolder) -> list[tuple[str, str]]:
         (
             "Teacher",
             _model(record.get("teacher"))
-            + (f", an adapter on {last_part(str(base))}" if base else ""),
+            + (f", an adapter on {shown_name(str(base))}" if base else ""),
         ),
         ("Prompts", _prompts(record)),
         ("Layers, student:teacher", _layers(record)),
@@ -43,16 +44,25 @@ def what_was_run(run: RunFolder) -> list[tuple[str, str]]:
 def objective(settings: Mapping[str, Any]) -> str:
     """The terms of the loss in a line."""
     terms = []
-    if settings.get("stages"):
-        return f"{len(settings['stages'])} stages, see the settings"
+    stages = settings.get("stages")
+    if isinstance(stages, list) and stages:
+        return f"{len(stages)} stages, see the settings"
     weight, output = settings.get("representation_weight"), settings.get("output_loss")
     if weight:
         scale = settings.get("scale")
         scaled = {"unit": ", of unit length", "layer": ", each layer by its size"}.get(str(scale))
-        terms.append(f"{weight:g} × {settings.get('state_loss')} of states{scaled or ''}")
+        terms.append(f"{_factor(weight)} × {settings.get('state_loss')} of states{scaled or ''}")
     if output and output != "none":
-        terms.append(f"{settings.get('output_weight')} × {output} of output distributions")
+        factor = _factor(settings.get("output_weight"))
+        terms.append(f"{factor} × {output} of output distributions")
     return " + ".join(terms)
+
+
+def _factor(weight: Any) -> str:
+    """A weight, or what it goes from and to."""
+    if isinstance(weight, Mapping):
+        return f"({_factor(weight.get('from'))} → {_factor(weight.get('to'))})"
+    return f"{weight:g}" if is_number(weight) else str(weight)
 
 
 def key_figures(run: RunFolder, tables: Sequence[TaskTable]) -> list[tuple[str, str]]:
@@ -80,11 +90,7 @@ def costs(run: RunFolder) -> list[tuple[str, str]]:
     """Steps, time, tokens and memory."""
     steps, of = run.step, run.steps
     found = [("Steps", f"{steps:,}" + (f" of {of:,}" if of and of != steps else ""))]
-    seconds = next((line[END] for line in reversed(run.metrics) if is_number(line.get(END))), None)
-    if seconds is None:
-        each = logged(run.metrics, "step_time")[:, 1]
-        seconds = float(each.mean()) * steps if len(each) else None
-    if seconds is not None:
+    if seconds := _seconds(run):
         found.append(("Time", duration(seconds)))
     for name, key, form in (
         ("Tokens read and written", "num_tokens", "{:,.0f}"),
@@ -96,6 +102,15 @@ def costs(run: RunFolder) -> list[tuple[str, str]]:
             last = value.mean() if key == "tokens_per_second" else value[-1]
             found.append((name, form.format(last)))
     return found
+
+
+def _seconds(run: RunFolder) -> float:
+    """Of all its parts that ended, and of one that goes on by its steps so far; 0 if not known."""
+    ends = [n for n, line in enumerate(run.metrics) if is_number(line.get(END))]
+    ended = sum(run.metrics[n][END] for n in ends)
+    begun = run.metrics[ends[-1]]["step"] if ends else 0
+    each = logged(run.metrics[ends[-1] + 1 :] if ends else run.metrics, "step_time")[:, 1]
+    return ended + (float(each.mean()) * max(0, run.step - begun) if len(each) else 0.0)
 
 
 def duration(seconds: float) -> str:
@@ -156,7 +171,7 @@ def versions(run: RunFolder) -> str:
 
 
 def _model(name: Any) -> str:
-    return last_part(str(name)) if name else "a model built in memory"
+    return shown_name(str(name)) if name else "a model built in memory"
 
 
 def _prompts(record: Mapping[str, Any]) -> str:
@@ -167,7 +182,7 @@ def _prompts(record: Mapping[str, Any]) -> str:
         {True: ", chat messages", False: ", plain text"}.get(chat, "") if chat is not None else ""
     )
     number = f"{count:,}" if isinstance(count, int) else "a stream"
-    return number + (f" from {last_part(str(source))}" if source else "") + form
+    return number + (f" from {shown_name(str(source))}" if source else "") + form
 
 
 def _layers(record: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oprd.runs.folder import is_number
+from oprd.runs.lines import is_number
 from oprd.runs.samples import Sample
 
 # Shades from agreement (0) to the furthest apart.

@@ -3,7 +3,6 @@
 Each takes what `oprd.runs.folder` read and returns a figure, or None where nothing was logged.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +21,9 @@ from oprd.reports.figure import (
     new_figure,
 )
 from oprd.reports.series import Series, logged, matrix, series
+from oprd.runs.card import FIGURE
 from oprd.runs.folder import PHASES, RunFolder
 
-TASK = re.compile(r"eval/(?P<task>.+)/(?P<figure>avg@\d+)")
 LAYER = "rep_cosine/layer_"
 # A line of so few points shows each.
 FEW = 40
@@ -188,7 +187,7 @@ def draw_task(task: str, measure: str, runs: Sequence[RunFolder], *, legend: boo
 def tasks(runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
     """Tasks and figures that any run logged, in their order."""
     keys = dict.fromkeys(key for run in runs for line in run.metrics for key in line)
-    return [(found["task"], found["figure"]) for key in keys if (found := TASK.fullmatch(key))]
+    return [(found["task"], found["name"]) for key in keys if (found := FIGURE.fullmatch(key))]
 
 
 def draw_layers(run: RunFolder) -> Any | None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from oprd.reports.plots import tasks
 from oprd.reports.series import logged, series
-from oprd.runs.folder import RunFolder, is_number
+from oprd.runs.folder import RunFolder
+from oprd.runs.lines import is_number
 
 # Shares of responses from which on they are worth a word.
 CLIPPED, EMPTY = 0.5, 0.05

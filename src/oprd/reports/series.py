@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from oprd.runs.folder import is_number
+from oprd.runs.lines import is_number
 
 # Points of a line: about one a pixel of a picture's width is more than an eye tells apart.
 POINTS = 220

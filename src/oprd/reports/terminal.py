@@ -16,7 +16,8 @@ from oprd.reports.parting import Scale
 from oprd.reports.plots import tasks
 from oprd.reports.remarks import remarks
 from oprd.reports.series import logged, series
-from oprd.runs.folder import RunFolder, is_number, seconds_per_step
+from oprd.runs.folder import RunFolder, seconds_per_step
+from oprd.runs.lines import is_number
 from oprd.runs.samples import Sample
 from oprd.text import escaped, escaped_lines, one_line, shortened
 

@@ -1,6 +1,7 @@
 """Files that exist whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,26 @@ def written_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         raise
     synchronize(path.parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """A folder for the block to fill, of which nothing is left after an error.
+
+    Raises:
+        FileExistsError: it is there, and not an empty folder.
+    """
+    is_there = folder.exists()
+    if is_there and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{str(folder)!r} is not an empty folder: choose another.")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder)
+        if is_there:
+            folder.mkdir()
+        raise
 
 
 def synchronize(path: Path) -> None:

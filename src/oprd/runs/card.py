@@ -106,8 +106,12 @@ def write_card(folder: Path, facts: CardFacts) -> None:
     """Write the card of a run's student beside it."""
     record = read_record(folder) or {}
     lines = read_metrics(folder) if (folder / METRICS).is_file() else []
+    save_card(folder, card_text(record, lines, facts, folder.resolve().name))
+
+
+def save_card(folder: Path, text: str) -> None:
+    """Write a card beside a student, without secrets."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = card_text(record, lines, facts, folder.resolve().name)
     ModelCard(masked(text)).save(folder / CARD)
 
 
@@ -194,16 +198,18 @@ def shown_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         if value is None or name in left_out:
             continue
         shown = json.dumps(_without_folders(value)) if name == "stages" else value
-        shown = last_part(value) if name == "bridge" else shown
+        shown = last_part(str(value)) if name == "bridge" else shown
         rows.append((name, shown if isinstance(shown, str) else json.dumps(shown)))
     return rows
 
 
-def _without_folders(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {name: last_part(v) if name == "bridge" and v else v for name, v in stage.items()}
-        for stage in stages
-    ]
+def _without_folders(stages: Any) -> Any:
+    """Stages as they are, whatever they are, apart from the folders of bridges."""
+    if isinstance(stages, list):
+        return [_without_folders(stage) for stage in stages]
+    if not isinstance(stages, Mapping):
+        return stages
+    return {n: last_part(str(v)) if n == "bridge" and v else v for n, v in stages.items()}
 
 
 def _without_effect(settings: Mapping[str, Any]) -> set[str]:
@@ -280,6 +286,11 @@ def _is_on_hub(name: str | None, *, owned: bool = False) -> bool:
     except HFValidationError:
         return False
     return not Path(name).exists()
+
+
+def shown_name(name: str) -> str:
+    """One on the hub with its owner, and the end of a path."""
+    return name if _is_on_hub(name) else last_part(name)
 
 
 def last_part(name: str) -> str:

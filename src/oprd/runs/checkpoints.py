@@ -4,7 +4,6 @@ A checkpoint is complete if it is what its manifest says (`runs.manifest`). Trai
 reports ask here.
 """
 
-import json
 import logging
 import math
 import re
@@ -24,6 +23,7 @@ from oprd.runs.manifest import (
     problem,
     read_manifest,
 )
+from oprd.text import escaped, parse_json
 
 CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
 TRAINER_STATE = "trainer_state.json"
@@ -166,7 +166,7 @@ def checkpoint_step(checkpoint: Path) -> int:
     manifest = read_manifest(checkpoint)
     if manifest is not None and "step" in manifest:
         return manifest["step"]
-    return json.loads((checkpoint / TRAINER_STATE).read_bytes())["global_step"]
+    return parse_json((checkpoint / TRAINER_STATE).read_bytes())["global_step"]
 
 
 def check_may_start_anew(output_dir: Path) -> None:
@@ -230,7 +230,7 @@ def numbered(output_dir: Path) -> list[tuple[int, Path]]:
 # A command looks before it loads models, and again when training begins.
 @lru_cache(maxsize=64)
 def _say(text: str) -> None:
-    logger.warning("%s", text)
+    logger.warning("%s", escaped(text))
 
 
 def _newest_first(output_dir: Path) -> list[Path]:
@@ -281,8 +281,8 @@ def _unknown_problem(checkpoint: Path) -> str | None:
     if not any(p.is_dir() or p.stat().st_size for w in WEIGHTS for p in checkpoint.glob(w)):
         return "it holds no model weights"
     try:
-        state = json.loads((checkpoint / TRAINER_STATE).read_bytes())
-        complete = isinstance(state["global_step"], int)
+        state = parse_json((checkpoint / TRAINER_STATE).read_bytes())
+        complete = type(state["global_step"]) is int
     except FileNotFoundError:
         return f"it has no {TRAINER_STATE}, so that its save was cut off"
     except (ValueError, KeyError, TypeError):

@@ -9,19 +9,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
-from oprd.runs.lines import read_lines
+from oprd.runs.lines import is_number, read_lines
+from oprd.runs.lock import Holder, holder
 from oprd.runs.metrics import METRICS
 from oprd.runs.record import RECORD, read_record
 from oprd.runs.samples import PositionCurve, Sample, read_positions, read_samples
 from oprd.runs.warned import read_warnings
 
 State = Literal["finished", "running", "cut off", "empty", "not a run", "damaged"]
-# A run whose last line is older than so many of its intervals, or than this many seconds, and that
-# did not say that it ended, is taken to have been cut off.
+# Of a run on another machine only its log is seen: where the last line is older than so many of its
+# intervals, or than this many seconds, and does not say that it ended, it is taken to be cut off.
 INTERVALS, LEAST_SECONDS = 20, 120.0
-# What the trainer logs once, at its end.
+# What the trainer logs at its end; a run that is gone on with ends several times.
 END = "train_runtime"
 PHASES = ("seconds/rollout", "seconds/teacher", "seconds/student")
 
@@ -39,7 +40,6 @@ class RunFolder:
         samples: rollouts that were kept.
         positions: the cosine by position, by step.
         warnings: steps and texts.
-        idle: seconds since the log was last written to.
     """
 
     path: Path
@@ -50,7 +50,6 @@ class RunFolder:
     samples: list[Sample] = field(default_factory=list)
     positions: list[PositionCurve] = field(default_factory=list)
     warnings: list[tuple[int, str]] = field(default_factory=list)
-    idle: float = 0.0
 
     @property
     def name(self) -> str:
@@ -96,7 +95,8 @@ def read_run(path: Path) -> RunFolder:
     if not record and not metrics:
         return _no_run(path)
     idle = max(0.0, time.time() - file.stat().st_mtime) if file.is_file() else math.inf
-    state, note = _state(metrics, total_steps(record.get("settings"), metrics), idle)
+    steps = total_steps(record.get("settings"), metrics)
+    state, note = _state(metrics, steps, holder(path), idle)
     return RunFolder(
         path,
         state,
@@ -106,7 +106,6 @@ def read_run(path: Path) -> RunFolder:
         read_samples(path),
         read_positions(path),
         read_warnings(path),
-        idle,
     )
 
 
@@ -114,12 +113,13 @@ def total_steps(settings: Any, metrics: list[dict[str, Any]]) -> int | None:
     """How many steps a run is to make, by its settings or by how much of an epoch it has made."""
     settings = settings if isinstance(settings, Mapping) else {}
     steps, epochs = settings.get("max_steps"), settings.get("num_train_epochs")
-    if isinstance(steps, int) and steps > 0:
-        return steps
+    if isinstance(steps, int) and is_number(steps) and steps > 0:
+        return int(steps)
     for line in reversed(metrics):
         epoch = line.get("epoch")
         if is_number(epoch) and epoch > 0 and line["step"] > 0 and is_number(epochs):
-            return max(line["step"], round(line["step"] * epochs / epoch))
+            found = line["step"] * epochs / epoch
+            return max(line["step"], round(found)) if math.isfinite(found) else None
     return None
 
 
@@ -127,11 +127,6 @@ def seconds_per_step(metrics: list[dict[str, Any]], latest: int = 20) -> float |
     """What a step takes, as the mean over the latest lines that say so."""
     told = [sum(line[phase] for phase in PHASES) for line in metrics if _timed(line)][-latest:]
     return sum(told) / len(told) if told else None
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite number."""
-    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
 
 
 def _timed(line: Mapping[str, Any]) -> bool:
@@ -146,16 +141,20 @@ def _no_run(path: Path) -> RunFolder:
     )
 
 
-def _state(metrics: list[dict[str, Any]], steps: int | None, idle: float) -> tuple[State, str]:
+def _state(
+    metrics: list[dict[str, Any]], steps: int | None, held: Holder | None, idle: float
+) -> tuple[State, str]:
     step = max((line["step"] for line in metrics), default=0)
     of = f"step {step:,}" + (f" of {steps:,}" if steps else "")
-    if any(END in line for line in metrics):
+    # After its last end a run that is gone on with logs losses again.
+    told = [END in line for line in metrics if END in line or "loss" in line]
+    if told and told[-1] and held != "alive":
         if steps is not None and step < steps:
             return "finished", f"It ended at {of}, before its last step."
         return "finished", f"{step:,} steps."
     logged = sorted({line["step"] for line in metrics})
     apart = logged[-1] - logged[-2] if len(logged) > 1 else 1
     patience = max(LEAST_SECONDS, INTERVALS * apart * (seconds_per_step(metrics) or 0))
-    if idle < patience:
+    if held == "alive" or (held == "not seen" and idle < patience):
         return "running", f"At {of}."
     return "cut off", f"It ended without a word, at {of}."

@@ -174,10 +174,15 @@ def as_it_began(checkpoint: Path) -> dict[str, Any]:
     if (manifest := read_manifest(checkpoint)) is not None:
         return {"settings": {}, "facts": {}, **manifest, "step": checkpoint_step(checkpoint)}
     record = read_record(checkpoint.parent) or {}
+    settings, changed = record.get("settings"), record.get("changed")
+    identity = {
+        "identity": facts_of_record(record),
+        "changed": changed if isinstance(changed, list) else [],
+    }
     return {
         "step": checkpoint_step(checkpoint),
-        "settings": record.get("settings") or {},
-        "facts": {**record, "identity": facts_of_record(record)},
+        "settings": settings if isinstance(settings, dict) else {},
+        "facts": {**record, **identity},
     }
 
 

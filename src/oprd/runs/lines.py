@@ -1,11 +1,16 @@
 """Files of a run that grow with its steps: one JSON object a line, each with its step."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from oprd.runs.atomic import written_whole
 from oprd.secrets import masked
+from oprd.text import parse_json
+
+# Beyond it no number of a step is one.
+STEPS = 2**53
 
 
 def begin_lines(file: Path, step: int) -> None:
@@ -31,9 +36,18 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     found = []
     for line in file.read_bytes().split(b"\n"):
         try:
-            content = json.loads(line)
+            content = parse_json(line)
         except ValueError:
             continue
-        if isinstance(content, dict) and type(content.get("step")) is int:
+        step = content.get("step") if isinstance(content, dict) else None
+        if type(step) is int and 0 <= step < STEPS:
             found.append(content)
     return found
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number."""
+    # Whole numbers in JSON have no bound, so that one may be beyond every float.
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max

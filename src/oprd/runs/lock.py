@@ -11,14 +11,19 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 import psutil
+
+from oprd.text import parse_json
 
 # Of a name that is not uploaded with a run's folder.
 LOCK = "_run.lock"
 # What file systems answer that have no locks.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+# Of a process that trains in a folder; one of another machine is not seen.
+Holder = Literal["alive", "dead", "not seen"]
 
 
 def try_lock(file: IO[Any]) -> bool:
@@ -34,6 +39,17 @@ def try_lock(file: IO[Any]) -> bool:
             return False
         raise
     return True
+
+
+def holder(folder: Path) -> Holder | None:
+    """How the process fares that has a run's folder locked, None where none has."""
+    path = folder / LOCK
+    found = _holder(path, wait=path.exists())
+    if found is None:
+        return None
+    if not _is_seen(found):
+        return "not seen"
+    return "dead" if _is_dead(found) else "alive"
 
 
 class RunLock:
@@ -156,7 +172,7 @@ def _holder(path: Path, *, wait: bool = False) -> dict[str, Any] | None:
     """Who wrote a lock's file; one that has only just made it may be about to."""
     for _ in range(10 if wait else 1):
         try:
-            found = json.loads(path.read_text())
+            found = parse_json(path.read_bytes())
             if isinstance(found, dict) and found.keys() >= {"pid", "host", "started"}:
                 return found
         except (OSError, ValueError):
@@ -182,7 +198,7 @@ def _is_dead(holder: dict[str, Any]) -> bool:
         return other or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-    except (psutil.Error, ValueError, TypeError):
+    except (psutil.Error, ValueError, TypeError, OverflowError):
         return False
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from oprd.runs.atomic import synchronize, written_whole
+from oprd.text import parse_json
 
 MANIFEST = "manifest.json"
 # In a folder while it is saved: without a manifest beside it, the save was cut off. Files of such a
@@ -109,10 +110,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"its {MANIFEST} is damaged") from error
     if isinstance(found, dict) and _whole(found.get("format")) and found["format"] > FORMAT:
         raise ValueError(f"its {MANIFEST} has format {found['format']}, of a later version")
@@ -209,6 +210,8 @@ def _is_manifest(found: Any) -> bool:
         and _whole(found.get("format"))
         and all(_whole(found.get(name, 0)) for name in ("step", "start", "processes"))
         and all(isinstance(found.get(name, {}), dict) for name in ("settings", "facts"))
+        and isinstance(found.get("facts", {}).get("identity", {}), dict)
+        and isinstance(found.get("facts", {}).get("changed", []), list)
         and isinstance(files := found.get("files"), dict)
         and all(map(_is_entry, files.items()))
     )

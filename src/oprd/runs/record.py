@@ -12,6 +12,7 @@ from typing import Any
 from oprd.names import check_name
 from oprd.runs.atomic import written_whole
 from oprd.secrets import without_secrets
+from oprd.text import kind, parse_json
 from oprd.version import __version__
 
 RECORD = "run.json"
@@ -85,8 +86,22 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 def read_best(run: Path) -> dict[str, Any] | None:
     """`figure`, `value` and `step` of the best student that a run kept, None where it kept none."""
-    record = run / BEST / BEST_RECORD
-    return json.loads(record.read_text()) if record.is_file() else None
+    return read_best_record(run / BEST)
+
+
+def read_best_record(best: Path) -> dict[str, Any] | None:
+    """The same of the folder in which the best student stands, wherever that is.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not (best / BEST_RECORD).is_file():
+        return None
+    record = _read_object(best / BEST_RECORD)
+    needed = {"figure": str, "value": int | float, "step": int}
+    if any(not isinstance(record.get(name), wanted) for name, wanted in needed.items()):
+        raise ValueError(f"{best / BEST_RECORD} is damaged: it needs {', '.join(needed)}.")
+    return record
 
 
 @dataclass(frozen=True)
@@ -118,13 +133,13 @@ def models_of_run(folder: Path) -> list[ModelSource]:
         ValueError: it cannot be read, or a model was built in memory and stands nowhere.
     """
     record = _read_record(folder / RECORD)
-    settings = record.get("settings") or {}
-    student = settings.get("model_init_kwargs") or {}
+    settings = _part(folder, record, "settings")
+    student = _part(folder, settings, "model_init_kwargs")
     teacher = teacher_of_run(folder)
-    if not (before := record.get("student")):
+    if not (before := _text_of(folder, record, "student")):
         raise _in_memory(folder, "student")
-    of_student = (before, student.get("revision"), _dtype(student))
-    options = settings.get("chat_template_kwargs") or {}
+    of_student = (before, _text_of(folder, student, "revision"), _dtype(student))
+    options = _part(folder, settings, "chat_template_kwargs")
     return [
         teacher,
         ModelSource("student before", before, *of_student, options),
@@ -135,23 +150,38 @@ def models_of_run(folder: Path) -> list[ModelSource]:
 def teacher_of_run(folder: Path) -> ModelSource:
     """Where the teacher of a run stands; see `models_of_run`."""
     record = _read_record(folder / RECORD)
-    settings = record.get("settings") or {}
-    options = settings.get("teacher_model_init_kwargs") or {}
+    settings = _part(folder, record, "settings")
+    options = _part(folder, settings, "teacher_model_init_kwargs")
     if settings.get("teacher_source", "path") != "path":
         raise ValueError(
             f"the teacher of {folder} is {record.get('teacher')}, which has no place of its own: "
             "name the models one by one with --model."
         )
-    if not record.get("teacher"):
+    if not (teacher := _text_of(folder, record, "teacher")):
         raise _in_memory(folder, "teacher")
+    revision = _text_of(folder, settings, "teacher_model_revision")
     return ModelSource(
         "teacher",
-        record["teacher"],
-        record.get("teacher_base"),
-        settings.get("teacher_model_revision") or options.get("revision"),
+        teacher,
+        _text_of(folder, record, "teacher_base"),
+        revision or _text_of(folder, options, "revision"),
         _dtype(options),
-        settings.get("chat_template_kwargs") or {},
+        _part(folder, settings, "chat_template_kwargs"),
     )
+
+
+def _part(folder: Path, values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A mapping within a record, empty where there is none."""
+    if not isinstance(found := values.get(name) or {}, dict):
+        raise ValueError(f"{folder / RECORD} is damaged: {name} is {kind(found)}, no mapping.")
+    return found
+
+
+def _text_of(folder: Path, values: dict[str, Any], name: str) -> str | None:
+    """Likewise a text."""
+    if (found := values.get(name)) is not None and not isinstance(found, str):
+        raise ValueError(f"{folder / RECORD} is damaged: {name} is {kind(found)}, not text.")
+    return found
 
 
 def _in_memory(folder: Path, key: str) -> ValueError:
@@ -174,11 +204,16 @@ def _text(record: dict[str, Any]) -> str:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
+        return _read_object(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{str(path.parent)!r} is no run folder: it holds no run.json."
         ) from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        record = parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}.") from error
     if not isinstance(record, dict):

@@ -14,6 +14,7 @@ from typing import IO, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from oprd.runs.atomic import written_whole
 from oprd.runs.lock import try_lock
+from oprd.text import parse_json
 
 FORMAT = 1
 # What may differ between the runs that fill one file.
@@ -137,7 +138,7 @@ def parse_rows(path: Path, kind: type[R]) -> tuple[dict[str, Any] | None, list[R
     complete = 0
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if number == 1:
                 header = _checked_header(row)
             else:

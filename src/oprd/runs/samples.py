@@ -2,7 +2,7 @@
 
 `samples.jsonl` holds one rollout a line:
 
-    step       the update that they were written for, from 1
+    step       the update that they were trained on in, from 1
     prompt     as the student read it
     tokens     of the response, as text: joined they are the response
     written    per token, whether the student wrote it; what a tool returned it did not
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from oprd.runs.lines import append_line, begin_lines, read_lines
+from oprd.runs.lines import append_line, begin_lines, is_number, read_lines
 
 SAMPLES, POSITIONS = "samples.jsonl", "positions.jsonl"
 
@@ -69,6 +69,8 @@ class PositionCurve:
             raise ValueError("position, cosine and count must be lists.")
         if len({len(part) for part in parts}) > 1:
             raise ValueError("position, cosine and count must be equally many.")
+        if not all(is_number(value) for part in parts for value in part):
+            raise ValueError("position, cosine and count must be numbers.")
 
 
 def begin_samples(folder: Path, step: int) -> None:

@@ -8,17 +8,17 @@ from typing import Any, Self, cast, get_args
 from trl.trainer.distillation_config import DistillationConfig
 
 from oprd.core.bridge.bases import CHOICES, HEADS, reads_heads
+from oprd.core.bridge.file import bases_in
 from oprd.core.bridge.heads import METRICS
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES, make_loss
 from oprd.core.output.loss import OutputLoss
 from oprd.core.reduction import Reduction
 from oprd.core.states.distance import SquaredDistance
-from oprd.core.states.loss import UNIT_LENGTH, StateLoss, has_scale
+from oprd.core.states.loss import UNIT_LENGTH, StateLoss
+from oprd.settings.scale import settled_scale
 from oprd.settings.stages import Schedule, parse_stages
 from oprd.settings.weights import Weight, Weights, checked_weight, usual_weight
 from oprd.values import check_choice, check_positive, parse_mapping, refuse_renamed
-
-SCALES = ("none", "layer", "unit")
 
 
 @dataclass
@@ -28,13 +28,14 @@ class ObjectiveConfig(DistillationConfig):
     Args:
         scale: what the size of states does to their squared distance: "none" leaves it in (Eq. 6),
             "layer" divides each layer's by the mean square of the teacher's states there, measured
-            on the first rollouts, "unit", the default, compares states at unit length (Eq. 14), but
-            not a pair that meets through both LM heads, unless it is given.
+            on the first rollouts, "unit", the default, compares states at unit length (Eq. 14). A
+            pair that meets through both LM heads is summed over directions whatever it says.
         reduction: "sequence" averages a response's positions first (Eq. 6), "token" does not.
         representation_weight: the factor µ of the representation loss (Eq. 7), by default 10 at
-            unit length and 1 otherwise: a number or how it changes, `{from, to, start, steps,
-            shape}`: linear or cosine, with `start` (0) and `steps` in steps or below 1 as shares of
-            those of the run, or of each stage. 0 leaves the loss out, which needs an `output_loss`.
+            unit length, and 1 otherwise or through LM heads. A number, or how it changes, `{from,
+            to, start, steps, shape}`: linear or cosine, with `start` (0) and `steps` in steps or
+            below 1 as shares of those of the run, or of each stage. 0 leaves the loss out, which
+            needs an `output_loss`.
         state_loss: a name in `oprd.core.objective.STATE_LOSSES` ("mse" is Eq. 6).
         state_loss_kwargs: its parameters, those of its class there.
         output_loss: the output-space loss beside it, on all response tokens: "none", or a name in
@@ -178,16 +179,20 @@ class ObjectiveConfig(DistillationConfig):
 
     @property
     def state_through_heads(self) -> StateLoss:
-        """The representation loss of a pair whose bridge reads LM heads: a sum by default."""
+        """The representation loss of a pair whose bridge reads LM heads: a distance is summed."""
         loss = self.state
-        if isinstance(loss, SquaredDistance) and (self._scale_is_default or self.scale == "none"):
-            return SquaredDistance(summed=True)
-        return loss
+        return SquaredDistance(summed=True) if isinstance(loss, SquaredDistance) else loss
 
     @property
     def fits_heads(self) -> bool:
         """Whether a bridge is fitted for which LM heads are read."""
         return self.bridge == "fit" and reads_heads(self.bridge_basis)
+
+    @property
+    def through_heads(self) -> bool:
+        """Whether a pair meets through both LM heads, in a bridge that is fitted or in a file."""
+        named = isinstance(self.bridge, str) and self.bridge != "fit"
+        return self.fits_heads or (named and HEADS in bases_in(cast(str, self.bridge)))
 
     @property
     def row_by_row(self) -> bool:
@@ -281,23 +286,13 @@ class ObjectiveConfig(DistillationConfig):
             raise ValueError(f'bridge must be a path or "fit", got {self.bridge!r}.')
 
     def _settle_scale(self) -> None:
-        """The default is for losses that have a scale; others refuse to be given one."""
+        """What is not given follows from the loss, and the weight from the scale."""
         check_choice("state_loss", self.state_loss, tuple(STATE_LOSSES))
-        scaled = has_scale(STATE_LOSSES[self.state_loss])
-        if self._scale_is_default:
-            sums = self.fits_heads and self.bridge_basis == HEADS
-            self.scale = "unit" if scaled and not sums else "none"
-        check_choice("scale", self.scale, SCALES)
-        if self.scale != "none" and not scaled:
-            takes = " or ".join(name for name, kind in STATE_LOSSES.items() if has_scale(kind))
-            raise ValueError(
-                f"scale={self.scale!r} is for state_loss={takes}: {self.state_loss!r} does not "
-                "look at the size of states, so leave it out."
-            )
+        summed = self.fits_heads and self.bridge_basis == HEADS
+        given = None if self._scale_is_default else self.scale
+        self.scale = settled_scale(given, self.state_loss, summed=summed)
         if self._weight_is_default:
-            self.representation_weight = usual_weight(
-                cast(str, self.scale), in_nats=self.fits_heads
-            )
+            self.representation_weight = usual_weight(self.scale, in_nats=self.through_heads)
 
     def _check_terms(self) -> None:
         """At least one term, each with what it needs."""

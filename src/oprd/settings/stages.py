@@ -5,12 +5,12 @@ leaves alone.
 """
 
 import difflib
-import json
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
 from oprd.runs.limits import COUNT
+from oprd.text import parse_json
 from oprd.values import refuse_renamed
 
 # What a stage may set beside its steps.
@@ -35,7 +35,7 @@ def parse_stages(stages: object) -> list[dict[str, Any]] | None:
     """
     if isinstance(stages, str):
         try:
-            stages = json.loads(stages)
+            stages = parse_json(stages)
         except ValueError as error:
             raise ValueError(f"stages must be a JSON list of mappings: {error}.") from error
     if stages is None:

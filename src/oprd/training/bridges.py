@@ -14,7 +14,7 @@ from oprd.calibration.identity import supervised_positions
 from oprd.calibration.models import FitModels, first_prompts
 from oprd.calibration.processes import stand_in_pieces
 from oprd.core.bridge import Bridge
-from oprd.core.bridge.bases import HEADS, below_heads, reads_heads
+from oprd.core.bridge.bases import HEADS, by_pair, joined, reads_heads
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair, pairs_text
@@ -168,8 +168,9 @@ def _basis_facts(kept: Bridge) -> dict[str, Any]:
 
 def _wanted_basis(args: OPRDConfig, kept: Bridge) -> dict[str, Any]:
     """The same as settings have it; a rank that is not looked at is left out."""
-    wanted: dict[str, Any] = {"bridge_basis": args.bridge_basis}
-    if below_heads(args.bridge_basis) is not None:
+    bases = by_pair(args.bridge_basis, kept.pairs)
+    wanted: dict[str, Any] = {"bridge_basis": joined(bases)}
+    if set(bases) != {HEADS}:
         wanted["bridge_rank"] = args.bridge_rank
     if reads_heads(args.bridge_basis) and kept.heads_layer is not None:
         most = len(kept.statistics[kept.heads_layer].eigenvalues)

@@ -43,7 +43,7 @@ from oprd.calibration.processes import check_heads_stand_whole
 from oprd.calibration.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures, student_layers
-from oprd.guards.broken import OBJECTIVE, BrokenBatch
+from oprd.guards.broken import BrokenBatch, objective_at
 from oprd.guards.false_progress import FalseProgress
 from oprd.guards.finite import Finite
 from oprd.guards.samples import SampleKeeper
@@ -757,7 +757,7 @@ class OPRDTrainer(DistillationTrainer):
             step=step,
             rank=rank,
             said=said,
-            settings={name: getattr(settings, name) for name in OBJECTIVE},
+            settings=objective_at(settings, self._plan.within(self._place)),
             pairs=self.pairs,
             mean_squares=self._teacher.mean_squares,
             precision=self.accelerator.mixed_precision,

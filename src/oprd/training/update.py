@@ -224,7 +224,8 @@ class Update:
         reduction = cast(Reduction, self._settings.reduction)
         sizes = None
         if self._settings.scale == "layer":
-            sizes = teacher.mean_squares.get(self._settings.bridge or "")
+            measured = teacher.mean_squares.get(self._settings.bridge or "", {})
+            sizes = {layer: size for layer, size in measured.items() if layer not in losses}
         return LayerComparison(
             states,
             pairs,

@@ -9,6 +9,8 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from oprd.core.bridge import BridgeFitter
+from oprd.core.bridge.heads import HeadPair, HeadStatistics
+from oprd.core.output.head import LMHead
 
 PAIRS, S, H = [(1, 1), (2, 1)], 4, 5
 SPLITS = {"uneven": [130, 70], "one without rows": [200, 0], "none": [0, 0]}
@@ -50,8 +52,25 @@ def worker(rank, folder):
         dist.destroy_process_group()
 
 
+def weighed(ranks, counts):
+    """Statistics of both LM heads on rows that a process has, or several one after the other."""
+    generator = torch.Generator().manual_seed(9)
+    heads = [LMHead(torch.randn(7, w, generator=generator, dtype=torch.float64)) for w in (S, H)]
+    statistics = HeadStatistics(HeadPair(*heads), "fisher")
+    for rank in ranks:
+        drawn = torch.Generator().manual_seed(rank)
+        rows = torch.randn(counts[rank], H, generator=drawn, dtype=torch.float64)
+        statistics.update(rows)
+    # Rows that wait are sums only then.
+    statistics._read()
+    return statistics
+
+
 def merge(rank, folder):
     for name, counts in SPLITS.items():
+        heads = weighed([rank], counts)
+        BridgeFitter(PAIRS, S, H, heads=heads).all_reduce()
+        save_file(heads.tensors(), f"{folder}/heads {name}-{rank}")
         fitter = fit([rank], counts)
         fitter.all_reduce()
         save_file(fitter.state_dict(), f"{folder}/{name}-{rank}")
@@ -73,6 +92,12 @@ def test_two_processes_equal_one(tmp_path):
     other.join()
     assert other.exitcode == 0
     for name, counts in SPLITS.items():
+        heads = weighed([0, 1], counts).tensors()
+        for rank in (0, 1):
+            found = load_file(tmp_path / f"heads {name}-{rank}")
+            assert found["counts"][0] == heads["counts"][0] == sum(counts)
+            for key in ("total", "moment"):
+                torch.testing.assert_close(found[key], heads[key], rtol=1e-9, atol=0)
         expected = fit([0, 1], counts).state_dict()
         merged = [load_file(tmp_path / f"{name}-{rank}") for rank in (0, 1)]
         assert merged[0].keys() == merged[1].keys() == expected.keys()

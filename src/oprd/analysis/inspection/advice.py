@@ -23,8 +23,9 @@ WHY_RATE = (
 
 
 AT_UNIT_LENGTH = (
-    "Plain states, the paper's, let the largest weigh most; at unit length the lab's students were "
-    "4.2 and 18.9 points ahead after 80 steps, each at its best rate, and more rates were good. "
+    "Plain states, the paper's, let the largest weigh most; at unit length and a weight of 10 the "
+    "lab's students were 4.2 and 18.9 points ahead after 80 steps, each at its best rate, and more "
+    "rates were good. "
     "SmolLM2-135M showed no difference."
 )
 THROUGH_A_BRIDGE = "Through a bridge they meet at unit length, as in the paper."

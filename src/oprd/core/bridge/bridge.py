@@ -166,6 +166,10 @@ class Bridge(nn.Module):
         """[R, H] P_T of each pair."""
         return self.teacher_projection.split(self.ranks)
 
+    def _rows(self, place: int) -> slice:
+        """Of both projections, which a pair has."""
+        return slice(sum(self.ranks[:place]), sum(self.ranks[: place + 1]))
+
     @property
     def student_dim(self) -> int:
         """S, the width of the student's states."""
@@ -190,7 +194,8 @@ class Bridge(nn.Module):
             ValueError: the layer is not in the bridge, or h is not S wide.
         """
         place = self._placed(layer)
-        return _project("student", h, self.student_projections[place], self.student_mean[place])
+        projection = self.student_projection[self._rows(place)]
+        return _project("student", h, projection, self.student_mean[place])
 
     def project_teacher(self, layer: int, h: Tensor) -> Tensor:
         """sg(P_T (h − µ_T)), without a graph.
@@ -206,7 +211,7 @@ class Bridge(nn.Module):
             ValueError: the layer is not in the bridge, or h is not H wide.
         """
         place = self._placed(layer)
-        projection, mean = self.teacher_projections[place], self.teacher_mean[place]
+        projection, mean = self.teacher_projection[self._rows(place)], self.teacher_mean[place]
         return _project("teacher", h.detach(), projection, mean)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -51,12 +51,11 @@ def checked_rank(rank: int, student_dim: int, teacher_dim: int, basis: str = BAS
     """
     if not _is_positive_int(rank):
         raise ValueError(f"rank must be an integer of at least 1, got {rank!r}.")
-    if basis == HEADS:
-        teacher_dim = max(teacher_dim, student_dim)
-    if rank > min(student_dim, teacher_dim):
+    most = student_dim if basis == HEADS else min(student_dim, teacher_dim)
+    if rank > most:
         raise ValueError(
             f"rank {rank} is above a width: the student has {student_dim}, the teacher "
-            f"{teacher_dim}; lower it to {min(student_dim, teacher_dim)} or less."
+            f"{teacher_dim}; lower it to {most} or less."
         )
     return rank
 

@@ -22,7 +22,7 @@ from oprd.core.bridge.check import checked_pairs
 from oprd.core.bridge.header import (
     FORMAT_VERSION,
     HEADER,
-    by_pair,
+    as_version_2,
     checked_header,
     expected_shapes,
 )
@@ -80,6 +80,20 @@ def write_bridge(path: str | os.PathLike[str], contents: BridgeContents) -> None
         unfinished.unlink(missing_ok=True)
 
 
+def bases_in(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The basis of each pair of a bridge's file, without its tensors.
+
+    None of a file that cannot be read, which `read_bridge` says.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = checked_header(Path(path), (file.metadata() or {}).get(HEADER, ""))
+    except (OSError, SafetensorError, ValueError):
+        return ()
+    basis = header["basis"]
+    return (basis,) if isinstance(basis, str) else tuple(basis)
+
+
 def read_bridge(path: str | os.PathLike[str]) -> BridgeContents:
     """Read a bridge's file, refusing whatever does not fit its own header.
 
@@ -113,7 +127,7 @@ def read_bridge(path: str | os.PathLike[str]) -> BridgeContents:
     _check_tensors(path, tensors)
     if metadata.get(DIGEST) != _digest(text, tensors):
         raise ValueError(f"{path} is damaged: its contents do not match their checksum.")
-    header, tensors = by_pair(header, tensors)
+    header, tensors = as_version_2(header, tensors)
     _check_projects(path, tensors, header)
     if not header["provenance"]:
         warnings.warn(

@@ -201,13 +201,19 @@ class BridgeFitter:
         if HEADS in bases:
             place = bases.index(HEADS)
             ranks[place] = solutions[place].supported if heads_rank is None else heads_rank
-        for r, pair, solution in zip(ranks, self.pairs, solutions, strict=True):
-            if not 1 <= r <= solution.supported:
+        for r, pair, solution, of in zip(ranks, self.pairs, solutions, bases, strict=True):
+            if 1 <= r <= solution.supported:
+                continue
+            if of == HEADS:
                 raise ValueError(
-                    f"rank {r} at student layer {pair.student} and teacher layer {pair.teacher}:"
-                    f" {self.rows} rows determine {solution.supported} directions of basis"
-                    f" {basis!r}. Add rows, or lower the rank."
+                    f"heads_rank {r} is not within 1 to {solution.supported}, the directions that "
+                    "the student's LM head tells apart: leave it out, or lower it."
                 )
+            raise ValueError(
+                f"rank {r} at student layer {pair.student} and teacher layer {pair.teacher}:"
+                f" {self.rows} rows determine {solution.supported} directions of basis"
+                f" {of!r}. Add rows, or lower the rank."
+            )
         return assemble(
             self.sums,
             solutions,

@@ -119,11 +119,14 @@ def _check_by_pair(
             raise ValueError(
                 f"components of basis {basis!r} and rank {rank} cannot be {components}."
             )
-    for value in header["unreachable"]:
-        if value is not None and not (
-            isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    for value, basis in zip(header["unreachable"], bases, strict=True):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and (
+            basis != HEADS or not (number and abs(value) <= sys.float_info.max)
         ):
-            raise ValueError(f"unreachable must be finite numbers or null, got {value!r}.")
+            raise ValueError(
+                f"unreachable must be finite numbers or null, null but for heads, got {value!r}."
+            )
 
 
 def expected_shapes(header: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -143,14 +146,14 @@ def expected_shapes(header: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     }
 
 
-def by_pair(
+def as_version_2(
     header: dict[str, Any], tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     """A file of version 1 as version 2 has it."""
     if header["version"] > 1:
         return header, tensors
     pairs, given = len(header["pairs"]), ("student_mean", "teacher_mean")
-    by_pair = {
+    of_each = {
         "rank": [header["rank"]] * pairs,
         "basis": [header["basis"]] * pairs,
         "components": [header["teacher_dim"]] * pairs,
@@ -160,4 +163,4 @@ def by_pair(
     flat = {
         name: tensor if name in given else tensor.flatten(0, 1) for name, tensor in tensors.items()
     }
-    return {**header, **by_pair}, flat
+    return {**header, **of_each}, flat

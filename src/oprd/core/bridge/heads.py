@@ -33,7 +33,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from oprd.core.output.head import LMHead, chunks
+from oprd.core.output.head import LMHead, chunk_length, chunks
 
 HeadsMetric = Literal["centered", "prior", "fisher"]
 METRICS: tuple[str, ...] = get_args(HeadsMetric)
@@ -145,6 +145,7 @@ class HeadStatistics:
         self.heads, self.metric, self._every = heads, metric, every
         self.device = torch.device(device)
         self.count = self._seen = 0
+        self._waiting: list[Tensor] = []
         columns = heads.columns if metric == "fisher" else 0
         self._total = torch.zeros(heads.vocab_size, dtype=torch.float64, device=self.device)
         self._moment = torch.zeros(columns, columns, dtype=torch.float64, device=self.device)
@@ -156,12 +157,21 @@ class HeadStatistics:
         rows = rows[offset :: self._every]
         if self.metric == "centered" or len(rows) == 0:
             return
-        head = self.heads.teacher
-        rows = rows.to(head.weight.device)
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        rows = rows.to(self.heads.teacher.weight.device)
+        self._waiting.append(rows.to(torch.promote_types(rows.dtype, torch.float32)).clone())
+        self.count += len(rows)
+        # Both heads are gone through for a chunk, however few rows it has.
+        if sum(map(len, self._waiting)) >= chunk_length(self.heads.vocab_size):
+            self._read()
+
+    def _read(self) -> None:
+        """Add up the rows that wait."""
+        if not self._waiting:
+            return
+        rows, self._waiting = torch.cat(self._waiting), []
         for part in chunks(len(rows), self.heads.vocab_size):
             logits = rows.new_empty(part.stop - part.start, self.heads.vocab_size)
-            head.logits(rows[part], out=logits)
+            self.heads.teacher.logits(rows[part], out=logits)
             # In float64 and from here on exactly: where a teacher is nearly certain, diag(π) and
             # E[q qᵀ] agree in most of their digits.
             q = logits.to(self.device, torch.float64).softmax(dim=1)
@@ -169,10 +179,10 @@ class HeadStatistics:
             if self.metric == "fisher":
                 mean = self._through_heads(q)
                 self._moment.addmm_(mean.T, mean)
-        self.count += len(rows)
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Merge the sums of all processes."""
+        self._read()
         count = torch.tensor(self.count, device=self.device)
         for total in (count, self._total, self._moment):
             if total.numel():
@@ -180,9 +190,11 @@ class HeadStatistics:
         self.count = int(count)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of the sums by name, to go on from."""
+        """Copies of the sums by name, and of the rows that wait, to go on from."""
         counts = torch.tensor([self.count, self._seen], dtype=torch.int64)
-        return {"total": self._total.clone(), "moment": self._moment.clone(), "counts": counts}
+        sums = {"total": self._total.clone(), "moment": self._moment.clone()}
+        none = self._total.new_zeros(0, self.heads.teacher.width)
+        return {**sums, "counts": counts, "waiting": torch.cat(self._waiting or [none]).clone()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `tensors` gave.
@@ -190,13 +202,18 @@ class HeadStatistics:
         Raises:
             ValueError: they are of other heads or of another metric.
         """
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        # Any number of rows may wait.
+        shapes, found = (
+            {name: tuple(tensor.shape)[name == "waiting" :] for name, tensor in of.items()}
+            for of in (self.tensors(), tensors)
+        )
         if found != shapes:
             raise ValueError(f"the state of both heads should hold {shapes}, but holds {found}.")
         self._total.copy_(tensors["total"])
         self._moment.copy_(tensors["moment"])
         self.count, self._seen = tensors["counts"].tolist()
+        waiting = tensors["waiting"].to(self.heads.teacher.weight.device)
+        self._waiting = [waiting] if len(waiting) else []
 
     @torch.no_grad()
     def moments(self, *, unreachable: bool = False) -> HeadMoments:
@@ -208,6 +225,7 @@ class HeadStatistics:
         Raises:
             ValueError: the metric needs rows, and there were none.
         """
+        self._read()
         width = self.heads.student.width
         prior, factor = self._prior()
         mean = torch.zeros(self.heads.columns, dtype=torch.float64, device=self.device)

@@ -116,10 +116,14 @@ def as_head(head: LMHead | Tensor) -> LMHead:
     return head if isinstance(head, LMHead) else LMHead(head)
 
 
+def chunk_length(width: int) -> int:
+    """The most rows of a width that stay within the budget."""
+    return max(1, CHUNK_ELEMENTS // max(1, width))
+
+
 def chunks(length: int, width: int) -> Iterator[slice]:
     """Cut 0..`length` into equal slices so that slice × `width` stays within the budget."""
-    most = max(1, CHUNK_ELEMENTS // max(1, width))
-    count = -(-length // most)
+    count = -(-length // chunk_length(width))
     for i in range(count):
         yield slice(i * length // count, (i + 1) * length // count)
 

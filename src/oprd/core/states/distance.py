@@ -43,7 +43,10 @@ class SquaredDistance(StateLoss):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
         if self.unit_length and self.summed:
-            raise ValueError("at unit length the distance is a sum already: leave summed out.")
+            raise ValueError(
+                "at unit length the distance is a sum already: leave summed out, or set "
+                "scale='none'."
+            )
 
     def __call__(self, student: Tensor, teacher: Tensor, sequences: Sequences) -> RowDistances:
         """Compare rows [N, D]; see `row_distances`."""

@@ -1,0 +1,336 @@
+"""What is promised of saving a run, ending it and going on with it."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from oprd.training.trainer import OPRDTrainer
+from tests.reliability.promise import Promise, Proof, nothing
+
+SAVING = "guards/test_saving.py"
+SIGNALS = "guards/test_signals.py"
+SPACE = "guards/test_space.py"
+LOCK = "runs/test_lock.py"
+CHECKPOINTS = "runs/test_checkpoints.py"
+GOING_ON = "cli/test_going_on.py"
+PROCESSES = "yes; two processes over gloo"
+
+
+def as_transformers_runs_an_epoch(self: OPRDTrainer, *args: Any, **kwargs: Any) -> None:
+    transformers.Trainer._run_epoch(self, *args, **kwargs)
+
+
+SAVES = (
+    Promise(
+        "a kill (SIGKILL) at any point, of a save too",
+        "the run goes on from the newest complete checkpoint, names what it skipped, and ends with "
+        "the weights of a run that was never killed, bit for bit",
+        (
+            f"{SAVING}::test_a_save_that_is_cut_off_anywhere_is_skipped_and_named",
+            f"{SAVING}::test_a_run_killed_in_its_last_save_ends_where_it_should",
+            "soak/test_soak.py::test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_a_save_that_is_cut_off_anywhere_is_skipped_and_named"
+                "[write_manifest]",
+                {
+                    "oprd.runs.checkpoints.problem": nothing,
+                    "oprd.runs.checkpoints._is_cut_off": lambda checkpoint: False,
+                },
+            ),
+        ),
+        PROCESSES,
+    ),
+    Promise(
+        "any moment of a save",
+        "a checkpoint counts once all processes have saved and every file is hashed, not before",
+        (
+            f"{SAVING}::test_a_checkpoint_is_not_complete_before_its_files_are_hashed",
+            f"{SAVING}::test_of_two_processes_a_checkpoint_holds_both",
+            "runs/test_manifest.py::test_a_manifest_is_on_the_disk_after_the_files_that_it_names",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_a_checkpoint_is_not_complete_before_its_files_are_hashed",
+                {"oprd.guards.saving.begin_checkpoint": lambda folder: folder.mkdir()},
+            ),
+            Proof(
+                "runs/test_manifest.py"
+                "::test_a_manifest_is_on_the_disk_after_the_files_that_it_names",
+                {"oprd.runs.manifest.synchronize": nothing},
+            ),
+        ),
+        "kills yes, two processes over gloo; power loss no",
+    ),
+    Promise(
+        "a truncated, empty, garbled or deleted file of a checkpoint",
+        "`auto` skips the checkpoint and says why; by its path it is refused, with the file named",
+        (
+            f"{SAVING}::test_of_a_damaged_checkpoint_nothing_is_loaded",
+            f"{CHECKPOINTS}::test_auto_names_in_one_line_what_it_skipped_and_why",
+            f"{CHECKPOINTS}::test_a_damaged_checkpoint_is_refused_by_its_path_and_the_file_named",
+            f"{CHECKPOINTS}::test_auto_refuses_to_start_anew_where_all_checkpoints_are_damaged",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_of_a_damaged_checkpoint_nothing_is_loaded[cut-optimizer.pt]",
+                {"oprd.runs.manifest._difference": nothing},
+            ),
+        ),
+    ),
+    Promise(
+        "bytes that have changed in a file of a checkpoint",
+        "its hash in the manifest shows it, in training and in evaluation",
+        (
+            f"{SAVING}::test_of_a_damaged_checkpoint_nothing_is_loaded",
+            "runs/test_manifest.py::test_every_damage_is_seen_and_its_file_named",
+            "models/test_load.py::test_a_checkpoint_whose_bytes_have_changed_is_not_evaluated",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_of_a_damaged_checkpoint_nothing_is_loaded"
+                "[flipped-model.safetensors]",
+                {"oprd.runs.manifest._hash": lambda file: "0" * 64},
+            ),
+            Proof(
+                "models/test_load.py::test_a_checkpoint_whose_bytes_have_changed_is_not_evaluated",
+                {"oprd.runs.manifest._hash": lambda file: "0" * 64},
+            ),
+        ),
+    ),
+    Promise(
+        "a full disk, or a limit on files",
+        "room is looked for before the first step and before each save; what is missing is named "
+        "with path and bytes, the checkpoint before is kept, and the half one is removed",
+        (
+            f"{SPACE}::test_a_run_without_room_for_a_checkpoint_ends_before_its_first_step",
+            f"{SPACE}::test_room_is_looked_for_before_each_save",
+            f"{SPACE}::test_a_save_that_fails_is_named_and_swept_and_the_run_goes_on_from_the_one_"
+            "before",
+            f"{SPACE}::test_all_processes_stop_where_one_has_no_room",
+            f"{SPACE}::test_a_disk_that_is_full_keeps_the_checkpoint_before",
+        ),
+        (
+            Proof(
+                f"{SPACE}::test_a_run_without_room_for_a_checkpoint_ends_before_its_first_step",
+                {"oprd.guards.space.shortage": nothing},
+            ),
+            Proof(
+                f"{SPACE}::test_room_is_looked_for_before_each_save",
+                {"oprd.guards.space.shortage": nothing},
+            ),
+            Proof(
+                f"{SPACE}::test_a_save_that_fails_is_named_and_swept_and_the_run_goes_on_from_the_"
+                "one_before[_save]",
+                {"oprd.guards.space.disk_problem": nothing},
+            ),
+        ),
+        PROCESSES,
+    ),
+    Promise(
+        "an output directory that cannot be written to, or vanishes",
+        "an error with the way out, before models are loaded; later on, where it vanished",
+        (
+            "test_names.py::test_an_output_directory_below_a_file_is_refused",
+            "test_names.py::test_a_read_only_output_directory_is_refused",
+            "cli/test_train.py::test_what_cannot_work_is_one_sentence_before_models_are_loaded",
+            "cli/test_train.py::test_what_the_machine_refuses_to_write_is_one_sentence_with_the_"
+            "folder_and_the_way_on",
+        ),
+        (
+            Proof(
+                "cli/test_train.py::test_what_cannot_work_is_one_sentence_before_models_are_loaded"
+                "[arguments2-run.yaml' cannot be written to]",
+                {"oprd.cli.train.check_output_dir": Path},
+            ),
+        ),
+        "yes; a read-only folder only where tests are not run by root",
+    ),
+    Promise(
+        "two runs in one output directory",
+        "the second is refused, with process and machine of the first; what a killed run left "
+        "stands in nobody's way",
+        (
+            f"{SAVING}::test_a_folder_in_which_another_run_trains_is_refused",
+            f"{GOING_ON}::test_a_second_run_in_a_folder_is_refused_before_models_load",
+            f"{LOCK}::test_what_a_killed_run_leaves_stands_in_nobodys_way",
+            f"{LOCK}::test_of_many_that_begin_at_once_one_has_the_folder",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_a_folder_in_which_another_run_trains_is_refused",
+                {"oprd.runs.lock.try_lock": lambda file: True},
+            ),
+        ),
+    ),
+    Promise(
+        "a run begun anew in the folder of another",
+        "it is refused where there are checkpoints; `--overwrite` deletes what the earlier run's "
+        "record and manifests name, and nothing else",
+        (
+            f"{GOING_ON}::test_a_new_run_among_the_checkpoints_of_another_is_refused_before_models_"
+            "load",
+            f"{GOING_ON}::test_overwriting_replaces_the_run_and_leaves_what_is_not_its_own",
+            f"{SAVING}::test_a_run_begun_anew_over_another_leaves_none_of_its_checkpoints",
+            f"{CHECKPOINTS}::test_overwriting_deletes_what_the_run_names_and_nothing_else",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_in_python_a_checkpoint_means_what_it_means_on_a_command_line",
+                {"oprd.runs.beginning.check_may_start_anew": nothing},
+            ),
+            Proof(
+                f"{SAVING}::test_a_run_begun_anew_over_another_leaves_none_of_its_checkpoints",
+                {"oprd.guards.saving.clear_run": lambda *_: []},
+            ),
+        ),
+    ),
+    Promise(
+        "any umask",
+        "whatever is saved has the mode that it gives",
+        (
+            f"{SAVING}::test_whatever_is_saved_has_the_mode_that_the_umask_gives",
+            "core/bridge/test_file.py::test_the_files_mode_honours_the_umask",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_whatever_is_saved_has_the_mode_that_the_umask_gives[False]",
+                {"oprd.guards.saving.give_usual_mode": nothing},
+            ),
+        ),
+    ),
+    Promise(
+        "`save_total_limit`",
+        "complete checkpoints alone are counted, and deleted after the newer one is complete; the "
+        "best and the last one stay",
+        (
+            f"{SAVING}::test_complete_checkpoints_alone_are_counted_and_deleted",
+            f"{SAVING}::test_the_last_checkpoint_stays_beside_the_best",
+            f"{CHECKPOINTS}::test_rotation_keeps_what_was_saved_last_not_the_highest_step",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_complete_checkpoints_alone_are_counted_and_deleted",
+                {"oprd.guards.saving.rotate": nothing},
+            ),
+        ),
+    ),
+    Promise(
+        "SIGTERM or Ctrl-C",
+        "the step is finished and saved, in all processes the same one, and the exit code is 143 "
+        "or 130; a second signal ends the run at once",
+        (
+            f"{SIGNALS}::test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_identically",
+            f"{SIGNALS}::test_a_second_signal_ends_a_run_at_once",
+            f"{SIGNALS}::test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step",
+            "cli/test_train.py::test_a_signal_prints_one_line_with_the_command_that_goes_on",
+        ),
+        (
+            Proof(
+                f"{SIGNALS}::test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_identically"
+                "[15-options0-2]",
+                {"oprd.guards.signals.Interruption.on_step_end": nothing},
+            ),
+        ),
+        PROCESSES,
+    ),
+    Promise(
+        "going on after k of n steps, within an accumulation or an epoch, with dropout, an "
+        "adapter, a bridge, several updates a rollout, a rate that was found",
+        "the weights are those of n steps in one go, bit for bit",
+        (
+            "training/test_resume.py"
+            "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
+            "training/test_bridges.py"
+            "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
+            "training/test_updates_per_rollout.py"
+            "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
+            "training/test_rate_search.py::test_a_resumed_run_keeps_the_rate_that_was_found",
+        ),
+        (
+            Proof(
+                "training/test_resume.py"
+                "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped[plain]",
+                {
+                    "oprd.training.trainer.OPRDTrainer._load_optimizer_and_scheduler": nothing,
+                },
+            ),
+        ),
+    ),
+    Promise(
+        "going on with a run that has ended, or with fewer steps than it has",
+        "no step more is trained; the fewer are refused",
+        (
+            f"{SAVING}::test_a_run_that_has_ended_trains_no_step_more",
+            f"{SAVING}::test_fewer_steps_than_the_checkpoint_has_are_refused",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_a_run_that_has_ended_trains_no_step_more[options2]",
+                {
+                    "oprd.training.trainer.OPRDTrainer._run_epoch": as_transformers_runs_an_epoch,
+                },
+            ),
+        ),
+    ),
+    Promise(
+        "going on with another teacher, student, layers, positions, loss, bridge or optimizer",
+        "an error, from any folder, unless `--allow_changed` names it, which the record then says",
+        (
+            f"{SAVING}::test_a_run_does_not_go_on_as_another_from_any_folder",
+            f"{SAVING}::test_what_is_allowed_to_change_does_and_stands_in_the_record",
+            f"{SAVING}::test_of_two_processes_both_refuse_what_one_of_them_finds",
+            "training/test_bridges.py::test_a_run_does_not_go_on_through_another_bridge",
+            "runs/test_identity.py::test_every_setting_that_a_run_keeps_is_tried_here",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_a_run_does_not_go_on_as_another_from_any_folder[teacher-options0]",
+                {"oprd.runs.beginning.check_changes": nothing},
+            ),
+            Proof(
+                f"{SAVING}::test_of_two_processes_both_refuse_what_one_of_them_finds",
+                {"oprd.runs.beginning.check_changes": nothing},
+                minutes=1,
+            ),
+        ),
+        PROCESSES,
+    ),
+    Promise(
+        "going on with other prompts, schedule, seed or number of processes",
+        "a warning with both values; a changed rate is used",
+        (
+            f"{SAVING}::test_what_may_change_with_a_word_does",
+            f"{SAVING}::test_a_changed_learning_rate_is_used",
+            f"{SAVING}::test_changed_settings_of_the_optimizer_are_used",
+            "runs/test_identity.py::test_other_prompts_and_processes_are_said_and_not_refused",
+        ),
+        (
+            Proof(
+                f"{SAVING}::test_what_may_change_with_a_word_does[dataset-options0]",
+                {"oprd.runs.beginning.changes": lambda *_: []},
+            ),
+            Proof(
+                f"{SAVING}::test_a_changed_learning_rate_is_used",
+                {"oprd.guards.saving.Checkpoints.own_rates": lambda self: nullcontext()},
+            ),
+        ),
+    ),
+    Promise(
+        "`push_to_hub`",
+        "what is uploaded is complete",
+        (f"{SAVING}::test_what_is_uploaded_is_complete",),
+        (
+            Proof(
+                f"{SAVING}::test_what_is_uploaded_is_complete",
+                {
+                    "oprd.guards.saving.Checkpoints.push_when_complete": lambda self, push: push(),
+                },
+            ),
+        ),
+        "with a stand-in for the hub",
+    ),
+)
