@@ -135,6 +135,7 @@ TABLE = [
     Row(f"{TRAINER}push_to_hub", "self, commit_message, ...", "training/trainer.py cli/train.py"),
     Row(f"{TRAINER}_finalize_training", "self, ...", "training/trainer.py"),
     Row(f"{TRAINER}_load_optimizer_and_scheduler", "self, checkpoint", "training/trainer.py"),
+    Row(f"{TRAINER}_save_optimizer_and_scheduler", "self, output_dir", "training/trainer.py"),
     Row(
         f"{TRAINER}create_scheduler",
         "self, num_training_steps, optimizer",
@@ -176,7 +177,7 @@ TABLE = [
     Row(
         "trl.models.utils:_ForwardRedirection.__call__",
         "self, wrapper_module, original_module, method, *args, **kwargs",
-        "training/trainer.py training/teachers/teacher.py",
+        "training/trainer.py training/teachers/place.py models/reader.py",
         by="redirect",
     ),
     Row(
@@ -188,7 +189,7 @@ TABLE = [
     Row(
         f"{TRAINER}is_deepspeed_enabled",
         ATTRIBUTE,
-        "guards/finite.py guards/space.py guards/saving.py",
+        "guards/finite.py guards/space.py guards/saving.py training/trainer.py",
     ),
     Row(f"{TRAINER}_created_lr_scheduler", ATTRIBUTE, "training/trainer.py"),
     Row(
@@ -241,8 +242,8 @@ TABLE = [
         "prompts, completions, rewards, advantages, step, num_samples, extra",
         "training/trainer.py",
     ),
-    Row("trl.models.utils:prepare_deepspeed", "model, accelerator", "training/teachers/teacher.py"),
-    Row("trl.models.utils:prepare_fsdp", "model, accelerator", "training/teachers/teacher.py"),
+    Row("trl.models.utils:prepare_deepspeed", "model, accelerator", "training/teachers/place.py"),
+    Row("trl.models.utils:prepare_fsdp", "model, accelerator", "training/teachers/place.py"),
     Row(
         "trl.models.utils:unwrap_model_for_generation",
         "model, accelerator, ..., gather_deepspeed3_params, gradient_checkpointing_kwargs",
@@ -354,7 +355,21 @@ TABLE = [
         ATTRIBUTE,
         "models/heads.py models/shared_base.py",
     ),
-    Row("peft.utils.other:AuxiliaryTrainingWrapper.active_adapters", ATTRIBUTE, "models/heads.py"),
+    Row(
+        "peft.utils.other:AuxiliaryTrainingWrapper.active_adapters",
+        ATTRIBUTE,
+        "models/heads.py models/shared_base.py",
+    ),
+    Row(
+        "peft.tuners.tuners_utils:BaseTunerLayer._disable_adapters",
+        ATTRIBUTE,
+        "models/shared_base.py",
+    ),
+    Row(
+        "peft.utils.other:AuxiliaryTrainingWrapper._disable_adapters",
+        ATTRIBUTE,
+        "models/shared_base.py",
+    ),
     Row("peft:LoraModel.prefix", ATTRIBUTE, "models/shared_base.py models/identity.py"),
     Row(
         "peft:PeftModel.peft_config",
@@ -377,18 +392,19 @@ TABLE = [
     Row(
         "accelerate.state:AcceleratorState.deepspeed_plugin",
         ATTRIBUTE,
-        "training/teachers/teacher.py calibration/rate_search.py calibration/processes.py",
+        "training/teachers/place.py calibration/rate_search.py calibration/processes.py "
+        "models/average.py",
     ),
     Row(
         "accelerate.state:AcceleratorState.fsdp_plugin",
         ATTRIBUTE,
-        "training/teachers/teacher.py calibration/processes.py",
+        "training/teachers/place.py calibration/processes.py models/average.py",
     ),
     Row("accelerate:Accelerator.is_fsdp2", ATTRIBUTE, "calibration/processes.py guards/finite.py"),
     Row(
         "accelerate:Accelerator.prepare_model",
         "self, model, ..., evaluation_mode",
-        "training/teachers/teacher.py",
+        "training/teachers/place.py",
     ),
     Row("accelerate.utils:gather_object", "object", "guards/finite.py models/shared_engine.py"),
     Row("accelerate.utils:broadcast_object_list", "object_list, ...", "calibration/processes.py"),
