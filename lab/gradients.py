@@ -23,9 +23,9 @@ from oprd.core.output.head import LMHead
 from oprd.core.output.loss import OutputLoss
 from oprd.core.reduction import LossSum
 from oprd.core.states.comparison import LayerComparison
+from oprd.models.batch import MicroBatch
 from oprd.models.heads import lm_head
 from oprd.models.reading import read
-from oprd.training.batch import MicroBatch
 
 
 class GradientMoments:

@@ -13,6 +13,7 @@ from lab.pairs import Pair
 from oprd.core.capture import num_layers
 from oprd.core.layers import select_layers
 from oprd.core.reduction import supervised_count
+from oprd.models.batch import MicroBatch
 from oprd.models.generate import (
     Request,
     TransformersEngine,
@@ -23,7 +24,6 @@ from oprd.models.load import load_model
 from oprd.models.prompt import Prompt, render_prompt
 from oprd.models.reading import read
 from oprd.models.sampling import Sampling
-from oprd.training.batch import MicroBatch
 
 # The seed of a rollout is that of a sample of this "task".
 SEED_NAME = "readings"

@@ -16,7 +16,7 @@ from lab.results import write
 from lab.runs import Run
 from lab.students import PAIR, TAUGHT, students, taught
 from oprd.core.positions import select_positions
-from oprd.training.batch import MicroBatch
+from oprd.models.batch import MicroBatch
 
 PRETRAINED = "SmolLM2-135M, untouched"
 ENDS: tuple[Literal["first_k", "last_k"], ...] = ("first_k", "last_k")

@@ -20,10 +20,10 @@ from oprd.core.capture import num_layers
 from oprd.core.layers import pair_layers
 from oprd.core.positions import select_positions
 from oprd.core.reduction import supervised_count
+from oprd.models.batch import MicroBatch
 from oprd.models.reader import Reader
+from oprd.models.teacher import Teacher
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import MicroBatch
-from oprd.training.teachers.teacher import Teacher
 from oprd.training.update import Update
 from tests import tiny
 

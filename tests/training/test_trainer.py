@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
+from oprd.models.batch import MicroBatch
 from oprd.models.reading import predicting_rows
-from oprd.training.batch import MicroBatch
 from tests import tiny
 from tests.reference import representation as reference
 from tests.training import runs

@@ -17,16 +17,16 @@ from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair
 from oprd.guards.broken import STUDENT, BrokenBatch, batch_files, same_device
+from oprd.models.batch import MicroBatch
 from oprd.models.finite import first_broken_gradient, first_broken_parameter
 from oprd.models.load import load_model, resolve_model
 from oprd.models.reader import Reader
 from oprd.models.reading import View, read
+from oprd.models.teacher import Teacher
 from oprd.runs.record import ModelSource, teacher_of_run
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import MicroBatch
 from oprd.training.bridges import FIT
 from oprd.training.calibration import BRIDGE_FOLDER
-from oprd.training.teachers.teacher import Teacher
 from oprd.training.update import Update
 
 

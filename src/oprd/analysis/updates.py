@@ -23,13 +23,14 @@ from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
 from oprd.core.reduction import Reduction
+from oprd.models.batch import MicroBatch
 from oprd.models.heads import lm_head
 from oprd.models.matching import pair_models
 from oprd.models.reader import Reader
 from oprd.models.reading import base_forward
+from oprd.models.teacher import Teacher
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import BatchCounts, MicroBatch, count, select
-from oprd.training.teachers.teacher import Teacher
+from oprd.training.batch import BatchCounts, count, select
 from oprd.training.update import Update
 
 Family = Literal["floor", "representation", "output", "naive", "trl"]

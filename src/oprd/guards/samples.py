@@ -17,8 +17,8 @@ from oprd.models.tokenizers import token_texts
 from oprd.runs.samples import PositionCurve, Sample, append_samples, begin_samples
 
 if TYPE_CHECKING:
+    from oprd.models.batch import MicroBatch
     from oprd.settings.run import OPRDConfig
-    from oprd.training.batch import MicroBatch
 
 # Rollouts of a step.
 KEPT = 4

@@ -10,11 +10,12 @@ from torch import Tensor
 from oprd.core.reduction import Reduction
 from oprd.evaluation.stated import holds_answer
 from oprd.log import get_logger
+from oprd.models.batch import MULTIMODAL_KEYS
 from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
 from oprd.prompts.teacher import TeacherPrompts
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import MULTIMODAL_KEYS, BatchCounts, count, select
+from oprd.training.batch import BatchCounts, count, select
 
 Write = Callable[[list[list[int]]], list[list[int]]]
 Tokenize = Callable[[list], list[list[int]]]

@@ -53,6 +53,7 @@ from oprd.guards.space import Space
 from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
 from oprd.models.average import MovingAverage, check_can_follow
+from oprd.models.batch import MicroBatch, written
 from oprd.models.bind import check_pair
 from oprd.models.end_tokens import EndTokens
 from oprd.models.finite import first_broken_parameter
@@ -65,7 +66,13 @@ from oprd.models.matching import (
 )
 from oprd.models.reader import Context, Reader
 from oprd.models.reference import Reference, check_lineage
+from oprd.models.scales import (
+    MEAN_SQUARES,
+    measure_mean_squares,
+    recorded_mean_squares,
+)
 from oprd.models.shared_base import students_weights, without_teacher_adapter
+from oprd.models.teacher import Teacher
 from oprd.models.tokenizers import check_tokenizers
 from oprd.models.trial import check_callbacks
 from oprd.prompts.fingerprint import prompts_fingerprint, teacher_prompts_facts
@@ -79,7 +86,6 @@ from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
 from oprd.text import escaped_lines
-from oprd.training.batch import MicroBatch, written
 from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
@@ -91,18 +97,12 @@ from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.ends import stop_at_either
 from oprd.training.teachers.place import place
 from oprd.training.teachers.prompts import own_prompts, reads_otherwise
-from oprd.training.teachers.scales import (
-    MEAN_SQUARES,
-    measure_mean_squares,
-    recorded_mean_squares,
-)
 from oprd.training.teachers.source import (
     TeacherSource,
     obtain_reference,
     obtain_teacher,
     teacher_tokenizer,
 )
-from oprd.training.teachers.teacher import Teacher
 
 leave_out_number(DistillationTrainer.__module__)
 

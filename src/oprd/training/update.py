@@ -20,15 +20,16 @@ from oprd.core.output.pair import Pair, select_pair
 from oprd.core.reduction import Reduction
 from oprd.core.states.comparison import PLAIN, LayerComparison
 from oprd.core.states.loss import has_scale
+from oprd.models.batch import MicroBatch
 from oprd.models.heads import lm_head, whole
 from oprd.models.matching import check_widths, common_vocabulary, same_width
 from oprd.models.reader import Context
 from oprd.models.reading import Reading, read
+from oprd.models.teacher import Teacher, TeacherReading
 from oprd.models.windowed import check_windows, read_windowed
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import MicroBatch, supervised_window
+from oprd.training.batch import supervised_window
 from oprd.training.metrics import diagnostic_sums, drift_sums, last_sums, layer_sums
-from oprd.training.teachers.teacher import Teacher, TeacherReading
 
 
 class Needs(NamedTuple):

@@ -8,7 +8,7 @@ from datasets import Dataset
 from peft import LoraConfig
 
 from oprd import OPRDTrainer
-from oprd.training.batch import MicroBatch
+from oprd.models.batch import MicroBatch
 from tests import tiny
 from tests.training import runs
 from tests.training.runs import LORA, largest_difference, scripted, trainer, weights

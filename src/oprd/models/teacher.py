@@ -11,11 +11,11 @@ from torch import nn
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.layers import LayerPair
 from oprd.core.output.head import LMHead
+from oprd.models.batch import MicroBatch
 from oprd.models.reader import Reader
 from oprd.models.reading import Reading
 from oprd.models.reference import Reference
 from oprd.models.views import Views
-from oprd.training.batch import MicroBatch
 
 
 class TeacherReading(NamedTuple):

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from oprd.core.layers import LayerPair
+from oprd.models.batch import MicroBatch
 from oprd.models.reader import Reader
 from oprd.models.reading import read
-from oprd.training.batch import MicroBatch
-from oprd.training.teachers.teacher import Teacher
+from oprd.models.teacher import Teacher
 from tests import tiny
 
 PAIRS = (LayerPair(1, 1), LayerPair(3, 2))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from oprd.core.bridge.space import BridgeSpace
-from oprd.training.batch import MicroBatch
-from oprd.training.teachers.teacher import Teacher
+from oprd.models.batch import MicroBatch
+from oprd.models.teacher import Teacher
 
 # What a run's record calls them: by the name of a bridge, "" for states as they are.
 MEAN_SQUARES = "layer_mean_squares"

@@ -1,0 +1,99 @@
+"""Rollouts of a micro-batch: what the student wrote, and what of it is supervised.
+
+Letters: B sequences, K response tokens, T all tokens.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oprd.models.reading import View
+from oprd.models.views import Views
+
+# Keys of a TRL batch that are inputs of a multimodal base model.
+MULTIMODAL_KEYS = (
+    "pixel_values",
+    "image_grid_thw",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatch:
+    """Rollouts, and what of them is supervised.
+
+    Attributes:
+        view: what the student reads, prompts and responses.
+        response_ids: [B, K], the responses.
+        response: [B, K] bool, true at tokens that the student wrote: output terms supervise these.
+        positions: [B, K] bool, those of them that the representation term supervises.
+        response_count: what the output term is divided by, over the whole generation batch.
+        position_count: what the representation term is divided by, likewise.
+        use: which update on these rollouts this is, from 0.
+        comes_again: whether there will be another one.
+        kept: what an update leaves for the next ones on these rollouts.
+        taught: what the teacher reads; None for the student's own view.
+    """
+
+    view: View
+    response_ids: Tensor
+    response: Tensor
+    positions: Tensor
+    response_count: Tensor
+    position_count: Tensor
+    use: int = 0
+    comes_again: bool = False
+    kept: dict[str, Any] = field(default_factory=dict)
+    taught: Views | None = None
+
+    @classmethod
+    def of_rollouts(
+        cls,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        response: Tensor,
+        positions: Tensor,
+        *,
+        response_count: Tensor,
+        position_count: Tensor,
+        extra: dict[str, Any] | None = None,
+    ) -> "MicroBatch":
+        """Rollouts whose last K columns are the responses; see the attributes and `View`."""
+        return cls(
+            View.of_rollouts(input_ids, attention_mask, response, positions, extra),
+            input_ids[:, input_ids.shape[1] - response.shape[1] :],
+            response,
+            positions,
+            response_count,
+            position_count,
+        )
+
+    @classmethod
+    def of(cls, inputs: dict[str, Any], *, use: int = 0, comes_again: bool = False) -> "MicroBatch":
+        """A micro-batch of TRL's, with the keys that `Rollouts.supervise` adds."""
+        batch = cls.of_rollouts(
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            written(inputs),
+            inputs["positions"],
+            response_count=inputs["response_count"],
+            position_count=inputs["supervised_count"],
+            extra={key: inputs[key] for key in MULTIMODAL_KEYS if key in inputs},
+        )
+        # TRL gives out the same mapping for every update on these rollouts.
+        kept = inputs.setdefault("kept", {})
+        taught = Views.of_rollouts(inputs, batch.response, batch.positions)
+        return replace(batch, use=use, comes_again=comes_again, kept=kept, taught=taught)
+
+
+def written(output: dict[str, Any]) -> Tensor:
+    """[B, K] bool: what the student wrote, without padding and without what tools returned."""
+    mask = output["completion_mask"].bool()
+    return mask & output["tool_mask"].bool() if "tool_mask" in output else mask
