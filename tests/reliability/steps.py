@@ -8,8 +8,8 @@ import transformers
 from torch import Tensor
 
 from oprd.core.reduction import supervised_count
+from oprd.models.metrics import StepStatistics
 from oprd.training import batch
-from oprd.training.metrics import StepStatistics
 from oprd.training.rollouts import Rollouts
 from tests import tiny
 from tests.reliability.promise import Promise, Proof, nothing

@@ -27,7 +27,10 @@ class LossSum(NamedTuple):
 
 
 def position_weights(
-    mask: Tensor, reduction: Reduction = "sequence", dtype: torch.dtype = torch.float32
+    mask: Tensor,
+    reduction: Reduction = "sequence",
+    dtype: torch.dtype = torch.float32,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """The weight of each position in a total: Σ_b Σ_t w_bt · value_bt.
 
@@ -38,6 +41,7 @@ def position_weights(
         mask: [B, K], true (or non-zero) where a position is supervised.
         reduction: `"sequence"` or `"token"`.
         dtype: that of the values to be weighed.
+        shares: [B], what a sequence's weights are multiplied by; 1 by default.
 
     Returns:
         [B, K], zero where the mask is false.
@@ -51,7 +55,7 @@ def position_weights(
     weights = mask.bool().to(dtype)
     if reduction == "sequence":
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
-    return weights
+    return weights if shares is None else weights * shares.to(weights)[:, None]
 
 
 def supervised_count(mask: Tensor, reduction: Reduction = "sequence") -> Tensor:

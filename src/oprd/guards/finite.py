@@ -4,7 +4,7 @@ What is looked at is there anyhow: sums of a step over processes, the norm of th
 weights as they are saved. Where nothing is broken, none of it waits for the device once more.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -26,17 +26,17 @@ class Finite:
 
     Args:
         trainer: of the run.
-        teacher: the model as it is now.
+        teachers: the models as they are now, by what messages call them.
         batch: of the step, without what the guard knows itself: said, step and rank are given.
     """
 
     def __init__(
         self,
         trainer: Trainer,
-        teacher: Callable[[], nn.Module],
+        teachers: Callable[[], Mapping[str, nn.Module]],
         batch: Callable[[str, int, int], BrokenBatch],
     ) -> None:
-        self._trainer, self._teacher, self._batch = trainer, teacher, batch
+        self._trainer, self._teachers, self._batch = trainer, teachers, batch
 
     def check_sums(
         self, broken: Sequence[str], own: Callable[[], Sequence[str]], *, keep: bool
@@ -139,7 +139,7 @@ class Finite:
 
     def _stop(self, said: str, *, keep: bool) -> NoReturn:
         weights = {}
-        for role, model in (("student", self._trainer.model), ("teacher", self._teacher())):
+        for role, model in {"student": self._trainer.model, **self._teachers()}.items():
             named = first_broken_parameter(cast(nn.Module, model))
             weights[role] = self._where([f"the {role}'s {named}"] if named else [])
         if broken := [where for where in weights.values() if where]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from oprd.models.shared_base import adapter_pairs
+from oprd.models.shared_base import adapter_name, adapter_pairs
 from oprd.runs.atomic import written_whole
 
 # In a checkpoint.
@@ -41,12 +41,18 @@ class MovingAverage(TrainerCallback):
             weights.
         teacher: likewise; the student where an adapter on its base is the teacher.
         decay: d, from 0 to below 1.
+        name: of the teacher among several.
     """
 
     def __init__(
-        self, student: Callable[[], nn.Module], teacher: Callable[[], nn.Module], decay: float
+        self,
+        student: Callable[[], nn.Module],
+        teacher: Callable[[], nn.Module],
+        decay: float,
+        name: str = "",
     ) -> None:
         self._student, self._teacher, self._decay = student, teacher, decay
+        self._adapter = adapter_name(name)
         # Of weights in another dtype than float32 the mean stands here.
         self._exact: dict[str, Tensor] = {}
 
@@ -121,7 +127,7 @@ class MovingAverage(TrainerCallback):
     def _followed(self) -> Iterator[Followed]:
         student, teacher = self._student(), self._teacher()
         if student is teacher:
-            for name, (own, teachers) in adapter_pairs(student).items():
+            for name, (own, teachers) in adapter_pairs(student, self._adapter).items():
                 yield Followed(_plain(name), own, teachers)
             return
         means = {_plain(name): parameter for name, parameter in teacher.named_parameters()}

@@ -3,6 +3,7 @@
 Letters: B sequences, K response tokens, T all tokens.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from oprd.models.reading import View
-from oprd.models.views import Views
+from oprd.models.views import Views, views_in
 
+# Keys of a generation batch: [B, A], see the attributes.
+SHARES, READS = "teacher_shares", "teacher_reads"
 # Keys of a TRL batch that are inputs of a multimodal base model.
 MULTIMODAL_KEYS = (
     "pixel_values",
@@ -39,7 +42,11 @@ class MicroBatch:
         use: which update on these rollouts this is, from 0.
         comes_again: whether there will be another one.
         kept: what an update leaves for the next ones on these rollouts.
-        taught: what the teacher reads; None for the student's own view.
+        taught: what teachers read, by their names; the student's own view for others.
+        shares: [B, A], what the losses of each sequence are multiplied by for each of several
+            teachers; None for one.
+        reads: [B, A] bool, whether a teacher has a sequence in the whole generation batch, in any
+            process; alike in all rows.
     """
 
     view: View
@@ -51,7 +58,9 @@ class MicroBatch:
     use: int = 0
     comes_again: bool = False
     kept: dict[str, Any] = field(default_factory=dict)
-    taught: Views | None = None
+    taught: Mapping[str, Views] = field(default_factory=dict)
+    shares: Tensor | None = None
+    reads: Tensor | None = None
 
     @classmethod
     def of_rollouts(
@@ -89,8 +98,39 @@ class MicroBatch:
         )
         # TRL gives out the same mapping for every update on these rollouts.
         kept = inputs.setdefault("kept", {})
-        taught = Views.of_rollouts(inputs, batch.response, batch.positions)
-        return replace(batch, use=use, comes_again=comes_again, kept=kept, taught=taught)
+        masks = batch.response, batch.positions
+        taught = {name: Views.of_rollouts(inputs, *masks, name) for name in views_in(inputs)}
+        of_several = {"shares": inputs.get(SHARES), "reads": inputs.get(READS)}
+        uses = {"use": use, "comes_again": comes_again, "kept": kept}
+        return replace(batch, **uses, taught=taught, **of_several)
+
+    def take(self, index: Tensor) -> "MicroBatch":
+        """Some of its sequences, by their index [b]; counts are those of all.
+
+        Raises:
+            ValueError: it has pictures, which stand by no sequence.
+        """
+        return replace(
+            self,
+            view=self.view.take(index),
+            response_ids=self.response_ids[index],
+            response=self.response[index],
+            positions=self.positions[index],
+            taught={name: views.take(index) for name, views in self.taught.items()},
+            shares=None if self.shares is None else self.shares[index],
+            reads=None if self.reads is None else self.reads[index],
+        )
+
+    def unsupervised(self) -> "MicroBatch":
+        """Its first sequence, of which nothing is supervised: something to read."""
+        first = self.take(torch.zeros(1, dtype=torch.long, device=self.positions.device))
+        return replace(
+            first,
+            view=first.view.unsupervised(),
+            response=torch.zeros_like(first.response),
+            positions=torch.zeros_like(first.positions),
+            taught={name: views.unsupervised() for name, views in first.taught.items()},
+        )
 
 
 def written(output: dict[str, Any]) -> Tensor:

@@ -39,6 +39,7 @@ def model_facts(
     wanted_revision: str | None = None,
     *,
     own: bool = False,
+    adapter: str = TEACHER_ADAPTER,
 ) -> dict[str, Any]:
     """What a frozen model of a run is: its teacher, or what an extrapolation goes on from.
 
@@ -48,13 +49,14 @@ def model_facts(
         base: of an adapter.
         wanted_revision: that was asked for.
         own: whether it is made of the student, whose facts say what its weights are.
+        adapter: what it is called on a base that others share.
     """
     if own:
         return {"source": source, "base": None, "revision": None, "weights": None}
     weights = None
     if stands_whole(model):
-        shared = TEACHER_ADAPTER in getattr(model, "peft_config", {})
-        weights = fingerprint_of(_base(model, TEACHER_ADAPTER)) if shared else fingerprint(model)
+        shared = adapter in getattr(model, "peft_config", {})
+        weights = fingerprint_of(_base(model, adapter)) if shared else fingerprint(model)
     revised = wanted_revision or revision(model)
     return {"source": source, "base": base, "revision": revised, "weights": weights}
 

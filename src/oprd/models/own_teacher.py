@@ -4,6 +4,7 @@ Where the student trains an adapter, they stand on its own base, which is held o
 """
 
 import copy
+from functools import partial
 from typing import Any, cast
 
 from transformers import PreTrainedModel
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from oprd.models.probe import stands_whole
 from oprd.models.shared_base import (
     Active,
+    adapter_name,
     add_copied_adapter,
     base_active,
     check_base_is_model,
@@ -20,7 +22,7 @@ from oprd.models.shared_base import (
 
 
 def obtain_own(
-    student: PreTrainedModel, source: str, *, shard: bool
+    student: PreTrainedModel, source: str, *, shard: bool, name: str = ""
 ) -> tuple[PreTrainedModel, Active | None]:
     """A frozen teacher made of the student as it is now.
 
@@ -28,6 +30,7 @@ def obtain_own(
         student: not wrapped.
         source: "base", "copy" or "ema".
         shard: whether weights will be split among processes.
+        name: among several teachers.
 
     Returns:
         the model, and what is entered while the student's base serves; None for a copy.
@@ -51,8 +54,9 @@ def obtain_own(
             "loaded in every process (fsdp_cpu_ram_efficient_loading, ZeRO-3): load them whole, or "
             "give the teacher by its path."
         )
-    if adapters and add_copied_adapter(student):
-        return student, teacher_adapter_active
+    adapter = adapter_name(name)
+    if adapters and add_copied_adapter(student, adapter):
+        return student, partial(teacher_adapter_active, name=adapter)
     # What is frozen in the student is the same in the copy, unless each is sharded on its own.
     frozen: Any = {} if shard else {id(p): p for p in student.parameters() if not p.requires_grad}
     copied = cast(PreTrainedModel, copy.deepcopy(student, frozen))

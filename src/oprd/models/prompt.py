@@ -8,6 +8,8 @@ from oprd.extras import require
 Message = dict[str, str]
 # Plain text, or chat messages that a tokenizer's template renders.
 Prompt = str | list[Message]
+# The column of prompts that names which of several teachers a row has.
+ROUTE = "teacher"
 REFUSED = "is refused by the chat template"
 
 

@@ -3,8 +3,8 @@
 Letters: N supervised rows, M response rows, D width.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from oprd.models.heads import lm_head, whole
 from oprd.models.reading import Reading, View, base_forward, read
 from oprd.models.shared_base import Active
 from oprd.models.views import Views
+from oprd.models.waiting import Waiting
 
 Context = Callable[..., AbstractContextManager[Any]]
 
@@ -27,10 +28,15 @@ class Reader:
 
     Args:
         model: not wrapped; the student itself where that one's base serves it.
-        active: entered with the student while its base serves; None for a model of its own.
+        active: entered with the model while it is another's adapter that reads with it; None for a
+            model of its own.
+        apart: whether such a model is not the student, but one that several teachers share.
         autocast: entered while it reads. Accelerate's own is on the models' forward, which is not
             what runs here.
         timed: likewise.
+
+    Attributes:
+        gathers: whether its weights are in pieces, which all processes gather while it reads.
     """
 
     def __init__(
@@ -38,13 +44,26 @@ class Reader:
         model: PreTrainedModel,
         active: Active | None = None,
         *,
+        apart: bool = False,
         autocast: Context = nullcontext,
         timed: Context = nullcontext,
     ) -> None:
-        self.model, self.active = model, active
+        self.model, self.active, self._apart = model, active, apart
         self._autocast, self._timed = autocast, timed
         self._wrapper: nn.Module | None = None
         self._redirect: Callable[..., Any] | None = None
+        self._waits: Waiting | None = None
+        self.gathers = False
+
+    @property
+    def on_student(self) -> bool:
+        """Whether the student's base serves it."""
+        return self.active is not None and not self._apart
+
+    def wait_on_cpu(self, device: torch.device) -> None:
+        """Be on the device only while it reads; where the student's base serves, it stays there."""
+        if not self.on_student:
+            self._waits = Waiting(self.model, device)
 
     def placed(
         self, wrapper: nn.Module, model: PreTrainedModel, redirect: Callable[..., Any]
@@ -86,19 +105,24 @@ class Reader:
                 self._own(student), view, layers, last=last, transform=transform, forward=forward
             )
 
-        with torch.no_grad(), self._timed(), self._autocast(), self._activated(student):
+        there = nullcontext() if self._waits is None else self._waits.there()
+        with there, self._reading(student):
             return views.read(one)
 
     def head(self, student: nn.Module) -> LMHead:
         """Its LM head without a graph, gathered where it is sharded."""
-        with torch.no_grad(), self._timed(), self._autocast(), self._activated(student):
-            return whole(lm_head(self._own(student)))
+        with self._reading(student):
+            head = whole(lm_head(self._own(student)))
+        return head if self._waits is None else self._waits.kept(head)
 
     def _own(self, student: nn.Module) -> nn.Module:
-        return self.model if self.active is None else student
+        return student if self.on_student else self.model
 
-    def _activated(self, student: nn.Module) -> AbstractContextManager[None]:
-        return nullcontext() if self.active is None else self.active(student)
+    @contextmanager
+    def _reading(self, student: nn.Module) -> Iterator[None]:
+        activated = nullcontext() if self.active is None else self.active(self._own(student))
+        with torch.no_grad(), self._timed(), self._autocast(), activated:
+            yield
 
     def _forward(self, model: nn.Module, *inputs: Tensor, **extra: Any) -> Any:
         assert self._redirect is not None

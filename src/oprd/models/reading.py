@@ -18,6 +18,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from oprd.core.capture import Transform, capture_states, decoder
 
+# Of a view.
+TENSORS = ("input_ids", "attention_mask", "rows", "response")
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -83,10 +86,27 @@ class View:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return cls(input_ids, mask, mask.bool(), mask.bool())
 
+    def take(self, index: Tensor) -> "View":
+        """Some of its sequences, by their index [b].
+
+        Raises:
+            ValueError: it has further inputs, which stand by no sequence.
+        """
+        if self.extra:
+            raise ValueError(
+                f"{', '.join(self.extra)} cannot be split by sequence: several teachers read "
+                "rollouts of text alone."
+            )
+        return replace(self, **{name: getattr(self, name)[index] for name in TENSORS})
+
+    def unsupervised(self) -> "View":
+        """The same tokens, of which no state counts."""
+        nothing = torch.zeros_like(self.rows)
+        return replace(self, rows=nothing, response=nothing)
+
     def to(self, device: torch.device | str) -> "View":
         """The same view on a device; `extra` stays where it is."""
-        names = ("input_ids", "attention_mask", "rows", "response")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
 
 class Reading(NamedTuple):

@@ -6,7 +6,7 @@ or without any.
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from transformers.utils.import_utils import is_peft_available
 
 from oprd.models.probe import probe, stands_whole
 
+# Of the only teacher; before the names of several.
 TEACHER_ADAPTER = "oprd_teacher"
 # Entered with the student while its base serves another model.
 Active = Callable[[nn.Module], AbstractContextManager[None]]
@@ -44,13 +45,28 @@ def shares_base(student: nn.Module, adapter: str, base: str, revision: str | Non
         return False
     teacher = PeftConfig.from_pretrained(adapter, revision=revision)
     kinds = {config.peft_type for config in student.peft_config.values()}
-    alters_base = getattr(teacher, "bias", "none") != "none" or any(
-        getattr(teacher, name, None) for name in ("modules_to_save", "trainable_token_indices")
-    )
-    if kinds != {teacher.peft_type} or alters_base:
+    if kinds != {teacher.peft_type} or not leaves_base(teacher):
         return False
     own_base = cast(PreTrainedModel, student.get_base_model())
     return trains_adapters_alone(student) and _same_place(own_base.config.name_or_path or "", base)
+
+
+def leaves_base(config: Any) -> bool:
+    """Whether an adapter leaves the base's own weights as they are, so that others can share it."""
+    further = ("modules_to_save", "trainable_token_indices")
+    return getattr(config, "bias", "none") == "none" and not any(
+        getattr(config, name, None) for name in further
+    )
+
+
+def adapter_name(teacher: str) -> str:
+    """What the adapter of one of several teachers is called beside the student's."""
+    return f"{TEACHER_ADAPTER}_{teacher}" if teacher else TEACHER_ADAPTER
+
+
+def is_teachers(adapter: str) -> bool:
+    """Whether an adapter's name is that of a teacher's."""
+    return adapter.startswith(TEACHER_ADAPTER)
 
 
 def trains_adapters_alone(student: nn.Module) -> bool:
@@ -78,7 +94,7 @@ def check_base_is_model(student: Any) -> None:
             )
 
 
-def add_copied_adapter(student: nn.Module) -> bool:
+def add_copied_adapter(student: nn.Module, name: str = TEACHER_ADAPTER) -> bool:
     """Put a copy of the student's adapter beside it, as the teacher's: frozen and not active.
 
     Returns:
@@ -95,29 +111,31 @@ def add_copied_adapter(student: nn.Module) -> bool:
 
     def add() -> None:
         with torch.random.fork_rng():
-            student.add_adapter(TEACHER_ADAPTER, config)
+            student.add_adapter(name, config)
         with torch.no_grad():
-            for own, teachers in adapter_pairs(student).values():
+            for own, teachers in adapter_pairs(student, name).values():
                 teachers.data = own.detach().clone()
 
-    return _added(student, add)
+    return _added(student, add, name)
 
 
-def adapter_pairs(student: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+def adapter_pairs(
+    student: nn.Module, teacher: str = TEACHER_ADAPTER
+) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """The weights of the student's adapter with those of the teacher's, by the student's name."""
     named = dict(student.named_parameters())
     (active,) = cast(Any, student).active_adapters
     found = {}
     for name, parameter in named.items():
-        other = named.get(
-            ".".join(TEACHER_ADAPTER if part == active else part for part in name.split("."))
-        )
+        other = named.get(".".join(teacher if part == active else part for part in name.split(".")))
         if other is not None and other is not parameter:
             found[name] = parameter, other
     return found
 
 
-def add_teacher_adapter(student: nn.Module, adapter: str, revision: str | None) -> bool:
+def add_teacher_adapter(
+    student: nn.Module, adapter: str, revision: str | None, name: str = TEACHER_ADAPTER
+) -> bool:
     """Load the teacher's adapter beside the student's, frozen and not active.
 
     Returns:
@@ -129,12 +147,12 @@ def add_teacher_adapter(student: nn.Module, adapter: str, revision: str | None) 
     assert isinstance(student, PeftModel)
 
     def add() -> None:
-        student.load_adapter(adapter, TEACHER_ADAPTER, is_trainable=False, revision=revision)
+        student.load_adapter(adapter, name, is_trainable=False, revision=revision)
 
-    return _added(student, add)
+    return _added(student, add, name)
 
 
-def _added(student: Any, add: Callable[[], None]) -> bool:
+def _added(student: Any, add: Callable[[], None], adapter: str) -> bool:
     """Add the teacher's adapter, and take it out again where the student's logits change."""
     trainable = {name for name, p in student.named_parameters() if p.requires_grad}
     whole = stands_whole(student)
@@ -142,16 +160,18 @@ def _added(student: Any, add: Callable[[], None]) -> bool:
     add()
     unchanged = before is None or torch.equal(probe(student).logits, before)
     if not unchanged:
-        student.delete_adapter(TEACHER_ADAPTER)
+        student.delete_adapter(adapter)
     # PEFT sets flags of the adapters it finds; the student's are left as they were.
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(name in trainable)
     return unchanged
 
 
-def teacher_adapter_active(student: nn.Module) -> AbstractContextManager[None]:
+def teacher_adapter_active(
+    student: nn.Module, name: str = TEACHER_ADAPTER
+) -> AbstractContextManager[None]:
     """Run the shared base with the teacher's adapter, in eval mode."""
-    return _running(student, TEACHER_ADAPTER)
+    return _running(student, name)
 
 
 def base_active(student: nn.Module) -> AbstractContextManager[None]:
@@ -188,10 +208,15 @@ def _running(student: nn.Module, adapter: str | None) -> Iterator[None]:
             module.training = mode
 
 
-def without_teacher_adapter(student: nn.Module) -> AbstractContextManager[None]:
-    """Keep the teacher's adapter out of what `save_pretrained` writes."""
+@contextmanager
+def without_teacher_adapter(student: nn.Module) -> Iterator[None]:
+    """Keep teachers' adapters out of what `save_pretrained` writes."""
     configs = getattr(student, "peft_config", {})
-    return _hidden(configs) if TEACHER_ADAPTER in configs else nullcontext()
+    hidden = {name: configs.pop(name) for name in list(configs) if is_teachers(name)}
+    try:
+        yield
+    finally:
+        configs.update(hidden)
 
 
 def students_weights(student: nn.Module, state: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -201,19 +226,10 @@ def students_weights(student: nn.Module, state: dict[str, Any] | None) -> dict[s
         student: not wrapped.
         state: its state where it was gathered already.
     """
-    if TEACHER_ADAPTER not in getattr(student, "peft_config", {}):
+    if not any(map(is_teachers, getattr(student, "peft_config", {}))):
         return state
     whole = student.state_dict() if state is None else state
-    return {n: value for n, value in whole.items() if TEACHER_ADAPTER not in n.split(".")}
-
-
-@contextmanager
-def _hidden(configs: dict[str, Any]) -> Iterator[None]:
-    config = configs.pop(TEACHER_ADAPTER)
-    try:
-        yield
-    finally:
-        configs[TEACHER_ADAPTER] = config
+    return {n: value for n, value in whole.items() if not any(map(is_teachers, n.split(".")))}
 
 
 def _same_place(first: str, second: str) -> bool:

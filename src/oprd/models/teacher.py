@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from oprd.core.bridge.space import BridgeSpace
+from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.core.output.head import LMHead
 from oprd.models.batch import MicroBatch
@@ -38,6 +39,7 @@ class Teacher:
         pairs: which of the student's layers meet which of its own; may be set later.
         keep: whether a reading is kept for further updates on the same rollouts.
         reference: what moves the targets on from its states; None for the states themselves.
+        name: among several teachers; empty for the only one.
 
     Attributes:
         spaces: the bridges' spaces by name, once they are there.
@@ -52,8 +54,9 @@ class Teacher:
         *,
         keep: bool = True,
         reference: Reference | None = None,
+        name: str = "",
     ) -> None:
-        self.reader = reader
+        self.reader, self.name = reader, name
         self.pairs: tuple[LayerPair, ...] = tuple(pairs)
         self.spaces: Mapping[str, BridgeSpace] = {}
         self.mean_squares: dict[str, dict[int, float]] = {}
@@ -65,7 +68,8 @@ class Teacher:
 
         Its own are made ready with the rollouts, in `Rollouts.supervise`.
         """
-        return batch.taught or Views((batch.view,))
+        own = batch.taught.get(self.name)
+        return Views((batch.view,)) if own is None else own
 
     def read(
         self,
@@ -85,15 +89,15 @@ class Teacher:
             last: whether the last layer's response rows and the LM head are.
             space: the bridge's, in which its states are kept.
         """
-        wanted = (states, last)
-        kept: tuple[tuple[bool, bool], Reading] | None = batch.kept.pop("teacher", None)
+        wanted, key = (states, last), f"teacher{self.name}"
+        kept: tuple[tuple[bool, bool], Reading] | None = batch.kept.pop(key, None)
         # One that was read for less, in a stage with other terms, is read anew.
         if kept is not None and all(a <= b for a, b in zip(wanted, kept[0], strict=True)):
             wanted, reading = kept
         else:
             reading = self._read(student, batch, states=states, last=last, space=space)
         if batch.comes_again and self._keep:
-            batch.kept["teacher"] = wanted, reading
+            batch.kept[key] = wanted, reading
         # The comparison drops each layer's rows when it is done with them.
         reading = reading._replace(states=dict(reading.states))
         return TeacherReading(reading, self.reader.head(student) if last else None)
@@ -109,6 +113,11 @@ class Teacher:
     ) -> Reading:
         layers = sorted({pair.teacher for pair in self.pairs}) if states else []
         transform, views = space and space.teacher, self.views(batch)
+        if not len(batch.positions):
+            model = self.reader.model
+            none = batch.positions.new_zeros(0, hidden_size(model), dtype=model.dtype)
+            rows = {layer: transform(layer, none) if transform else none for layer in layers}
+            return Reading(rows, none if last else None)
         found = self.reader.read(student, views, layers, last=last, transform=transform)
         if self.reference is None or not layers:
             return found

@@ -18,7 +18,8 @@ from oprd.models.reading import Reading, View
 
 # Beside the numbers of layers, what stands for the last one at all response tokens.
 LAST = -1
-# Keys of a generation batch: [B, P, S] token ids, their mask, and [B, P] weights.
+# Keys of a generation batch: [B, P, S] token ids, their mask, and [B, P] weights; with the name of
+# one of several teachers behind them.
 PROMPT_IDS, PROMPT_MASK, WEIGHTS = "teacher_prompt_ids", "teacher_prompt_mask", "teacher_weights"
 
 
@@ -44,19 +45,19 @@ class Views:
 
     @classmethod
     def of_rollouts(
-        cls, inputs: Mapping[str, Any], response: Tensor, positions: Tensor
-    ) -> "Views | None":
-        """The views that `add_prompts` made ready; None where it did not.
+        cls, inputs: Mapping[str, Any], response: Tensor, positions: Tensor, name: str = ""
+    ) -> "Views":
+        """The views that `add_prompts` made ready.
 
         Args:
             inputs: a micro-batch of TRL's, with `completion_ids` and `completion_mask` [B, K].
             response: [B, K] bool, true at tokens that the student wrote.
             positions: [B, K] bool, those of them that are supervised.
+            name: of the teacher.
         """
-        if PROMPT_IDS not in inputs:
-            return None
         ids, mask = inputs["completion_ids"], inputs["completion_mask"]
-        prompts = zip(inputs[PROMPT_IDS].unbind(1), inputs[PROMPT_MASK].unbind(1), strict=True)
+        tables = inputs[PROMPT_IDS + name].unbind(1), inputs[PROMPT_MASK + name].unbind(1)
+        prompts = zip(*tables, strict=True)
         views = tuple(
             View.of_rollouts(
                 torch.cat([prompt, ids], dim=1),
@@ -66,7 +67,16 @@ class Views:
             )
             for prompt, there in prompts
         )
-        return cls(views, inputs[WEIGHTS] if len(views) > 1 else None)
+        return cls(views, inputs[WEIGHTS + name] if len(views) > 1 else None)
+
+    def take(self, index: Tensor) -> "Views":
+        """Those of some of the sequences, by their index [b]."""
+        weights = None if self.weights is None else self.weights[index]
+        return Views(tuple(view.take(index) for view in self.views), weights)
+
+    def unsupervised(self) -> "Views":
+        """The same tokens, of which no state counts."""
+        return Views(tuple(view.unsupervised() for view in self.views), self.weights)
 
     def read(self, one: Callable[[View], Reading]) -> Reading:
         """The mean of what `one` reads of every view; of a single view, what it reads."""
@@ -101,8 +111,17 @@ def _added(total: Reading | None, reading: Reading, view: View, weights: Tensor)
     return total
 
 
+def views_in(inputs: Mapping[str, Any]) -> list[str]:
+    """The teachers that have views of their own in a batch, by name."""
+    return [key.removeprefix(PROMPT_IDS) for key in inputs if key.startswith(PROMPT_IDS)]
+
+
 def add_prompts(
-    output: dict[str, Any], prompts: Sequence[Sequence[Sequence[int]]], pad: int, count: int
+    output: dict[str, Any],
+    prompts: Sequence[Sequence[Sequence[int]]],
+    pad: int,
+    count: int,
+    name: str = "",
 ) -> None:
     """Add to a generation batch what a teacher reads in the place of its prompts.
 
@@ -114,6 +133,7 @@ def add_prompts(
         prompts: of each sequence one or more, as token ids.
         pad: an id that fills up on the left.
         count: P.
+        name: of the teacher.
     """
     full = [[*several, *[several[0]] * (count - len(several))] for several in prompts]
     longest = max(len(ids) for several in full for ids in several)
@@ -122,7 +142,7 @@ def add_prompts(
     def table(row: Callable[[Sequence[int]], list[int]]) -> Tensor:
         return torch.tensor([[row(ids) for ids in several] for several in full], device=device)
 
-    output[PROMPT_IDS] = table(lambda ids: [pad] * (longest - len(ids)) + list(ids))
-    output[PROMPT_MASK] = table(lambda ids: [0] * (longest - len(ids)) + [1] * len(ids))
+    output[PROMPT_IDS + name] = table(lambda ids: [pad] * (longest - len(ids)) + list(ids))
+    output[PROMPT_MASK + name] = table(lambda ids: [0] * (longest - len(ids)) + [1] * len(ids))
     shares = [[1 / len(own)] * len(own) + [0.0] * (count - len(own)) for own in prompts]
-    output[WEIGHTS] = torch.tensor(shares, device=device)
+    output[WEIGHTS + name] = torch.tensor(shares, device=device)

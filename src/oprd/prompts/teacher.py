@@ -4,7 +4,7 @@ The student's response follows either prompt, token by token the same. How the t
 decides whether it begins in the same way, which is looked at in every row.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -120,13 +120,21 @@ class TeacherPrompts:
             found.append(ids)
         return found
 
-    def fitting(self, dataset: Dataset, name: str, *, drop: bool) -> Dataset:
+    def fitting(
+        self,
+        dataset: Dataset,
+        name: str,
+        *,
+        drop: bool,
+        teaches: Callable[[Mapping[str, Any]], bool] = lambda row: True,
+    ) -> Dataset:
         """A dataset in which every prompt for the teacher can be read and leaves room.
 
         Args:
             dataset: of prompts.
             name: what it is for, in messages.
             drop: leave out rows that do not fit instead of refusing them.
+            teaches: whether a row is one of the teacher's.
 
         Raises:
             ValueError: a template names a column that is not there, or see `keep_fitting`.
@@ -136,9 +144,12 @@ class TeacherPrompts:
         self._check_columns(dataset.column_names)
 
         def problems() -> Iterator[str | None]:
-            for row in dataset:
+            for row in cast(Iterable[Mapping[str, Any]], dataset):
+                if not teaches(row):
+                    yield None
+                    continue
                 try:
-                    several = self.tokens(cast(Mapping[str, Any], row))
+                    several = self.tokens(row)
                 except ValueError as error:
                     yield f"is none that the teacher can read: {error}"
                     continue
@@ -147,15 +158,25 @@ class TeacherPrompts:
 
         return keep_fitting(dataset, problems(), drop=drop, name=name)
 
-    def batch(self, rows: Sequence[Mapping[str, Any]]) -> list[list[list[int]]] | None:
+    def batch(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        teaches: Callable[[Mapping[str, Any]], bool] = lambda row: True,
+        instead: int = 0,
+    ) -> list[list[list[int]]] | None:
         """Token ids of every row's prompts; None where the teacher reads the student's.
+
+        Args:
+            rows: of a batch.
+            teaches: whether a row is one of the teacher's.
+            instead: a token that stands for the prompts of the others.
 
         Raises:
             ValueError: see `tokens`; rows of a stream have different numbers of prompts.
         """
         if not rows or not self.differ(rows[0]):
             return None
-        found = [self.tokens(row) for row in rows]
+        found = [self.tokens(row) if teaches(row) else [[instead]] for row in rows]
         if self.count is None:
             self.count = len(found[0])
         if any(len(several) > self.count for several in found):

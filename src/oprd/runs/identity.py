@@ -18,10 +18,20 @@ from oprd.text import one_line, shortened
 
 # Facts about a run beside its settings.
 MODELS = ("teacher", "student")
-KEPT_FACTS = (*MODELS, "reference", "teacher_prompts", "adapter", "layer_pairs", "bridges")
+KEPT_FACTS = (
+    *MODELS,
+    "teachers",
+    "reference",
+    "teacher_prompts",
+    "adapter",
+    "layer_pairs",
+    "bridges",
+)
 SAID_FACTS = ("teacher_dtype", "student_dtype", "dataset", "processes")
 KEPT_SETTINGS = (
     "teacher_source",
+    "teachers",
+    "teacher_batches",
     "ema_decay",
     "extrapolation",
     "extrapolation_power",
@@ -200,6 +210,9 @@ def _same(before: Any, now: Any) -> bool:
     weights = before.get("weights"), now.get("weights")
     if all(weights):
         return weights[0] == weights[1]
+    if before and all(isinstance(v, dict) for v in (*before.values(), *now.values())):
+        # Several of a kind, such as teachers, by name.
+        return before.keys() == now.keys() and all(_same(before[n], now[n]) for n in before)
     # A model that was built in memory has no name.
     return all(before[n] == now[n] for n in before if before[n] and now.get(n))
 

@@ -152,6 +152,11 @@ def teacher_of_run(folder: Path) -> ModelSource:
     record = _read_record(folder / RECORD)
     settings = _part(folder, record, "settings")
     options = _part(folder, settings, "teacher_model_init_kwargs")
+    if several := _part(folder, record, "teachers"):
+        raise ValueError(
+            f"{folder} has the teachers {', '.join(several)}: name the models one by one with "
+            "--model."
+        )
     if settings.get("teacher_source", "path") != "path":
         raise ValueError(
             f"the teacher of {folder} is {record.get('teacher')}, which has no place of its own: "

@@ -1,14 +1,16 @@
 """Settings of who teaches, and what it reads."""
 
+import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self, cast
 
 from trl.trainer.distillation_config import DistillationConfig
 
-from oprd.models.prompt import compile_template, template_columns
+from oprd.models.prompt import ROUTE, compile_template, template_columns
+from oprd.settings.team import OWN, own_settings, parse_teachers
 from oprd.values import check_choice, parse_mapping
 
-SOURCES = ("path", "base", "copy", "ema")
+SOURCES = ("path", *OWN)
 
 
 @dataclass
@@ -40,6 +42,13 @@ class TeacherConfig(DistillationConfig):
             teacher's prompt, for chat messages.
         teacher_chat_template_kwargs: what the teacher's chat template is given besides
             `chat_template_kwargs`, or in their place.
+        teachers: several teachers, each a mapping with a `name` and any of the settings in
+            `oprd.settings.team.KEYS`; what it leaves out is the run's. The prompts' column
+            `teacher` names who teaches a row, one or several in a list; without it all teach every
+            row, by their weights. On the command line as JSON.
+        teacher_batches: with several teachers, whether the prompts of one update are of the same
+            teacher, "pure", or as they come, "mixed".
+        teacher_offload: "cpu" keeps teachers in the CPU's memory but for the one that reads.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -82,8 +91,27 @@ class TeacherConfig(DistillationConfig):
         metadata={"help": "What the teacher's chat template is given in place of the student's."},
     )
 
+    teachers: list[dict[str, Any]] | str | None = field(
+        default=None,
+        metadata={"help": "Several teachers, each with its name, source, prompt, layers, weight."},
+    )
+    teacher_batches: str = field(
+        default="pure",
+        metadata={
+            "help": "Whether an update's prompts are of one of several teachers (pure) or mixed."
+        },
+    )
+    teacher_offload: str | None = field(
+        default=None,
+        metadata={"help": "cpu: only the teacher that reads is on the device."},
+    )
+
     def __post_init__(self) -> None:
         """Check the names and the templates."""
+        check_choice("teacher_batches", self.teacher_batches, ("pure", "mixed"))
+        if self.teacher_offload is not None:
+            check_choice("teacher_offload", self.teacher_offload, ("cpu",))
+        self.teachers = parse_teachers(self.teachers)
         check_choice("teacher_source", self.teacher_source, SOURCES)
         check_choice("end_tokens", self.end_tokens, ("either", "student"))
         if self.extrapolation_power not in (0, 1, 2):
@@ -110,6 +138,29 @@ class TeacherConfig(DistillationConfig):
 
     @property
     def teacher_columns(self) -> set[str]:
-        """The columns that the teacher's templates name."""
-        templates = (self.teacher_template, self.teacher_system_prompt)
-        return set().union(*map(template_columns, templates))
+        """The columns that teachers' prompts are made of, or that name a row's teacher."""
+        every = [
+            template_columns(template)
+            for own in self.by_teacher().values()
+            for template in (own.teacher_template, own.teacher_system_prompt)
+        ]
+        return set().union(*every, {ROUTE} if self.teachers else ())
+
+    @property
+    def teacher_weights(self) -> dict[str, float | None]:
+        """Of several teachers, by name; empty for one."""
+        several = cast(list[dict[str, Any]], self.teachers or [])
+        return {teacher["name"]: teacher.get("weight") for teacher in several}
+
+    def by_teacher(self) -> dict[str, Self]:
+        """The settings of a run with each teacher alone, by name; its own, by "", for one."""
+        if not self.teachers:
+            return {"": self}
+        found = {}
+        for teacher in cast(list[dict[str, Any]], self.teachers):
+            settings = copy.copy(self)
+            settings.teachers = None
+            for name, value in own_settings(teacher).items():
+                setattr(settings, name, value)
+            found[teacher["name"]] = settings
+        return found

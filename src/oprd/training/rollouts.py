@@ -1,6 +1,7 @@
 """What the student writes: which update on it is made, what came back, what is supervised."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 from oprd.core.reduction import Reduction
 from oprd.evaluation.stated import holds_answer
 from oprd.log import get_logger
-from oprd.models.batch import MULTIMODAL_KEYS
+from oprd.models.batch import MULTIMODAL_KEYS, READS, SHARES
 from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
+from oprd.prompts.routes import Routes
 from oprd.prompts.teacher import TeacherPrompts
 from oprd.settings.run import OPRDConfig
 from oprd.training.batch import BatchCounts, count, select
@@ -33,7 +35,8 @@ class Rollouts:
         contexts: the longest sequence that each model reads, by the model's name.
         ends: the tokens that end a response, of which the first stands in for an empty one.
         limit: most tokens of a response.
-        teacher_prompts: what the teacher reads in the place of rows' prompts, where it does.
+        teacher_prompts: by teacher, what it reads in the place of rows' prompts, where it does.
+        routes: which of several teachers a row has; None for one.
         decode: makes text of responses, to see whether they hold an answer.
 
     Attributes:
@@ -50,7 +53,8 @@ class Rollouts:
         contexts: Mapping[str, int],
         ends: Sequence[int],
         limit: int | None,
-        teacher_prompts: TeacherPrompts | None = None,
+        teacher_prompts: Mapping[str, TeacherPrompts] | None = None,
+        routes: Routes | None = None,
         decode: Decode | None = None,
     ) -> None:
         self.write: Write | None = None
@@ -58,7 +62,8 @@ class Rollouts:
         self.tokens = 0.0
         self._args, self._ends, self._limit = args, tuple(ends), limit
         self._vocabularies, self._contexts = vocabularies, contexts
-        self._teacher_prompts, self._decode = teacher_prompts, decode
+        self._teacher_prompts, self._routes = teacher_prompts or {}, routes
+        self._decode = decode
         self._empty_rows: list[int] = []
 
     def use(self, micro_step: int) -> int:
@@ -84,17 +89,21 @@ class Rollouts:
         if not isinstance(dataset, Dataset):
             return dataset
         drop, contexts, limit = self._args.long_prompts == "drop", self._contexts, self._limit
-        own = self._teacher_prompts
-        if own is None or not own.differ(dataset.column_names):
-            return check_prompt_lengths(dataset, tokenize, contexts, limit, drop=drop, name=name)
-        student = {role: most for role, most in contexts.items() if role != "teacher"}
-        dataset = check_prompt_lengths(dataset, tokenize, student, limit, drop=drop, name=name)
-        if self._args.remove_unused_columns:
+        columns = dataset.column_names
+        own = {n: made for n, made in self._teacher_prompts.items() if made.differ(columns)}
+        if self._args.remove_unused_columns and (own or self._routes is not None):
             raise ValueError(
-                "remove_unused_columns=True takes away what the teacher's prompts are made of: "
-                "leave it out."
+                "remove_unused_columns=True takes away what the teacher's prompts are made of, and "
+                "who teaches a row: leave it out."
             )
-        return own.fitting(dataset, name, drop=drop)
+        if self._routes is not None:
+            self._routes.check_rows(dataset, name)
+        contexts = {n: most for n, most in contexts.items() if n not in map(role, own)}
+        dataset = check_prompt_lengths(dataset, tokenize, contexts, limit, drop=drop, name=name)
+        for teacher, prompts in own.items():
+            teaches = partial(self._teaches, teacher)
+            dataset = prompts.fitting(dataset, name, drop=drop, teaches=teaches)
+        return dataset
 
     def check_streamed(self, prompts: list, prompt_ids: list[list[int]]) -> None:
         """Refuse, with a ValueError, streamed prompts that leave no room for a response."""
@@ -152,14 +161,16 @@ class Rollouts:
         self._add_teacher_prompts(output, rows)
         self.select(output, self._args)
         local = count(output, cast(Reduction, self._args.reduction))
-        ways = self._ways_to_end(output).to(local)
-        summed = sum_over_processes(torch.cat([local, ways]))
+        ways, taught = self._ways_to_end(output).to(local), self._route(output, rows).to(local)
+        summed = sum_over_processes(torch.cat([local, ways, taught]))
         counts = BatchCounts(*summed[: len(local)].unbind())
+        if self._routes is not None:
+            output[READS] = (summed[len(local) + len(ways) :] > 0).expand_as(output[SHARES])
         output["supervised_count"], output["response_count"] = counts.positions, counts.responses
         _, _, supervised, empty, self.tokens, sequences = torch.stack(counts).tolist()
         if not supervised:
             logger.warning("No position of this batch is supervised: its loss is zero.")
-        stopped, answered = (summed[len(local) :] / sequences).tolist()
+        stopped, answered = (summed[len(local) :][: len(ways)] / sequences).tolist()
         metrics = {
             "completions/empty_ratio": empty / sequences,
             "completions/unsupervised_ratio": 1 - supervised / sequences,
@@ -186,16 +197,37 @@ class Rollouts:
     def _add_teacher_prompts(
         self, output: dict[str, Any], rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        own = self._teacher_prompts
-        prompts = None if own is None else own.batch(rows)
-        if own is None or prompts is None:
-            return
-        if any(key in output for key in MULTIMODAL_KEYS):
+        pictures = any(key in output for key in MULTIMODAL_KEYS)
+        if pictures and self._routes is not None:
             raise ValueError(
-                "the rollouts have pictures, and a teacher's own prompts are text: leave "
-                "teacher_prompt and teacher_template out."
+                "the rollouts have pictures, which several teachers cannot share: give one."
             )
-        add_prompts(output, prompts, self._ends[0], cast(int, own.count))
+        for name, own in self._teacher_prompts.items():
+            prompts = own.batch(rows, partial(self._teaches, name), self._ends[0])
+            if prompts is None:
+                continue
+            if pictures:
+                raise ValueError(
+                    "the rollouts have pictures, and a teacher's own prompts are text: leave "
+                    "teacher_prompt and teacher_template out."
+                )
+            add_prompts(output, prompts, self._ends[0], cast(int, own.count), name)
+
+    def _teaches(self, teacher: str, row: Mapping[str, Any]) -> bool:
+        return self._routes is None or teacher in self._routes.named(row)
+
+    def _route(self, output: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> Tensor:
+        """[A]: how many sequences each of several teachers has; their shares are added."""
+        if self._routes is None:
+            return torch.zeros(0)
+        shares = [self._routes.shares(row) for row in rows]
+        output[SHARES] = torch.tensor(shares, device=output["completion_ids"].device)
+        return (output[SHARES] > 0).sum(dim=0)
+
+
+def role(teacher: str) -> str:
+    """What messages call a teacher."""
+    return f"teacher {teacher}".rstrip()
 
 
 def check_streaming(dataset: Any, args: OPRDConfig) -> None:

@@ -36,13 +36,10 @@ from trl.trainer.utils import (
     print_prompt_completions_sample,
 )
 
-from oprd.calibration.bridge.check import bridge_facts
-from oprd.calibration.models import FitModels
 from oprd.calibration.pairing import check_prompts
-from oprd.calibration.processes import check_heads_stand_whole
 from oprd.calibration.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.core.capture import num_layers
-from oprd.core.layers import LayerPair, measures, student_layers
+from oprd.core.layers import LayerPair, student_layers
 from oprd.guards.broken import BrokenBatch, objective_at
 from oprd.guards.false_progress import FalseProgress
 from oprd.guards.finite import Finite
@@ -54,31 +51,26 @@ from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
 from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.batch import MicroBatch, written
-from oprd.models.bind import check_pair
-from oprd.models.end_tokens import EndTokens
 from oprd.models.finite import first_broken_parameter
-from oprd.models.identity import model_facts, student_facts
+from oprd.models.identity import student_facts
 from oprd.models.matching import (
     check_trains,
     gradient_reaches_all,
-    layers_read,
     warn_if_unrelated,
 )
-from oprd.models.reader import Context, Reader
-from oprd.models.reference import Reference, check_lineage
+from oprd.models.metrics import StepStatistics
+from oprd.models.reading import context_length
 from oprd.models.scales import (
     MEAN_SQUARES,
-    measure_mean_squares,
     recorded_mean_squares,
 )
 from oprd.models.shared_base import students_weights, without_teacher_adapter
 from oprd.models.teacher import Teacher
-from oprd.models.tokenizers import check_tokenizers
 from oprd.models.trial import check_callbacks
-from oprd.prompts.fingerprint import prompts_fingerprint, teacher_prompts_facts
+from oprd.prompts.fingerprint import prompts_fingerprint
 from oprd.prompts.form import check_form, prompt_facts
-from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
+from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
 from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.record import RATE_TEST
@@ -86,23 +78,13 @@ from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
 from oprd.text import escaped_lines
-from oprd.training.bridges import check_can_fit, load_bridges, obtain_spaces
-from oprd.training.calibration import obtain_pairs
 from oprd.training.callbacks import RunRecorder, TrainingProgress
-from oprd.training.metrics import StepStatistics
 from oprd.training.plan import Plan
 from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
-from oprd.training.teachers.ends import stop_at_either
-from oprd.training.teachers.place import place
-from oprd.training.teachers.prompts import own_prompts, reads_otherwise
-from oprd.training.teachers.source import (
-    TeacherSource,
-    obtain_reference,
-    obtain_teacher,
-    teacher_tokenizer,
-)
+from oprd.training.teachers.assemble import check, obtain, settle
+from oprd.training.teachers.team import Given, Team
 
 leave_out_number(DistillationTrainer.__module__)
 
@@ -118,7 +100,8 @@ class OPRDTrainer(DistillationTrainer):
         model: the student: a path or hub id, a causal language model, or a PEFT model.
         teacher_model: the teacher: a path or hub id of a model or of a PEFT adapter, or a model.
             Defaults to `args.teacher_model_name_or_path`. An adapter on the base that the student
-            keeps frozen is loaded beside the student's own; the base is held once.
+            keeps frozen is loaded beside the student's own; the base is held once. Of several
+            (`args.teachers`), a mapping from names to those that the settings do not say.
         args: settings.
         train_dataset: rows with a `prompt`, plain text or chat messages.
         eval_dataset: likewise.
@@ -146,7 +129,7 @@ class OPRDTrainer(DistillationTrainer):
     def __init__(
         self,
         model: str | PreTrainedModel | Any,
-        teacher_model: str | PreTrainedModel | None = None,
+        teacher_model: Given | Mapping[str, Given] = None,
         args: OPRDConfig | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
@@ -173,8 +156,7 @@ class OPRDTrainer(DistillationTrainer):
         check_streaming(train_dataset, args)
         check_prompts(train_dataset, args.layer_pairing, args.max_completion_length)
         check_prompt_count(train_dataset, args)
-        source = TeacherSource.resolve(teacher_model, args)
-        bridges = load_bridges(args)
+        self._team = Team(args, teacher_model)
         # TRL compares the sizes of the vocabularies of a teacher that it is given. What must agree
         # here is the meaning of the ids, so the teacher is prepared below.
         super().__init__(
@@ -198,133 +180,41 @@ class OPRDTrainer(DistillationTrainer):
         self._step_tokens = 0.0
         self._average: MovingAverage | None = None
         self._seen_first_batch = self._shown = self._repeats = False
-        self._set_teacher(source, teacher_processing_class, reference_model)
+        self._identity |= obtain(self._team, self, teacher_processing_class, reference_model)
+        check(self._team, self)
         self._set_rollouts()
-        # Before the teacher has its place: then the weights may be in pieces on several devices.
-        models = FitModels(
-            self.student, self._teacher.reader.model, self._tokenizer, teacher_processing_class
-        )
-        if bridges or measures(args.layer_pairing):
-            models.identify()
-        self.teacher_model = place(
-            self._teacher.reader, self.accelerator, self._forward_redirection
-        )
-        if (reference := self._teacher.reference) is not None:
-            place(reference.reader, self.accelerator, self._forward_redirection)
-        self._set_pairs(models, fits=None in bridges.values())
-        check_can_fit(bridges, self.accelerator)
-        self._teacher.spaces = obtain_spaces(
-            bridges, models, self.pairs, args, self.train_dataset, self.accelerator.device
-        )
-        self._set_callbacks(source)
+        self.teacher_model = settle(self._team, self, teacher_processing_class)
+        self._statistics = StepStatistics(self._team.pairs_and_depths(self.student))
+        self._set_callbacks()
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
         """Transformers', told in time whether DDP will see weights without a gradient."""
         args = self.args
         if args.ddp_find_unused_parameters is None:
             depth = num_layers(self.student)
-            layers = student_layers(args.layer_spec, args.layer_pairing, depth)
             output = all(settings.weights.output.always for settings in args.objectives())
-            args.ddp_find_unused_parameters = not gradient_reaches_all(
-                self.student, layers, output=output
+            chosen = (
+                student_layers(own.layer_spec, own.layer_pairing, depth)
+                for own in args.by_teacher().values()
+            )
+            args.ddp_find_unused_parameters = not all(
+                gradient_reaches_all(self.student, layers, output=output) for layers in chosen
             )
         return super()._build_accelerator_args(**kwargs)
 
-    def _set_teacher(
-        self,
-        source: TeacherSource,
-        tokenizer: PreTrainedTokenizerBase | None,
-        reference_model: str | PreTrainedModel | None,
-    ) -> None:
-        """Obtain the teacher, and check that the settings of every stage fit both models."""
-        args = self.args
-        autocast: Context = self.accelerator.autocast
-        shard = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        model, active = obtain_teacher(self.student, source, args, shard=shard)
-        self._identity |= source.facts(model, args.teacher_model_revision)
-        same_meaning = (active is not None or source.own is not None) and tokenizer is None
-        theirs = None
-        if not same_meaning:
-            theirs = tokenizer or teacher_tokenizer(source, args)
-            same_meaning = check_tokenizers(self._tokenizer, theirs, model)
-        ends = EndTokens.of(self.student, model, self._tokenizer, theirs)
-        joins = args.joins_ends and same_meaning
-        if joins:
-            stop_at_either(self, ends)
-        # Refuses what needs no measuring before anything else is done.
-        layers = layers_read(
-            self.student, model, args.layer_spec, args.layer_pairing, compares=args.compares_states
-        )
-        timed = partial(self._timed, "teacher")
-        # A teacher that moves reads again.
-        keep = args.keep_teacher_states and source.own != "ema"
-        reference = None
-        if args.extrapolates:
-            places = obtain_reference(self.student, reference_model, args, self._tokenizer)
-            check_lineage(self.student, model, places[0], bridged=args.bridged)
-            name = str(reference_model or args.reference_model)
-            self._identity["reference"] = model_facts(places[0], name, own=places[1] is not None)
-            reader = Reader(*places, autocast=autocast, timed=timed)
-            reference = Reference(reader, args.extrapolation)
-        reader = Reader(model, active, autocast=autocast, timed=timed)
-        self._teacher = Teacher(reader, keep=keep, reference=reference)
-        objectives = args.objectives()
-        heads = args.updates_per_rollout > 1 or any(o.reads_heads for o in objectives)
-        if heads:
-            check_heads_stand_whole(self.accelerator)
-        heads |= any(o.fits_heads for o in objectives)
-        self._plan = Plan.of(
-            args,
-            self.student,
-            model,
-            same_meaning=same_meaning,
-            ends=ends.joined if joins else (),
-            autocast=autocast,
-        )
-        names = str(self.student.config.name_or_path), source.name
-        template = {"tools": self.tools or None, "chat_template": self.chat_template}
-        template |= cast(dict[str, Any], self.chat_template_kwargs)
-        context = context_limits(self.student, model).get("teacher")
-        self._teacher_prompts = own_prompts(self._tokenizer, template, args, context)
-        columns = getattr(self.train_dataset, "column_names", None) or ()
-        check_pair(
-            self.student,
-            self._teacher.reader,
-            names,
-            layers,
-            heads=heads,
-            bridged=args.bridged,
-            same_view=not reads_otherwise(self._teacher_prompts, columns, args),
-        )
-
-    def _set_pairs(self, models: FitModels, *, fits: bool) -> None:
-        """Pair the layers, once the teacher can be read."""
-        active = self._teacher.reader.active
-        self._paired = obtain_pairs(
-            models,
-            self.args,
-            self.train_dataset,
-            self.accelerator,
-            fits=fits,
-            teacher_active=nullcontext if active is None else partial(active, self.student),
-        )
-        self._teacher.pairs = self._paired.pairs
-        if self.accelerator.is_main_process:
-            self._paired.show()
-        depths = num_layers(self.student), num_layers(self._teacher.reader.model)
-        self._statistics = StepStatistics(self.pairs, depths)
-
     def _set_rollouts(self) -> None:
         """Be ready to write for this teacher, and check the prompts for both models' contexts."""
-        models = self.student, self._teacher.reader.model
-        student, teacher = (int(m.config.get_text_config().vocab_size) for m in models)
+        student = self.student
+        limit = context_length(student.config)
+        contexts = {} if limit is None else {"student": limit}
         self.rollouts = Rollouts(
             self.args,
-            (student, teacher),
-            context_limits(*models),
+            (int(student.config.get_text_config().vocab_size), self._team.vocabulary),
+            contexts | self._team.contexts,
             (cast(int, self._tokenizer.eos_token_id), *self.eos_token_ids),
             self.max_completion_length,
-            self._teacher_prompts,
+            {name: member.prompts for name, member in self._team.items()},
+            self._team.routes,
             partial(self._tokenizer.batch_decode, skip_special_tokens=True),
         )
 
@@ -339,9 +229,9 @@ class OPRDTrainer(DistillationTrainer):
             self.eval_dataset = fitting(self.eval_dataset, "evaluation")
         check_prompt_count(self.train_dataset, self.args)
 
-    def _set_callbacks(self, source: TeacherSource) -> None:
+    def _set_callbacks(self) -> None:
         # First, so that a run that is refused leaves what another has written.
-        self._finite = Finite(self, lambda: self._teacher.reader.model, self._broken_batch)
+        self._finite = Finite(self, lambda: self._team.models, self._broken_batch)
         self._space = Space(self, len(self._tokenizer), lambda: self._average)
         self.add_callback(self._space)
         if not self.args.disable_tqdm:
@@ -349,31 +239,26 @@ class OPRDTrainer(DistillationTrainer):
             self.add_callback(TrainingProgress)
         facts = {
             "student": self.student.config.name_or_path,
-            "teacher": source.name,
-            "teacher_base": source.model if source.adapter else None,
-            "one_base_serves_both": self.shares_base,
             **prompt_facts(self.train_dataset),
-            **self._paired.facts(),
-            **bridge_facts(self._teacher.spaces),
+            **self._team.record(),
         }
         identity = {
             **self._identity,
-            "layer_pairs": facts["layer_pairs"],
+            "layer_pairs": self._team.pairs if self._team.routes else facts["layer_pairs"],
             "bridges": facts["bridge_hashes"],
             "dataset": prompts_fingerprint(self.train_dataset),
-            "teacher_prompts": teacher_prompts_facts(
-                self.train_dataset, self._teacher_prompts.differ, self.args.teacher_columns
-            ),
+            "teacher_prompts": self._team.prompts_facts(self.train_dataset),
             "processes": self.accelerator.num_processes,
         }
         self._recorder = RunRecorder({**facts, "identity": identity})
         self.checkpoints = Checkpoints(self, lambda: self._recorder.facts)
         self.add_callback(self._recorder)
-        if source.own == "ema":
-            check_can_follow(self.accelerator)
-            models = (lambda: self.student), (lambda: self._teacher.reader.model)
-            self._average = MovingAverage(*models, self.args.ema_decay)
-            self.add_callback(self._average)
+        for name, member in self._team.items():
+            if member.source.own == "ema":
+                check_can_follow(self.accelerator)
+                models = (lambda: self.student), (lambda own=member.teacher: own.reader.model)
+                self._average = MovingAverage(*models, self.args.ema_decay, name)
+                self.add_callback(self._average)
         self._keeper = SampleKeeper(
             self.args, self._tokenizer, writes=self.accelerator.is_main_process
         )
@@ -402,14 +287,24 @@ class OPRDTrainer(DistillationTrainer):
         return cast(PreTrainedModel, self.model)
 
     @property
+    def _teacher(self) -> Teacher:
+        """The only one, or the first."""
+        return self._team.first.teacher
+
+    @property
+    def _plan(self) -> Plan:
+        """Of the run: its stages are the same with any teacher."""
+        return self._team.first.plan
+
+    @property
     def pairs(self) -> tuple[LayerPair, ...]:
-        """Which of the student's layers meet which of the teacher's."""
+        """Which of the student's layers meet which of the teacher's, of the first of several."""
         return self._teacher.pairs
 
     @property
     def shares_base(self) -> bool:
         """Whether the teacher is on the student's own base, with another adapter or without."""
-        return self._teacher.reader.active is not None
+        return self._teacher.reader.on_student
 
     # --- rollouts -------------------------------------------------------------------------------
 
@@ -458,7 +353,7 @@ class OPRDTrainer(DistillationTrainer):
 
     def _take_up(self, begun: Mapping[str, Any]) -> None:
         """Go on with what a run measured when it began, and wrote into its record."""
-        self._teacher.mean_squares = recorded_mean_squares(begun)
+        self._team.take_up(recorded_mean_squares(begun))
         kept = {name: begun[name] for name in (MEAN_SQUARES, RATE_TEST) if name in begun}
         if self.args.finds_rate:
             self.args.learning_rate = recorded_rate(begun)
@@ -495,14 +390,18 @@ class OPRDTrainer(DistillationTrainer):
         """TRL's sampler, with each prompt repeated for its rollouts, and resumable."""
         sampler = super()._get_train_sampler(dataset)
         assert isinstance(sampler, RepeatSampler)
+        batch_size = sampler.batch_size // self.args.rollouts_per_prompt
+        if groups := self._team.groups(sampler.data_source, self.args):
+            check_groups(groups, batch_size)
         return EpochRepeatSampler(
             data_source=sampler.data_source,
             rollouts_per_prompt=self.args.rollouts_per_prompt,
-            batch_size=sampler.batch_size // self.args.rollouts_per_prompt,
+            batch_size=batch_size,
             repeat_count=sampler.repeat_count * self.args.updates_per_rollout,
             shuffle=sampler.shuffle,
             seed=self.args.seed,
             epoch=lambda: int(self.state.epoch or 0),
+            groups=groups,
         )
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
@@ -552,19 +451,14 @@ class OPRDTrainer(DistillationTrainer):
         return output
 
     def _measure_scales(self, batch: list[dict[str, Any]]) -> None:
-        """With scale="layer", measure the teacher's states on the first rollouts of the run."""
-        teacher, wrapped = self._teacher, cast(nn.Module, self.model_wrapped)
-        for name in sorted(self._plan.scaled_by_layer - teacher.mean_squares.keys()):
-            parts, space = map(MicroBatch.of, batch), teacher.spaces.get(name)
-            # Bound, as the loss is.
-            measure = partial(
-                measure_mean_squares, teacher, self.student, parts, self._summed, space
-            )
+        """With scale="layer", measure teachers' states on the first rollouts they read."""
+        # Bound, as the loss is.
+        measure = partial(self._team.measure, self.student, map(MicroBatch.of, batch), self._summed)
+        if self._team.unmeasured:
             with torch.no_grad():
-                found = self._forward_redirection(wrapped, self.student, measure)
-            if found is not None:
-                teacher.mean_squares[name] = found
-                self.record({MEAN_SQUARES: teacher.mean_squares})
+                wrapped = cast(nn.Module, self.model_wrapped)
+                self._forward_redirection(wrapped, self.student, measure)
+            self.record({MEAN_SQUARES: self._team.mean_squares})
 
     def first_batch(self) -> list[dict[str, Any]]:
         """The rollouts of the first step, in micro-batches; to be called while `trying`."""
@@ -621,10 +515,8 @@ class OPRDTrainer(DistillationTrainer):
     ) -> Tensor:
         """The micro-batch's objective: one teacher forward, one student forward, terms summed."""
         batch = self._micro_batch(inputs)
-        update = self._plan.update(self._place)
-        step = self._plan.within(self._place)
-        needs = update.needs(self._diagnosing(), drift=self._measures_drift(), step=step)
-        result = update(unwrapped_student, batch, self._teacher, needs)
+        diagnose, drift = self._diagnosing(), self._measures_drift()
+        result = self._team(unwrapped_student, batch, self._place, diagnose=diagnose, drift=drift)
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
         if self.student.training and not self._repeats:
@@ -759,7 +651,7 @@ class OPRDTrainer(DistillationTrainer):
             said=said,
             settings=objective_at(settings, self._plan.within(self._place)),
             pairs=self.pairs,
-            mean_squares=self._teacher.mean_squares,
+            mean_squares=self._team.mean_squares,
             precision=self.accelerator.mixed_precision,
         )
 

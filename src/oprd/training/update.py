@@ -3,53 +3,28 @@
 Letters: B sequences, K response tokens, N supervised rows, M response rows, D width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from oprd.core.bridge.space import BridgeSpace
-from oprd.core.capture import Transform
 from oprd.core.objective import Term, objective
-from oprd.core.output.chunked import sum_loss
 from oprd.core.output.drift import token_log_probs
-from oprd.core.output.pair import Pair, select_pair
-from oprd.core.reduction import Reduction
-from oprd.core.states.comparison import PLAIN, LayerComparison
-from oprd.core.states.loss import has_scale
 from oprd.models.batch import MicroBatch
 from oprd.models.heads import lm_head, whole
 from oprd.models.matching import check_widths, common_vocabulary, same_width
+from oprd.models.meeting import Comparing, Meeting, Needs
+from oprd.models.metrics import drift_sums
+from oprd.models.parts import Part
 from oprd.models.reader import Context
 from oprd.models.reading import Reading, read
-from oprd.models.teacher import Teacher, TeacherReading
+from oprd.models.teacher import Teacher
 from oprd.models.windowed import check_windows, read_windowed
 from oprd.settings.run import OPRDConfig
 from oprd.training.batch import supervised_window
-from oprd.training.metrics import diagnostic_sums, drift_sums, last_sums, layer_sums
-
-
-class Needs(NamedTuple):
-    """What the terms and the diagnostics of a step take from a forward pass.
-
-    Attributes:
-        states: the chosen layers at the supervised positions.
-        last: the last layer at all response tokens, and the LM heads.
-        representation: the factor of the representation term; 0 leaves it out.
-        output: that of the output term.
-        diagnose: whether the paper's diagnostics are measured.
-        drift: whether the log-probabilities of the student's own tokens are.
-    """
-
-    states: bool
-    last: bool
-    representation: float
-    output: float
-    diagnose: bool = False
-    drift: bool = False
 
 
 class Result(NamedTuple):
@@ -65,13 +40,6 @@ class Result(NamedTuple):
     objective: Tensor
     sums: dict[str, Tensor]
     row_cosine: Tensor | None = None
-
-
-def distance_factor(settings: OPRDConfig) -> float:
-    """What takes the size of an extrapolation out of a squared distance."""
-    if settings.scale == "unit" or not has_scale(type(settings.state)):
-        return 1.0
-    return settings.extrapolation**-settings.extrapolation_power
 
 
 class Update:
@@ -95,13 +63,12 @@ class Update:
         ends: Sequence[int] = (),
         autocast: Context = nullcontext,
     ) -> None:
-        self._settings = settings
         # One that the vocabularies do not have in common is no token to compare.
         known = tuple(end for end in ends if end < vocab_size)
-        self._ends = known if len(known) > 1 else ()
-        self._comparable, self._vocab_size, self._autocast = comparable, vocab_size, autocast
-        self._weights, self._output = settings.weights, settings.output
-        self._state = settings.state
+        known = known if len(known) > 1 else ()
+        self._settings, self._comparable, self._autocast = settings, comparable, autocast
+        self._weights = settings.weights
+        self._by = Comparing(settings, settings.state, settings.output, vocab_size, known)
 
     @classmethod
     def of(
@@ -176,119 +143,64 @@ class Update:
             teacher: whose states and distributions it is pulled to.
             needs: what is computed, from the method of that name.
         """
-        bridge = self._settings.bridge
-        space = None if bridge is None else teacher.spaces[bridge]
-        taught = teacher.read(student, batch, states=needs.states, last=needs.last, space=space)
+        return self.meet(student, batch, {"": self.begin(student, Part(batch), teacher, needs)})
+
+    def begin(self, student: nn.Module, part: Part, teacher: Teacher, needs: Needs) -> Meeting:
+        """Let a teacher read its part of a micro-batch; see `__call__`."""
+        return Meeting(self._by, student, part, teacher, needs)
+
+    def meet(
+        self, student: nn.Module, batch: MicroBatch, meetings: Mapping[str, Meeting]
+    ) -> Result:
+        """Let the student read, which meets every teacher on the way, and sum the terms of all.
+
+        Args:
+            student: see `__call__`.
+            batch: the whole micro-batch.
+            meetings: by the teacher's name; what each logs of its own is named so where there are
+                several.
+        """
+        drift = any(meeting.needs.drift for meeting in meetings.values())
         with self._autocast():
-            comparison = None
-            if needs.states:
-                comparison = self._comparison(taught.reading, teacher, space, batch, needs)
-            student_read = self._read(student, batch, teacher, space, comparison, needs)
-            terms: list[Term] = []
+            student_read = self._read(student, batch, list(meetings.values()), drift=drift)
             sums = {"positions": batch.positions.sum(), "supervised": batch.positions.sum()}
-            if comparison is not None:
-                result = comparison.result()
-                sums |= layer_sums(result)
-                if needs.representation > 0:
-                    loss = result.loss._replace(count=batch.position_count)
-                    factor = needs.representation * distance_factor(self._settings)
-                    terms.append(Term("representation", factor, loss))
-            if needs.last:
-                pair = self._pair(student, student_read, taught, batch)
-                sums |= last_sums(pair)
-                if self._output is not None and needs.output > 0:
-                    sums["supervised"] = batch.response.sum()
-                    loss = sum_loss(pair, self._output, cast(Reduction, self._settings.reduction))
-                    loss = loss._replace(count=batch.response_count)
-                    terms.append(Term("output", needs.output, loss))
-                if needs.diagnose:
-                    sums |= diagnostic_sums(pair)
-            sums |= {f"loss/{term.name}": term.mean.detach() for term in terms}
-            if needs.drift:
+            terms: list[Term] = []
+            rows = None
+            for name, meeting in meetings.items():
+                met = meeting.end(student, student_read)
+                terms += met.terms
+                found = met.sums
+                if len(meetings) > 1:
+                    own = meeting.own_sums(met)
+                    sums |= {f"{name}/{own_name}": value for own_name, value in own.items()}
+                    found = {n: value for n, value in found.items() if n not in own}
+                for key, value in found.items():
+                    sums[key] = sums[key] + value if key in sums else value
+                rows = meeting.part.add_cosines(rows, met.row_cosine)
+            if any(term.name == "output" for term in terms):
+                sums["supervised"] = batch.response.sum()
+            if drift:
                 sums |= self._drift(student, student_read, batch)
-            rows = None if comparison is None else comparison.row_cosine
             return Result(objective(terms), sums, rows)
 
-    def _comparison(
-        self,
-        taught: Reading,
-        teacher: Teacher,
-        space: BridgeSpace | None,
-        batch: MicroBatch,
-        needs: Needs,
-    ) -> LayerComparison:
-        states, pairs, losses = taught.states, teacher.pairs, {}
-        if space is not None:
-            states, pairs = space.by_student_layer(states), space.pairs
-            if needs.representation > 0 and (last := space.bridge.heads_layer) is not None:
-                losses = {last: self._settings.state_through_heads}
-        reduction = cast(Reduction, self._settings.reduction)
-        sizes = None
-        if self._settings.scale == "layer":
-            measured = teacher.mean_squares.get(self._settings.bridge or "", {})
-            sizes = {layer: size for layer, size in measured.items() if layer not in losses}
-        return LayerComparison(
-            states,
-            pairs,
-            batch.positions,
-            # Without a term, states meet for their cosines alone.
-            self._state if needs.representation > 0 else PLAIN,
-            losses=losses,
-            reduction=reduction,
-            mean_squares=sizes,
-        )
-
     def _read(
-        self,
-        student: nn.Module,
-        batch: MicroBatch,
-        teacher: Teacher,
-        space: BridgeSpace | None,
-        comparison: LayerComparison | None,
-        needs: Needs,
+        self, student: nn.Module, batch: MicroBatch, meetings: Sequence[Meeting], *, drift: bool
     ) -> Reading:
-        """The student's forward pass, in which each layer meets the teacher's rows."""
-        layers = [pair.student for pair in teacher.pairs] if comparison is not None else []
-        meet = None if comparison is None else self._meeting(comparison, space, needs)
-        last = needs.last or needs.drift
-        if self._settings.prefix_gradients or not torch.is_grad_enabled():
-            return read(student, batch.view, layers, last=last, transform=meet)
-        window = supervised_window(batch.view, self._settings)
-        return read_windowed(student, batch.view, layers, window, last=last, transform=meet)
-
-    def _meeting(
-        self, comparison: LayerComparison, space: BridgeSpace | None, needs: Needs
-    ) -> Transform:
-        """The comparison, without a graph where no term is made of it."""
-        project: Callable[[int, Tensor], Tensor] = (
-            (lambda layer, rows: rows) if space is None else space.student
-        )
+        """The student's forward pass, in which each layer meets the teachers' rows."""
+        (first, *others), met = meetings, [set(meeting.layers) for meeting in meetings]
+        layers = first.layers if not others else sorted(set().union(*met))
+        last = drift or any(meeting.needs.last for meeting in meetings)
 
         def meet(layer: int, rows: Tensor) -> Tensor:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and needs.representation > 0):
-                return comparison(layer, project(layer, rows))
+            here = (m for m, own in zip(meetings, met, strict=True) if layer in own)
+            totals = [meeting.meet(layer, rows) for meeting in here]
+            return totals[0] if len(totals) == 1 else torch.stack(totals).sum()
 
-        return meet
-
-    def _pair(
-        self, student: nn.Module, student_read: Reading, taught: TeacherReading, batch: MicroBatch
-    ) -> Pair:
-        """Both models' last states and heads over the tokens that both have, on one device."""
-        teacher_last = taught.reading.last
-        assert student_read.last is not None and teacher_last is not None
-        assert taught.head is not None
-        head = lm_head(student).cut(self._vocab_size)
-        device = head.weight.device
-        return select_pair(
-            student_read.last.to(device),
-            teacher_last.to(device),
-            head,
-            taught.head.cut(self._vocab_size),
-            batch.response.to(device),
-            self._settings.temperature,
-            batch.response_ids.to(device),
-            self._ends,
-        )
+        transform = meet if layers else None
+        if self._settings.prefix_gradients or not torch.is_grad_enabled():
+            return read(student, batch.view, layers, last=last, transform=transform)
+        window = supervised_window(batch.view, self._settings)
+        return read_windowed(student, batch.view, layers, window, last=last, transform=transform)
 
     def _drift(
         self, student: nn.Module, student_read: Reading, batch: MicroBatch

@@ -61,14 +61,22 @@ def output_loss(
     return sum_loss(pair, loss, reduction)
 
 
-def sum_loss(pair: Pair, loss: OutputLoss, reduction: Reduction) -> LossSum:
+def sum_loss(
+    pair: Pair, loss: OutputLoss, reduction: Reduction, shares: Tensor | None = None
+) -> LossSum:
     """A loss's values reduced over a pair's rows, with a graph to the student's rows and head.
+
+    Args:
+        pair: both models at the same positions.
+        loss: see `output_loss`.
+        reduction: likewise.
+        shares: [B], what each sequence's values are multiplied by; 1 by default.
 
     Raises:
         ValueError: the reduction is unknown, or the pair's vocabulary is too small for the loss.
     """
     loss.check(pair.student_head.vocab_size)
-    weights = position_weights(pair.mask, reduction, pair.dtype).flatten()[pair.index]
+    weights = position_weights(pair.mask, reduction, pair.dtype, shares).flatten()[pair.index]
     head = pair.student_head
     variables = (pair.student_rows, head.weight, head.bias)
     needs = tuple(

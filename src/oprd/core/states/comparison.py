@@ -57,6 +57,7 @@ class LayerComparison:
         reduction: `"sequence"` (Eq. 6: mean over a sequence's positions, sum over sequences) or
             `"token"` (sum over positions).
         mean_squares: by student layer, what its distances are divided by; 1 where it is left out.
+        shares: [B], what each sequence's distances are multiplied by; 1 by default.
 
     Raises:
         ValueError: there is no pair, or the reduction is unknown.
@@ -72,6 +73,7 @@ class LayerComparison:
         losses: Mapping[int, StateLoss] | None = None,
         reduction: Reduction = "sequence",
         mean_squares: Mapping[int, float] | None = None,
+        shares: Tensor | None = None,
     ) -> None:
         if not pairs:
             raise ValueError("no layer pair to compare.")
@@ -81,6 +83,7 @@ class LayerComparison:
         self._last_use = {pair.teacher: pair.student for pair in sorted(pairs)}
         self._mask, self._index = mask, row_index(mask)
         self._reduction: Reduction = reduction
+        self._shares = shares
         self._count = supervised_count(mask, reduction)
         self._loss, self._losses = loss, losses or {}
         self._mean_squares = mean_squares or {}
@@ -110,7 +113,7 @@ class LayerComparison:
             del self._teacher[partner]
         loss = self._losses.get(layer, self._loss)
         distance, cosine, *norms = loss(rows, target, self._sequences)
-        weights = position_weights(self._mask, self._reduction, distance.dtype)
+        weights = position_weights(self._mask, self._reduction, distance.dtype, self._shares)
         total = (distance * weights.flatten()[self._index].to(distance)).sum()
         if layer in self._mean_squares:
             total = total / self._mean_squares[layer]

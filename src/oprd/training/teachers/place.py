@@ -1,6 +1,6 @@
 """Frozen models placed as the student is placed, sharded where that is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from accelerate import Accelerator
@@ -11,25 +11,49 @@ from oprd.models.reader import Reader
 
 
 def place(
-    reader: Reader, accelerator: Accelerator, redirect: Callable[..., Any]
-) -> nn.Module | None:
-    """Place a reader's model.
+    readers: Sequence[Reader],
+    accelerator: Accelerator,
+    redirect: Callable[..., Any],
+    *,
+    waits: bool = False,
+) -> list[nn.Module | None]:
+    """Place readers' models, each once.
 
     Args:
-        reader: it reads there from then on.
-        accelerator: what places it.
+        readers: they read there from then on.
+        accelerator: what places their models.
         redirect: TRL's forward redirection, through which sharded weights are materialised.
+        waits: whether each waits on the CPU until it reads.
 
     Returns:
-        the model as it was wrapped; None where the student's base serves it.
+        the models as they were wrapped; None where the student's base serves one, or it waits.
     """
-    if reader.active is not None:
-        return None
+    placed: dict[int, nn.Module] = {}
+    found: list[nn.Module | None] = []
+    for reader in readers:
+        if reader.on_student or waits:
+            reader.wait_on_cpu(accelerator.device)
+            found.append(None)
+            continue
+        model, key = reader.model, id(reader.model)
+        if key not in placed:
+            placed[key] = _placed(model, accelerator)
+        wrapper = placed[key]
+        reader.placed(wrapper, accelerator.unwrap_model(wrapper), redirect)
+        reader.gathers = shards(accelerator)
+        found.append(wrapper)
+    return found
+
+
+def shards(accelerator: Accelerator) -> bool:
+    """Whether weights are in pieces, which all processes gather at once."""
+    plugins = ("deepspeed_plugin", "fsdp_plugin")
+    return any(getattr(accelerator.state, name, None) is not None for name in plugins)
+
+
+def _placed(model: nn.Module, accelerator: Accelerator) -> nn.Module:
     if getattr(accelerator.state, "deepspeed_plugin", None) is not None:
-        wrapper = prepare_deepspeed(reader.model, accelerator)
-    elif getattr(accelerator.state, "fsdp_plugin", None) is not None:
-        wrapper = cast(nn.Module, prepare_fsdp(reader.model, accelerator))
-    else:
-        wrapper = accelerator.prepare_model(reader.model, evaluation_mode=True)
-    reader.placed(wrapper, accelerator.unwrap_model(wrapper), redirect)
-    return wrapper
+        return prepare_deepspeed(model, accelerator)
+    if getattr(accelerator.state, "fsdp_plugin", None) is not None:
+        return cast(nn.Module, prepare_fsdp(model, accelerator))
+    return accelerator.prepare_model(model, evaluation_mode=True)

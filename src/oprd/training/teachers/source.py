@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelerate.utils import DistributedType
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_peft_available
@@ -17,14 +16,10 @@ from trl.trainer.utils import create_model_from_path
 
 from oprd.models.adapters import check_no_virtual_tokens, merged
 from oprd.models.identity import model_facts
-from oprd.models.own_teacher import obtain_own
 from oprd.models.shared_base import (
-    Active,
-    add_teacher_adapter,
-    shares_base,
-    teacher_adapter_active,
+    adapter_name,
 )
-from oprd.models.tokenizers import check_tokenizers, find_tokenizer
+from oprd.models.tokenizers import find_tokenizer
 from oprd.settings.run import OPRDConfig
 
 
@@ -78,7 +73,7 @@ class TeacherSource:
             check_no_virtual_tokens(getattr(teacher, "peft_config", {}).values(), "teacher")
             return cls(teacher.config.name_or_path or "", given=teacher)
         base = args.teacher_base_model_name_or_path
-        found = _located(teacher, args.teacher_model_revision, base)
+        found = located(teacher, args.teacher_model_revision, base)
         if base is not None and found.adapter is None:
             raise ValueError(
                 f"teacher_base_model_name_or_path={base!r} is for a teacher that is an adapter, "
@@ -92,86 +87,18 @@ class TeacherSource:
         made = {"base": "base", "copy": "first weights", "ema": "moving average"}
         return f"the student's {made[self.own]}" if self.own else self.adapter or self.model
 
-    def facts(self, model: PreTrainedModel, revision: str | None) -> dict[str, Any]:
+    def facts(self, model: PreTrainedModel, revision: str | None, name: str = "") -> dict[str, Any]:
         """By what a resumed run knows its teacher.
 
         Args:
             model: that was obtained.
             revision: that was asked for.
+            name: among several teachers.
         """
         base, own = self.model if self.adapter else None, self.own is not None
-        teacher = model_facts(model, self.name, base, revision, own=own)
+        adapter = adapter_name(name)
+        teacher = model_facts(model, self.name, base, revision, own=own, adapter=adapter)
         return {"teacher": teacher, "teacher_dtype": str(model.dtype)}
-
-
-def obtain_teacher(
-    student: PreTrainedModel, source: TeacherSource, args: OPRDConfig, *, shard: bool = False
-) -> tuple[PreTrainedModel, Active | None]:
-    """The teacher in eval mode; the student itself where its base serves.
-
-    Args:
-        student: not wrapped.
-        source: of the teacher.
-        args: of the run.
-        shard: whether weights will be split among processes.
-
-    Returns:
-        the model, and what is entered while the student's base serves it, None for one of its own.
-
-    Raises:
-        ValueError: a model that was given shares weights with the student, or see `obtain_own`.
-    """
-    if source.own is not None:
-        return obtain_own(student, source.own, shard=shard)
-    if source.given is not None:
-        _check_own_weights(student, source.given)
-        return source.given.eval(), None
-    # A bridge is fitted between two models that are there.
-    revision = args.teacher_model_revision
-    adapter = None if args.bridged else source.adapter
-    if (
-        adapter is not None
-        and shares_base(student, adapter, source.model, revision)
-        and add_teacher_adapter(student, adapter, revision)
-    ):
-        return student, teacher_adapter_active
-    return load_teacher(source, args, revision), None
-
-
-def obtain_reference(
-    student: PreTrainedModel,
-    reference: str | PreTrainedModel | None,
-    args: OPRDConfig,
-    tokenizer: PreTrainedTokenizerBase,
-) -> tuple[PreTrainedModel, Active | None]:
-    """What a run with an extrapolation goes on from; see `obtain_teacher` for what is returned.
-
-    Args:
-        student: not wrapped.
-        reference: a model, a path or hub id of a model or an adapter, or "base"; that of the
-            settings by default.
-        args: of the run.
-        tokenizer: the student's, whose ids it reads.
-
-    Raises:
-        ValueError: there is none, it shares weights with the student, its ids mean other tokens, or
-            see `obtain_own`.
-    """
-    reference = reference or args.reference_model
-    if reference is None:
-        raise ValueError(
-            f"extrapolation={args.extrapolation} goes on from a reference through the teacher: set "
-            "reference_model to what the teacher was trained from, or to base."
-        )
-    if reference == "base":
-        return obtain_own(student, "base", shard=False)
-    if not isinstance(reference, str):
-        _check_own_weights(student, reference)
-        return reference.eval(), None
-    source = _located(reference, None, None)
-    model = load_teacher(source, args, revision=None)
-    check_tokenizers(tokenizer, find_tokenizer(source.model, None, {}), model)
-    return model, None
 
 
 def load_teacher(
@@ -208,7 +135,7 @@ def teacher_tokenizer(source: TeacherSource, args: OPRDConfig) -> PreTrainedToke
     return find_tokenizer(source.model, args.teacher_model_revision, options)
 
 
-def _located(name: str, revision: str | None, base: str | None) -> TeacherSource:
+def located(name: str, revision: str | None, base: str | None) -> TeacherSource:
     """A model by its name, or an adapter and its base, which is the one that it names by default.
 
     Raises:
@@ -259,13 +186,3 @@ def _check_path_options(args: OPRDConfig) -> None:
             raise ValueError(
                 f"{name} is for a teacher given by its path, and this one is not: leave it out."
             )
-
-
-def _check_own_weights(student: nn.Module, teacher: nn.Module) -> None:
-    """Refuse a teacher that would train with the student."""
-    students = {id(parameter) for parameter in student.parameters()}
-    if any(id(parameter) in students for parameter in teacher.parameters()):
-        raise ValueError(
-            "teacher_model shares weights with the student and would train with it: "
-            "pass a copy, or the path of an adapter."
-        )

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from oprd.core.layers import LayerPair
-from oprd.training.metrics import StepStatistics
+from oprd.models.metrics import StepStatistics
 
 PAIRS = (LayerPair(1, 2), LayerPair(3, 5))
 DEPTHS = (3, 5)
@@ -21,7 +21,7 @@ def sums(positions=2.0, cosine=(1.0, 1.0), student=(1.0, 1.0), teacher=(1.0, 1.0
 
 
 def metrics_of(*micro_batches):
-    statistics = StepStatistics(PAIRS, DEPTHS)
+    statistics = StepStatistics({"": (PAIRS, DEPTHS)})
     for micro_batch in micro_batches:
         statistics.add(micro_batch)
     return statistics.metrics(statistics.take())
@@ -36,7 +36,7 @@ def test_cosines_are_means_over_the_positions_of_all_micro_batches():
 
 
 def test_a_step_is_reduced_at_once_and_taken_once():
-    statistics = StepStatistics(PAIRS, DEPTHS)
+    statistics = StepStatistics({"": (PAIRS, DEPTHS)})
     statistics.add(sums(4.0, (3.0, 1.0)))
     reduced = []
 
@@ -80,7 +80,7 @@ def test_each_terms_loss_is_reported_where_there_are_several():
     ],
 )
 def test_what_is_not_finite_is_named(broken, named):
-    statistics = StepStatistics(PAIRS, DEPTHS)
+    statistics = StepStatistics({"": (PAIRS, DEPTHS)})
     statistics.add(sums())
     statistics.add(sums(**broken))
     taken = statistics.take()

@@ -32,17 +32,22 @@ class StepStatistics:
         diagnostics/…                        over response tokens, and their count
         drift/…                              total over response tokens, and their count
 
+    Of several teachers, each has positions, cosine and norms of its own, by its name and a stroke,
+    and besides:
+
+        tokens                               response tokens of its sequences
+        objective, count                     its share of the objective, and what it is divided by
+
     Args:
-        pairs: the layer pairs, in the order of the statistics.
-        depths: layers of the student and of the teacher.
+        teachers: by name, empty for the only one: the layer pairs, in the order of the statistics,
+            and the layers of the student and of the teacher.
 
     Attributes:
         own: the sums of this process that were taken last.
     """
 
-    def __init__(self, pairs: Sequence[LayerPair], depths: tuple[int, int]) -> None:
-        self._pairs = tuple(pairs)
-        self._depths = depths
+    def __init__(self, teachers: Mapping[str, tuple[Sequence[LayerPair], tuple[int, int]]]) -> None:
+        self._teachers = teachers
         self._sums: dict[str, Tensor] = {}
         self.own: Mapping[str, Tensor] = {}
 
@@ -68,13 +73,16 @@ class StepStatistics:
     def broken(self, sums: Mapping[str, Tensor]) -> list[str]:
         """What was not finite: states by model and layer, or a term's loss."""
         norms: list[tuple[str, float]] = []
-        for side, model in enumerate(("student", "teacher")):
-            layers = [pair[side] for pair in self._pairs]
-            values = sums[f"{model}_norm"].tolist() if f"{model}_norm" in sums else []
-            norms += zip((f"{model} layer {layer}" for layer in layers), values, strict=False)
-            if "last_norm" in sums:
-                last = sums["last_norm"][side].item()
-                norms.append((f"{model} layer {self._depths[side]}", last))
+        for teacher, (pairs, depths) in self._teachers.items():
+            before, called = (f"{teacher}/", f"teacher {teacher}") if teacher else ("", "teacher")
+            for side, model in enumerate(("student", "teacher")):
+                name = called if side else model
+                key = f"{before}{model}_norm"
+                values = sums[key].tolist() if key in sums else []
+                norms += zip((f"{name} layer {p[side]}" for p in pairs), values, strict=False)
+                if "last_norm" in sums:
+                    last = sums["last_norm"][side].item()
+                    norms.append((f"{model} layer {depths[side]}", last))
         found = [name for name, norm in norms if not math.isfinite(norm)]
         if not found:
             losses = (name for name in sums if name.startswith("loss/"))
@@ -91,10 +99,13 @@ class StepStatistics:
         if len(losses) > 1:
             logged |= {name: sums[name].item() for name in losses}
         if "cosine" in sums and sums["positions"] > 0:
+            (pairs, _), *_ = self._teachers.values()
             means = (sums["cosine"] / sums["positions"]).tolist()
             logged["rep_cosine"] = sum(means) / len(means)
-            for pair, mean in zip(self._pairs, means, strict=True):
+            for pair, mean in zip(pairs, means, strict=True):
                 logged[f"rep_cosine/layer_{pair.student:02d}"] = mean
+        if len(self._teachers) > 1:
+            logged |= self._of_each(sums)
         if "drift/count" in sums and sums["drift/count"] > 0:
             logged["drift_kl"] = (sums["drift/total"] / sums["drift/count"]).item()
         count = sums.get("diagnostics/count")
@@ -103,6 +114,21 @@ class StepStatistics:
                 if name.startswith("diagnostics/") and name != "diagnostics/count":
                     logged[name] = (sums[name] / count).item()
         return logged
+
+    def _of_each(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Of several teachers: loss, cosine and share of the tokens, and the cosine of all."""
+        found: dict[str, float] = {}
+        tokens = sum(sums[f"{name}/tokens"].item() for name in self._teachers)
+        cosines = positions = 0.0
+        for name in self._teachers:
+            count, own = sums[f"{name}/positions"].item(), sums.get(f"{name}/cosine")
+            found[f"teacher/{name}/tokens_ratio"] = sums[f"{name}/tokens"].item() / max(tokens, 1)
+            if (parts := sums[f"{name}/count"].item()) > 0:
+                found[f"teacher/{name}/loss"] = sums[f"{name}/objective"].item() / parts
+            if own is not None and count > 0:
+                found[f"teacher/{name}/rep_cosine"] = own.mean().item() / count
+                cosines, positions = cosines + own.mean().item(), positions + count
+        return found | ({"rep_cosine": cosines / positions} if positions else {})
 
 
 def layer_sums(result: LayersLoss) -> dict[str, Tensor]:

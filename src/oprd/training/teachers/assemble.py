@@ -1,0 +1,188 @@
+"""The teachers of a run made ready: models obtained, checked with the student, placed, paired."""
+
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, cast
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from oprd.calibration.models import FitModels
+from oprd.calibration.processes import check_heads_stand_whole
+from oprd.core.layers import measures
+from oprd.models.bind import check_pair
+from oprd.models.end_tokens import EndTokens
+from oprd.models.identity import model_facts
+from oprd.models.matching import layers_read
+from oprd.models.reader import Reader
+from oprd.models.reference import Reference, check_lineage
+from oprd.models.teacher import Teacher
+from oprd.models.tokenizers import check_tokenizers
+from oprd.prompts.lengths import context_limits
+from oprd.training.bridges import check_can_fit, obtain_spaces
+from oprd.training.calibration import obtain_pairs
+from oprd.training.plan import Plan
+from oprd.training.teachers.ends import stop_at_either
+from oprd.training.teachers.obtain import Shared, obtain_reference, obtain_teacher
+from oprd.training.teachers.place import place
+from oprd.training.teachers.prompts import own_prompts, reads_otherwise
+from oprd.training.teachers.source import teacher_tokenizer
+from oprd.training.teachers.team import Given, Team
+
+
+def obtain(
+    team: Team, trainer: Any, tokenizer: PreTrainedTokenizerBase | None, reference: Given
+) -> dict[str, Any]:
+    """Obtain all, and check that the settings of every stage fit student and teachers.
+
+    Args:
+        team: as it is named.
+        trainer: TRL's, whose student is there.
+        tokenizer: the teachers', where it is given.
+        reference: what an extrapolation goes on from, where it is given.
+
+    Returns:
+        by which a resumed run knows them.
+    """
+    args, student = trainer.args, trainer.student
+    identity: dict[str, Any] = {}
+    shard = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if shard and args.teacher_offload:
+        raise ValueError(
+            "teacher_offload='cpu' moves whole models, which FSDP and DeepSpeed keep in "
+            "pieces: leave it out, and let fsdp_config or the DeepSpeed configuration offload."
+        )
+    timed = partial(trainer._timed, "teacher")
+    options = {"autocast": trainer.accelerator.autocast, "timed": timed}
+    shared = Shared.of([member.source for member in team.values()])
+    beyond, names = None, {}
+    for name, member in team.items():
+        own, source = member.args, member.source
+        model, active = obtain_teacher(student, source, own, shard=shard, name=name, shared=shared)
+        apart = active is not None and model is not student
+        revision = own.teacher_model_revision
+        # Two of one source are one model, which is called as the first of them.
+        called = names.setdefault((source, revision), name)
+        member.facts = source.facts(model, revision, called)
+        of_student = model is student or source.own is not None
+        theirs = None
+        member.same_meaning = of_student and tokenizer is None
+        if not member.same_meaning:
+            theirs = tokenizer or teacher_tokenizer(source, own)
+            member.same_meaning = check_tokenizers(trainer.tokenizer, theirs, model)
+        member.ends = EndTokens.of(student, model, trainer.tokenizer, theirs)
+        if args.joins_ends and member.same_meaning:
+            stop_at_either(trainer, member.ends)
+        if args.extrapolates:
+            if beyond is None:
+                beyond = obtain_reference(student, reference, args, trainer.tokenizer)
+                said = str(reference or args.reference_model)
+                facts = model_facts(beyond[0], said, own=beyond[1] is not None)
+                identity["reference"] = facts
+            check_lineage(student, model, beyond[0], bridged=own.bridged)
+        # A teacher that moves reads again.
+        keep = args.keep_teacher_states and source.own != "ema"
+        reader = Reader(model, active, apart=apart, **options)
+        member.teacher = Teacher(reader, keep=keep, name=name)
+    if beyond is not None:
+        reader = Reader(*beyond, **options)
+        for member in team.values():
+            member.teacher.reference = Reference(reader, args.extrapolation)
+    several = {name: member.facts["teacher"] for name, member in team.items()}
+    return identity | ({"teachers": several} if team.routes else team.first.facts)
+
+
+def check(team: Team, trainer: Any) -> None:
+    """Check the settings of every stage, and every teacher's prompts, before anything is read.
+
+    Args:
+        team: whose models are there.
+        trainer: see `obtain`.
+    """
+    args, student = trainer.args, trainer.student
+    objectives = [o for member in team.values() for o in member.args.objectives()]
+    heads = args.updates_per_rollout > 1 or any(o.reads_heads for o in objectives)
+    if heads:
+        check_heads_stand_whole(trainer.accelerator)
+    heads |= any(o.fits_heads for o in objectives)
+    template = {"tools": trainer.tools or None, "chat_template": trainer.chat_template}
+    template |= cast(dict[str, Any], trainer.chat_template_kwargs)
+    columns = getattr(trainer.train_dataset, "column_names", None) or ()
+    # The last one's are all: whoever came before has left its own with the student.
+    ends = list(team.values())[-1].ends.joined
+    for member in team.values():
+        own, model = member.args, member.teacher.reader.model
+        # Refuses what needs no measuring before anything else is done.
+        layers = layers_read(
+            student, model, own.layer_spec, own.layer_pairing, compares=own.compares_states
+        )
+        member.plan = Plan.of(
+            own,
+            student,
+            model,
+            same_meaning=member.same_meaning,
+            ends=ends if own.joins_ends and member.same_meaning else (),
+            autocast=trainer.accelerator.autocast,
+        )
+        context = context_limits(student, model).get("teacher")
+        member.prompts = own_prompts(trainer.tokenizer, template, own, context)
+        check_pair(
+            student,
+            member.teacher.reader,
+            (str(student.config.name_or_path), member.source.name),
+            layers,
+            heads=heads,
+            bridged=own.bridged,
+            same_view=not reads_otherwise(member.prompts, columns, own),
+        )
+
+
+def settle(team: Team, trainer: Any, tokenizer: PreTrainedTokenizerBase | None) -> nn.Module | None:
+    """Place all, pair their layers with the student's, and obtain their bridges.
+
+    Args:
+        team: whose models are there.
+        trainer: see `obtain`.
+        tokenizer: likewise.
+
+    Returns:
+        the first of them, as it was wrapped.
+    """
+    args, accelerator = trainer.args, trainer.accelerator
+    every = {
+        name: FitModels(trainer.student, member.teacher.reader.model, trainer.tokenizer, tokenizer)
+        for name, member in team.items()
+    }
+    # Before the teachers have their places: then weights may be in pieces on several devices.
+    for name, member in team.items():
+        if member.bridges or measures(member.args.layer_pairing):
+            every[name].identify()
+    readers = [member.teacher.reader for member in team.values()]
+    readers += [team.reference.reader] if team.reference else []
+    wrappers = place(
+        readers, accelerator, trainer._forward_redirection, waits=bool(args.teacher_offload)
+    )
+    for name, member in team.items():
+        teacher, models = member.teacher, every[name]
+        active = teacher.reader.active
+        member.paired = obtain_pairs(
+            models,
+            member.args,
+            trainer.train_dataset,
+            accelerator,
+            fits=team.fits,
+            teacher_active=nullcontext if active is None else partial(active, models.teacher),
+        )
+        teacher.pairs = member.paired.pairs
+        if accelerator.is_main_process:
+            member.paired.show()
+        check_can_fit(member.bridges, accelerator)
+        teacher.spaces = obtain_spaces(
+            member.bridges,
+            models,
+            teacher.pairs,
+            member.args,
+            trainer.train_dataset,
+            accelerator.device,
+        )
+    return wrappers[0]
