@@ -69,7 +69,7 @@ def test_the_batch_is_kept_with_the_student_that_met_it(tmp_path):
 
     def broken_at_2(prompt_ids):
         if made.state.global_step == 2:
-            made._teacher.model.get_parameter(DOWN).data[0, 0] = math.nan
+            made._teacher.reader.model.get_parameter(DOWN).data[0, 0] = math.nan
             met.append(weights(made.model))
         return [runs.scripted(ids) for ids in prompt_ids]
 

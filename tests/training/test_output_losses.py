@@ -9,10 +9,9 @@ from peft import LoraConfig, get_peft_model
 from oprd.core.objective import OUTPUT_LOSSES
 from oprd.core.output.chunked import output_loss
 from oprd.core.output.divergence import ReverseKL
-from oprd.models import matching
+from oprd.models import matching, meeting, reader
 from oprd.models.heads import lm_head
 from oprd.training import update
-from oprd.training.teachers import teacher
 from tests import tiny
 from tests.core.states.one_layer import representation_loss
 from tests.training import runs
@@ -157,7 +156,7 @@ def test_neither_lm_head_runs_in_an_update(tmp_path):
 
 
 def test_without_an_output_loss_no_head_is_read(tmp_path, monkeypatch):
-    for module in (matching, teacher, update):
+    for module in (matching, meeting, reader, update):
         monkeypatch.setattr(module, "lm_head", None)
     run(tmp_path)
     assert logged(tmp_path, "loss")[0] > 0
