@@ -64,7 +64,7 @@ def trainer(
     """
     if "args_reference" in options:
         options["reference_model"] = options.pop("args_reference")
-    by_path = options.get("teacher_source", "path") == "path"
+    by_path = options.get("teacher_source", "path") == "path" and not options.get("teachers")
     teacher = tiny.model(seed=2) if teacher is None and by_path else teacher
     made = kind(
         model=tiny.model(seed=1) if student is None else student,
