@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate.utils import gather_object
+from torch import nn
 
 from oprd.core.layers import LayerPair
 from tests import tiny
@@ -44,7 +45,13 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
         teacher = tiny.model(seed=2, num_hidden_layers=depth).double()
     hints = [[f"{n}. {p}", f"{p} {p}"][: 1 + n % 2] for n, p in enumerate(PROMPTS)]
     columns = {"teacher_prompts": hints} if extra.pop("hints", None) else None
-    if broken and teacher is not None:
+    if (batches := extra.pop("several", None)) is not None:
+        teacher = {"a": teacher, "b": tiny.model(seed=3).double()}
+        # The rows of a batch that the first process has are all of one of them.
+        route = ["a", "a", "b", "a"] if batches == "mixed" else ["a", "b"]
+        columns = {"teacher": route * (len(PROMPTS) // len(route))}
+        extra |= {"teachers": '[{"name": "a"}, {"name": "b"}]', "teacher_batches": batches}
+    if broken and isinstance(teacher, nn.Module):
         teacher.base_model.layers[1].mlp.down_proj.weight.data.fill_(float("nan"))
     made = trainer(
         folder,

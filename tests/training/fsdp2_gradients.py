@@ -7,6 +7,7 @@ argument holds settings, as JSON.
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from oprd.core.layers import pair_layers
 from oprd.core.positions import select_positions
 from oprd.core.reduction import supervised_count
 from oprd.models.batch import MicroBatch
+from oprd.models.parts import Part
 from oprd.models.reader import Reader
 from oprd.models.teacher import Teacher
 from oprd.settings.run import OPRDConfig
@@ -30,9 +32,14 @@ from tests import tiny
 PROMPT = 4
 
 
+# Of four sequences, what the first and the second teacher have: the first process none of the
+# second's.
+SHARES = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.25, 0.75], [0.0, 1.0]])
+
+
 def backward(
     student: nn.Module,
-    teacher: nn.Module,
+    teachers: list[nn.Module],
     rows: slice,
     processes: int,
     options: dict[str, Any],
@@ -55,13 +62,25 @@ def backward(
     depth = num_layers(student)
     pairs = pair_layers(range(1, depth + 1), depth, depth)
     redirect = _ForwardRedirection()
-    frozen = Teacher(Reader(teacher), pairs)
-    # As `place` leaves a teacher that is sharded already.
-    frozen.reader.placed(teacher, teacher, redirect)
+    frozen = [Teacher(Reader(teacher), pairs) for teacher in teachers]
+    for teacher, model in zip(frozen, teachers, strict=True):
+        # As `place` leaves a teacher that is sharded already.
+        teacher.reader.placed(model, model, redirect)
+        teacher.reader.gathers = processes > 1
     update = Update(args, comparable=True, vocab_size=tiny.VOCAB)
+    several = replace(batch, shares=SHARES[rows].double(), reads=SHARES[rows] >= 0)
 
     def loss(model: nn.Module) -> torch.Tensor:
-        return update(model, batch, frozen, update.needs()).objective
+        needs = update.needs()
+        if len(frozen) == 1:
+            return update(model, batch, frozen[0], needs).objective
+        meetings = {
+            str(n): update.begin(
+                model, Part.of(several, n, gathers=teacher.reader.gathers), teacher, needs
+            )
+            for n, teacher in enumerate(frozen)
+        }
+        return update.meet(model, batch, meetings).objective
 
     redirect(student, student, loss, student).backward()
 
@@ -69,19 +88,19 @@ def backward(
 def main(options: dict[str, Any]) -> None:
     dist.init_process_group("gloo")
     rank, processes = dist.get_rank(), dist.get_world_size()
-    student, teacher = (
-        tiny.model(seed=1, tie_word_embeddings=True).double().train(),
-        tiny.model(seed=2).double(),
-    )
-    backward(student, teacher, slice(0, 4), 1, options)
+    seeds = (2, 4) if options.pop("several", False) else (2,)
+
+    def models() -> tuple[nn.Module, list[nn.Module]]:
+        student = tiny.model(seed=1, tie_word_embeddings=True).double().train()
+        return student, [tiny.model(seed=seed).double() for seed in seeds]
+
+    student, teachers = models()
+    backward(student, teachers, slice(0, 4), 1, options)
     expected = {name: p.grad for name, p in student.named_parameters() if p.grad is not None}
 
     mesh = init_device_mesh("cpu", (processes,))
-    sharded, sharded_teacher = (
-        tiny.model(seed=1, tie_word_embeddings=True).double().train(),
-        tiny.model(seed=2).double(),
-    )
-    for model in (sharded, sharded_teacher):
+    sharded, sharded_teachers = models()
+    for model in (sharded, *sharded_teachers):
         for block in model.base_model.layers:
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
@@ -89,7 +108,7 @@ def main(options: dict[str, Any]) -> None:
     sharded.gradient_checkpointing_enable()
     share = 4 // processes
     rows = slice(rank * share, (rank + 1) * share)
-    backward(sharded, sharded_teacher, rows, processes, options)
+    backward(sharded, sharded_teachers, rows, processes, options)
     gradients = {
         name: p.grad.full_tensor() for name, p in sharded.named_parameters() if p.grad is not None
     }

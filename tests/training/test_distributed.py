@@ -44,6 +44,8 @@ STEPS = {
         'layer_pairing="1:1",gradient_checkpointing=true,max_steps=2'
     ),
     "a teacher's own prompts": "hints=1,output_loss=reverse_kl",
+    "several teachers": "several=mixed,output_loss=reverse_kl",
+    "several teachers, one an update": "several=pure,max_steps=2",
     "a moving average": "hints=1,teacher_source=ema,ema_decay=0.5,max_steps=3",
     "layers that were measured": "layer_pairing=similarity,teacher_layers=5",
 }
@@ -78,7 +80,14 @@ def test_a_broken_gradient_in_one_process_stops_both(tmp_path, two_processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"output_loss": "reverse_kl"}, {"prefix_gradients": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"output_loss": "reverse_kl"},
+        {"prefix_gradients": False},
+        {"several": True, "output_loss": "reverse_kl"},
+    ],
+)
 def test_two_processes_under_fsdp2_have_the_gradients_of_one(options):
     done = launch(2, "training.fsdp2_gradients", json.dumps(options))
     assert done.returncode == 0, done.stderr[-3000:]
