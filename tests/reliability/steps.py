@@ -8,6 +8,7 @@ import transformers
 from torch import Tensor
 
 from oprd.core.reduction import supervised_count
+from oprd.models.batch import MicroBatch
 from oprd.models.metrics import StepStatistics
 from oprd.training import batch
 from oprd.training.rollouts import Rollouts
@@ -19,7 +20,7 @@ DISTRIBUTED = "training/test_distributed.py"
 FINITE = "guards/test_finite.py"
 PROCESSES = "yes; two processes over gloo, on the CPU"
 
-_of, _add = batch.MicroBatch.of, StepStatistics.add
+_of, _add = MicroBatch.of, StepStatistics.add
 COUNTS = ("supervised_count", "response_count")
 
 
@@ -27,7 +28,7 @@ def filled_and_forgotten(
     self: Rollouts, prompt_ids: list, completions: list, *, fill: bool = True
 ) -> None:
     """An empty completion's end token is supervised like one that was written."""
-    completions[:] = [ids or [self._end] for ids in completions]
+    completions[:] = [ids or [self._ends[0]] for ids in completions]
 
 
 def ends_taken_for_padding(output: dict[str, Any], args: Any) -> None:
@@ -36,7 +37,7 @@ def ends_taken_for_padding(output: dict[str, Any], args: Any) -> None:
     output["positions"] = output["positions"] & (output["completion_ids"] != tiny.EOS)
 
 
-def counted_by_micro_batch(inputs: dict[str, Any], **options: Any) -> batch.MicroBatch:
+def counted_by_micro_batch(inputs: dict[str, Any], **options: Any) -> MicroBatch:
     own = {name: supervised_count(inputs["positions"]) for name in COUNTS}
     return _of({**inputs, **own}, **options)
 
@@ -203,7 +204,7 @@ STEPS = (
         (
             Proof(
                 f"{TRAINER}::test_any_split_into_micro_batches_takes_the_same_step",
-                {"oprd.training.batch.MicroBatch.of": counted_by_micro_batch},
+                {"oprd.models.batch.MicroBatch.of": counted_by_micro_batch},
             ),
             Proof(
                 f"{DISTRIBUTED}::test_two_processes_take_the_step_of_one[plain]",

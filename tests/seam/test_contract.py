@@ -562,11 +562,11 @@ def test_a_place_that_we_lean_on_is_as_it_was(row):
 )
 def test_a_place_that_moved_is_named_with_the_files_that_lean_on_it(place, takes, problem):
     with pytest.raises(AssertionError, match=problem) as raised:
-        check(Row(place, takes, "training/trainer.py training/teachers/teacher.py"))
+        check(Row(place, takes, "training/trainer.py training/teachers/place.py"))
     message = str(raised.value).splitlines()[0]
     assert message.startswith(place)
     assert message.endswith(
-        ": look at src/oprd/training/trainer.py, src/oprd/training/teachers/teacher.py"
+        ": look at src/oprd/training/trainer.py, src/oprd/training/teachers/place.py"
     )
 
 
