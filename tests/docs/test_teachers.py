@@ -18,7 +18,9 @@ SHOWN = re.findall(r"^```yaml\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE
 def test_a_configuration_of_the_page_trains(number, places, monkeypatch):  # noqa: F811
     monkeypatch.chdir(places)
     rows = [{"prompt": f"what is {n}?", "solution": f"It is {n}."} for n in range(32)]
-    Path("solved.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    routed = [{**row, "teacher": ("sums", "words")[n % 2]} for n, row in enumerate(rows)]
+    for name, found in (("solved.jsonl", rows), ("routed.jsonl", routed)):
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in found))
     Path("config.yaml").write_text(SHOWN[number])
     overrides = {**OVERRIDES, "logging_steps": "1"}
     arguments = [part for name, value in overrides.items() for part in (f"--{name}", value)]

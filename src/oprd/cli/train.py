@@ -104,16 +104,13 @@ def _train(
 
 def _trainer(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> OPRDTrainer:
     student = _require(models.model_name_or_path, "model_name_or_path", "the student")
-    teacher = args.teacher_model_name_or_path
-    if args.teacher_source == "path":
-        _require(teacher, "teacher_model_name_or_path", "the teacher")
+    if args.teacher_source == "path" and not args.teachers:
+        _require(args.teacher_model_name_or_path, "teacher_model_name_or_path", "the teacher")
     _require(data.dataset_name, "dataset_name", "the prompts")
     _set_load_options(args, models)
     student = _find(student, "student", args.model_init_kwargs, None)
-    if teacher is not None:
-        options = {"revision": args.teacher_model_revision}
-        options |= _options(args.teacher_model_init_kwargs)
-        teacher = _find(teacher, "teacher", options, args.teacher_base_model_name_or_path)
+    found = {name: _find_teacher(name, own) for name, own in args.by_teacher().items()}
+    teacher = found if args.teachers else found[""]
     reader = _reader(student, args)
     train_dataset, eval_dataset = _datasets(data, args, reader)
     check_form(train_dataset, reader)
@@ -142,8 +139,20 @@ def _refuse_load_option(error: TypeError, args: OPRDConfig) -> None:
 
 
 def _teachers_own(args: OPRDConfig) -> PreTrainedTokenizerBase | None:
-    """The teacher's tokenizer, if there is one beside it."""
-    return teacher_tokenizer(TeacherSource.resolve(None, args), args)
+    """The teacher's tokenizer, if there is one beside it; of several the first one's."""
+    own = next(iter(args.by_teacher().values()))
+    return teacher_tokenizer(TeacherSource.resolve(None, own), own)
+
+
+def _find_teacher(name: str, args: OPRDConfig) -> str | None:
+    """Where a teacher is; None where it is made of the student."""
+    teacher = args.teacher_model_name_or_path
+    if teacher is None:
+        return None
+    options = {"revision": args.teacher_model_revision}
+    options |= _options(args.teacher_model_init_kwargs)
+    what = f"teacher {name}".rstrip()
+    return _find(teacher, what, options, args.teacher_base_model_name_or_path)
 
 
 def _find(name: str, what: str, options: Any, base: str | None) -> str:
