@@ -10,7 +10,7 @@ from oprd.cli.main import app
 from oprd.models.reading import View
 from tests import tiny
 from tests.guards.test_finite import DOWN, broken
-from tests.training.runs import LORA, trainer
+from tests.training.runs import LORA, PROMPTS, trainer
 
 HANDS_OVER = {"from": 1, "to": 0, "steps": 1}
 
@@ -108,3 +108,60 @@ def test_padding_is_not_looked_at():
     with torch.no_grad():
         model.get_input_embeddings().weight[tiny.PAD] = 0
     assert broken_states(model, View.of_texts(ids, mask)) is None
+
+
+def saved(folder, model):
+    model.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def test_the_batch_of_several_teachers_is_met_by_each_with_its_own_rows(tmp_path, teacher):
+    sound = saved(tmp_path / "sound", tiny.model(seed=3))
+    base = saved(tmp_path / "base", tiny.model(seed=1))
+    place = stopped(
+        tmp_path / "run",
+        student=base,
+        teachers=[{"name": "a", "source": sound}, {"name": "b", "source": teacher}],
+        teacher_batches="mixed",
+        columns={"teacher": ["a", "b"] * 8},
+        shuffle_dataset=False,
+    )
+    found = dict(replay(tmp_path / place))
+    here = "rank 0, micro-batch 0: "
+    assert found["weights of the teacher b"] == DOWN and found["weights of the teacher a"] is None
+    assert found[f"{here}states of the teacher a"] is None
+    assert found[f"{here}states of the teacher b"].startswith("layer 2, at ")
+    with pytest.raises(ValueError, match="has several teachers"):
+        replay(tmp_path / place, teacher=sound)
+
+
+def test_a_batch_past_the_teacher_goes_on_from_the_runs_reference(tmp_path, teacher):
+    sound = saved(tmp_path / "sound", tiny.model(seed=2))
+    base = saved(tmp_path / "base", tiny.model(seed=1))
+    options = {"extrapolation": 1.5, "teacher_template": "x {{ prompt }}"}
+    place = stopped(
+        tmp_path / "run", student=base, teacher=sound, args_reference=teacher, **options
+    )
+    found = dict(replay(tmp_path / place))
+    assert found["weights of the reference"] == DOWN
+    assert found["rank 0, micro-batch 0: loss"] == "loss/representation is nan"
+    assert found["rank 0, micro-batch 0: states of the teacher"] is None
+
+
+def test_a_students_own_base_meets_its_batch_again(tmp_path):
+    base = saved(tmp_path / "base", tiny.model(seed=1))
+    made = trainer(
+        tmp_path / "run",
+        student=base,
+        columns={"teacher_prompt": [f"x {prompt}" for prompt in PROMPTS]},
+        peft_config=LoraConfig(**LORA),
+        teacher_source="base",
+    )
+    trained = next(p for p in made.student.parameters() if p.requires_grad)
+    trained.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(FloatingPointError, match="gradient"):
+        made.train()
+    found = replay(tmp_path / "run" / "broken" / "step-000001")
+    assert "rank 0, micro-batch 0: states of the teacher" in dict(found)
+    assert not any(looked.broken for looked in found)

@@ -28,3 +28,16 @@ def test_prompts_stand_in_whole_groups_and_batches_repeat():
 
 def test_without_shuffling_the_order_is_that_of_the_data():
     assert order(3, shuffle=False)[:10] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_pure_batches_have_one_group_each_and_leave_out_what_fills_none():
+    groups = ["a", "b", "b"] * 4 + ["c"]
+    sampler = EpochRepeatSampler(range(13), 2, 3, 2, True, 0, lambda: 0, groups)
+    indices = list(sampler)
+    assert len(indices) == len(sampler) == 3 * 3 * 2 * 2
+    batches = [indices[start : start + 6] for start in range(0, len(indices), 6)]
+    assert all(len({groups[index] for index in batch}) == 1 for batch in batches)
+    assert batches[0] == batches[1] and batches[0][0] == batches[0][1]
+    assert sorted(groups[batch[0]] for batch in batches[::2]) == ["a", "b", "b"]
+    again = EpochRepeatSampler(range(13), 2, 3, 2, True, 0, lambda: 1, groups)
+    assert list(again) != indices

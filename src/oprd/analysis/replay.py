@@ -3,7 +3,7 @@
 Letters: B sequences, T all tokens, D width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +20,20 @@ from oprd.guards.broken import STUDENT, BrokenBatch, batch_files, same_device
 from oprd.models.batch import MicroBatch
 from oprd.models.finite import first_broken_gradient, first_broken_parameter
 from oprd.models.load import load_model, resolve_model
+from oprd.models.parts import Part
 from oprd.models.reader import Reader
 from oprd.models.reading import View, read
+from oprd.models.reference import Reference
+from oprd.models.shared_base import base_active
 from oprd.models.teacher import Teacher
-from oprd.runs.record import ModelSource, teacher_of_run
+from oprd.runs.record import ModelSource, read_record, teacher_of_run
 from oprd.settings.run import OPRDConfig
 from oprd.training.bridges import FIT
 from oprd.training.calibration import BRIDGE_FOLDER
 from oprd.training.update import Update
+
+# In the place of a path: the student's base under its adapter.
+BASE = "base"
 
 
 class Looked(NamedTuple):
@@ -68,22 +74,55 @@ def replay(place: Path, *, student: str | None = None, teacher: str | None = Non
 
 
 def _load(folder: Path, run: Path, student: str | None, teacher: str | None) -> dict[str, Any]:
-    """Both models, as they met the batch where the run kept its student."""
+    """Models by role, as they met the batch where the run kept its student."""
     # Else the run's newest.
     met = folder / STUDENT if (folder / STUDENT).is_dir() else run
-    sources = {
-        "student": ModelSource("student", student or str(met)),
-        "teacher": _teacher(run) if teacher is None else ModelSource("teacher", teacher),
-    }
-    return {
-        role: load_model(
+    sources = {"student": ModelSource("student", student or str(met)), **_frozen(run, teacher)}
+    models: dict[str, Any] = {}
+    for role, found in sources.items():
+        if found.source == BASE:
+            models[role] = models["student"]
+            continue
+        models[role] = load_model(
             resolve_model(found.source, role),
             base_model=found.base_model,
             revision=found.revision,
             dtype=found.dtype,
         )[0]
-        for role, found in sources.items()
-    }
+    return models
+
+
+def _frozen(run: Path, teacher: str | None) -> dict[str, ModelSource]:
+    """Where a run's teachers are, and what an extrapolation goes on from."""
+    record = read_record(run) or {}
+    settings: Mapping[str, Any] = record.get("settings") or {}
+    found: dict[str, ModelSource] = {}
+    several: Sequence[Mapping[str, Any]] = settings.get("teachers") or ()
+    if several and teacher is not None:
+        raise ValueError(f"{run} has several teachers, of which --teacher cannot be one.")
+    for one in several:
+        source = one.get("adapter") or one.get("source")
+        if source in (None, "copy", "ema"):
+            raise ValueError(
+                f"{run} does not say where its teacher {one['name']!r} is, which was made of the "
+                "student or built in memory: its batch cannot be met again."
+            )
+        base = one.get("source") if one.get("adapter") else None
+        role = f"teacher {one['name']}"
+        found[role] = ModelSource(role, str(source), base, one.get("revision"))
+    if not several:
+        own = settings.get("teacher_source") == BASE and teacher is None
+        given = ModelSource("teacher", BASE if own else teacher or "")
+        found["teacher"] = given if given.source else _teacher(run)
+    if settings.get("extrapolation", 1) != 1:
+        reference = settings.get("reference_model")
+        if not reference:
+            raise ValueError(
+                f"{run} does not say where its reference is, which was built in memory: the "
+                "targets of its batch cannot be made again."
+            )
+        found["reference"] = ModelSource("reference", reference)
+    return found
 
 
 def _teacher(run: Path) -> ModelSource:
@@ -95,29 +134,33 @@ def _teacher(run: Path) -> ModelSource:
 
 def _meet(batch: BrokenBatch, run: Path, models: dict[str, Any]) -> Iterator[Looked]:
     """What each micro-batch of a process does."""
-    student, taught = models["student"], models["teacher"]
+    student = models["student"]
     device = student.device
-    settings = dict(batch.settings)
-    pairs = tuple(LayerPair(*pair) for pair in batch.pairs)
     args = OPRDConfig(
-        output_dir="unused", bf16=False, use_cpu=device.type == "cpu", report_to=[], **settings
+        output_dir="unused",
+        bf16=False,
+        use_cpu=device.type == "cpu",
+        report_to=[],
+        **dict(batch.settings),
     )
-    teacher = Teacher(Reader(taught), pairs)
-    teacher.mean_squares = {name: dict(found) for name, found in batch.mean_squares.items()}
-    if (name := args.bridge) is not None:
-        bridge = Bridge.load(run / BRIDGE_FOLDER / BRIDGE_FILE if name == FIT else Path(name))
-        teacher.spaces = {name: BridgeSpace(bridge, pairs, device, student.dtype)}
-    update = Update.of(args, student, taught, same_meaning=True)
+    teachers = _teachers(batch, run, models, args)
     student.train()
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(batch.precision)
     for number, inputs in enumerate(batch.inputs):
         here = f"rank {batch.rank}, micro-batch {number}"
         micro = MicroBatch.of(same_device(inputs, device))
         with torch.autocast(device.type, half) if half else nullcontext():
-            read_by = [("teacher", taught, view) for view in teacher.views(micro).views]
-            for role, model, view in (*read_by, ("student", student, micro.view)):
-                yield Looked(f"{here}: states of the {role}", broken_states(model, view))
-            result = update(student, micro, teacher, update.needs())
+            meetings = {}
+            for index, (role, (teacher, update)) in enumerate(teachers.items()):
+                part = Part.of(micro, index) if batch.teachers else Part(micro)
+                for view in teacher.views(part.batch).views:
+                    with teacher.reader.reading(student):
+                        states = broken_states(teacher.reader.own(student), view)
+                    yield Looked(f"{here}: states of the {role}", states)
+                meetings[teacher.name] = update.begin(student, part, teacher, update.needs())
+            yield Looked(f"{here}: states of the student", broken_states(student, micro.view))
+            _, first = next(iter(teachers.values()))
+            result = first.meet(student, micro, meetings)
         losses = [f"{n} is {v.item()}" for n, v in result.sums.items() if n.startswith("loss/")]
         finite = bool(torch.isfinite(result.objective))
         yield Looked(f"{here}: loss", None if finite else ", ".join(losses) or "the objective")
@@ -126,6 +169,38 @@ def _meet(batch: BrokenBatch, run: Path, models: dict[str, Any]) -> Iterator[Loo
             result.objective.backward()
         named = first_broken_gradient(student)
         yield Looked(f"{here}: gradient", named and f"of {named}")
+
+
+def _teachers(
+    batch: BrokenBatch, run: Path, models: dict[str, Any], args: OPRDConfig
+) -> dict[str, tuple[Teacher, Update]]:
+    """The teachers that met a batch, by role, and what an update does with each."""
+    student, device = models["student"], models["student"].device
+
+    def reader(role: str) -> Reader:
+        own = models[role] is student
+        return Reader(models[role], base_active if own else None)
+
+    reference = None
+    if "reference" in models:
+        reference = Reference(reader("reference"), args.extrapolation)
+    found = {}
+    named = {f"teacher {n}": (n, pairs) for n, pairs in batch.teachers.items()}
+    for role, (name, own) in (named or {"teacher": ("", batch.pairs)}).items():
+        pairs = tuple(LayerPair(*pair) for pair in own)
+        teacher = Teacher(reader(role), pairs, reference=reference, name=name)
+        before = f"{name}/" if name else ""
+        teacher.mean_squares = {
+            bridge.removeprefix(before): dict(sizes)
+            for bridge, sizes in batch.mean_squares.items()
+            if bridge.startswith(before)
+        }
+        if (bridge := args.bridge) is not None:
+            at = run / BRIDGE_FOLDER / BRIDGE_FILE if bridge == FIT else Path(bridge)
+            space = BridgeSpace(Bridge.load(at), pairs, device, student.dtype)
+            teacher.spaces = {bridge: space}
+        found[role] = teacher, Update.of(args, student, models[role], same_meaning=True)
+    return found
 
 
 @torch.no_grad()

@@ -58,8 +58,9 @@ class BrokenBatch:
         rank: of the process.
         said: what was not finite.
         settings: of the objective, see `OBJECTIVE`.
-        pairs: the layers that met.
+        pairs: the layers that met; of several teachers those of the first.
         mean_squares: of the teacher's states by student layer, by the bridge's name.
+        teachers: of several teachers, the layers that met by name, in their order.
         precision: of autocast: "no", "bf16" or "fp16".
     """
 
@@ -71,6 +72,7 @@ class BrokenBatch:
     pairs: Sequence[tuple[int, int]]
     mean_squares: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     precision: str = "no"
+    teachers: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> Path:
         """Write it into a step's folder; what is no tensor among the inputs is left out."""

@@ -102,25 +102,27 @@ class Reader:
 
         def one(view: View) -> Reading:
             return read(
-                self._own(student), view, layers, last=last, transform=transform, forward=forward
+                self.own(student), view, layers, last=last, transform=transform, forward=forward
             )
 
         there = nullcontext() if self._waits is None else self._waits.there()
-        with there, self._reading(student):
+        with there, self.reading(student):
             return views.read(one)
 
     def head(self, student: nn.Module) -> LMHead:
         """Its LM head without a graph, gathered where it is sharded."""
-        with self._reading(student):
-            head = whole(lm_head(self._own(student)))
+        with self.reading(student):
+            head = whole(lm_head(self.own(student)))
         return head if self._waits is None else self._waits.kept(head)
 
-    def _own(self, student: nn.Module) -> nn.Module:
+    def own(self, student: nn.Module) -> nn.Module:
+        """The model that reads: the student where its base serves."""
         return student if self.on_student else self.model
 
     @contextmanager
-    def _reading(self, student: nn.Module) -> Iterator[None]:
-        activated = nullcontext() if self.active is None else self.active(self._own(student))
+    def reading(self, student: nn.Module) -> Iterator[None]:
+        """Entered while it reads."""
+        activated = nullcontext() if self.active is None else self.active(self.own(student))
         with torch.no_grad(), self._timed(), self._autocast(), activated:
             yield
 

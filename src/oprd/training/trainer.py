@@ -653,6 +653,7 @@ class OPRDTrainer(DistillationTrainer):
             pairs=self.pairs,
             mean_squares=self._team.mean_squares,
             precision=self.accelerator.mixed_precision,
+            teachers=cast(Any, self._team.pairs if self._team.routes else {}),
         )
 
     # --- what is logged -------------------------------------------------------------------------
