@@ -9,7 +9,7 @@ which at a few minutes a run is simpler than to resume it.
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from transformers import PrinterCallback
 
 from lab.models import CACHE
 from lab.offpolicy import SOLUTIONS, START, TEACHER, given, write_responses
-from lab.pairs import PAIRS
+from lab.pairs import PAIRS, Moment
+from lab.pretrained import Pretrained
 from lab.quiet import quieten
 from lab.scores import Scores, samples, scores
-from lab.variants import select_consumed
+from lab.variants import random_direction, select_consumed
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.runs.metrics import read_metrics
 from oprd.runs.record import RATE_TEST
@@ -37,6 +38,11 @@ RANK = 16
 # Of the problems that runs of the first seed train on.
 PROBLEMS_SEED = 1000
 LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
+WITH_SOLUTION, WITH_ANOTHERS = "self, with the solution", "self, with another's solution"
+ANOTHER_REFERENCE = "λ = 1.25, a reference of another seed"
+RANDOM_DIRECTION = "λ = 1.25, in a random direction"
+# Behind a solution, for a model that has to write it once more.
+AGAIN = "\nThat was an example with its answer. Answer in the same way: {{ prompt }}"
 REVERSE_KL = {"output_loss": "reverse_kl"}
 SAMPLED_TOKEN = {"output_loss": "sampled"}
 
@@ -138,6 +144,27 @@ OFF_POLICY = {
     "OPRD on worked solutions": SOLUTIONS,
 }
 METHODS |= dict.fromkeys(OFF_POLICY, PLAIN)
+# Targets beyond the teacher, on the line from the student as it began, which is of its lineage.
+PAST = {
+    f"λ = {extrapolation:g}": {**PLAIN, "extrapolation": extrapolation}
+    for extrapolation in (0.75, 1.15, 1.25, 1.5, 2.0)
+}
+PAST |= {
+    "λ = 1.25, unit length": {**UNIT_LENGTH, "extrapolation": 1.25},
+    "λ = 1.25, last layer": {**PLAIN, "extrapolation": 1.25, "layers": "last"},
+    # What would be as good if the direction did not matter.
+    ANOTHER_REFERENCE: {**PLAIN, "extrapolation": 1.25},
+    RANDOM_DIRECTION: {**PLAIN, "extrapolation": 1.25},
+}
+# A student that teaches itself: the teacher reads a worked solution, of its row or of another.
+SELF_TAUGHT = {
+    name: {**UNIT_LENGTH, "teacher_source": "copy", "teacher_template": template}
+    for name, template in {
+        WITH_SOLUTION: f"{{{{ solution }}}} {AGAIN}",
+        WITH_ANOTHERS: f"{{{{ another }}}} {AGAIN}",
+    }.items()
+}
+METHODS |= {**PAST, **SELF_TAUGHT}
 # Methods of two stages: the share of the steps that the first one takes, its rate, and the settings
 # of the second, whose rate is the run's.
 SECOND_STAGES = {
@@ -261,12 +288,22 @@ def _distil(run: Run) -> None:
     task, settings = pair.task_module, run.all_settings
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=PROBLEMS_SEED + run.seed)
+    solutions = [solution for _, solution in problems]
+    columns = {"solution": solutions, "another": [*solutions[1:], *solutions[:1]]}
     trainer = OPRDTrainer(
         model=str(pair.student.path()),
-        teacher_model=str(pair.teacher.path()),
+        teacher_model=None if run.method in SELF_TAUGHT else str(pair.teacher.path()),
         args=OPRDConfig(output_dir=str(run.folder), **settings),
-        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt, _ in problems]),
+        train_dataset=Dataset.from_dict(
+            {
+                "prompt": [prompt for prompt, _ in problems],
+                **(columns if run.method in SELF_TAUGHT else {}),
+            }
+        ),
+        reference_model=str(_reference(run).path()) if run.method in PAST else None,
     )
+    if run.method == RANDOM_DIRECTION:
+        random_direction(trainer)
     if run.method in OFF_POLICY:
         source = OFF_POLICY[run.method]
         responses = write_responses(source, pair, problems, run.folder, run.seed)
@@ -276,6 +313,15 @@ def _distil(run: Run) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
+
+
+def _reference(run: Run) -> Moment | Pretrained:
+    """What a run past the teacher goes on from: its student, or for a control another's."""
+    student = PAIRS[run.pair].student
+    if run.method != ANOTHER_REFERENCE:
+        return student
+    assert isinstance(student, Moment), "a pretrained model has no other seed"
+    return replace(student, recipe=replace(student.recipe, seed=student.recipe.seed + 1))
 
 
 def _shared_settings(run: Run) -> dict[str, Any]:

@@ -21,7 +21,16 @@ from lab.items.positions import Positions
 from lab.items.ranks import Ranks
 from lab.noise import Noise
 from lab.quiet import quieten
-from lab.runs import CONSUMED, LAYER_SCALES, OFF_POLICY, Run
+from lab.runs import (
+    CONSUMED,
+    LAYER_SCALES,
+    OFF_POLICY,
+    PAST,
+    RANDOM_DIRECTION,
+    WITH_ANOTHERS,
+    WITH_SOLUTION,
+    Run,
+)
 
 _BRIDGES = Comparison(
     "sums, other shape",
@@ -287,6 +296,28 @@ _ALL: tuple[Item, ...] = (
         "off-policy",
         "The same loss on responses that the student did not write, at one rate",
         Comparison("sums", _OFF_POLICY, rates=(1e-3,), quick_part=8),
+    ),
+    Compared(
+        "past-the-teacher",
+        "Targets beyond the teacher, beside a random direction and another seed's reference",
+        Comparison(
+            "sums",
+            ("OPRD", *PAST),
+            steps=150,
+            eval_every=30,
+            rates=(1e-3, 2e-3),
+            claims=(("λ = 1.25", "OPRD"), ("λ = 1.25", RANDOM_DIRECTION)),
+            by="end",
+        ),
+    ),
+    Compared(
+        "self-distillation",
+        "A student that teaches itself with a worked solution, beside another problem's",
+        replace(
+            _SCALED["additions"],
+            methods=(WITH_SOLUTION, WITH_ANOTHERS),
+            claims=((WITH_SOLUTION, WITH_ANOTHERS),),
+        ),
     ),
     Compared(
         "cheaper",
