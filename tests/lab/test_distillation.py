@@ -5,8 +5,16 @@ import json
 import pytest
 
 from lab import runs
-from lab.runs import CONSUMED, LAYER_SCALES, OFF_POLICY, Run, execute
-from lab.variants import select_consumed
+from lab.runs import (
+    ANOTHER_REFERENCE,
+    CONSUMED,
+    LAYER_SCALES,
+    OFF_POLICY,
+    RANDOM_DIRECTION,
+    Run,
+    execute,
+)
+from lab.variants import RandomDirection, select_consumed
 from oprd import OPRDTrainer
 from tests.lab.fakes import TINY_PAIR
 
@@ -32,6 +40,17 @@ def test_a_run_trains_by_its_method_and_leaves_its_figures(trainers, method):
     assert run.finished
     assert {line["step"] for line in run.metrics()} == {0, 1}
     assert run.scores()["reported"]["length"] > 0
+
+
+@pytest.mark.parametrize("method", ["λ = 1.25", ANOTHER_REFERENCE, RANDOM_DIRECTION])
+def test_a_run_past_its_teacher_goes_on_from_its_reference(trainers, method):
+    run = Run(TINY_PAIR, method, 1e-3, 0, steps=1, rollouts=4, eval_every=1)
+    execute(run)
+    (trainer,) = trainers
+    reference = trainer._team.reference
+    assert isinstance(reference, RandomDirection) == (method == RANDOM_DIRECTION)
+    name = reference.reader.model.config.name_or_path
+    assert (name == trainer.student.config.name_or_path) == (method != ANOTHER_REFERENCE)
 
 
 def test_the_same_seed_gives_the_same_numbers(trainers, tmp_path, monkeypatch):
