@@ -172,7 +172,9 @@ TABLE = [
         "training/trainer.py training/task_evaluation.py",
     ),
     Row(
-        f"{DISTILLATION}DistillationTrainer._forward_redirection", ATTRIBUTE, "training/trainer.py"
+        f"{DISTILLATION}DistillationTrainer._forward_redirection",
+        ATTRIBUTE,
+        "training/trainer.py training/teachers/assemble.py",
     ),
     Row(
         "trl.models.utils:_ForwardRedirection.__call__",
@@ -189,7 +191,7 @@ TABLE = [
     Row(
         f"{TRAINER}is_deepspeed_enabled",
         ATTRIBUTE,
-        "guards/finite.py guards/space.py guards/saving.py training/trainer.py",
+        "guards/finite.py guards/space.py guards/saving.py training/teachers/assemble.py",
     ),
     Row(f"{TRAINER}_created_lr_scheduler", ATTRIBUTE, "training/trainer.py"),
     Row(
@@ -386,7 +388,7 @@ TABLE = [
     Row(
         "peft:PeftModel.load_adapter",
         "self, model_id, adapter_name, is_trainable, ...",
-        "models/shared_base.py",
+        "models/shared_base.py training/teachers/obtain.py",
     ),
     # Accelerate.
     Row(

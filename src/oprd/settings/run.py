@@ -7,9 +7,8 @@ from typing import Any, Literal, Self, cast, get_args
 
 import torch
 
-from oprd.core.layers import PAIRINGS, check_pairing, measures, select_layers
+from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
-from oprd.models.prompt import compile_template
 from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.identity import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
@@ -17,7 +16,7 @@ from oprd.secrets import HIDDEN, without_secrets
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.settings.teachers import TeacherConfig
-from oprd.settings.team import ALONE
+from oprd.settings.team import check_team
 from oprd.values import (
     check_choice,
     check_positive,
@@ -172,7 +171,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
         super().__post_init__()
         for settings in self.objectives():
             settings._check_rows()
-        self._check_teachers()
+        check_team(self, _ANY_DEPTH)
         given = self.generation_kwargs
         given = parse_mapping("generation_kwargs", given) if isinstance(given, str) else given
         generation = cast(dict[str, Any], given or {})
@@ -188,34 +187,6 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
     def layer_spec(self) -> str | tuple[int, ...]:
         """`layers` as `oprd.core.layers.select_layers` takes it."""
         return parse_layers(self.layers)
-
-    def _check_teachers(self) -> None:
-        """What several teachers have each for itself is no setting of the run."""
-        if not self.teachers:
-            return
-        given = [name for name in ALONE if getattr(self, name) is not None]
-        if self.teacher_source != "path":
-            given.append("teacher_source")
-        if any(settings.bridge is not None for settings in self.objectives()):
-            given = given or ["bridge"]
-        if given:
-            raise ValueError(
-                f"{given[0]} is for a run with one teacher: give it to each of the teachers that "
-                f"it is for ({', '.join(self.teacher_weights)})."
-            )
-        for name, own in self.by_teacher().items():
-            try:
-                select_layers(own.layer_spec, _ANY_DEPTH)
-                check_pairing(own.layer_pairing, own.layer_spec)
-                for setting in ("teacher_template", "teacher_system_prompt"):
-                    compile_template(getattr(own, setting), setting)
-                if measures(own.layer_pairing):
-                    raise ValueError(
-                        f"layer_pairing={own.layer_pairing!r} is measured for an only teacher: "
-                        "name the pairs, such as layer_pairing='proportional'"
-                    )
-            except ValueError as error:
-                raise ValueError(f"teacher {name!r}: {error}") from error
 
     def _settle_rate(self) -> None:
         """Until a rate is found, the paper's stands in for it."""

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from oprd.core.layers import check_pairing, measures, select_layers
+from oprd.models.prompt import compile_template
 from oprd.runs.limits import Limit
 from oprd.text import parse_json
 from oprd.values import parse_mapping
@@ -77,6 +79,38 @@ def own_settings(teacher: Mapping[str, Any]) -> dict[str, Any]:
         "teacher_model_name_or_path": adapter or source,
         "teacher_base_model_name_or_path": source if adapter else None,
     }
+
+
+def check_team(args: Any, depth: int) -> None:
+    """Refuse, with a ValueError, settings of a run that several teachers have each for itself.
+
+    Args:
+        args: of the run, an `OPRDConfig`.
+        depth: layers that a model may have at most, to check what names them.
+    """
+    if not args.teachers:
+        return
+    given = [name for name in ALONE if getattr(args, name) is not None]
+    given += ["teacher_source"] * (args.teacher_source != "path")
+    given += ["bridge"] * any(settings.bridge is not None for settings in args.objectives())
+    if given:
+        raise ValueError(
+            f"{given[0]} is for a run with one teacher: give it to each of the teachers that it is "
+            f"for ({', '.join(args.teacher_weights)})."
+        )
+    for name, own in args.by_teacher().items():
+        try:
+            select_layers(own.layer_spec, depth)
+            check_pairing(own.layer_pairing, own.layer_spec)
+            for setting in ("teacher_template", "teacher_system_prompt"):
+                compile_template(getattr(own, setting), setting)
+            if measures(own.layer_pairing):
+                raise ValueError(
+                    f"layer_pairing={own.layer_pairing!r} is measured for an only teacher: name "
+                    "the pairs, such as layer_pairing='proportional'"
+                )
+        except ValueError as error:
+            raise ValueError(f"teacher {name!r}: {error}") from error
 
 
 def _parse(number: int, teacher: object) -> dict[str, Any]:

@@ -441,7 +441,7 @@ class OPRDTrainer(DistillationTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Write rollouts, then select and count the supervised positions of the whole batch."""
         mode = "train" if self.student.training else "eval"
-        with self._timed("rollout"):
+        with self.timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
         metrics = self.rollouts.supervise(output, self._summed, inputs)
         if mode == "train":
@@ -694,5 +694,6 @@ class OPRDTrainer(DistillationTrainer):
     def _summed(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.accelerator.reduce(values, "sum"))
 
-    def _timed(self, phase: str) -> AbstractContextManager[None]:
+    def timed(self, phase: str) -> AbstractContextManager[None]:
+        """Count what is done within as a phase of a step, while the student trains."""
         return self._stopwatch(phase) if self.student.training else nullcontext()

@@ -52,7 +52,7 @@ def obtain(
             "teacher_offload='cpu' moves whole models, which FSDP and DeepSpeed keep in "
             "pieces: leave it out, and let fsdp_config or the DeepSpeed configuration offload."
         )
-    timed = partial(trainer._timed, "teacher")
+    timed = partial(trainer.timed, "teacher")
     options = {"autocast": trainer.accelerator.autocast, "timed": timed}
     shared = Shared.of([member.source for member in team.values()])
     beyond, names = None, {}
