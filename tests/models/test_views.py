@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oprd.models.reading import View, read
-from oprd.models.views import PROMPT_IDS, Views, add_prompts
+from oprd.models.views import PROMPT_IDS, Views, add_prompts, views_in
 from tests import tiny
 
 TOKENS = st.integers(0, 255)
@@ -108,9 +108,9 @@ def test_a_single_view_is_read_as_it_is():
 
 
 def test_without_prompts_of_its_own_there_are_no_views():
-    output, response, positions = generated([([1], [[2]], [4], [True], [True])])
+    output, _, _ = generated([([1], [[2]], [4], [True], [True])])
     del output[PROMPT_IDS]
-    assert Views.of_rollouts(output, response, positions) is None
+    assert views_in(output) == []
 
 
 def test_views_and_weights_that_do_not_fit_are_refused():

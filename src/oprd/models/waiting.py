@@ -32,7 +32,7 @@ class Waiting:
         waiting = {key: tensor.data for key, tensor in tensors.items()}
         try:
             for tensor in tensors.values():
-                tensor.data = tensor.data.to(self._device, non_blocking=True)
+                tensor.data = self._moved(tensor.data)
             yield
         finally:
             for key, tensor in tensors.items():
@@ -40,7 +40,11 @@ class Waiting:
 
     def kept(self, head: LMHead) -> LMHead:
         """A head of the model on the device, for as long as someone holds it."""
-        return replace(head, weight=self._moved(head.weight), bias=self._moved(head.bias))
+        return replace(
+            head,
+            weight=self._moved(head.weight),
+            bias=None if head.bias is None else self._moved(head.bias),
+        )
 
-    def _moved(self, tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(self._device)
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)

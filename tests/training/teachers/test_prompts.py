@@ -100,7 +100,7 @@ def test_a_stream_is_read_too(tmp_path):
     made._step = 0
     output = made._generate_and_score_completions(rows)
     assert output["teacher_prompt_ids"].shape[:2] == (8, 1)
-    assert MicroBatch.of(output).taught is not None
+    assert MicroBatch.of(output).taught.keys() == {""}
 
 
 def test_other_columns_of_the_data_reach_the_template(tmp_path):
