@@ -20,6 +20,7 @@ from lab.results import (
     write,
 )
 from lab.runs import Run
+from lab.variants.live_heads import COSINE, FITTED, LIVE
 
 ENTROPY_GAP = "entropy_gap"
 # Of a step, by the name under which runs log them.
@@ -40,6 +41,11 @@ DIAGNOSTICS = {
 HEADS_PANELS = {
     "rep_cosine": "cosine in the space of the loss",
     "diagnostics/reverse_kl": "KL(student || teacher), nats",
+}
+LIVE_PANELS = {
+    FITTED: "D² through the head as fitted, nats",
+    LIVE: "D² through the head as it is, nats",
+    COSINE: "cosine of their gradients",
 }
 GRADIENT_NORM = {"grad_norm": "norm of the gradient before clipping"}
 LOGARITHMIC = GRADIENT_NORM

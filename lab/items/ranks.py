@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from datasets import Dataset
 
 from lab.items.item import Item
+from lab.methods import RANK
 from lab.pairs import PAIRS, Pair
 from lab.results import result_file, short, write
-from lab.runs import PROBLEMS_SEED, RANK
+from lab.runs import PROBLEMS_SEED
 from oprd.calibration.bridge.fit import FitSettings, fit_bridge
 from oprd.calibration.models import FitModels
 from oprd.models.sampling import Sampling
