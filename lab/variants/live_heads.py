@@ -68,7 +68,7 @@ class LiveHeads(TrainerCallback):
         if state.global_step % self._every:
             return
         student, teacher = self._trainer.student, self._trainer.teacher_model
-        tokenizer = self._trainer.processing_class
+        tokenizer = self._trainer.tokenizer
         batch = write_rollouts(student, tokenizer, self._prompts, self._limit, seed=0)
         rows = last_states(student, batch), last_states(teacher, batch)
         live = _sides_of(self._solution(rows[1]))
