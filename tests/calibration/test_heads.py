@@ -7,8 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from oprd.calibration.bridge import heads as module
-from oprd.calibration.bridge.fit import FitSettings, fit_bridge
+from oprd.calibration.bridge.fit import fit_bridge
 from oprd.calibration.bridge.heads import both_heads
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.reading import RowReader
 from oprd.calibration.selection import hold_out, select_rows
 from oprd.core.bridge.heads import METRICS

@@ -11,7 +11,8 @@ from oprd.supported import check_transformers
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from oprd.calibration.bridge.fit import BridgeFit, FitSettings
+    from oprd.calibration.bridge.fit import BridgeFit
+    from oprd.calibration.bridge.settings import FitSettings
     from oprd.calibration.models import FitModels
     from oprd.calibration.rollouts import Rollout
 
@@ -125,7 +126,7 @@ def fit(
     Under `accelerate launch -m oprd bridge fit …` every process writes and reads its share.
     """
     check_transformers()
-    from oprd.calibration.bridge.fit import FitSettings
+    from oprd.calibration.bridge.settings import FitSettings
     from oprd.models.sampling import Sampling
     from oprd.values import parse_layers, parse_mapping
 

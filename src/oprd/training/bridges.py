@@ -9,7 +9,8 @@ from accelerate import Accelerator, PartialState
 from datasets import Dataset
 
 from oprd.calibration.bridge.check import as_text, check_bridge, differing
-from oprd.calibration.bridge.fit import BRIDGE_FILE, FitSettings, check_fit, fit_bridge
+from oprd.calibration.bridge.fit import BRIDGE_FILE, check_fit, fit_bridge
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.identity import supervised_positions
 from oprd.calibration.models import FitModels, first_prompts
 from oprd.calibration.processes import stand_in_pieces
@@ -160,9 +161,8 @@ def _check_kept(
 def _basis_facts(kept: Bridge) -> dict[str, Any]:
     """What settings decide of a bridge that was fitted."""
     facts: dict[str, Any] = {"bridge_rank": kept.rank, "bridge_basis": kept.basis}
-    if kept.heads_layer is not None:
-        place = kept.bases.index(HEADS)
-        facts |= {"heads_metric": kept.heads_metric, "heads_rank": kept.ranks[place]}
+    if (layer := kept.heads_layer) is not None:
+        facts |= {"heads_metric": kept.heads_metric, "heads_rank": kept.rank_of(layer)}
     return facts
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from oprd.analysis.inspection.rows import chosen_rows, positions_by_prompt, taken
-from oprd.calibration.bridge.fit import FitSettings, new_fitter, solve_bridges
+from oprd.calibration.bridge.fit import new_fitter, solve_bridges
 from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.reading import PairedRows
 from oprd.calibration.selection import Selection, hold_out
 from oprd.core.layers import LayerPair

@@ -17,7 +17,6 @@ from oprd.calibration.bridge.scores import HeldOutScores
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.rank import best_rank, rank_error
 from oprd.core.bridge.score import PairScore
-from oprd.core.layers import LayerPair
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def _layer(
     bridge: Bridge, scores: HeldOutScores, spectra: Mapping[int, _Spectrum], pair: tuple[int, int]
 ) -> dict[str, Any]:
     student, teacher = pair
-    rank = bridge.ranks[bridge.pairs.index(LayerPair(*pair))]
+    rank = bridge.rank_of(student)
     before, after = scores.before[student], scores.after[student].at(rank)
     fit, spectrum = bridge.statistics[student], spectra[student]
     return {

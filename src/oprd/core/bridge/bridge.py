@@ -180,6 +180,10 @@ class Bridge(nn.Module):
         """H, the width of the teacher's states."""
         return self.teacher_projection.shape[1]
 
+    def rank_of(self, layer: int) -> int:
+        """R of the pair of a student's layer; a ValueError where it is in none."""
+        return self.ranks[self._placed(layer)]
+
     def project_student(self, layer: int, h: Tensor) -> Tensor:
         """P_S (h − µ_S), with a graph to h.
 
