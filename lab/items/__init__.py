@@ -35,6 +35,7 @@ from lab.items.comparisons import (
     ON_AND_OFF_POLICY,
     OVER_BYTE_PAIRS,
     PRETRAINED,
+    PRETRAINED_HEADS,
     SCALED,
     THROUGH_HEADS,
 )
@@ -77,6 +78,7 @@ _ALL: tuple[Item, ...] = (
         "smollm2",
         "A pretrained model: accuracy by step and by wall-clock",
         PRETRAINED,
+        PRETRAINED_HEADS,
         {**DIAGNOSTICS, **OVERLAP},
         timed=True,
     ),
@@ -102,6 +104,12 @@ _ALL: tuple[Item, ...] = (
         "heads-bpe",
         "The same over a vocabulary of 3,072 byte pairs",
         OVER_BYTE_PAIRS,
+        HEADS_PANELS,
+    ),
+    Compared(
+        "heads-smollm2",
+        "The same for a pretrained model and its vocabulary of 49,152, at one rate",
+        PRETRAINED_HEADS,
         HEADS_PANELS,
     ),
     Compared(

@@ -45,6 +45,15 @@ PRETRAINED = Comparison(
     quick_part=2,
     claims=(("OPRD", "reverse KL"),),
 )
+PRETRAINED_HEADS = replace(
+    PRETRAINED,
+    methods=("reverse KL", HEADS, "Heads, prior", "Heads, centered"),
+    rates=(2e-4,),
+    options=(*PRETRAINED.options, ("bridge_prompts", 64)),
+    seeds=(0,),
+    claims=(),
+    by="end",
+)
 # What the distance is scaled by, beside the weight that matters where gradients are clipped.
 SCALES = ("OPRD", "scaled by layer, weight 10", "unit length, weight 1", "unit length, weight 10")
 RATES_FOUND = ("OPRD, rate found", "unit length, weight 10, rate found")
@@ -108,7 +117,7 @@ THROUGH_HEADS = replace(
 OVER_BYTE_PAIRS = replace(
     THROUGH_HEADS,
     pair="words, other shape",
-    methods=("reverse KL", HEADS, "Heads, centered", "Bridge"),
+    methods=("reverse KL", HEADS, "Heads, prior", "Heads, centered", "Bridge"),
     claims=((HEADS, "Bridge"),),
 )
 HEADS_THAT_MOVE = replace(

@@ -135,9 +135,9 @@ class Bridge(nn.Module):
             checked_rank(rank, self.student_dim, self.teacher_dim, pair_basis)
         if len(statistics) != len(self.pairs):
             raise ValueError(f"{len(self.pairs)} pairs need as many statistics: {len(statistics)}.")
-        student_layers = [pair.student for pair in self.pairs]
-        self.statistics = dict(zip(student_layers, statistics, strict=True))
-        self._place = {layer: place for place, layer in enumerate(student_layers)}
+        layers = [pair.student for pair in self.pairs]
+        self.statistics = dict(zip(layers, statistics, strict=True))
+        self._place = {layer: place for place, layer in enumerate(layers)}
 
     @property
     def rank(self) -> int:
@@ -153,8 +153,7 @@ class Bridge(nn.Module):
     @property
     def heads_layer(self) -> int | None:
         """The student's layer that meets the teacher's through both LM heads, if there is one."""
-        layers = zip(self.pairs, self.bases, strict=True)
-        return next((pair.student for pair, basis in layers if basis == HEADS), None)
+        return self.pairs[self.bases.index(HEADS)].student if HEADS in self.bases else None
 
     @property
     def student_projections(self) -> tuple[Tensor, ...]:
