@@ -78,7 +78,6 @@ _ALL: tuple[Item, ...] = (
         "smollm2",
         "A pretrained model: accuracy by step and by wall-clock",
         PRETRAINED,
-        PRETRAINED_HEADS,
         {**DIAGNOSTICS, **OVERLAP},
         timed=True,
     ),
