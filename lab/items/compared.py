@@ -149,7 +149,19 @@ def _plain(curve: Curve) -> dict[str, list[float]]:
 
 
 def _logged(runs: Mapping[str, Sequence[Run]], name: str) -> dict[str, list[Curve]]:
-    return {method: [_curve(run, name) for run in of] for method, of in runs.items()}
+    """By the methods that log it: models of unequal widths have no cosine without a bridge.
+
+    Raises:
+        KeyError: some runs of a method log it and others do not, or no method does.
+    """
+    found = {
+        method: [_curve(run, name) for run in of]
+        for method, of in runs.items()
+        if name == ENTROPY_GAP or any(name in line for line in of[0].metrics())
+    }
+    if not found:
+        raise KeyError(f"no run logged {name!r}.")
+    return found
 
 
 def _curve(run: Run, name: str) -> Curve:
