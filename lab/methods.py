@@ -13,7 +13,7 @@ NOT_CLIPPED = {"max_grad_norm": 0.0}
 AUTO = {"learning_rate": "auto"}
 RANK = 16
 LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
-HEADS, HEADS_READ_AGAIN = "Heads, fisher", "Heads, fisher, read again"
+HEADS, HEADS_READ_AGAIN = "Heads, centered", "Heads, centered, read again"
 TRAINED_PROJECTION = "Bridge, P_S trained"
 REVERSE_KL = {"output_loss": "reverse_kl"}
 SAMPLED_TOKEN = {"output_loss": "sampled"}
@@ -94,13 +94,16 @@ METHODS: dict[str, dict[str, Any]] = {
     # The gradient at the last layer spans no more directions than these.
     "Bridge, fisher": _bridge(14, 1, bridge_basis="fisher", scale="none"),
     "Bridge, fisher, unit length": _bridge(14, 10, bridge_basis="fisher"),
-    "Heads, centered": _heads("centered"),
+    HEADS: _heads("centered"),
+    HEADS_READ_AGAIN: _heads("centered"),
     "Heads, prior": _heads("prior"),
-    HEADS: _heads("fisher"),
-    HEADS_READ_AGAIN: _heads("fisher"),
+    "Heads, fisher": _heads("fisher"),
     # Below at unit length, above in nats: a mean over layers.
     "Heads, fisher, pca below": _heads(
         "fisher", bridge_basis="pca+heads", bridge_rank=RANK, layers="all"
+    ),
+    "Heads, centered, pca below": _heads(
+        "centered", bridge_basis="pca+heads", bridge_rank=RANK, layers="all"
     ),
     TRAINED_PROJECTION: _bridge(RANK, 10),
     "Bridge, plain distances": _bridge(RANK, 1, scale="none"),
@@ -117,11 +120,12 @@ METHODS: dict[str, dict[str, Any]] = {
         **REVERSE_KL,
     ),
     "Heads, crossfade to reverse KL": _heads(
-        "fisher",
+        "centered",
         representation_weight={"from": 1, "to": 0, "steps": 1 / 6},
         output_weight={"from": 0, "to": 1, "steps": 1 / 6},
         **REVERSE_KL,
     ),
+    "Heads + reverse KL": _heads("centered", **REVERSE_KL),
     "Bridge + reverse KL": _bridge(RANK, 1, **REVERSE_KL),
     "10 Bridge + reverse KL": _bridge(RANK, 10, **REVERSE_KL),
     "Bridge, fisher + reverse KL": _bridge(

@@ -149,17 +149,18 @@ def _plain(curve: Curve) -> dict[str, list[float]]:
 
 
 def _logged(runs: Mapping[str, Sequence[Run]], name: str) -> dict[str, list[Curve]]:
-    """By the methods that log it: models of unequal widths have no cosine without a bridge.
+    """None of a method that does not log it: unequal widths have no cosine without a bridge.
 
     Raises:
         KeyError: some runs of a method log it and others do not, or no method does.
     """
-    found = {
-        method: [_curve(run, name) for run in of]
-        for method, of in runs.items()
-        if name == ENTROPY_GAP or any(name in line for line in of[0].metrics())
-    }
-    if not found:
+
+    def curves(of: Sequence[Run]) -> list[Curve]:
+        lacks = name != ENTROPY_GAP and not any(name in line for line in of[0].metrics())
+        return [] if lacks else [_curve(run, name) for run in of]
+
+    found = {method: curves(of) for method, of in runs.items()}
+    if not any(found.values()):
         raise KeyError(f"no run logged {name!r}.")
     return found
 

@@ -47,7 +47,7 @@ PRETRAINED = Comparison(
 )
 PRETRAINED_HEADS = replace(
     PRETRAINED,
-    methods=("reverse KL", HEADS, "Heads, prior", "Heads, centered"),
+    methods=("reverse KL", HEADS, "Heads, prior", "Heads, fisher"),
     rates=(2e-4,),
     options=(*PRETRAINED.options, ("bridge_prompts", 64)),
     seeds=(0,),
@@ -98,7 +98,8 @@ HEADS_AND_BASES = (
     "reverse KL",
     HEADS,
     "Heads, prior",
-    "Heads, centered",
+    "Heads, fisher",
+    "Heads, centered, pca below",
     "Heads, fisher, pca below",
     "Bridge",
     "Bridge, rrr",
@@ -117,13 +118,13 @@ THROUGH_HEADS = replace(
 OVER_BYTE_PAIRS = replace(
     THROUGH_HEADS,
     pair="words, other shape",
-    methods=("reverse KL", HEADS, "Heads, prior", "Heads, centered", "Bridge"),
+    methods=("reverse KL", HEADS, "Heads, prior", "Heads, fisher", "Bridge"),
     claims=((HEADS, "Bridge"),),
 )
 HEADS_THAT_MOVE = replace(
     THROUGH_HEADS,
     methods=(HEADS, HEADS_READ_AGAIN),
-    rates=(5e-3,),
+    rates=(2e-3,),
     grid_steps=None,
     claims=(),
 )
@@ -135,6 +136,7 @@ HANDED_OVER = replace(
         "Bridge, then reverse KL",
         "10 Bridge + reverse KL",
         "Heads, crossfade to reverse KL",
+        "Heads + reverse KL",
     ),
     claims=(),
 )
