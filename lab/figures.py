@@ -33,7 +33,8 @@ def draw_curves(
 ) -> None:
     """The mean of each method's curves, and the span of its seeds; a method keeps its colour.
 
-    A method without curves is left out. Seeds have their points at the same steps; where these are seconds, at their means.
+    A method without curves is left out. Seeds have their points at the same steps; where these are
+    seconds, at their means.
     """
     for color, (name, seeds) in zip(COLORS[: len(curves)], curves.items(), strict=True):
         if not seeds:

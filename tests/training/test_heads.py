@@ -49,7 +49,7 @@ def test_the_distance_is_summed_over_directions_whatever_the_scale(tmp_path, sca
 
 
 def test_a_fitted_bridge_of_heads_takes_no_scale(tmp_path):
-    with pytest.raises(ValueError, match="bridge_basis='heads' compares logits, in nats: leave it"):
+    with pytest.raises(ValueError, match="bridge_basis='heads' compares logits: leave it"):
         settings(tmp_path, bridge="fit", bridge_basis="heads", layers="last", scale="unit")
 
 
@@ -118,3 +118,15 @@ def test_one_teacher_layer_may_serve_pairs_of_several_ranks(tmp_path):
 def test_unknown_names_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         settings(tmp_path, bridge="fit", **options)
+
+
+def test_a_run_that_names_a_bridge_of_heads_alone_compares_the_last_layers(tmp_path):
+    file = fit(tmp_path / "bridge", basis="heads", layers="last")
+    assert [tuple(pair) for pair in made_trainer(tmp_path, bridge=file).pairs] == [(3, 4)]
+
+
+def test_a_fit_without_a_word_reads_both_heads(tmp_path):
+    made = made_trainer(tmp_path, bridge="fit", bridge_prompts=10)
+    bridge = made._teacher.spaces["fit"].bridge
+    assert (bridge.basis, bridge.heads_metric) == ("heads", "centered")
+    assert [tuple(pair) for pair in made.pairs] == [(3, 4)]

@@ -27,8 +27,13 @@ Rollouts = Annotated[
 OutputDir = Annotated[
     Path, typer.Option("--output_dir", help="Rollouts, bridge and report; goes on if cut.")
 ]
-Rank = Annotated[int, typer.Option("--rank", help="Dimensions of the shared space.")]
-Layers = Annotated[str, typer.Option("--layers", help="Student layers, as in oprd train.")]
+Rank = Annotated[
+    int | None, typer.Option("--rank", help="Of the shared space, default 8; not of heads.")
+]
+Layers = Annotated[
+    str | None,
+    typer.Option("--layers", help="Student layers, as in oprd train; default: all, of heads last."),
+]
 LayerPairing = Annotated[
     str,
     typer.Option("--layer_pairing", help="The teacher layers that they meet, as in oprd train."),
@@ -36,10 +41,11 @@ LayerPairing = Annotated[
 Positions = Annotated[str, typer.Option("--positions", help="all, last, first_k or last_k.")]
 PositionK = Annotated[int, typer.Option("--position_k", help="How many, for first_k and last_k.")]
 BasisName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--basis",
-        help="Directions: pca, rrr, fisher, heads for the last layers alone, or pca+heads.",
+        help="Directions: heads (of the last layers alone), pca, rrr, fisher or pca+heads. "
+        "Default: heads, and pca where a rank or other layers are given.",
     ),
 ]
 HeadsMetricName = Annotated[
@@ -52,7 +58,10 @@ Ridge = Annotated[
     float | None, typer.Option("--ridge", help="Default: the best on held-out rows, by layer.")
 ]
 MaxPrompts = Annotated[
-    int, typer.Option("--max_prompts", help="Rollouts to write; 2000 are the paper's.")
+    int | None,
+    typer.Option(
+        "--max_prompts", help="Rollouts to write; default: the paper's 2000, of heads alone 128."
+    ),
 ]
 MaxRows = Annotated[int | None, typer.Option("--max_rows", help="Read no more rows than this.")]
 MaxCompletionLength = Annotated[
@@ -96,16 +105,16 @@ def fit(
     prompts: Prompts = None,
     rollouts: Rollouts = None,
     output_dir: OutputDir = Path("runs/bridge"),
-    rank: Rank = 8,
-    layers: Layers = "all",
+    rank: Rank = None,
+    layers: Layers = None,
     layer_pairing: LayerPairing = "proportional",
     positions: Positions = "last_k",
     position_k: PositionK = 2000,
-    basis: BasisName = "pca",
-    heads_metric: HeadsMetricName = "fisher",
+    basis: BasisName = None,
+    heads_metric: HeadsMetricName = "centered",
     heads_rank: HeadsRank = None,
     ridge: Ridge = None,
-    max_prompts: MaxPrompts = 2000,
+    max_prompts: MaxPrompts = None,
     max_rows: MaxRows = None,
     max_completion_length: MaxCompletionLength = 512,
     temperature: Temperature = 1.0,
@@ -127,11 +136,14 @@ def fit(
     """
     check_transformers()
     from oprd.calibration.bridge.settings import FitSettings
+    from oprd.core.bridge.bases import HEADS, RANK, usual_basis, usual_prompts
     from oprd.models.sampling import Sampling
     from oprd.values import parse_layers, parse_mapping
 
+    basis = usual_basis(layers, rank) if basis is None else basis
+    layers = layers or ("last" if basis == HEADS else "all")
     settings = FitSettings(
-        rank=rank,
+        rank=RANK if rank is None else rank,
         basis=basis,
         heads_metric=cast(Any, heads_metric),  # checked by FitSettings
         heads_rank=heads_rank,
@@ -159,7 +171,7 @@ def fit(
             student,
             template_options,
             bad_rows=bad_rows,
-            max_prompts=max_prompts,
+            max_prompts=usual_prompts(basis) if max_prompts is None else max_prompts,
             seed=seed,
             prompt_column=prompt_column,
         )

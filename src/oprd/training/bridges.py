@@ -20,6 +20,7 @@ from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair, pairs_text
 from oprd.log import get_logger
+from oprd.settings.bridge import FIT
 from oprd.settings.run import OPRDConfig
 from oprd.training.calibration import (
     BRIDGE_FOLDER,
@@ -27,8 +28,6 @@ from oprd.training.calibration import (
     template_options,
     write_rollouts,
 )
-
-FIT = "fit"
 
 logger = get_logger(__name__)
 

@@ -39,7 +39,7 @@ class FitSettings:
 
     rank: int = 8
     basis: str = "pca"
-    heads_metric: HeadsMetric = "fisher"
+    heads_metric: HeadsMetric = "centered"
     heads_rank: int | None = None
     center: bool = True
     ridge: float | None = None
