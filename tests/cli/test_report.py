@@ -18,7 +18,7 @@ def test_every_output_is_written_where_it_is_asked_for(tmp_path):
     done = CliRunner().invoke(app, ["report", *runs, *places])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "r.html").read_text().startswith("<!DOCTYPE html>")
-    assert (tmp_path / "r.md").read_text().startswith("## a")
+    assert "\n## a\n" in (tmp_path / "r.md").read_text()
     assert (tmp_path / "r.csv").read_text().startswith("run,step")
     assert (tmp_path / "png" / "loss.png").is_file()
     assert "finished. 20 steps." in done.output

@@ -11,8 +11,10 @@ import pytest
 
 from oprd.reports import page
 from oprd.reports.figure import styled
+from oprd.reports.markdown import markdown
 from oprd.reports.pictures import of_run, of_runs, write_pngs
 from oprd.reports.table import write_csv
+from oprd.reports.told import read
 from oprd.runs.folder import read_run
 from oprd.runs.lock import RunLock
 from tests.reports.made import line, write_metrics, write_run
@@ -51,7 +53,7 @@ class Reader(HTMLParser):
 
 
 def test_a_page_says_what_was_run_whether_it_worked_and_how_to_run_it_again(tmp_path):
-    shown = Reader(page.html([read_run(write_run(tmp_path / "mine"))]))
+    shown = Reader(page.html(read([read_run(write_run(tmp_path / "mine"))])))
     for text in (
         "Finished. 20 steps.",
         "path/to/student"[-7:],
@@ -74,7 +76,7 @@ def test_a_page_says_what_was_run_whether_it_worked_and_how_to_run_it_again(tmp_
 
 
 def test_a_page_loads_nothing_and_runs_nothing(tmp_path):
-    text = page.html([read_run(write_run(tmp_path / "mine"))])
+    text = page.html(read([read_run(write_run(tmp_path / "mine"))]))
     shown = Reader(text)
     assert shown.tags <= ALLOWED
     assert not [name for name, _ in shown.attributes if name.startswith("on")]
@@ -86,7 +88,7 @@ def test_a_page_loads_nothing_and_runs_nothing(tmp_path):
 
 def test_pictures_of_a_page_have_names_of_their_own(tmp_path):
     runs = [read_run(write_run(tmp_path / name)) for name in ("a", "b")]
-    ids = Reader(page.html(runs)).ids
+    ids = Reader(page.html(read(runs))).ids
     assert len(ids) == len(set(ids)) > 50
 
 
@@ -110,7 +112,7 @@ def hostile_run(folder):
 @pytest.mark.parametrize("of", [1, 2])
 def test_hostile_text_is_text_in_a_page(tmp_path, of):
     runs = [read_run(hostile_run(tmp_path / str(n))) for n in range(of)]
-    text = page.html(runs)
+    text = page.html(read(runs))
     text.encode()
     shown = Reader(text)
     assert shown.tags <= ALLOWED
@@ -122,13 +124,13 @@ def test_hostile_text_is_text_in_a_page(tmp_path, of):
 
 def test_hostile_text_is_text_in_markdown_and_in_a_table(tmp_path):
     run = read_run(hostile_run(tmp_path))
-    told = page.markdown([run])
+    told = markdown(read([run]))
     assert "<script>" not in told and "\x1b" not in told
     assert not re.search(r"(?<!\\)\](?=[(\[])", told)
     assert "&lt;script&gt;" in told
     lines = [{**line(1), '=cmd|"/c calc"!A1': 1}, {**line(2), "note": "@SUM(1)"}]
     write_metrics(run.path, lines)
-    write_csv([read_run(run.path)], tmp_path / "all.csv")
+    write_csv(read([read_run(run.path)]), tmp_path / "all.csv")
     table = (tmp_path / "all.csv").read_text()
     assert not [c for row in csv.reader(table.splitlines()) for c in row if c[:1] in ("=", "@")]
     assert "\x1b" not in table
@@ -136,7 +138,7 @@ def test_hostile_text_is_text_in_markdown_and_in_a_table(tmp_path):
 
 def test_a_table_holds_every_figure_of_every_run(tmp_path):
     runs = [read_run(write_run(tmp_path / name, steps=4)) for name in ("a", "b")]
-    write_csv(runs, tmp_path / "all.csv")
+    write_csv(read(runs), tmp_path / "all.csv")
     with (tmp_path / "all.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     losses = [(row["run"], row["step"], row["loss"]) for row in rows if row["loss"]]
@@ -162,12 +164,12 @@ def test_a_folder_that_is_no_finished_run_is_shown_as_what_it_is(tmp_path, make)
         run = read_run(folder)
     states = {"foreign": "not a run", "no log": "cut off"}
     assert run.state == states.get(make, make)
-    assert run.note in Reader(page.html([run])).text
+    assert run.note in Reader(page.html(read([run]))).text
     # Beside one that is whole too.
-    both = Reader(page.html([run, read_run(write_run(tmp_path / "whole"))]))
+    both = Reader(page.html(read([run, read_run(write_run(tmp_path / "whole"))])))
     assert run.note in both.text and "20 steps" in both.text
-    assert page.markdown([run])
-    write_csv([run], tmp_path / "all.csv")
+    assert markdown(read([run]))
+    write_csv(read([run]), tmp_path / "all.csv")
     write_pngs([run], tmp_path / "png")
 
 
@@ -175,7 +177,7 @@ def test_values_that_are_no_numbers_leave_gaps(tmp_path):
     folder = write_run(tmp_path / "mine")
     odd = [{"loss": float("nan")}, {"loss": "x"}, {"loss": None}, {"rep_cosine": float("inf")}]
     write_metrics(folder, [line(n, **other) for n, other in enumerate(odd, 1)])
-    shown = Reader(page.html([read_run(folder)])).text
+    shown = Reader(page.html(read([read_run(folder)]))).text
     assert "The loss was not finite at step 1." in shown
 
 
@@ -184,7 +186,7 @@ def test_an_evaluation_that_cannot_be_read_is_named(tmp_path):
     (folder / "samples" / "broken.jsonl").write_text("{}\n{}\n")
     cut = (folder / "samples" / "teacher.jsonl").read_text().splitlines()[:-2]
     (folder / "samples" / "teacher.jsonl").write_text("\n".join(cut) + "\n")
-    shown = Reader(page.html([read_run(folder)])).text
+    shown = Reader(page.html(read([read_run(folder)]))).text
     assert "samples/broken.jsonl:" in shown
     assert "24 samples were asked for and 22 obtained" in shown
 
@@ -208,12 +210,12 @@ def test_every_axis_says_what_it_shows(tmp_path):
 
 def test_the_same_folders_give_the_same_page(tmp_path):
     folder = write_run(tmp_path / "mine")
-    assert page.html([read_run(folder)]) == page.html([read_run(folder)])
+    assert page.html(read([read_run(folder)])) == page.html(read([read_run(folder)]))
 
 
 def test_ten_long_runs_take_seconds_and_a_small_file(tmp_path):
     folders = [write_run(tmp_path / f"run-{n}", steps=2000) for n in range(10)]
     before = time.process_time()
-    text = page.html([read_run(folder) for folder in folders])
+    text = page.html(read([read_run(folder) for folder in folders]))
     assert time.process_time() - before < 10
     assert len(text.encode()) < 3_000_000

@@ -24,6 +24,11 @@ from oprd.reports.series import Series, logged, matrix, series
 from oprd.runs.card import FIGURE
 from oprd.runs.folder import PHASES, RunFolder
 
+PHASE_NAMES = {
+    "seconds/rollout": "student writes",
+    "seconds/teacher": "teacher reads",
+    "seconds/student": "student is updated",
+}
 LAYER = "rep_cosine/layer_"
 # A line of so few points shows each.
 FEW = 40
@@ -99,13 +104,13 @@ PANELS = (
     Panel(
         "clipped",
         "Responses that reached the limit",
-        "share",
+        "share of responses",
         (("completions/clipped_ratio", "reached the limit"),),
     ),
     Panel(
         "gradient",
         "Gradient norm before clipping",
-        "norm",
+        "L2 norm",
         (("grad_norm", "norm"),),
         log=True,
     ),
@@ -225,8 +230,10 @@ def draw_positions(run: RunFolder) -> Any | None:
     figure = new_figure(*SIZE)
     axes = figure.subplots()
     chosen = [(curves[0], MUTED, (0, (4, 1.6)))] if len(curves) > 1 else []
-    for curve, color, dashes in [*chosen, (curves[-1], SERIES[0], "-")]:
-        marker = {"marker": "o", "markersize": 2.5} if len(curve.position) <= FEW else {}
+    shown = [*chosen, (curves[-1], SERIES[0], "-")]
+    few = max(len(curve.position) for curve, *_ in shown) <= FEW
+    marker = {"marker": "o", "markersize": 2.5} if few else {}
+    for curve, color, dashes in shown:
         text = f"step {curve.step}"
         axes.plot(curve.position, curve.cosine, color=color, linestyle=dashes, label=text, **marker)
     axes.legend(loc="best")
@@ -242,7 +249,7 @@ def draw_cost(runs: Sequence[RunFolder]) -> Any | None:
     figure = new_figure(SIZE[0], 1.25 + 0.26 * len(shown))
     axes = figure.subplots()
     axes.grid(axis="y", visible=False)
-    names = [letter(number) if len(runs) > 1 else "" for number, _ in shown]
+    names = [letter(number) for number, _ in shown] if len(runs) > 1 else []
     left = np.zeros(len(shown))
     hatches = ("", "////", "")
     colors = (SERIES[0], SERIES[4], SERIES[2])
@@ -251,10 +258,10 @@ def draw_cost(runs: Sequence[RunFolder]) -> Any | None:
         axes.barh(
             np.arange(len(shown)), widths, left=left, height=0.62, color=colors[place],
             hatch=hatches[place], edgecolor=PAPER, linewidth=0.8,
-            label=phase.removeprefix("seconds/"),
+            label=PHASE_NAMES[phase],
         )  # fmt: skip
         left += widths
-    axes.set_yticks(np.arange(len(shown)), names)
+    axes.set_yticks(np.arange(len(names)), names)
     axes.invert_yaxis()
     figure.legend(loc="outside lower center", ncols=3)
     return finished(figure, axes, "Time of a step", "seconds, mean over steps", "")
