@@ -10,6 +10,7 @@ from oprd.runs.card import shown_name, shown_settings
 from oprd.runs.folder import RunFolder
 from oprd.runs.record import ASKED, GIVEN
 from oprd.secrets import HIDDEN
+from oprd.text import escaped
 
 NO_ADAPTER = "none"
 # Of an adapter's configuration.
@@ -49,7 +50,8 @@ def yaml_text(value: Any) -> str:
         return yaml.safe_dump(value).splitlines()[0]
     if isinstance(value, str) and value.isidentifier() and yaml.safe_load(value) == value:
         return value
-    return json.dumps(value, ensure_ascii=False)
+    # Between quotes YAML knows the escapes of what does not print.
+    return escaped(json.dumps(value, ensure_ascii=False))
 
 
 def _sentence(record: Mapping[str, Any], given: Mapping[str, Any]) -> str:
