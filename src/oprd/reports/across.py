@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 from oprd.evaluation.result import Evaluation
 from oprd.evaluation.table import Compared, comparisons
-from oprd.reports.evaluations import AFTER, STEP, Row, row_of
-
-# What must agree so that differences can be paired by problem and are of the students alone.
-ALIKE = ("task", "source", "template_hash", "problems_hash")
+from oprd.reports.evaluations import AFTER, STEP, Row, alike, row_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,8 @@ def across(runs: Sequence[Sequence[Evaluation]]) -> tuple[list[AcrossTable], lis
     tasks: dict[str, set[int]] = {}
     for number, evaluations in enumerate(runs):
         for evaluation in sorted(filter(_is_student, evaluations), key=_age):
-            groups.setdefault(_key(evaluation), {})[number] = evaluation
+            # Runs of other seeds draw other samples of the same problems.
+            groups.setdefault(alike(evaluation, seeds=False), {})[number] = evaluation
             tasks.setdefault(str(evaluation.header["task"]), set()).add(number)
     tables = [_table(group) for group in groups.values() if len(group) > 1]
     together = {
@@ -75,14 +73,6 @@ def _age(evaluation: Evaluation) -> float:
     """The step of a student; the one after training is the last."""
     step = STEP.fullmatch(str(evaluation.header["model"]))
     return int(step[1]) if step else float("inf")
-
-
-def _key(evaluation: Evaluation) -> tuple[str, ...]:
-    header = evaluation.header
-    # Runs of other seeds draw other samples of the same problems.
-    sampling = {name: value for name, value in header["sampling"].items() if name != "seed"}
-    problems = sorted({record.problem for record in evaluation.records})
-    return tuple(map(str, (*(header.get(name) for name in ALIKE), problems, sampling)))
 
 
 def _table(group: dict[int, Evaluation]) -> AcrossTable:

@@ -109,7 +109,7 @@ def task_tables(evaluations: Sequence[Evaluation], shown: int) -> list[TaskTable
     """One table for each set of problems, with so many pairs of answers."""
     groups: dict[tuple[str, ...], list[Evaluation]] = {}
     for evaluation in evaluations:
-        groups.setdefault(_key(evaluation), []).append(evaluation)
+        groups.setdefault(alike(evaluation, seeds=True), []).append(evaluation)
     return [_table(group, shown) for group in groups.values()]
 
 
@@ -137,11 +137,19 @@ def _order(evaluation: Evaluation) -> tuple[int, str]:
     return known.get(name, 2), name
 
 
-def _key(evaluation: Evaluation) -> tuple[str, ...]:
+def alike(evaluation: Evaluation, *, seeds: bool) -> tuple[str, ...]:
+    """What must agree so that models can be compared problem by problem, the task first.
+
+    Args:
+        evaluation: of a model.
+        seeds: whether samples must have the same random numbers too.
+    """
     header = evaluation.header
     parts = (header.get(k) for k in ("task", "template_hash", "source", "problems_hash"))
-    counts = (len({r.problem for r in evaluation.records}), header.get("sampling"))
-    return tuple(map(str, (*parts, *counts)))
+    sampling = {k: v for k, v in header["sampling"].items() if seeds or k != "seed"}
+    # A file of an older version has no hash of its problems.
+    problems = sorted({record.problem for record in evaluation.records})
+    return tuple(map(str, (*parts, problems, sampling)))
 
 
 def _table(group: Sequence[Evaluation], shown: int) -> TaskTable:
