@@ -16,9 +16,9 @@ def test_what_was_trained_is_one_sentence(tmp_path):
     names = {"student": "owner/small", "teacher": "/data/models/large"}
     what, _ = lead(write_run(tmp_path / "run", **names))
     assert what == (
-        "The student, owner/small, wrote responses to prompts (100 from additions, chat "
-        "messages); the teacher, large, read them; and the student's hidden states were pulled to "
-        "the teacher's, for 20 steps."
+        "The student, owner/small, wrote responses to 100 prompts from additions; the teacher, "
+        "large, read them; and the student's hidden states were pulled to the teacher's, for 20 "
+        "steps."
     )
     outputs = {"representation_weight": 0, "output_loss": "reverse_kl"}
     (what, _) = lead(write_run(tmp_path / "outputs", settings=outputs))
@@ -28,8 +28,8 @@ def test_what_was_trained_is_one_sentence(tmp_path):
 def test_whether_it_worked_is_the_paired_difference(tmp_path):
     folder = write_run(tmp_path / "run")
     assert lead(folder)[1] == (
-        "On additions, 24 problems, it solved 25.0% before and 50.0% after: +25.0 points "
-        "[+12.5, +45.8]. The teacher solves 75.0%."
+        "On additions, 24 problems, the student solved 25.0% before and 50.0% after: +25.0 points "
+        "[+8.3, +45.8]. The teacher solves 75.0%."
     )
 
 
@@ -49,7 +49,7 @@ def test_without_evaluations_of_whole_models_the_log_answers(tmp_path):
         file.unlink()
     write_metrics(folder, [*evaluated(0, 0.25), line(1), *evaluated(1, 0.5)])
     assert lead(folder)[1] == (
-        "On sums it solved 25.0% [15.0, 35.0] at step 0 and 50.0% [40.0, 60.0] at step 1."
+        "On sums the student solved 25.0% [15.0, 35.0] at step 0 and 50.0% [40.0, 60.0] at step 1."
     )
 
 

@@ -61,8 +61,8 @@ def test_a_page_says_what_was_run_whether_it_worked_and_how_to_run_it_again(tmp_
     shown = Reader(page.html(read([read_run(write_run(tmp_path / "mine"))])))
     for text in (
         "Finished. 20 steps.",
-        "The student, student, wrote responses to prompts (100 from additions, chat messages)",
-        "+25.0 points [+12.5, +45.8]. The teacher solves 75.0%.",
+        "The student, student, wrote responses to 100 prompts from additions;",
+        "+25.0 points [+8.3, +45.8]. The teacher solves 75.0%.",
         "100 from additions, chat messages",
         "1 × mse of states",
         "additions, Avg@1",
@@ -224,6 +224,13 @@ def test_every_axis_says_what_it_shows(tmp_path):
             axes = picture.figure.axes[0]
             assert axes.get_title(loc="left") and axes.get_xlabel(), picture.name
             assert axes.get_ylabel() or picture.name == "cost", picture.name
+
+
+def test_an_axis_over_many_sizes_has_plain_numbers(tmp_path):
+    folder = write_run(tmp_path / "mine")
+    write_metrics(folder, [line(n, loss=10.0 ** (-n / 4), grad_norm=2.0**-n) for n in range(1, 9)])
+    text = page.html(read([read_run(folder)]))
+    assert "mathdefault" not in text and ">0.1</text>" in text and ">0.02</text>" in text
 
 
 def test_the_same_folders_give_the_same_page(tmp_path):

@@ -236,5 +236,6 @@ def _row(*cells: str) -> str:
 
 def cell(text: str) -> str:
     """Text in a markdown table: nothing in it is HTML, a link, emphasis, code or a new cell."""
-    escaped = html.escape(plain(text))
+    # Outside of tags quotes are text, and an entity of theirs would hold a #.
+    escaped = html.escape(plain(text), quote=False)
     return "".join("\\" + c if c in r"\`*_[]|#~" else c for c in escaped)

@@ -27,7 +27,7 @@ def what_was_run(run: RunFolder) -> list[tuple[str, str]]:
             model_name(record.get("teacher"))
             + (f", an adapter on {shown_name(str(base))}" if base else ""),
         ),
-        ("Prompts", prompts(record)),
+        ("Prompts", _prompts(record)),
         ("Layers, student:teacher", _layers(record)),
         *(
             (f"Bridge {name}", _bridge(bridge))
@@ -138,8 +138,7 @@ def model_name(name: Any) -> str:
     return shown_name(str(name)) if name else "a model built in memory"
 
 
-def prompts(record: Mapping[str, Any]) -> str:
-    """How many there are, where they are from and of what form; empty where nothing is known."""
+def _prompts(record: Mapping[str, Any]) -> str:
     count, source, chat = record.get("prompts"), record.get("dataset"), record.get("chat")
     if source is None and count is None:
         return ""

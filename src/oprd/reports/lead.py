@@ -1,12 +1,14 @@
 """What was trained and whether it worked, in sentences for someone who was not there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from oprd.evaluation.table import points
 from oprd.reports.evaluations import AFTER, BEFORE, TaskTable
-from oprd.reports.facts import model_name, prompts
+from oprd.reports.facts import model_name
 from oprd.reports.plots import tasks
 from oprd.reports.series import logged
+from oprd.runs.card import shown_name
 from oprd.runs.folder import RunFolder
 
 
@@ -23,13 +25,19 @@ def lead(run: RunFolder, tables: Sequence[TaskTable]) -> list[str]:
         )
         if is_there
     ]
-    to = f" to prompts ({given})" if (given := prompts(record)) else ""
     student, teacher = (model_name(record.get(role)) for role in ("student", "teacher"))
     what = (
-        f"The student, {student}, wrote responses{to}; the teacher, {teacher}, read them; and the "
-        f"student's {' and '.join(goals)} were pulled to the teacher's, for {run.step:,} steps."
+        f"The student, {student}, wrote responses to {_prompts(record)}; the teacher, {teacher}, "
+        f"read them; and the student's {' and '.join(goals)} were pulled to the teacher's, for "
+        f"{run.step:,} steps."
     )
     return [what, _whether_it_worked(run, tables)]
+
+
+def _prompts(record: Mapping[str, Any]) -> str:
+    count, source = record.get("prompts"), record.get("dataset")
+    number = f"{count:,} prompts" if isinstance(count, int) else "prompts"
+    return number + (f" from {shown_name(str(source))}" if source else "")
 
 
 def _whether_it_worked(run: RunFolder, tables: Sequence[TaskTable]) -> str:
@@ -59,8 +67,8 @@ def _gained(table: TaskTable) -> str:
     chance = ", within what chance explains" if change.low <= 0 <= change.high else ""
     teacher = f" The teacher solves {shares['teacher']}." if "teacher" in shares else ""
     return (
-        f"On {table.task}, {table.problems} problems, it solved {shares[BEFORE]} before and "
-        f"{shares[AFTER]} after: {points(change)}{chance}.{teacher}"
+        f"On {table.task}, {table.problems} problems, the student solved {shares[BEFORE]} before "
+        f"and {shares[AFTER]} after: {points(change)}{chance}.{teacher}"
     )
 
 
@@ -74,4 +82,4 @@ def _logged(run: RunFolder, task: str, figure: str) -> str:
         value, low, high = (100 * end[place, 1] for end in ends)
         step = ends[0][place, 0]
         shown.append(f"{value:.1f}% [{low:.1f}, {high:.1f}] at step {step:,.0f}")
-    return f"On {task} it solved {' and '.join(shown)}."
+    return f"On {task} the student solved {' and '.join(shown)}."

@@ -72,7 +72,8 @@ def difference(row: Standing) -> tuple[str, str, str]:
         return "–", "–", "–"
     result = row.against.result
     counts = f"{result.wins}, {result.losses}, {result.ties}"
-    return points(result.difference, ""), counts, p_text(row.against.p_holm, result.p_is_bound)
+    p_value = p_text(row.against.p_holm, result.p_is_bound).removeprefix("= ")
+    return points(result.difference, ""), counts, p_value
 
 
 def counted(problems: int, samples: int) -> str:

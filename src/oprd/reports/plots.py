@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from oprd.extras import require
 from oprd.reports.figure import (
     GRID,
     INK,
@@ -32,6 +33,8 @@ PHASE_NAMES = {
 LAYER = "rep_cosine/layer_"
 # A line of so few points shows each.
 FEW = 40
+# Of the second quantity of several runs, beside the first one's lines.
+PALE = 0.45
 # Runs that a picture names; more are named by the page alone.
 NAMED = 12
 
@@ -152,11 +155,13 @@ def draw_panel(panel: Panel, runs: Sequence[RunFolder], *, legend: bool) -> Any 
     for run, curve, found in drawn:
         style = line_style(run if several else curve)
         if several and curve:
-            style["alpha"] = 0.45
+            style["alpha"] = PALE
         name = panel.curves[curve][1]
         text = f"{letter(run)} {label(runs[run].name, 28)}" if several else name
         line(axes, found, style, "" if several and curve else text, band=not several)
-    _log_scale(axes, panel, [found for _, _, found in drawn])
+    _scale(axes, panel, [found for _, _, found in drawn])
+    if several and any(curve for _, curve, _ in drawn):
+        axes.plot([], [], color=MUTED, alpha=PALE, label=f"pale: {panel.curves[1][1]}")
     if (several and legend and len(runs) <= NAMED) or (not several and len(drawn) > 1):
         axes.legend(loc="best")
     return finished(figure, axes, panel.title, "step", panel.unit)
@@ -295,11 +300,20 @@ def finished(figure: Any, axes: Any, title: str, x: str, y: str) -> Any:
     return figure
 
 
-def _log_scale(axes: Any, panel: Panel, found: Sequence[Series]) -> None:
+def _scale(axes: Any, panel: Panel, found: Sequence[Series]) -> None:
     low = min(float(one.low.min()) for one in found)
     high = max(float(one.high.max()) for one in found)
+    if low == high and low > 0:
+        # Around a constant matplotlib would show its last digits.
+        axes.set_ylim(0.5 * low, 1.5 * low)
     if panel.log and low > 0 and high / low > 20:
         axes.set_yscale("log")
+        # Matplotlib's own labels are formulas, which names of strangers must not be.
+        ticker: Any = require("matplotlib.ticker", "report", "a picture")
+        few = high / low < 1000
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if few else (1,)))
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _mean(run: RunFolder, phase: str) -> float | None:
