@@ -50,8 +50,8 @@ def of_runs(runs: Sequence[RunFolder], *, legend: bool) -> Iterator[Picture]:
             yield Picture(f"task-{number + 1}", "A task's figure by step", about, figure)
     for panel in PANELS:
         if (figure := draw_panel(panel, runs, legend=legend)) is not None:
-            pale = len(runs) > 1 and len(panel.curves) > 1 and not legend
-            about = panel.about + (f" Pale: {panel.curves[1][1]}." if pale else "")
+            pale = panel.pale and len(runs) > 1 and not legend
+            about = panel.about + (f" Pale: {panel.pale}." if pale else "")
             yield Picture(panel.name, f"{panel.title} by step", about.strip(), figure)
     if (figure := draw_cost(runs)) is not None:
         yield Picture("cost", "Seconds of a step by phase", "", figure)

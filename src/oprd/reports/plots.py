@@ -59,6 +59,11 @@ class Panel:
     log: bool = False
     about: str = ""
 
+    @property
+    def pale(self) -> str:
+        """The quantity that is drawn paler where there are several runs, if any."""
+        return next((name for _, name in self.curves[1:]), "")
+
 
 PANELS = (
     Panel("loss", "Loss", "loss", (("loss", "loss"),), log=True),
@@ -161,7 +166,7 @@ def draw_panel(panel: Panel, runs: Sequence[RunFolder], *, legend: bool) -> Any 
         line(axes, found, style, "" if several and curve else text, band=not several)
     _scale(axes, panel, [found for _, _, found in drawn])
     if several and any(curve for _, curve, _ in drawn):
-        axes.plot([], [], color=MUTED, alpha=PALE, label=f"pale: {panel.curves[1][1]}")
+        axes.plot([], [], color=MUTED, alpha=PALE, label=f"pale: {panel.pale}")
     if (several and legend and len(runs) <= NAMED) or (not several and len(drawn) > 1):
         axes.legend(loc="best")
     return finished(figure, axes, panel.title, "step", panel.unit)
