@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from oprd.reports.figure import styled, to_png
+from oprd.reports.panels import PANELS
 from oprd.reports.plots import (
-    PANELS,
     draw_cost,
     draw_layers,
     draw_panel,

@@ -4,7 +4,6 @@ Each takes what `oprd.runs.folder` read and returns a figure, or None where noth
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from oprd.reports.figure import (
     line_style,
     new_figure,
 )
+from oprd.reports.panels import Panel
 from oprd.reports.series import Series, logged, matrix, series
 from oprd.runs.card import FIGURE
 from oprd.runs.folder import PHASES, RunFolder
@@ -37,105 +37,6 @@ FEW = 40
 PALE = 0.45
 # Runs that a picture names; more are named by the page alone.
 NAMED = 12
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A picture of lines by step.
-
-    Attributes:
-        name: of its file.
-        title: of the picture.
-        unit: of its vertical axis.
-        curves: keys of the log, with what each is called.
-        log: whether the axis is logarithmic where values span more than a factor of 20.
-        about: what a reader should know.
-    """
-
-    name: str
-    title: str
-    unit: str
-    curves: tuple[tuple[str, str], ...]
-    log: bool = False
-    about: str = ""
-
-    @property
-    def pale(self) -> str:
-        """The quantity that is drawn paler where there are several runs, if any."""
-        return next((name for _, name in self.curves[1:]), "")
-
-
-PANELS = (
-    Panel("loss", "Loss", "loss", (("loss", "loss"),), log=True),
-    Panel(
-        "terms",
-        "Terms of the loss, before their weights",
-        "loss",
-        (("loss/representation", "representation"), ("loss/output", "output")),
-        log=True,
-    ),
-    Panel(
-        "cosine",
-        "Agreement of states",
-        "cosine",
-        (("rep_cosine", "mean of layers"),),
-        about="Cosine of student and teacher states at supervised positions, mean over layers.",
-    ),
-    Panel(
-        "entropy",
-        "Entropy of the next token",
-        "entropy (nats)",
-        (
-            ("diagnostics/student_entropy", "student"),
-            ("diagnostics/teacher_entropy", "teacher"),
-        ),
-    ),
-    Panel(
-        "overlap",
-        "Shared likeliest tokens",
-        "share of the top 16",
-        (("diagnostics/top16_overlap", "overlap"),),
-    ),
-    Panel(
-        "divergence",
-        "Divergence from the teacher",
-        "KL(student‖teacher) (nats)",
-        (("diagnostics/reverse_kl", "reverse KL"),),
-        log=True,
-    ),
-    Panel(
-        "length",
-        "Length of responses",
-        "tokens",
-        (("completions/mean_length", "mean"),),
-    ),
-    Panel(
-        "clipped",
-        "Responses that reached the limit",
-        "share of responses",
-        (("completions/clipped_ratio", "reached the limit"),),
-    ),
-    Panel(
-        "gradient",
-        "Gradient norm before clipping",
-        "L2 norm",
-        (("grad_norm", "norm"),),
-        log=True,
-    ),
-    Panel("rate", "Learning rate", "learning rate", (("learning_rate", "rate"),)),
-    Panel(
-        "drift",
-        "Drift from the student that wrote",
-        "KL (nats)",
-        (("drift_kl", "drift"),),
-    ),
-    Panel(
-        "speed",
-        "Throughput",
-        "tokens per second",
-        (("tokens_per_second", "tokens/s"),),
-    ),
-)
 
 
 def draw_panel(panel: Panel, runs: Sequence[RunFolder], *, legend: bool) -> Any | None:
