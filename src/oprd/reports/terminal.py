@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from oprd.reports.facts import duration, objective
+from oprd.reports.facts import duration, model_name, objective
 from oprd.reports.parting import Scale
 from oprd.reports.plots import tasks
 from oprd.reports.remarks import remarks
@@ -67,7 +67,8 @@ def _head(run: RunFolder) -> Text:
     head.append(one_line(run.note), style="not bold")
     student, teacher = (run.record.get(role) for role in ("student", "teacher"))
     if student and teacher:
-        told = f"\n{one_line(student)} ← {one_line(teacher)}   {one_line(objective(run.settings))}"
+        names = " ← ".join(one_line(model_name(name)) for name in (student, teacher))
+        told = f"\n{names}   {one_line(objective(run.settings))}"
         head.append(told, style="not bold dim")
     return head
 
