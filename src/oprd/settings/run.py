@@ -14,6 +14,7 @@ from oprd.runs.identity import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
 from oprd.secrets import HIDDEN, without_secrets
 from oprd.settings.bridge import settle_bridge
+from oprd.settings.given import Given, no_defaults
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.values import (
@@ -146,6 +147,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded or allocated."""
+        at_first = no_defaults(self)
         settle_bridge(self)
         # An "even" of one layer is refused when the model is known: here the form is checked.
         select_layers(self.layer_spec, _ANY_DEPTH)
@@ -186,6 +188,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
             try_generation(generation, self.cache_implementation)
         try_parts(self)
         self._check_batches()
+        self.given = Given(self, at_first)
 
     @property
     def layer_spec(self) -> str | tuple[int, ...]:
