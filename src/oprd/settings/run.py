@@ -91,10 +91,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     layers: str = field(
         # Settled by the bridge.
         default=cast(str, None),
-        metadata={
-            "help": 'Supervised layers: all, last, last:N, even, odd, every:N or "1,2,3"; by '
-            "default all, through a bridge of LM heads alone the last."
-        },
+        metadata={"help": 'Supervised layers: all, last, last:N, even, odd, every:N or "1,2,3".'},
     )
     layer_pairing: str = field(
         default="proportional",
