@@ -119,12 +119,6 @@ METHODS: dict[str, dict[str, Any]] = {
         output_weight={"from": 0, "to": 1, "steps": 1 / 6},
         **REVERSE_KL,
     ),
-    "Heads, crossfade to reverse KL": _heads(
-        "centered",
-        representation_weight={"from": 1, "to": 0, "steps": 1 / 6},
-        output_weight={"from": 0, "to": 1, "steps": 1 / 6},
-        **REVERSE_KL,
-    ),
     "Heads + reverse KL": _heads("centered", **REVERSE_KL),
     "Bridge + reverse KL": _bridge(RANK, 1, **REVERSE_KL),
     "10 Bridge + reverse KL": _bridge(RANK, 10, **REVERSE_KL),

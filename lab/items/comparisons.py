@@ -135,11 +135,11 @@ HANDED_OVER = replace(
         "Bridge, crossfade to reverse KL",
         "Bridge, then reverse KL",
         "10 Bridge + reverse KL",
-        "Heads, crossfade to reverse KL",
         "Heads + reverse KL",
     ),
     claims=(),
 )
+HANDED_OVER_BYTE_PAIRS = replace(HANDED_OVER, pair=OVER_BYTE_PAIRS.pair)
 # One switch at a time beside the bridge as it is, and whether accuracy falls while cosines rise.
 COLLAPSE = replace(
     BRIDGES,
@@ -152,13 +152,12 @@ COLLAPSE = replace(
         "Bridge, last layer",
     ),
     rates=(2e-3,),
+    seeds=(0,),
     evaluated_quickly=True,
-    claims=(("Bridge", TRAINED_PROJECTION),),
+    claims=(),
     by="end",
 )
-COLLAPSE_LATER = replace(
-    COLLAPSE, methods=("Bridge",), steps=2000, eval_every=100, seeds=(0,), claims=()
-)
+COLLAPSE_LATER = replace(COLLAPSE, methods=("Bridge",), steps=2000, eval_every=100)
 ABLATIONS = (
     "OPRD",
     "OPRD, unit length",

@@ -18,6 +18,7 @@ AWAITED = {
     "heads-smollm2",
     "heads-read-again",
     "handed-over",
+    "handed-over-bpe",
     "collapse",
     "collapse-later",
 }
