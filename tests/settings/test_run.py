@@ -29,8 +29,7 @@ def test_defaults_are_the_papers_but_for_unit_length():
     ("options", "weight"),
     [
         ({}, 10.0),
-        ({"bridge": "fit", "bridge_basis": "pca"}, 10.0),
-        ({"bridge": "fit"}, 1.0),
+        ({"bridge": "fit"}, 10.0),
         ({"scale": "none"}, 1.0),
         ({"scale": "layer"}, 1.0),
         ({"state_loss": "gram"}, 1.0),
@@ -174,7 +173,7 @@ def test_a_scale_is_refused_where_the_state_loss_does_not_look_at_sizes():
         config(scale="unit", stages=[{"steps": 1}, {"steps": 1, "state_loss": "gram"}])
     # That of a bridge is for the losses that have one.
     stages = [{"steps": 1}, {"steps": 1, "state_loss": "gram"}]
-    settings = config(bridge="fit", bridge_basis="pca", stages=stages).objectives()
+    settings = config(bridge="fit", stages=stages).objectives()
     assert [stage.scale for stage in settings] == ["unit", "none"]
     assert [stage.state for stage in settings] == [
         SquaredDistance(unit_length=True),
@@ -251,28 +250,24 @@ def test_a_representation_weight_below_zero_is_refused_with_an_output_loss_too(w
         config(output_loss="topk", representation_weight=weight)
 
 
-NAMES = ("layers", "bridge_basis", "bridge_rank", "bridge_prompts")
-
-
 @pytest.mark.parametrize(
     ("options", "settled"),
     [
-        ({}, ("all", "heads", 8, 128)),
-        ({"bridge": "fit"}, ("last", "heads", 8, 128)),
-        ({"bridge": "fit", "layers": "last"}, ("last", "heads", 8, 128)),
-        ({"bridge": "fit", "layers": "all"}, ("all", "pca", 8, 2000)),
-        ({"bridge": "fit", "layers": "even"}, ("even", "pca", 8, 2000)),
-        ({"bridge": "fit", "bridge_rank": 4}, ("all", "pca", 4, 2000)),
-        ({"bridge": "fit", "bridge_basis": "rrr"}, ("all", "rrr", 8, 2000)),
-        ({"bridge": "fit", "bridge_basis": "pca+heads"}, ("all", "pca+heads", 8, 2000)),
-        ({"bridge": "fit", "bridge_prompts": 7}, ("last", "heads", 8, 7)),
-        ({"stages": [{"steps": 1}, {"steps": 1, "bridge": "fit"}]}, ("last", "heads", 8, 128)),
-        ({"bridge": "not/there.safetensors"}, ("all", "heads", 8, 128)),
+        ({}, ("all", 2000)),
+        ({"bridge": "fit"}, ("all", 2000)),
+        ({"bridge": "fit", "bridge_basis": "heads"}, ("last", 128)),
+        ({"bridge": "fit", "bridge_basis": "heads", "layers": "2"}, ("2", 128)),
+        ({"bridge": "fit", "bridge_basis": "pca+heads"}, ("all", 2000)),
+        ({"bridge": "fit", "bridge_basis": "heads", "bridge_prompts": 7}, ("last", 7)),
+        (
+            {"bridge_basis": "heads", "stages": [{"steps": 1}, {"steps": 1, "bridge": "fit"}]},
+            ("last", 128),
+        ),
+        ({"bridge": "not/there.safetensors"}, ("all", 2000)),
     ],
 )
 def test_what_is_not_said_of_a_bridge_follows_from_what_is(options, settled):
     made = config(**options)
-    found = made.layers, made.bridge_basis, made.bridge_rank, made.bridge_prompts
-    assert found == settled
-    again = config(**{**options, **dict(zip(NAMES, settled, strict=True))})
+    assert (made.layers, made.bridge_prompts) == settled
+    again = config(**{**options, "layers": made.layers, "bridge_prompts": made.bridge_prompts})
     assert again.to_dict() == made.to_dict()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from oprd.core.bridge import Bridge
+from oprd.core.bridge.target import Agreement
 from tests.calibration.pairs import student, teacher
 from tests.training import runs
 from tests.training.runs import settings, trainer
@@ -125,8 +126,9 @@ def test_a_run_that_names_a_bridge_of_heads_alone_compares_the_last_layers(tmp_p
     assert [tuple(pair) for pair in made_trainer(tmp_path, bridge=file).pairs] == [(3, 4)]
 
 
-def test_a_fit_without_a_word_reads_both_heads(tmp_path):
-    made = made_trainer(tmp_path, bridge="fit", bridge_prompts=10)
-    bridge = made._teacher.spaces["fit"].bridge
-    assert (bridge.basis, bridge.heads_metric) == ("heads", "centered")
-    assert [tuple(pair) for pair in made.pairs] == [(3, 4)]
+def test_a_fit_at_whose_targets_the_student_agrees_less_is_warned_of(tmp_path, monkeypatch, caplog):
+    found = Agreement(rows=10, before=9, at_target=2)
+    monkeypatch.setattr("oprd.calibration.bridge.scores.target_agreement", lambda *_: found)
+    made_trainer(tmp_path, bridge="fit", bridge_basis="heads", bridge_prompts=10)
+    assert "bridge='fit': through this bridge the student unlearns" in caplog.text
+    assert "at 20% of positions, and at 90% before training" in caplog.text

@@ -27,9 +27,7 @@ Rollouts = Annotated[
 OutputDir = Annotated[
     Path, typer.Option("--output_dir", help="Rollouts, bridge and report; goes on if cut.")
 ]
-Rank = Annotated[
-    int | None, typer.Option("--rank", help="Of the shared space, default 8; not of heads.")
-]
+Rank = Annotated[int, typer.Option("--rank", help="Dimensions of the shared space.")]
 Layers = Annotated[
     str | None,
     typer.Option("--layers", help="Student layers, as in oprd train; default: all, of heads last."),
@@ -41,11 +39,10 @@ LayerPairing = Annotated[
 Positions = Annotated[str, typer.Option("--positions", help="all, last, first_k or last_k.")]
 PositionK = Annotated[int, typer.Option("--position_k", help="How many, for first_k and last_k.")]
 BasisName = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--basis",
-        help="Directions: heads (of the last layers alone), pca, rrr, fisher or pca+heads. "
-        "Default: heads, and pca where a rank or other layers are given.",
+        help="Directions: pca, rrr, fisher, heads for the last layers alone, or pca+heads.",
     ),
 ]
 HeadsMetricName = Annotated[
@@ -105,12 +102,12 @@ def fit(
     prompts: Prompts = None,
     rollouts: Rollouts = None,
     output_dir: OutputDir = Path("runs/bridge"),
-    rank: Rank = None,
+    rank: Rank = 8,
     layers: Layers = None,
     layer_pairing: LayerPairing = "proportional",
     positions: Positions = "last_k",
     position_k: PositionK = 2000,
-    basis: BasisName = None,
+    basis: BasisName = "pca",
     heads_metric: HeadsMetricName = "centered",
     heads_rank: HeadsRank = None,
     ridge: Ridge = None,
@@ -136,14 +133,13 @@ def fit(
     """
     check_transformers()
     from oprd.calibration.bridge.settings import FitSettings
-    from oprd.core.bridge.bases import HEADS, RANK, usual_basis, usual_prompts
+    from oprd.core.bridge.bases import HEADS, usual_prompts
     from oprd.models.sampling import Sampling
     from oprd.values import parse_layers, parse_mapping
 
-    basis = usual_basis(layers, rank) if basis is None else basis
     layers = layers or ("last" if basis == HEADS else "all")
     settings = FitSettings(
-        rank=RANK if rank is None else rank,
+        rank=rank,
         basis=basis,
         heads_metric=cast(Any, heads_metric),  # checked by FitSettings
         heads_rank=heads_rank,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from oprd.core.bridge.bases import HEADS, RANK, usual_basis, usual_prompts
+from oprd.core.bridge.bases import HEADS, usual_prompts
 from oprd.core.bridge.file import bases_in
 from oprd.settings.stages import parse_stages
 
@@ -13,11 +13,7 @@ FIT = "fit"
 
 
 def settle_bridge(settings: "OPRDConfig") -> None:
-    """Fill in the basis, rank and prompts of a fit, and the layers that meet."""
-    if settings.bridge_basis is None:
-        settings.bridge_basis = usual_basis(settings.layers, settings.bridge_rank)
-    if settings.bridge_rank is None:
-        settings.bridge_rank = RANK
+    """Fill in how many prompts a fit reads, and the layers that meet."""
     if settings.bridge_prompts is None:
         settings.bridge_prompts = usual_prompts(settings.bridge_basis)
     if settings.layers is None:

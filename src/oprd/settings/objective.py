@@ -60,9 +60,8 @@ class ObjectiveConfig(DistillationConfig):
             states themselves, models of different width need one, and so do unrelated models of
             equal width.
         bridge_basis: how "fit" chooses directions: "heads" for the last pair, with layers="last",
-            "pca", "rrr" or "fisher" for all pairs, or one of these below it, as in "pca+heads". By
-            default "heads"; "pca", the paper's, where `bridge_rank` or other `layers` are given.
-        bridge_rank: dimensions of the bridge that "fit" fits, 8 by default, but for LM heads.
+            "pca", "rrr" or "fisher" for all pairs, or one of these below it, as in "pca+heads".
+        bridge_rank: dimensions of the bridge that "fit" fits, but for a pair of LM heads.
         heads_metric: in which "heads" compares logits: "centered", "prior" or "fisher".
         heads_rank: dimensions of the pair of LM heads; by default all that the student's has.
         bridge_prompts: prompts whose rollouts "fit" reads: by default the paper's 2,000, of heads
@@ -130,13 +129,10 @@ class ObjectiveConfig(DistillationConfig):
         metadata={"help": 'Compare states through a bridge: its file, or "fit" to fit one first.'},
     )
     bridge_basis: str = field(
-        # Settled by the layers and the rank.
-        default=cast(str, None),
-        metadata={"help": f"Its directions: {', '.join(CHOICES)}; heads, or pca with a rank."},
+        default="pca",
+        metadata={"help": f"Directions of the bridge that it fits: {', '.join(CHOICES)}."},
     )
-    bridge_rank: int = field(
-        default=cast(int, None), metadata={"help": "Its rank, by default 8; not of heads."}
-    )
+    bridge_rank: int = field(default=8, metadata={"help": "Its rank; not that of heads."})
     heads_metric: str = field(
         default="centered",
         metadata={"help": f"How heads compare logits: {', '.join(METRICS)}."},

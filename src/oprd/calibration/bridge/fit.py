@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from oprd.calibration.bridge.heads import check_heads, head_statistics, sums_device
+from oprd.calibration.bridge.heads import check_heads, head_statistics, heads_of_last, sums_device
 from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
 from oprd.calibration.bridge.settings import FitSettings
@@ -136,7 +136,12 @@ def fit_bridge(
         bar.advance(shown)
         shown = bar.add_task("judging", total=own_held_out)
         scores = score_held_out(
-            reader, bridge, widest, shares[1], lambda count: bar.advance(shown, count)
+            reader,
+            bridge,
+            widest,
+            shares[1],
+            lambda count: bar.advance(shown, count),
+            heads_of_last(student, teacher, pairs),
         )
     state.wait_for_everyone()
     if saved is not None:

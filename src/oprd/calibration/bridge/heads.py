@@ -31,6 +31,16 @@ def both_heads(student: Any, teacher: Any) -> HeadPair:
     return HeadPair(whole(lm_head(student)), whole(lm_head(teacher)))
 
 
+def heads_of_last(student: Any, teacher: Any, pairs: Sequence[LayerPair]) -> HeadPair | None:
+    """Both LM heads where the last pair is that of the states that they read, and can be read."""
+    if tuple(last_pair(pairs)) != (num_layers(student), num_layers(teacher)):
+        return None
+    try:
+        return both_heads(student, teacher)
+    except ValueError:
+        return None
+
+
 def check_heads(student: Any, teacher: Any, layers: Sequence[int], settings: FitSettings) -> None:
     """Refuse, before anything is read, LM heads that cannot serve the basis of a fit.
 

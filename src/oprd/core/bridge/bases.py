@@ -14,20 +14,10 @@ BASES: tuple[Basis, ...] = get_args(Basis)
 HEADS = "heads"
 PAIR_BASES: tuple[str, ...] = (*BASES, HEADS)
 CHOICES: tuple[str, ...] = (*PAIR_BASES, *(f"{basis}+{HEADS}" for basis in BASES))
-# Dimensions of a regression's shared space, and prompts whose rollouts it reads (the paper's).
-RANK, PROMPTS = 8, 2000
+# Whose rollouts a fit reads (the paper's).
+PROMPTS = 2000
 # Heads alone are not fitted: rows say how well they carry, and what weighs tokens in some metrics.
 PROMPTS_OF_HEADS = 128
-
-
-def usual_basis(layers: object = None, rank: int | None = None) -> str:
-    """Both LM heads; of other layers, or of a rank, where one is asked for, the paper's basis.
-
-    Args:
-        layers: of the student, that are asked for; None where there is no word of them.
-        rank: likewise.
-    """
-    return HEADS if rank is None and layers in (None, "last") else "pca"
 
 
 def usual_prompts(basis: str) -> int:
