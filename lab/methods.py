@@ -106,6 +106,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "centered", bridge_basis="pca+heads", bridge_rank=RANK, layers="all"
     ),
     TRAINED_PROJECTION: _bridge(RANK, 10),
+    "Bridge, rank 64": _bridge(64, 10),
     "Bridge, plain distances": _bridge(RANK, 1, scale="none"),
     "Bridge, constant rate": _bridge(RANK, 10, lr_scheduler_type="constant"),
     "Bridge, repetition penalty": _bridge(RANK, 10, repetition_penalty=1.05),

@@ -37,6 +37,7 @@ from lab.items.comparisons import (
     OVER_BYTE_PAIRS,
     PRETRAINED,
     PRETRAINED_HEADS,
+    RANKS_OVER_BYTE_PAIRS,
     SCALED,
     THROUGH_HEADS,
 )
@@ -128,6 +129,12 @@ _ALL: tuple[Item, ...] = (
         "handed-over-bpe",
         "The same over a vocabulary of 3,072 byte pairs",
         HANDED_OVER_BYTE_PAIRS,
+        HEADS_PANELS,
+    ),
+    Compared(
+        "ranks-bpe",
+        "A bridge at whose targets the student would unlearn, at one rate",
+        RANKS_OVER_BYTE_PAIRS,
         HEADS_PANELS,
     ),
     Compared("collapse", "What makes a bridge alone fall, at one rate", COLLAPSE, HEADS_PANELS),
