@@ -64,10 +64,9 @@ def test_the_picture_is_drawn(tmp_path, rank):
     assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_text_says_what_the_student_would_say_at_its_targets():
-    agreement = {"rows": 10, "before": 0.8, "at_target": 0.9, "problem": None}
-    text = " ".join(printed({**REPORT, "agreement": agreement}).split())
-    assert "is the teacher's at 90% of positions; it is at 80% before training." in text
-    problem = {**agreement, "problem": "[b]it unlearns.[/b]"}
-    text = printed({**REPORT, "agreement": problem})
+def test_the_text_says_what_the_pull_makes_of_what_the_student_says():
+    pull = {"rows": 10, "before": 1.5, "after": 0.25, "problem": None}
+    text = " ".join(printed({**REPORT, "pull": pull}).split())
+    assert "nearer to the teacher's: a KL of 1.5 nats becomes 0.25." in text
+    text = printed({**REPORT, "pull": {**pull, "problem": "[b]it unlearns.[/b]"}})
     assert "Do not train through it alone: [b]it unlearns.[/b]" in text

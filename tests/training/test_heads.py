@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oprd.core.bridge import Bridge
-from oprd.core.bridge.target import Agreement
+from oprd.core.bridge.pull import Pull
 from tests.calibration.pairs import student, teacher
 from tests.training import runs
 from tests.training.runs import settings, trainer
@@ -126,9 +126,9 @@ def test_a_run_that_names_a_bridge_of_heads_alone_compares_the_last_layers(tmp_p
     assert [tuple(pair) for pair in made_trainer(tmp_path, bridge=file).pairs] == [(3, 4)]
 
 
-def test_a_fit_at_whose_targets_the_student_agrees_less_is_warned_of(tmp_path, monkeypatch, caplog):
-    found = Agreement(rows=10, before=9, at_target=2)
-    monkeypatch.setattr("oprd.calibration.bridge.scores.target_agreement", lambda *_: found)
+def test_a_fit_that_pulls_the_student_away_is_warned_of(tmp_path, monkeypatch, caplog):
+    found = Pull(rows=10, before=9.0, after=20.0)
+    monkeypatch.setattr("oprd.calibration.bridge.scores.pull", lambda *_: found)
     made_trainer(tmp_path, bridge="fit", bridge_basis="heads", bridge_prompts=10)
-    assert "bridge='fit': through this bridge the student unlearns" in caplog.text
-    assert "at 20% of positions, and at 90% before training" in caplog.text
+    assert "bridge='fit': this bridge pulls the student away" in caplog.text
+    assert "from 0.9 to 2 nats" in caplog.text

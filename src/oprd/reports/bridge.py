@@ -26,8 +26,8 @@ def print_bridge(report: Report, console: Console) -> None:
     for layer in report["layers"]:
         if layer.get("heads"):
             console.print(heads_line(layer))
-    if agreement := report.get("agreement"):
-        console.print(Text(agreement_line(agreement)))
+    if pull := report.get("pull"):
+        console.print(Text(pull_line(pull)))
     if not report["curve"]:
         return
     console.print(rank_table(report["curve"]))
@@ -78,14 +78,13 @@ def heads_line(layer: Report) -> str:
     )
 
 
-def agreement_line(agreement: Report) -> str:
-    """What the student would say at the bridge's targets."""
-    if problem := agreement["problem"]:
+def pull_line(pull: Report) -> str:
+    """What the bridge's pull makes of what the student says."""
+    if problem := pull["problem"]:
         return f"Do not train through it alone: {problem}"
     return (
-        f"Where the student's last states meet their targets, its likeliest token is the teacher's "
-        f"at {agreement['at_target']:.0%} of positions; it is at {agreement['before']:.0%} before "
-        "training."
+        "Pulled by the bridge, the student's next tokens come nearer to the teacher's: a KL of "
+        f"{pull['before']:.3g} nats becomes {pull['after']:.3g}."
     )
 
 

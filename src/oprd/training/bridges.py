@@ -221,9 +221,9 @@ def _fit(
     state = PartialState()
     if state.is_main_process:
         fitted.save(folder)
-        agreement = fitted.report["agreement"]
-        if agreement and agreement["problem"]:
-            logger.warning(f"bridge='fit': {agreement['problem']}")
+        pull = fitted.report["pull"]
+        if pull and pull["problem"]:
+            logger.warning(f"bridge='fit': {pull['problem']}")
     state.wait_for_everyone()
     # Every process trains through the very same numbers.
     return Bridge.load(file)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from oprd.calibration.bridge.scores import HeldOutScores
 from oprd.core.bridge import Bridge
+from oprd.core.bridge.pull import STEPS, Pull
 from oprd.core.bridge.rank import best_rank, rank_error
 from oprd.core.bridge.score import PairScore
-from oprd.core.bridge.target import Agreement
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def bridge_report(
         "layers": [_layer(bridge, scores, spectra, pair) for pair in bridge.pairs],
         "curve": curve,
         "advice": advice,
-        "agreement": scores.agreement and _agreement(scores.agreement),
+        "pull": scores.pull and _pull(scores.pull),
     }
 
 
@@ -131,18 +131,18 @@ def _at_rank(scores: Sequence[PairScore], errors: Tensor, rank: int) -> dict[str
     }
 
 
-def _agreement(found: Agreement) -> dict[str, Any]:
-    """Shares of the rows that were read, and what follows where training would lower them."""
-    before, at_target = (count / max(found.rows, 1) for count in (found.before, found.at_target))
+def _pull(found: Pull) -> dict[str, Any]:
+    """Means over the rows that were read, and what follows where the pull leads away."""
+    before, after = (total / max(found.rows, 1) for total in (found.before, found.after))
     problem = None
-    if at_target < before:
+    if after > before:
         problem = (
-            "through this bridge the student unlearns: where its last states meet their targets, "
-            f"its likeliest token is the teacher's at {at_target:.0%} of positions, and at "
-            f"{before:.0%} before training. Take another rank or basis, or an output_loss with "
-            "representation_weight=0."
+            f"this bridge pulls the student away from what the teacher says: {STEPS} gradient "
+            "steps on its last states bring them nearer, and the KL of its next tokens to the "
+            f"teacher's from {before:.3g} to {after:.3g} nats. Take another rank or basis, or an "
+            "output_loss with representation_weight=0."
         )
-    return {"rows": found.rows, "before": before, "at_target": at_target, "problem": problem}
+    return {"rows": found.rows, "before": before, "after": after, "problem": problem}
 
 
 def _mean(values: Sequence[float]) -> float:
