@@ -26,7 +26,8 @@ from oprd.runs.checkpoints import (
     next_start,
     rotate,
 )
-from oprd.runs.identity import RATES, Change
+from oprd.runs.identity import Change
+from oprd.runs.kept import RATES
 from oprd.runs.manifest import content_hash, saved_into, write_manifest
 from oprd.runs.record import BEST, versions
 
