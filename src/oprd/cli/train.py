@@ -54,6 +54,7 @@ def run(arguments: Sequence[str]) -> None:
             asked_for = _asked_for(data, args, models)
             trainer = _trainer(data, args, models)
             trainer.record({ASKED: asked_for})
+            trainer.space.check_student()
         _train(arguments, trainer, output_dir, checkpoint)
 
 

@@ -1,18 +1,20 @@
 """A run's checkpoints while it trains: begun as what it is, saved whole, one run to a folder.
 
 All processes save; when they have, the main one hashes what is there beside the next step, and
-writes the manifest by which the checkpoint is complete. The next save, and the end of training,
-wait for it.
+writes the manifest by which the checkpoint is complete; likewise for the best student. The next
+save, and the end of training, wait for it.
 """
 
 import copy
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from oprd.calibration.processes import from_main, run_locked
 from oprd.log import get_logger
@@ -70,8 +72,11 @@ def _wanted(args: "OPRDConfig", checkpoint: Any) -> Wanted:
     )
 
 
-class Checkpoints:
+class Checkpoints(TrainerCallback):
     """How a trainer's run begins, and how it is saved.
+
+    Where it takes the place of another run, that is deleted when training begins, after all that
+    could refuse it: as a callback it stands behind the one that looks for room.
 
     Args:
         trainer: whose run it is.
@@ -84,7 +89,7 @@ class Checkpoints:
         self._rates: dict[str, Change] = {}
         # One thread, so that manifests are written in the order of their steps.
         self._worker = ThreadPoolExecutor(1, "manifest")
-        self._writing: Future[None] | None = None
+        self._writing: list[Future[None]] = []
         self._push: Callable[[], None] | None = None
 
     @contextmanager
@@ -109,11 +114,10 @@ class Checkpoints:
                 yield begun
             except BaseException as error:
                 # What was saved before stands.
-                if (failed := self._failed()) is not None:
+                if (failed := self._failure()) is not None:
                     error.add_note(f"Nor could the last checkpoint be completed: {failed}")
                 raise
             self.wait()
-            self._trainer.accelerator.wait_for_everyone()
 
     def _begin(self, checkpoint: Any) -> tuple[Beginning, int]:
         """In the main process: find where to begin, and make the folder ready."""
@@ -124,19 +128,30 @@ class Checkpoints:
             logger.warning(
                 f"{begun.checkpoint!r} is gone on from otherwise than it began: {words}."
             )
-        if args.overwrite and (left := clear_run(folder, BEST)):
+        delete_cut_off(folder)
+        return begun, next_start(folder)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Delete the run that this one takes the place of."""
+        if not self._args.overwrite:
+            return
+        folder = self._folder
+        left = from_main(lambda: clear_run(folder, BEST))
+        if left and state.is_world_process_zero:
             logger.warning(
                 f"left in {str(folder)!r}, because nothing there says what they hold: "
                 f"{', '.join(left)}."
             )
-        delete_cut_off(folder)
-        return begun, next_start(folder)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Save a checkpoint in the block: it is complete once its files are hashed, later on."""
+        """Save a checkpoint in the block: it is complete once its files are hashed, later on.
+
+        The last one is complete by then: see `wait`.
+        """
         args, state = self._args, self._trainer.state
-        self.wait()
         folder = self._folder / f"checkpoint-{state.global_step}"
         if args.should_save:
             begin_checkpoint(folder)
@@ -153,8 +168,8 @@ class Checkpoints:
         finally:
             args.save_total_limit = limit
         if args.should_save:
-            facts, best = self._facts(folder), state.best_model_checkpoint
-            self._writing = self._worker.submit(_complete, folder, facts, limit, best)
+            best = state.best_model_checkpoint
+            self.complete(folder, lambda: rotate(folder.parent, limit, best))
         push, self._push = self._push, None
         if push is not None:
             self.wait()
@@ -176,23 +191,36 @@ class Checkpoints:
                 together()
             together()
 
-    def complete(self, folder: Path) -> None:
-        """Write the manifest of a folder that holds a saved model and nothing else."""
-        write_manifest(folder, self._facts(folder))
+    def complete(self, folder: Path, then: Callable[[], object]) -> None:
+        """Give a folder in which everything was saved its manifest, beside the next step.
+
+        Args:
+            folder: of a checkpoint or a model, and of nothing else.
+            then: called when the manifest is there.
+        """
+        facts = self._facts(folder)
+
+        def write() -> None:
+            write_manifest(folder, facts)
+            then()
+
+        self._writing.append(self._worker.submit(write))
 
     def wait(self) -> None:
-        """Until the last checkpoint is complete.
+        """Until what was saved last is complete, in all processes.
 
         Raises:
             OSError: its files could not be read, or its manifest not be written.
         """
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+        from_main(self._finish)
 
-    def _failed(self) -> Exception | None:
+    def _finish(self) -> None:
+        while self._writing:
+            self._writing.pop(0).result()
+
+    def _failure(self) -> Exception | None:
         try:
-            self.wait()
+            self._finish()
         except Exception as error:
             return error
         return None
@@ -259,8 +287,3 @@ def usual_modes(folder: Path) -> None:
     """Let saved weights be read by whom the umask allows."""
     adapters = folder.glob("*/adapter_model.safetensors")
     give_usual_mode(*folder.glob("*.safetensors"), *adapters)
-
-
-def _complete(folder: Path, facts: Mapping[str, Any], limit: int | None, best: str | None) -> None:
-    write_manifest(folder, facts)
-    rotate(folder.parent, limit, best)

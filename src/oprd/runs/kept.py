@@ -183,7 +183,6 @@ FREE_SETTINGS = (
 
 def may_change(setting: str) -> bool:
     """Whether a resume may change a setting without a word, or says it of a fact."""
-    return (
-        setting in (*OF_FACTS, *ONE_VALUE, *FREE_SETTINGS, *LENGTHS)
-        or setting.startswith(FREE_BEGINNINGS)
+    return setting in (*OF_FACTS, *ONE_VALUE, *FREE_SETTINGS, *LENGTHS) or setting.startswith(
+        FREE_BEGINNINGS
     )

@@ -48,6 +48,7 @@ from oprd.guards.finite import Finite
 from oprd.guards.saving import Checkpoints, usual_modes
 from oprd.guards.signals import Interruption, take_over
 from oprd.guards.space import Space
+from oprd.guards.uploads import chosen_uploads
 from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
 from oprd.models.finite import first_broken_parameter
@@ -293,8 +294,8 @@ class OPRDTrainer(DistillationTrainer):
     def _set_callbacks(self, source: TeacherSource) -> None:
         # First, so that a run that is refused leaves what another has written.
         self._finite = Finite(self, lambda: self._teacher.model, self._broken_batch)
-        self._space = Space(self, len(self._tokenizer))
-        self.add_callback(self._space)
+        self.space = Space(self, len(self._tokenizer))
+        self.add_callback(self.space)
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress)
@@ -316,6 +317,7 @@ class OPRDTrainer(DistillationTrainer):
         }
         self._recorder = RunRecorder({**facts, "identity": identity})
         self.checkpoints = Checkpoints(self, lambda: self._recorder.facts)
+        self.add_callback(self.checkpoints)
         self.add_callback(self._recorder)
         self._keeper = SampleKeeper(
             self.args, self._tokenizer, writes=self.accelerator.is_main_process
@@ -400,7 +402,9 @@ class OPRDTrainer(DistillationTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}")
-        with self._space.saving(folder, checkpoint=True), self.checkpoints.saving():
+        # Until then earlier ones that are to be deleted take room.
+        self.checkpoints.wait()
+        with self.space.saving(folder, checkpoint=True), self.checkpoints.saving():
             super()._save_checkpoint(model, trial)
 
     def _take_up(self, begun: Mapping[str, Any]) -> None:
@@ -645,15 +649,29 @@ class OPRDTrainer(DistillationTrainer):
         folder = Path(output_dir or run)
         # Elsewhere an internal save is part of what has a manifest of its own.
         inner = _internal_call and folder != run
-        room = self._space.saving(folder, checkpoint=False)
+        room = self.space.saving(folder, checkpoint=False)
         with room, nullcontext() if inner else self.checkpoints.saving_model(folder):
             super().save_model(output_dir, _internal_call=True)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers', of the student and its card alone."""
+        run = Path(cast(str, self.args.output_dir))
+        with chosen_uploads(run, run):
+            return super().push_to_hub(*args, **kwargs)
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        push = super()._push_from_checkpoint
-        self.checkpoints.push_when_complete(lambda: push(checkpoint_folder))
+        """Likewise, once the checkpoint is complete."""
+        push, run = super()._push_from_checkpoint, Path(cast(str, self.args.output_dir))
+
+        def chosen() -> None:
+            with chosen_uploads(run, Path(checkpoint_folder)):
+                push(checkpoint_folder)
+            if self.args.should_save:
+                (run / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+        self.checkpoints.push_when_complete(chosen)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
