@@ -5,7 +5,7 @@ there too.
 """
 
 import glob
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -53,33 +53,28 @@ def chosen_uploads(run: Path, saved: Path) -> Iterator[None]:
         saved: the folder whose manifest says which files are the student's; asked when something
             is uploaded.
     """
-
-    def chosen(upload: Callable[..., Any]) -> Callable[..., Any]:
-        def uploading(*, folder_path: str | Path, **options: Any) -> Any:
-            folder = Path(folder_path)
-            of_run = folder.resolve() == run.resolve()
-            names = [*students_files(saved), CARD] if of_run else [*_files(folder), MANIFEST]
-            only = [glob.escape(name) for name in names]
-            return upload(folder_path=folder_path, allow_patterns=only, **options)
-
-        return uploading
-
-    # What uploads: of a hub's interface or, in earlier versions, a function.
-    name = "hf_api" if "hf_api" in vars(trainer) else "upload_folder"
-    made = getattr(trainer, name)
-    stand_in = (lambda: _Hub(made(), chosen)) if name == "hf_api" else chosen(made)
-    setattr(trainer, name, stand_in)
+    hub = trainer.hf_api
+    trainer.hf_api = lambda: _Hub(hub(), run, saved)
     try:
         yield
     finally:
-        setattr(trainer, name, made)
+        trainer.hf_api = hub
 
 
 class _Hub:
     """A hub's interface that uploads chosen files."""
 
-    def __init__(self, hub: Any, chosen: Callable[[Callable[..., Any]], Any]) -> None:
-        self._hub, self.upload_folder = hub, chosen(hub.upload_folder)
+    def __init__(self, hub: Any, run: Path, saved: Path) -> None:
+        self._hub, self._run, self._saved = hub, run, saved
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._hub, name)
+
+    def upload_folder(self, *, folder_path: str | Path, **options: Any) -> Any:
+        folder = Path(folder_path)
+        if folder.resolve() == self._run.resolve():
+            names = [*students_files(self._saved), CARD]
+        else:
+            names = [*_files(folder), MANIFEST]
+        only = [glob.escape(name) for name in names]
+        return self._hub.upload_folder(folder_path=folder_path, allow_patterns=only, **options)
