@@ -90,8 +90,9 @@ def test_the_tests_of_promises_run_whatever_was_imported_before(tmp_path):
 
 # What a sentence says that is a claim about what happens when something goes wrong.
 SAFETY = re.compile(
-    r"\b(kill\w*|crash\w*|damaged?|corrupt\w*|disk is full|bit[- ]identical\w*|checkpoint is complete|"
-    r"goes on (from|after)|resum\w+|never|nothing is lost|secrets?|safe\w*|refused?|trusted)\b"
+    r"\b(kill\w*|crash\w*|damaged?|corrupt\w*|disk is full|bit[- ]identical\w*|"
+    r"checkpoint is complete|goes on (from|after)|resum\w+|never|nothing is lost|secrets?|safe\w*|"
+    r"refused?|trusted)\b"
 )
 TEST = re.compile(r"\[[^\]]*\]\((?P<path>tests/[^)#]+|docs/reliability\.md|SECURITY\.md)[^)]*\)")
 
