@@ -54,7 +54,6 @@ def run(arguments: Sequence[str]) -> None:
             asked_for = _asked_for(data, args, models)
             trainer = _trainer(data, args, models)
             trainer.record({ASKED: asked_for})
-            trainer.space.check_student()
         _train(arguments, trainer, output_dir, checkpoint)
 
 
@@ -82,6 +81,7 @@ def _train(
         _announce(args, output_dir, checkpoint)
     trainer.interruption.way_on = _way_on(arguments, overwrite=args.overwrite)
     with writing(output_dir, WAY_ON), logging_redirect_tqdm():
+        trainer.space.check_student()
         trainer.train(resume_from_checkpoint=checkpoint or False)
         trainer.save_model(str(output_dir))
         trainer.create_model_card()
