@@ -1,11 +1,13 @@
 """What is promised of saving a run, ending it and going on with it."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import transformers
 
+from oprd.guards.saving import Checkpoints
 from oprd.guards.signals import Interruption
 from oprd.runs.record import add_to_record
 from oprd.training.callbacks import RunRecorder
@@ -32,6 +34,10 @@ def written_at_once(self: RunRecorder, folder: Path, facts: Any, *, write: bool)
 
 def with_a_checkpoint(self: Interruption) -> str:
     return "the run ends after this step, with a checkpoint"
+
+
+def push_at_once(self: Checkpoints, checkpoint: Path, push: Callable[[str], None]) -> None:
+    push(str(checkpoint))
 
 
 SAVES = (
@@ -390,12 +396,12 @@ SAVES = (
                 "guards/test_uploads.py"
                 "::test_what_is_uploaded_holds_the_student_and_neither_prompts_nor_secrets"
                 "[False-every_save]",
-                {"oprd.training.trainer.chosen_uploads": lambda *_: nullcontext()},
+                {"oprd.guards.uploads._Hub": lambda hub, *_: hub},
             ),
             Proof(
                 f"{SAVING}::test_what_is_uploaded_is_complete",
                 {
-                    "oprd.guards.saving.Checkpoints.push_when_complete": lambda self, push: push(),
+                    "oprd.guards.saving.Checkpoints.push_when_complete": push_at_once,
                 },
             ),
         ),

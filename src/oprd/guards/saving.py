@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from oprd.calibration.processes import from_main, run_locked
+from oprd.guards.uploads import chosen_uploads
 from oprd.log import get_logger
 from oprd.runs.atomic import give_usual_mode
 from oprd.runs.beginning import Beginning, Wanted, find_beginning
@@ -138,7 +140,7 @@ class Checkpoints(TrainerCallback):
         if not self._args.overwrite:
             return
         folder = self._folder
-        left = from_main(lambda: clear_run(folder, BEST))
+        left, self._start = from_main(lambda: (clear_run(folder, BEST), next_start(folder)))
         if left and state.is_world_process_zero:
             logger.warning(
                 f"left in {str(folder)!r}, because nothing there says what they hold: "
@@ -175,9 +177,22 @@ class Checkpoints(TrainerCallback):
             self.wait()
             push()
 
-    def push_when_complete(self, push: Callable[[], None]) -> None:
-        """Upload the checkpoint that is being saved, once it is complete."""
-        self._push = push
+    def push_when_complete(self, checkpoint: Path, push: Callable[[str], None]) -> None:
+        """Upload of the checkpoint that is being saved what is to be, once it is complete.
+
+        Args:
+            checkpoint: its folder.
+            push: Transformers', to which that is given.
+        """
+
+        def pushed() -> None:
+            with chosen_uploads(self._folder, checkpoint):
+                push(str(checkpoint))
+            if self._args.should_save:
+                # A pickle that nothing here reads, nor uploads.
+                (self._folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+        self._push = pushed
 
     @contextmanager
     def saving_model(self, folder: Path) -> Iterator[None]:

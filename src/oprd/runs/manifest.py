@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from oprd.runs.atomic import synchronize, written_whole
-from oprd.text import parse_json
+from oprd.text import escaped, parse_json
 
 MANIFEST = "manifest.json"
 # In a folder while it is saved: without a manifest beside it, the save was cut off. Files of such a
@@ -143,9 +143,9 @@ def problem(folder: Path, *, contents: bool = True) -> str | None:
     for name, entry in manifest["files"].items():
         try:
             if (found := _difference(folder / name, entry, contents)) is not None:
-                return f"its {name} {found}"
+                return f"its {escaped(name)} {found}"
         except OSError as error:
-            return f"its {name} cannot be read ({error.strerror})"
+            return f"its {escaped(name)} cannot be read ({error.strerror})"
     return None
 
 

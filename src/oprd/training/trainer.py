@@ -356,6 +356,11 @@ class OPRDTrainer(DistillationTrainer):
         """Whether the teacher is a second adapter on the student's own base."""
         return self._teacher.shares_base
 
+    @property
+    def _folder(self) -> Path:
+        """Of the run."""
+        return Path(cast(str, self.args.output_dir))
+
     # --- rollouts -------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -375,7 +380,7 @@ class OPRDTrainer(DistillationTrainer):
             result = super().train(begun.checkpoint, *args, **kwargs)
             # No further loss would show what the last step did.
             self._finite.check_student()
-        self.interruption.end(self.state, Path(cast(str, self.args.output_dir)))
+        self.interruption.end(self.state, self._folder)
         return result
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -401,7 +406,7 @@ class OPRDTrainer(DistillationTrainer):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}")
+        folder = self._folder / f"checkpoint-{self.state.global_step}"
         # Until then earlier ones that are to be deleted take room.
         self.checkpoints.wait()
         with self.space.saving(folder, checkpoint=True), self.checkpoints.saving():
@@ -417,8 +422,7 @@ class OPRDTrainer(DistillationTrainer):
 
     def record(self, facts: dict[str, Any]) -> None:
         """Add what is known only now to the run's record."""
-        folder = Path(cast(str, self.args.output_dir))
-        self._recorder.add(folder, facts, write=self.accelerator.is_main_process)
+        self._recorder.add(self._folder, facts, write=self.accelerator.is_main_process)
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -645,10 +649,9 @@ class OPRDTrainer(DistillationTrainer):
         Looks for room first.
         """
         self._finite.check_student()
-        run = Path(cast(str, self.args.output_dir))
-        folder = Path(output_dir or run)
+        folder = Path(output_dir or self._folder)
         # Elsewhere an internal save is part of what has a manifest of its own.
-        inner = _internal_call and folder != run
+        inner = _internal_call and folder != self._folder
         room = self.space.saving(folder, checkpoint=False)
         with room, nullcontext() if inner else self.checkpoints.saving_model(folder):
             super().save_model(output_dir, _internal_call=True)
@@ -657,27 +660,19 @@ class OPRDTrainer(DistillationTrainer):
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
         """Transformers', of the student and its card alone."""
-        run = Path(cast(str, self.args.output_dir))
-        with chosen_uploads(run, run):
+        with chosen_uploads(self._folder, self._folder):
             return super().push_to_hub(*args, **kwargs)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Likewise, once the checkpoint is complete."""
-        push, run = super()._push_from_checkpoint, Path(cast(str, self.args.output_dir))
-
-        def chosen() -> None:
-            with chosen_uploads(run, Path(checkpoint_folder)):
-                push(checkpoint_folder)
-            if self.args.should_save:
-                (run / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-
-        self.checkpoints.push_when_complete(chosen)
+        push = super()._push_from_checkpoint
+        self.checkpoints.push_when_complete(Path(checkpoint_folder), push)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with without_teacher_adapter(self.student):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
-            folder = Path(output_dir or cast(str, self.args.output_dir))
+            folder = Path(output_dir or self._folder)
             # A pickle that nothing here reads; run.json says the same.
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             usual_modes(folder)
@@ -700,7 +695,7 @@ class OPRDTrainer(DistillationTrainer):
             tags=[*self._tag_names, *given],
             **prompt_facts(self.train_dataset, dataset_name),
         )
-        write_card(Path(cast(str, self.args.output_dir)), facts)
+        write_card(self._folder, facts)
 
     def _broken_batch(self, said: str, step: int, rank: int) -> BrokenBatch:
         """What this process trains on, for a file."""
