@@ -147,8 +147,8 @@ def test_truncated_explains_a_failure_and_spares_a_success() -> None:
 
 def test_names_stay_inside_the_output_folder(tmp_path: Path) -> None:
     names = ["../x", "/etc/passwd", "a/../b", "..", "\0", "", "n" * 300, "a b", "a_b"]
-    files = {sample_file(tmp_path, name, name) for name in names}
-    assert len(files) == len(names)
+    files = [sample_file(tmp_path, name, name) for name in names]
+    assert len(set(files)) == len(names)
     for file in files:
         assert file.resolve().is_relative_to(tmp_path.resolve())
         assert len(file.relative_to(tmp_path).parts) == 2

@@ -218,17 +218,15 @@ def _without_effect(settings: Mapping[str, Any]) -> set[str]:
         return set()
     of_states = {"state_loss", "state_loss_kwargs", "scale", "reduction", "bridge"}
     of_output = {"output_loss_kwargs", "output_weight"}
-    return (of_states if settings.get("representation_weight") == 0 else set()) | (
-        of_output if settings.get("output_loss") == "none" else set()
-    )
+    unused = of_states if settings.get("representation_weight") == 0 else set()
+    return unused | (of_output if settings.get("output_loss") == "none" else set())
 
 
 def _evaluation(metrics: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
     """A table of the first and the last figures of each task, nothing where there are none."""
     evaluated = [line for line in metrics if any(map(FIGURE.fullmatch, line))]
-    if not evaluated:
+    if not (shown := evaluated[:1] + evaluated[1:][-1:]):
         return []
-    shown = [evaluated[0], evaluated[-1]] if len(evaluated) > 1 else evaluated
     rows = [
         (_code(found["task"]), _code(found["name"]), *(_estimate(line, name) for line in shown))
         for name in evaluated[-1]

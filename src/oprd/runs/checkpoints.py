@@ -23,7 +23,7 @@ from oprd.runs.manifest import (
     problem,
     read_manifest,
 )
-from oprd.text import escaped, parse_json
+from oprd.text import parse_json
 
 CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
 TRAINER_STATE = "trainer_state.json"
@@ -251,7 +251,7 @@ def numbered(output_dir: Path) -> list[tuple[int, Path]]:
 # A command looks before it loads models, and again when training begins.
 @lru_cache(maxsize=64)
 def _say(text: str) -> None:
-    logger.warning("%s", escaped(text))
+    logger.warning("%s", text)
 
 
 def _newest_first(output_dir: Path) -> list[Path]:

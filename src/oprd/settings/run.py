@@ -13,6 +13,7 @@ from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.kept import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
 from oprd.secrets import HIDDEN, without_secrets
+from oprd.settings.given import Given, no_defaults
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.values import (
@@ -140,6 +141,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded or allocated."""
+        at_first = no_defaults(self)
         # An "even" of one layer is refused when the model is known: here the form is checked.
         select_layers(self.layer_spec, _ANY_DEPTH)
         check_pairing(self.layer_pairing, self.layer_spec)
@@ -179,6 +181,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
             try_generation(generation, self.cache_implementation)
         try_parts(self)
         self._check_batches()
+        self.given = Given(self, at_first)
 
     @property
     def layer_spec(self) -> str | tuple[int, ...]:

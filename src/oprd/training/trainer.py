@@ -68,7 +68,7 @@ from oprd.prompts.lengths import context_limits
 from oprd.prompts.load import with_prompts
 from oprd.prompts.show import first_rollout
 from oprd.runs.card import PAPER, CardFacts, write_card
-from oprd.runs.record import RATE_TEST
+from oprd.runs.record import GIVEN, RATE_TEST
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
@@ -154,6 +154,7 @@ class OPRDTrainer(DistillationTrainer):
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
         if not isinstance(args, OPRDConfig):
             raise TypeError(f"args must be an OPRDConfig, got {type(args).__name__}.")
+        self._given = args.given.values(args)
         teacher_model = teacher_model or args.teacher_model_name_or_path
         if teacher_model is None:
             raise ValueError("a teacher is needed: pass teacher_model, or set its path in args.")
@@ -307,6 +308,7 @@ class OPRDTrainer(DistillationTrainer):
             **prompt_facts(self.train_dataset),
             **self._paired.facts(),
             **bridge_facts(self._teacher.spaces),
+            GIVEN: self._given,
         }
         identity = {
             **self._identity,
