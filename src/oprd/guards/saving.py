@@ -6,6 +6,7 @@ save, and the end of training, wait for it.
 """
 
 import copy
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,7 +34,8 @@ from oprd.runs.checkpoints import (
 from oprd.runs.identity import Change
 from oprd.runs.kept import RATES
 from oprd.runs.manifest import content_hash, saved_into, write_manifest
-from oprd.runs.record import BEST, versions
+from oprd.runs.record import ASKED, BEST, GIVEN, versions
+from oprd.secrets import without_secrets
 
 if TYPE_CHECKING:
     from oprd.settings.run import OPRDConfig
@@ -292,10 +294,18 @@ class Checkpoints(TrainerCallback):
                 "settings": settings,
                 "settings_hash": content_hash(settings),
                 "versions": versions(),
-                "facts": self._facts_of_run(),
+                "facts": self._told_facts(),
                 "random_states": states,
             }
         )
+
+    def _told_facts(self) -> dict[str, Any]:
+        """The run's, of which settings as they were given may hold secrets."""
+        facts = dict(self._facts_of_run())
+        for name in facts.keys() & {ASKED, GIVEN}:
+            plain = json.loads(json.dumps(facts[name], default=str))
+            facts[name] = without_secrets(plain, vars(self._args))
+        return facts
 
 
 def usual_modes(folder: Path) -> None:
