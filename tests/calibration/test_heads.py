@@ -7,8 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from oprd.calibration.bridge import heads as module
-from oprd.calibration.bridge.fit import FitSettings, fit_bridge
+from oprd.calibration.bridge.fit import fit_bridge
 from oprd.calibration.bridge.heads import both_heads
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.reading import RowReader
 from oprd.calibration.selection import hold_out, select_rows
 from oprd.core.bridge.heads import METRICS
@@ -87,7 +88,7 @@ def test_of_many_rows_an_even_share_weighs_the_tokens(monkeypatch):
         read.append(self)
 
     monkeypatch.setattr(module.HeadStatistics, "update", spy)
-    bridge = fitted().bridge
+    bridge = fitted(heads_metric="prior").bridge
     assert 10 < read[-1].count <= 20 < bridge.rows
 
 
@@ -147,3 +148,15 @@ def test_a_head_with_an_adapter_is_refused(monkeypatch):
     monkeypatch.setattr(RowReader, "__call__", lambda *_: pytest.fail("rows were read"))
     with pytest.raises(ValueError, match="it carries an adapter"):
         fitted((with_adapter(student(), "q_proj", "lm_head"), teacher()))
+
+
+@pytest.mark.parametrize("basis", ["pca", "heads"])
+def test_a_report_says_what_the_student_would_say_at_its_targets(basis):
+    report = fitted(basis=basis, layers="last").report["agreement"]
+    assert report["rows"] == fitted(basis=basis, layers="last").report["rows"]["held_out"]
+    assert 0 <= report["before"] <= 1 and 0 <= report["at_target"] <= 1
+    assert (report["problem"] is None) == (report["at_target"] >= report["before"])
+
+
+def test_nothing_is_said_where_the_last_states_do_not_meet():
+    assert fitted(basis="pca", layers=(2,)).report["agreement"] is None

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from lab import runs
-from lab.runs import CONSUMED, LAYER_SCALES, OFF_POLICY, Run, execute
+from lab.methods import CONSUMED, LAYER_SCALES, OFF_POLICY
+from lab.runs import Run, execute
 from lab.variants import select_consumed
 from oprd import OPRDTrainer
 from tests.lab.fakes import TINY_PAIR

@@ -62,3 +62,12 @@ def test_the_picture_is_drawn(tmp_path, rank):
     report = {**REPORT, "advice": {**REPORT["advice"], "rank": rank}}
     plot_bridge(report, tmp_path / "r.png")
     assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_text_says_what_the_student_would_say_at_its_targets():
+    agreement = {"rows": 10, "before": 0.8, "at_target": 0.9, "problem": None}
+    text = " ".join(printed({**REPORT, "agreement": agreement}).split())
+    assert "is the teacher's at 90% of positions; it is at 80% before training." in text
+    problem = {**agreement, "problem": "[b]it unlearns.[/b]"}
+    text = printed({**REPORT, "agreement": problem})
+    assert "Do not train through it alone: [b]it unlearns.[/b]" in text

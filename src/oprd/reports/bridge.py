@@ -26,6 +26,8 @@ def print_bridge(report: Report, console: Console) -> None:
     for layer in report["layers"]:
         if layer.get("heads"):
             console.print(heads_line(layer))
+    if agreement := report.get("agreement"):
+        console.print(Text(agreement_line(agreement)))
     if not report["curve"]:
         return
     console.print(rank_table(report["curve"]))
@@ -73,6 +75,17 @@ def heads_line(layer: Report) -> str:
         f"Both LM heads at student layer {layer['student']}, metric {heads['metric']}, rank "
         f"{layer['rank']}: a distance of {heads['distance']:.3g} ({unit}) that the student can "
         f"close, and {heads['unreachable']:.3g} that its head cannot."
+    )
+
+
+def agreement_line(agreement: Report) -> str:
+    """What the student would say at the bridge's targets."""
+    if problem := agreement["problem"]:
+        return f"Do not train through it alone: {problem}"
+    return (
+        f"Where the student's last states meet their targets, its likeliest token is the teacher's "
+        f"at {agreement['at_target']:.0%} of positions; it is at {agreement['before']:.0%} before "
+        "training."
     )
 
 

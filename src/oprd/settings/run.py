@@ -13,6 +13,7 @@ from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.kept import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
 from oprd.secrets import HIDDEN, without_secrets
+from oprd.settings.bridge import settle_bridge
 from oprd.settings.given import Given, no_defaults
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
@@ -41,7 +42,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
 
     Args:
         layers: which student layers are supervised: "all", "last", "last:N", "even", "odd",
-            "every:N", or layer numbers from 1, on the command line as "1,2,3".
+            "every:N", or layer numbers from 1, on the command line as "1,2,3". All by default, and
+            the last where states meet through a bridge of both LM heads alone.
         layer_pairing: which teacher layers they meet: a name in `oprd.core.layers.PAIRINGS`
             ("similarity" is measured before the first step), or pairs such as "1:1,2:3".
         positions: which response tokens are supervised: "all", "last", "first_k" or "last_k".
@@ -87,7 +89,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
         },
     )
     layers: str = field(
-        default="all",
+        # Settled by the bridge.
+        default=cast(str, None),
         metadata={"help": 'Supervised layers: all, last, last:N, even, odd, every:N or "1,2,3".'},
     )
     layer_pairing: str = field(
@@ -142,6 +145,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
     def __post_init__(self) -> None:
         """Check every value before anything is loaded or allocated."""
         at_first = no_defaults(self)
+        settle_bridge(self)
         # An "even" of one layer is refused when the model is known: here the form is checked.
         select_layers(self.layer_spec, _ANY_DEPTH)
         check_pairing(self.layer_pairing, self.layer_spec)

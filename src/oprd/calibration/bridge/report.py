@@ -17,7 +17,7 @@ from oprd.calibration.bridge.scores import HeldOutScores
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.rank import best_rank, rank_error
 from oprd.core.bridge.score import PairScore
-from oprd.core.layers import LayerPair
+from oprd.core.bridge.target import Agreement
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def bridge_report(
         "layers": [_layer(bridge, scores, spectra, pair) for pair in bridge.pairs],
         "curve": curve,
         "advice": advice,
+        "agreement": scores.agreement and _agreement(scores.agreement),
     }
 
 
@@ -80,7 +81,7 @@ def _layer(
     bridge: Bridge, scores: HeldOutScores, spectra: Mapping[int, _Spectrum], pair: tuple[int, int]
 ) -> dict[str, Any]:
     student, teacher = pair
-    rank = bridge.ranks[bridge.pairs.index(LayerPair(*pair))]
+    rank = bridge.rank_of(student)
     before, after = scores.before[student], scores.after[student].at(rank)
     fit, spectrum = bridge.statistics[student], spectra[student]
     return {
@@ -128,6 +129,20 @@ def _at_rank(scores: Sequence[PairScore], errors: Tensor, rank: int) -> dict[str
         "r_squared": _mean([score.r_squared for score in cut]),
         "rank_error": float(errors[rank]),
     }
+
+
+def _agreement(found: Agreement) -> dict[str, Any]:
+    """Shares of the rows that were read, and what follows where training would lower them."""
+    before, at_target = (count / max(found.rows, 1) for count in (found.before, found.at_target))
+    problem = None
+    if at_target < before:
+        problem = (
+            "through this bridge the student unlearns: where its last states meet their targets, "
+            f"its likeliest token is the teacher's at {at_target:.0%} of positions, and at "
+            f"{before:.0%} before training. Take another rank or basis, or an output_loss with "
+            "representation_weight=0."
+        )
+    return {"rows": found.rows, "before": before, "at_target": at_target, "problem": problem}
 
 
 def _mean(values: Sequence[float]) -> float:

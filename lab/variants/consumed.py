@@ -1,4 +1,4 @@
-"""A variant of OPRD that only a comparison needs: the official code's positions."""
+"""The official code's positions."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lab.variants import select_consumed
+from lab.variants.consumed import select_consumed
 from tests import tiny
 from tests.training import runs
 
