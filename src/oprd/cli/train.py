@@ -87,6 +87,7 @@ def _train(
         _announce(args, output_dir, checkpoint)
     trainer.interruption.way_on = _way_on(arguments, overwrite=args.overwrite)
     with writing(output_dir, WAY_ON), logging_redirect_tqdm():
+        trainer.space.check_student()
         trainer.train(resume_from_checkpoint=checkpoint or False)
         trainer.save_model(str(output_dir))
         trainer.create_model_card()

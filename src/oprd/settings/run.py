@@ -10,7 +10,7 @@ import torch
 from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
 from oprd.models.trial import check_kinds, try_generation, try_parts
-from oprd.runs.identity import KEPT
+from oprd.runs.kept import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
 from oprd.secrets import HIDDEN, without_secrets
 from oprd.settings.bridge import settle_bridge
@@ -63,7 +63,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig):
             not the one that the adapter names.
         overwrite: start anew in a folder that holds checkpoints. What the earlier run's record and
             manifests name is deleted, and nothing else.
-        allow_changed: of what a resumed run keeps (`oprd.runs.identity.KEPT`), what may be another
+        allow_changed: of what a resumed run keeps (`oprd.runs.kept.KEPT`), what may be another
             than it began with: names, comma-separated or as a list.
 
     Raises:
