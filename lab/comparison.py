@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lab.methods import METHODS
 from lab.pairs import PAIRS
 from lab.results import Curve, Estimate, accuracy
-from lab.runs import METHODS, Run
+from lab.runs import Run
 from lab.scores import samples
 from oprd.evaluation.intervals import compare
 
@@ -31,7 +32,7 @@ class Comparison:
 
     Attributes:
         pair: a name of `lab.pairs.PAIRS`.
-        methods: names of `lab.runs.METHODS`; the others are compared to the first.
+        methods: names of `lab.methods.METHODS`; the others are compared to the first.
         steps: of every run.
         rollouts: of every step.
         eval_every: steps between the points of a curve.

@@ -33,9 +33,12 @@ def draw_curves(
 ) -> None:
     """The mean of each method's curves, and the span of its seeds; a method keeps its colour.
 
-    Seeds have their points at the same steps; where these are seconds, at their means.
+    A method without curves is left out. Seeds have their points at the same steps; where these are
+    seconds, at their means.
     """
     for color, (name, seeds) in zip(COLORS[: len(curves)], curves.items(), strict=True):
+        if not seeds:
+            continue
         values = np.array([curve.values for curve in seeds])
         steps = np.mean([curve.steps for curve in seeds], axis=0)
         axes.plot(steps, values.mean(axis=0), color=color, linewidth=1.6, label=name)

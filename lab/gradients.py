@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lab.runs import METHODS, OUTPUT_ONLY, PLAIN
+from lab.methods import METHODS, OUTPUT_ONLY, PLAIN
 from oprd.core.capture import num_layers
 from oprd.core.layers import pair_layers, select_layers
 from oprd.core.objective import Term, objective
@@ -107,7 +107,7 @@ class Objectives:
         """The gradient of a method's mean loss over the batch, one tensor for each parameter.
 
         Args:
-            method: of `lab.runs.METHODS`: "OPRD" itself or an output-space loss alone.
+            method: of `lab.methods.METHODS`: "OPRD" itself or an output-space loss alone.
             token_ids: [B, K] in the place of the rollouts' own, for the output terms to look at;
                 what the models read stays.
 

@@ -16,161 +16,37 @@ from typing import Any
 from datasets import Dataset
 from transformers import PrinterCallback
 
+from lab.methods import (
+    ANOTHER_REFERENCE,
+    CONSUMED,
+    HEADS,
+    HEADS_READ_AGAIN,
+    METHODS,
+    OFF_POLICY,
+    PAST,
+    RANDOM_DIRECTION,
+    SECOND_STAGES,
+    SELF_TAUGHT,
+    TRAINED_PROJECTION,
+)
 from lab.models import CACHE
-from lab.offpolicy import SOLUTIONS, START, TEACHER, given, write_responses
+from lab.offpolicy import given, write_responses
 from lab.pairs import PAIRS, Moment
 from lab.pretrained import Pretrained
 from lab.quiet import quieten
 from lab.scores import Scores, samples, scores
-from lab.variants import random_direction, select_consumed
+from lab.variants.consumed import select_consumed
+from lab.variants.direction import random_direction
+from lab.variants.live_heads import LiveHeads
+from lab.variants.projection import train_projection
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.runs.metrics import read_metrics
 from oprd.runs.record import RATE_TEST
 
-OUTPUT_ONLY = {"representation_weight": 0.0}
-TOP_4 = {"output_loss": "topk", "output_loss_kwargs": {"k": 4}}
-PLAIN = {"scale": "none"}
-UNIT_LENGTH = {"scale": "unit", "representation_weight": 1000 / 128}
-NOT_CLIPPED = {"max_grad_norm": 0.0}
-# The rate is found by the run itself.
-AUTO = {"learning_rate": "auto"}
-RANK = 16
+# Held-out problems to which a student writes where its LM head is looked at again.
+LOOKED_AT = 250
 # Of the problems that runs of the first seed train on.
 PROBLEMS_SEED = 1000
-LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
-WITH_SOLUTION, WITH_ANOTHERS = "self, with the solution", "self, with another's solution"
-ANOTHER_REFERENCE = "λ = 1.25, a reference of another seed"
-RANDOM_DIRECTION = "λ = 1.25, in a random direction"
-# Behind a solution, for a model that has to write it once more.
-AGAIN = "\nThat was an example with its answer. Answer in the same way: {{ prompt }}"
-REVERSE_KL = {"output_loss": "reverse_kl"}
-SAMPLED_TOKEN = {"output_loss": "sampled"}
-
-
-def _bridge(rank: int, mu: float, **settings: Any) -> dict[str, Any]:
-    """A bridge at the paper's weight µ, whose distances are sums over the rank."""
-    weight = mu * rank if settings.get("scale") == "none" else mu
-    fit = {"bridge": "fit", "bridge_rank": rank, "bridge_prompts": 1000, "scale": "unit"}
-    return {**fit, "representation_weight": float(weight), **settings}
-
-
-def _heads(metric: str, **settings: Any) -> dict[str, Any]:
-    """A bridge that reads both LM heads, whose distance is the sum of the metric."""
-    fit = {"bridge": "fit", "bridge_basis": "heads", "heads_metric": metric, "layers": "last"}
-    return {**fit, "bridge_prompts": 1000, **settings}
-
-
-# Settings of `OPRDConfig`. The lab's vocabularies have 15 and 29 tokens, of which four are to it
-# what the paper's sixteen are to 152 thousand.
-METHODS: dict[str, dict[str, Any]] = {
-    "OPRD": PLAIN,
-    "OPRD, unit length": UNIT_LENGTH,
-    "top-1": {**OUTPUT_ONLY, **SAMPLED_TOKEN},
-    "top-4 of the paper's runs": {
-        **OUTPUT_ONLY,
-        "output_loss": "topk",
-        "output_loss_kwargs": {"k": 4, "renormalize": False},
-    },
-    "top-4 of Eq. 5": {**OUTPUT_ONLY, **TOP_4},
-    "top-16 of the paper's runs": {
-        **OUTPUT_ONLY,
-        "output_loss": "topk",
-        "output_loss_kwargs": {"k": 16, "renormalize": False},
-    },
-    "reverse KL": {**OUTPUT_ONLY, **REVERSE_KL},
-    "forward KL": {**OUTPUT_ONLY, "output_loss": "forward_kl"},
-    "top-1 + OPRD": {**PLAIN, **SAMPLED_TOKEN},
-    "top-1 + 10 OPRD": {**PLAIN, **SAMPLED_TOKEN, "representation_weight": 10.0},
-    "last layer": {**PLAIN, "layers": "last"},
-    "even layers": {**PLAIN, "layers": "even"},
-    "odd layers": {**PLAIN, "layers": "odd"},
-    "first 5 tokens": {**PLAIN, "positions": "first_k", "position_k": 5},
-    "last 5 tokens": {**PLAIN, "positions": "last_k", "position_k": 5},
-    "last 5 tokens, constant prefix": {
-        **PLAIN,
-        "positions": "last_k",
-        "position_k": 5,
-        "prefix_gradients": False,
-    },
-    "constant prompt": {**PLAIN, "prefix_gradients": False},
-    "last token": {**PLAIN, "positions": "last"},
-    "mean over tokens": {**PLAIN, "reduction": "token"},
-    "weight 0.01": {**PLAIN, "representation_weight": 0.01},
-    "weight 100": {**PLAIN, "representation_weight": 100.0},
-    "weight 100, gradients not clipped": {**PLAIN, "representation_weight": 100.0, **NOT_CLIPPED},
-    "unit length, gradients not clipped": {**UNIT_LENGTH, **NOT_CLIPPED},
-    LAYER_SCALES: {"scale": "layer"},
-    "scaled by layer, weight 10": {"scale": "layer", "representation_weight": 10.0},
-    "unit length, weight 1": {"scale": "unit", "representation_weight": 1.0},
-    "unit length, weight 10": {"scale": "unit", "representation_weight": 10.0},
-    "OPRD, rate found": {**PLAIN, **AUTO},
-    "scaled by layer, weight 10, rate found": {
-        "scale": "layer",
-        "representation_weight": 10.0,
-        **AUTO,
-    },
-    "unit length, weight 10, rate found": {
-        "scale": "unit",
-        "representation_weight": 10.0,
-        **AUTO,
-    },
-    CONSUMED: PLAIN,
-    "2 updates a rollout": {**PLAIN, "updates_per_rollout": 2},
-    "4 updates a rollout": {**PLAIN, "updates_per_rollout": 4},
-    "Bridge": _bridge(RANK, 10),
-    "Bridge, rrr": _bridge(RANK, 10, bridge_basis="rrr"),
-    # The gradient at the last layer spans no more directions than these.
-    "Bridge, fisher": _bridge(14, 1, bridge_basis="fisher", scale="none"),
-    "Bridge, fisher, unit length": _bridge(14, 10, bridge_basis="fisher"),
-    "Heads, centered": _heads("centered"),
-    "Heads, prior": _heads("prior"),
-    "Heads, fisher": _heads("fisher"),
-    # Below at unit length, above in nats: a mean over layers.
-    "Heads, fisher, pca below": _heads(
-        "fisher", bridge_basis="pca+heads", bridge_rank=RANK, layers="all"
-    ),
-    "Bridge + reverse KL": _bridge(RANK, 1, **REVERSE_KL),
-    "10 Bridge + reverse KL": _bridge(RANK, 10, **REVERSE_KL),
-    "Bridge, fisher + reverse KL": _bridge(
-        14, 1, bridge_basis="fisher", scale="none", **REVERSE_KL
-    ),
-    "Bridge, then reverse KL": _bridge(RANK, 10),
-    "Bridge, then top-1": _bridge(RANK, 10),
-}
-# Methods that train on other responses than the student's rollouts, with who wrote them.
-OFF_POLICY = {
-    "OPRD on the teacher's responses": TEACHER,
-    "OPRD on the student's first responses": START,
-    "OPRD on worked solutions": SOLUTIONS,
-}
-METHODS |= dict.fromkeys(OFF_POLICY, PLAIN)
-# Targets beyond the teacher, on the line from the student as it began, which is of its lineage.
-PAST = {
-    f"λ = {extrapolation:g}": {**PLAIN, "extrapolation": extrapolation}
-    for extrapolation in (0.75, 1.15, 1.25, 1.5, 2.0)
-}
-PAST |= {
-    "λ = 1.25, unit length": {**UNIT_LENGTH, "extrapolation": 1.25},
-    "λ = 1.25, last layer": {**PLAIN, "extrapolation": 1.25, "layers": "last"},
-    # What would be as good if the direction did not matter.
-    ANOTHER_REFERENCE: {**PLAIN, "extrapolation": 1.25},
-    RANDOM_DIRECTION: {**PLAIN, "extrapolation": 1.25},
-}
-# A student that teaches itself: the teacher reads a worked solution, of its row or of another.
-SELF_TAUGHT = {
-    name: {**UNIT_LENGTH, "teacher_source": "copy", "teacher_template": template}
-    for name, template in {
-        WITH_SOLUTION: f"{{{{ solution }}}} {AGAIN}",
-        WITH_ANOTHERS: f"{{{{ another }}}} {AGAIN}",
-    }.items()
-}
-METHODS |= {**PAST, **SELF_TAUGHT}
-# Methods of two stages: the share of the steps that the first one takes, its rate, and the settings
-# of the second, whose rate is the run's.
-SECOND_STAGES = {
-    "Bridge, then reverse KL": (1 / 4, 1e-3, {**OUTPUT_ONLY, **REVERSE_KL}),
-    "Bridge, then top-1": (1 / 4, 1e-3, {**OUTPUT_ONLY, **SAMPLED_TOKEN}),
-}
 
 
 @dataclass(frozen=True)
@@ -179,7 +55,7 @@ class Run:
 
     Attributes:
         pair: student, teacher and task: a name of `lab.pairs.PAIRS`.
-        method: a name of `METHODS`.
+        method: a name of `lab.methods.METHODS`.
         learning_rate: the peak of a cosine schedule; 0 where the method finds its own.
         seed: of rollouts and of the order of problems.
         steps: optimizer steps.
@@ -310,6 +186,13 @@ def _distil(run: Run) -> None:
         trainer.rollouts.write = given(responses)
     if run.method == CONSUMED:
         trainer.rollouts.select = select_consumed
+    if run.method == TRAINED_PROJECTION:
+        train_projection(trainer)
+    if run.method in (HEADS, HEADS_READ_AGAIN):
+        held_out = [prompt for prompt, _ in task.examples("test", LOOKED_AT, seed=0)]
+        refresh = run.method == HEADS_READ_AGAIN
+        every, limit = run.eval_every, settings["max_completion_length"]
+        trainer.add_callback(LiveHeads(trainer, held_out, limit, every, refresh=refresh))
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()

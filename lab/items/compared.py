@@ -20,6 +20,7 @@ from lab.results import (
     write,
 )
 from lab.runs import Run
+from lab.variants.live_heads import COSINE, FITTED, LIVE
 
 ENTROPY_GAP = "entropy_gap"
 # Of a step, by the name under which runs log them.
@@ -40,6 +41,11 @@ DIAGNOSTICS = {
 HEADS_PANELS = {
     "rep_cosine": "cosine in the space of the loss",
     "diagnostics/reverse_kl": "KL(student || teacher), nats",
+}
+LIVE_PANELS = {
+    FITTED: "D² through the head as fitted, nats",
+    LIVE: "D² through the head as it is, nats",
+    COSINE: "cosine of their gradients",
 }
 GRADIENT_NORM = {"grad_norm": "norm of the gradient before clipping"}
 LOGARITHMIC = GRADIENT_NORM
@@ -143,7 +149,20 @@ def _plain(curve: Curve) -> dict[str, list[float]]:
 
 
 def _logged(runs: Mapping[str, Sequence[Run]], name: str) -> dict[str, list[Curve]]:
-    return {method: [_curve(run, name) for run in of] for method, of in runs.items()}
+    """None of a method that does not log it: unequal widths have no cosine without a bridge.
+
+    Raises:
+        KeyError: some runs of a method log it and others do not, or no method does.
+    """
+
+    def curves(of: Sequence[Run]) -> list[Curve]:
+        lacks = name != ENTROPY_GAP and not any(name in line for line in of[0].metrics())
+        return [] if lacks else [_curve(run, name) for run in of]
+
+    found = {method: curves(of) for method, of in runs.items()}
+    if not any(found.values()):
+        raise KeyError(f"no run logged {name!r}.")
+    return found
 
 
 def _curve(run: Run, name: str) -> Curve:

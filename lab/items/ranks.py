@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 from datasets import Dataset
 
 from lab.items.item import Item
+from lab.methods import RANK
 from lab.pairs import PAIRS, Pair
 from lab.results import result_file, short, write
-from lab.runs import PROBLEMS_SEED, RANK
-from oprd.calibration.bridge.fit import FitSettings, fit_bridge
+from lab.runs import PROBLEMS_SEED
+from oprd.calibration.bridge.fit import fit_bridge
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.models import FitModels
 from oprd.models.sampling import Sampling
 from oprd.reports.bridge import plot_bridge

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from oprd.calibration.bridge.fit import FitSettings, fit_bridge
+from oprd.calibration.bridge.fit import fit_bridge
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.rollouts import RenderedPrompt, collect_rollouts
 from oprd.models.generate import TransformersEngine
 from oprd.models.sampling import Sampling

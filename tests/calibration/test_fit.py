@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from oprd.calibration.bridge import stream
-from oprd.calibration.bridge.fit import FitSettings, fit_bridge
+from oprd.calibration.bridge.fit import fit_bridge
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.identity import prompts_identity
 from oprd.calibration.reading import RowReader, naming_prompts
 from oprd.calibration.rollouts import Rollout

@@ -7,8 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from oprd.calibration.bridge import heads as module
-from oprd.calibration.bridge.fit import FitSettings, fit_bridge
+from oprd.calibration.bridge.fit import fit_bridge
 from oprd.calibration.bridge.heads import both_heads
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.reading import RowReader
 from oprd.calibration.selection import hold_out, select_rows
 from oprd.core.bridge.heads import METRICS
@@ -87,7 +88,7 @@ def test_of_many_rows_an_even_share_weighs_the_tokens(monkeypatch):
         read.append(self)
 
     monkeypatch.setattr(module.HeadStatistics, "update", spy)
-    bridge = fitted().bridge
+    bridge = fitted(heads_metric="prior").bridge
     assert 10 < read[-1].count <= 20 < bridge.rows
 
 
@@ -147,3 +148,18 @@ def test_a_head_with_an_adapter_is_refused(monkeypatch):
     monkeypatch.setattr(RowReader, "__call__", lambda *_: pytest.fail("rows were read"))
     with pytest.raises(ValueError, match="it carries an adapter"):
         fitted((with_adapter(student(), "q_proj", "lm_head"), teacher()))
+
+
+@pytest.mark.parametrize("basis", ["pca", "heads"])
+def test_a_report_says_what_the_pull_makes_of_what_the_student_says(basis, monkeypatch):
+    whole = fitted(basis=basis, layers="last").report
+    found = whole["pull"]
+    assert found["rows"] == whole["rows"]["held_out"]
+    assert found["before"] > 0 and found["after"] >= 0
+    assert (found["problem"] is None) == (found["after"] <= found["before"])
+    monkeypatch.setattr("oprd.calibration.bridge.scores.MOST_READ", 5)
+    assert fitted(basis=basis, layers="last").report["pull"]["rows"] == 5
+
+
+def test_nothing_is_said_where_the_last_states_do_not_meet():
+    assert fitted(basis="pca", layers=(2,)).report["pull"] is None

@@ -91,7 +91,7 @@ def test_the_last_layers_are_read_through_both_lm_heads(folder: Path):
     assert "(nats) that the student can close" in said and "advised" not in said
     bridge = Bridge.load(folder / "heads" / "bridge.safetensors")
     assert (bridge.basis, bridge.ranks, bridge.heads_metric) == ("heads", (5,), "prior")
-    refused = fit(folder, "--basis", "heads", output="refused")
+    refused = fit(folder, "--basis", "heads", "--layers", "all", output="refused")
     assert refused.exit_code != 0 and "set layers='last'" in refused.output
 
 

@@ -192,6 +192,16 @@ def test_what_the_machine_refuses_to_write_is_one_sentence_with_the_folder_and_t
     assert "Traceback" not in result.stderr
 
 
+def test_a_run_without_room_for_its_student_ends_before_its_first_step(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("oprd.runs.space.free_bytes", lambda folder: 1000)
+    out = tmp_path / "out"
+    result = invoke(folder, "--output_dir", str(out), "--save_strategy", "no")
+    assert result.exit_code == 1 and "bytes, and 1,000 are free" in result.stderr
+    assert "Traceback" not in result.stderr and not (out / "metrics.jsonl").exists()
+
+
 def test_a_missing_file_that_is_no_part_of_the_run_keeps_its_traceback(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

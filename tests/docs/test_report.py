@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from oprd import OPRDConfig
@@ -41,6 +42,12 @@ def test_every_file_has_a_row_and_defaults_are_those_of_the_code():
     default = OPRDConfig.__dataclass_fields__["sample_steps"].default
     assert f"`sample_steps` ({default}) says at which steps {KEPT} rollouts are kept" in PAGE
     assert f"every picture at {DPI}" in PAGE
+
+
+def test_every_option_has_a_row():
+    rows = re.findall(r"^\| `(--\w+)` \|", PAGE, flags=re.MULTILINE)
+    command = get_command(app).commands["report"]  # type: ignore[attr-defined]
+    assert rows == [option for each in command.params for option in each.opts if "--" in option]
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)]+)\)", PAGE))

@@ -9,6 +9,7 @@ import pytest
 from trl.chat_template_utils import qwen3_chat_template
 
 from oprd.reports import page
+from oprd.reports.told import read
 from oprd.runs.folder import read_run
 from oprd.runs.metrics import read_metrics
 from oprd.runs.samples import read_samples
@@ -89,7 +90,7 @@ def test_what_the_tool_returned_is_read_and_not_supervised(run):
 
 
 def test_the_report_shows_what_was_supervised(run):
-    text = page.html([read_run(run)])
+    text = page.html(read([read_run(run)]))
     sample = read_samples(run)[0]
     own = sum(sample.written)
     counts = f"{len(sample.tokens)} tokens, {own} written by the student, {own} supervised"

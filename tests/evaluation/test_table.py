@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from oprd.evaluation.result import Evaluation
-from oprd.evaluation.table import plain, print_report, rows_and_notes, to_json, to_markdown
+from oprd.evaluation.table import cell, plain, print_report, rows_and_notes, to_json, to_markdown
 from tests.evaluation.samples import evaluation
 
 VERDICTS = {"a": [True, False], "b": [True, True], "c": [False, False]}
@@ -108,3 +108,7 @@ def test_nothing_in_the_output_steers_terminal_or_page() -> None:
     page = to_markdown([evil])
     assert "<script>" not in page and "\x1b" not in page and r"\|" in page
     assert plain("a\x1bb\nc") == r"a\x1bb\nc"
+
+
+def test_quotes_are_text_in_markdown():
+    assert cell('the student\'s "own" & <b>') == 'the student\'s "own" &amp; &lt;b&gt;'

@@ -77,6 +77,25 @@ def waits(folder: Path) -> None:
     assert states == ([True] if os.environ["RANK"] == "0" else [])
 
 
+def begins_together(folder: Path) -> None:
+    """What a process saves is in the folder that the slower main one makes, and stays."""
+    run = made(folder / "run")
+    begin, place = saving.begin_checkpoint, folder / "run" / "checkpoint-0"
+    with pytest.MonkeyPatch.context() as patch:
+
+        def slowly(checkpoint: Path) -> None:
+            time.sleep(1)
+            begin(checkpoint)
+
+        patch.setattr(saving, "begin_checkpoint", slowly)
+        with run.checkpoints.saving():
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"of-rank-{os.environ['RANK']}").touch()
+        run.checkpoints.wait()
+    found = read_manifest(place)
+    assert found is not None and list(found["files"]) == ["of-rank-0", "of-rank-1"]
+
+
 def sharded(folder: Path) -> None:
     """What FSDP2 saves piece by piece, each process its own, is complete as a whole.
 
@@ -129,7 +148,10 @@ def locked(folder: Path) -> None:
     made(folder / "run").train()
 
 
-CASES = {case.__name__: case for case in (goes_on, waits, sharded, another, damaged, locked)}
+CASES = {
+    case.__name__: case
+    for case in (goes_on, waits, begins_together, sharded, another, damaged, locked)
+}
 
 
 if __name__ == "__main__":

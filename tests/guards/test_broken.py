@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 from dataclasses import asdict
 
 import pytest
@@ -82,3 +84,23 @@ def test_a_place_without_a_batch_is_named(tmp_path):
     for place in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(FileNotFoundError, match=f"{place}' holds no batch that a run kept"):
             batch_files(place)
+
+
+def test_what_a_batch_that_is_kept_holds_is_not_copied(tmp_path):
+    class Kept:
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+    batch = BrokenBatch([{"ids": torch.ones(1), "kept": Kept()}], 1, 0, "", {}, [])
+    assert BrokenBatch.load(batch.save(tmp_path)).step == 1
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
+def test_a_batch_can_be_read_by_whom_the_umask_lets(tmp_path, batch, umask, mode):
+    before = os.umask(umask)
+    try:
+        path = batch.save(tmp_path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

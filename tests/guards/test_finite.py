@@ -6,6 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from oprd.guards.broken import BrokenBatch, batch_files
+from oprd.models.finite import first_broken_gradient, first_broken_parameter
 from tests import tiny
 from tests.training import runs
 from tests.training.runs import largest_difference, trainer, weights
@@ -168,3 +169,25 @@ def test_both_of_two_processes_say_on_which_rank_it_was(tmp_path, two_processes,
             assert "embed_tokens.weight on rank 0 and 1. " in said
     kept = sorted(path.name for path in (tmp_path / "broken" / "step-000001").iterdir())
     assert kept == ["rank-0.safetensors", "rank-1.safetensors", "student"]
+
+
+def test_a_batch_that_one_of_two_processes_cannot_keep_keeps_none_waiting(tmp_path, two_processes):
+    """The student is saved by both or by none."""
+    for error in two_processes("training.distributed_step", tmp_path, 2, "broken=1,unkept=1"):
+        said = error.strip().splitlines()[-1]
+        assert said.startswith("FloatingPointError: ") and "teacher layer 2" in said
+        assert said.endswith("Its batch could not be kept: cannot be written.")
+    kept = sorted(path.name for path in (tmp_path / "broken" / "step-000001").iterdir())
+    assert kept == ["rank-0.safetensors"]
+
+
+def test_looking_at_weights_and_gradients_waits_for_the_device_once():
+    student = broken(1)
+    for parameter in student.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    student.get_parameter(DOWN).grad[0, 0] = math.inf
+    student.get_parameter("model.layers.2.mlp.down_proj.weight").data[0, 0] = math.nan
+    for look in (first_broken_parameter, first_broken_gradient):
+        with Waits() as found:
+            assert look(student) == DOWN
+        assert found.count <= 1, look

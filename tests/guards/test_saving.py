@@ -470,6 +470,28 @@ def test_what_is_uploaded_is_complete(tmp_path: Path, monkeypatch):
     assert pushed[1:] == [(tmp_path.name, None)] and problem(tmp_path) is None
 
 
+def test_a_run_that_is_refused_leaves_the_record_of_the_one_before(run: Path, tmp_path: Path):
+    copied = copy(run, tmp_path)
+    before = (copied / "run.json").read_text()
+    made = trainer(**steps(copied, teacher=tiny.model(seed=3)))
+    made.record({"asked": {"teacher": "another"}})
+    with pytest.raises(ValueError, match="would go on as another one"):
+        made.train("auto")
+    assert (copied / "run.json").read_text() == before
+    again = trainer(**steps(copied))
+    again.record({"asked": {"teacher": "the same"}})
+    again.train("auto")
+    assert json.loads((copied / "run.json").read_text())["asked"] == {"teacher": "the same"}
+
+
+@pytest.mark.parametrize("folder", [".", "best"])
+def test_a_student_is_refused_as_a_checkpoint_in_a_sentence(run: Path, tmp_path: Path, folder):
+    copied = copy(run, tmp_path)
+    trainer(**steps(copied, resume_from_checkpoint="auto")).save_model(str(copied / folder))
+    with pytest.raises(ValueError, match="it holds a student alone, without a trainer_state"):
+        trainer(**steps(tmp_path / "new")).train(str(copied / folder))
+
+
 # --- one run to a folder --------------------------------------------------------------------------
 
 
@@ -531,3 +553,8 @@ def test_of_two_processes_both_refuse_what_one_of_them_finds(tmp_path: Path, two
     with RunLock(tmp_path / "run"):
         errors = two_processes("guards.distributed_saving", tmp_path, "locked")
     assert all(f"process {os.getpid()} on " in error for error in errors), errors
+
+
+def test_of_two_processes_none_saves_before_the_folder_is_there(tmp_path: Path, two_processes):
+    errors = two_processes("guards.distributed_saving", tmp_path, "begins_together")
+    assert not any(errors), errors

@@ -201,3 +201,81 @@ def test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step(tmp_path
     errors = two_processes("guards.distributed_signal", tmp_path)
     assert not any(errors), errors
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize("when", ["_finalize_training", "on_epoch_end"])
+def test_a_signal_after_the_last_step_is_not_answered_with_a_checkpoint(tmp_path, capfd, when):
+    made = trainer(**steps(tmp_path, save_strategy="no", max_steps=2))
+    if when == "on_epoch_end":
+        made.add_callback(AtTheEnd())
+    else:
+        finalize = made._finalize_training
+
+        def asked(*args, **kwargs):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return finalize(*args, **kwargs)
+
+        made._finalize_training = asked
+    made.train()
+    said = capfd.readouterr().err
+    assert "SIGTERM: the last step is done, and the run ends as it would; a second one" in said
+    assert said.strip().splitlines()[-1] == (
+        "SIGTERM came after the last step, and the run has ended as it would have without it."
+    )
+    assert "with a checkpoint" not in said and not list(tmp_path.glob("checkpoint-*"))
+
+
+class AtTheEnd(TrainerCallback):
+    """A signal when everyone has looked for one."""
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_between_the_last_step_and_the_end_of_its_epoch_ends_the_run_with_a_checkpoint(
+    tmp_path, capfd
+):
+    made = trainer(**steps(tmp_path, save_strategy="no", max_steps=2))
+    ended = made.interruption.on_step_end
+
+    def then_asked(*args, **kwargs):
+        ended(*args, **kwargs)
+        if made.state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    made.interruption.on_step_end = then_asked
+    with pytest.raises(Stopped) as stopped:
+        made.train()
+    assert "the run ends after this step, with a checkpoint" in capfd.readouterr().err
+    assert problem(stopped.value.checkpoint) is None
+
+
+FORKED = """
+import os, signal, sys, time
+from accelerate import Accelerator
+from oprd.guards.signals import Interruption
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interruption = Interruption(Accelerator(cpu=True), 1)
+with interruption.listening():
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if (child := os.fork()) == 0:
+            os.kill(os.getpid(), number)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_process_that_was_forked_to_load_data_takes_no_signal_for_the_run():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True)
+    assert done.stdout.split() == [str(-signal.SIGTERM), "0"], done.stderr
+    assert "the run ends" not in done.stderr
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_processes_ask_one_another_once_for_the_same_rollouts(tmp_path, monkeypatch, every):
+    asked = []
+    made = trainer(**steps(tmp_path, save_strategy="no", max_steps=4, updates_per_rollout=every))
+    monkeypatch.setattr(made.interruption, "_agreed", lambda: asked.append(made.state.global_step))
+    made.train()
+    assert asked == [*range(every, 5, every), 4]  # and at the end of the epoch

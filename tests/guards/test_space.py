@@ -1,13 +1,17 @@
+import json
 import resource
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
 from peft import LoraConfig
+from transformers import TrainerCallback
 
-from oprd.guards import space
+from oprd.guards import saving, space
+from oprd.runs.checkpoints import bytes_of_run
 from oprd.runs.manifest import problem
 from tests import tiny
 from tests.training.runs import LORA, trainer, weights
@@ -49,11 +53,11 @@ def test_what_a_checkpoint_takes_is_known_before_and_after_the_first_step(tmp_pa
         tiny.model(seed=seed, tie_word_embeddings=tied, hidden_size=128) for seed in (1, 2)
     )
     made = trainer(**steps(tmp_path, **options), student=student, teacher=teacher, peft_config=peft)
-    check = made._space._check
-    made._space._check = lambda folder, need: (needs.append(need), check(folder, need))
+    check = made.space._check
+    made.space._check = lambda folder, need, **_: (needs.append(need), check(folder, need))
     made.train()
     first, *saves = needs
-    student_alone = made._space._need(weights_only=True)
+    student_alone = made.space._need(weights_only=True)
     taken = size(tmp_path / "checkpoint-4")
     # The rest is for small files, of which a tiny model has few.
     rest = space.FURTHER_BYTES + space.TOKEN_BYTES * tiny.VOCAB
@@ -95,11 +99,11 @@ def test_a_run_whose_later_checkpoints_find_no_room_says_so_first(
     made = trainer(**steps(tmp_path, **{"save_steps": 1, **options}))
     free = {"bytes": 10**12}
     monkeypatch.setattr(space, "free_bytes", lambda folder: free["bytes"])
-    made._space.on_train_begin(made.args, _state(made), made.control)
+    made.space.on_train_begin(made.args, _state(made), made.control)
     assert "checkpoints that this run keeps" not in caplog.text
-    one = made._space._need().all
-    free["bytes"] = kept * one + made._space._need(weights_only=True).all - 1
-    made._space.on_train_begin(made.args, _state(made), made.control)
+    one = made.space._need().all
+    free["bytes"] = kept * one + made.space._need(weights_only=True).all - 1
+    made.space.on_train_begin(made.args, _state(made), made.control)
     assert f"The {kept} checkpoints that this run keeps at once, and its student" in caplog.text
 
 
@@ -157,7 +161,7 @@ def test_a_student_that_could_not_be_saved_leaves_what_else_is_in_its_folder(tmp
     made = trainer(**steps(tmp_path / "run"))
     made.train()
     with files_of(30_000):
-        made._space._check = lambda *args: None
+        made.space._check = lambda *args, **kwargs: None
         with pytest.raises(OSError, match="it needs about"):
             made.save_model(str(tmp_path / "run"))
         with pytest.raises(OSError, match="it needs about"):
@@ -181,7 +185,7 @@ from tests.training.test_resume import steps
 
 folder = Path(sys.argv[1])
 made = trainer(**steps(folder))
-made._space._check = lambda *args: None
+made.space._check = lambda *args, **kwargs: None
 save = made._save_checkpoint
 
 def saving(*args):
@@ -212,3 +216,66 @@ def test_a_disk_that_is_full_keeps_the_checkpoint_before(tmp_path):
     assert "left: ['checkpoint-2']" in done.stdout, done.stderr
     said = done.stdout.partition("said: ")[2]
     assert f"{tmp_path}/checkpoint-4: " in said and "bytes, and" in said
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_is_overwritten_when_there_is_room_for_another_and_not_before(tmp_path, monkeypatch):
+    trainer(**steps(tmp_path, seed=3)).train()
+    before = contents(tmp_path)
+    made = trainer(**steps(tmp_path, overwrite=True))
+    made.record({"asked": {"seed": 1}})
+    freed = bytes_of_run(tmp_path, "best")
+    free = {"bytes": 1000}
+    monkeypatch.setattr("oprd.runs.space.free_bytes", lambda folder: free["bytes"])
+    with pytest.raises(OSError, match=rf"bytes, and {freed + 1000:,} are free"):
+        made.train()
+    assert contents(tmp_path) == before
+    # What it deletes is room for it.
+    made.create_optimizer()
+    both = made.space._need() + made.space._need(weights_only=True)
+    free["bytes"] = both.all - freed + 1
+    made.add_callback(Roomy(free))
+    made.train()
+    assert '"seed": 3' in before[tmp_path / "run.json"].decode()
+    assert json.loads((tmp_path / "run.json").read_text())["asked"] == {"seed": 1}
+
+
+class Roomy(TrainerCallback):
+    """Has room again once training has begun."""
+
+    def __init__(self, free):
+        self.free = free
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.free["bytes"] = 10**12
+
+
+def test_room_is_looked_for_when_what_is_to_be_deleted_is(tmp_path, monkeypatch):
+    made = trainer(**steps(tmp_path, save_steps=1, save_total_limit=1))
+    rotate, check, there = saving.rotate, made.space._check, []
+
+    def slowly(*args):
+        time.sleep(0.5)
+        rotate(*args)
+
+    def looking(folder, need, **options):
+        there.append(len(list(tmp_path.glob("checkpoint-*"))))
+        check(folder, need, **options)
+
+    monkeypatch.setattr(saving, "rotate", slowly)
+    made.space._check = looking
+    made.train()
+    assert there == [0, 0, 1, 1, 1]
+
+
+def test_a_run_that_saves_no_checkpoint_needs_room_for_its_student(tmp_path, monkeypatch, caplog):
+    made = trainer(**steps(tmp_path, save_strategy="no", max_steps=1))
+    monkeypatch.setattr("oprd.runs.space.free_bytes", lambda folder: 1000)
+    with pytest.raises(OSError, match=r"bytes, and 1,000 are free"):
+        made.space.check_student()
+    # From Python it may be saved elsewhere.
+    made.train()
+    assert "No room for the student of this run: " in caplog.text

@@ -5,16 +5,16 @@ import json
 import pytest
 
 from lab import runs
-from lab.runs import (
+from lab.methods import (
     ANOTHER_REFERENCE,
     CONSUMED,
     LAYER_SCALES,
     OFF_POLICY,
     RANDOM_DIRECTION,
-    Run,
-    execute,
 )
-from lab.variants import RandomDirection, select_consumed
+from lab.runs import Run, execute
+from lab.variants.consumed import select_consumed
+from lab.variants.direction import RandomDirection
 from oprd import OPRDTrainer
 from tests.lab.fakes import TINY_PAIR
 

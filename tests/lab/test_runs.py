@@ -6,8 +6,9 @@ import pytest
 from filelock import FileLock, Timeout
 
 from lab import models, queue, runs
+from lab.methods import METHODS
 from lab.models import Recipe
-from lab.runs import METHODS, Run, execute
+from lab.runs import Run, execute
 from oprd import OPRDConfig
 from tests.lab.left import leave_process
 

@@ -1,11 +1,16 @@
 """What is promised of saving a run, ending it and going on with it."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import transformers
 
+from oprd.guards.saving import Checkpoints
+from oprd.guards.signals import Interruption
+from oprd.runs.record import add_to_record
+from oprd.training.callbacks import RunRecorder
 from oprd.training.trainer import OPRDTrainer
 from tests.reliability.promise import Promise, Proof, nothing
 
@@ -20,6 +25,19 @@ PROCESSES = "yes; two processes over gloo"
 
 def as_transformers_runs_an_epoch(self: OPRDTrainer, *args: Any, **kwargs: Any) -> None:
     transformers.Trainer._run_epoch(self, *args, **kwargs)
+
+
+def written_at_once(self: RunRecorder, folder: Path, facts: Any, *, write: bool) -> None:
+    """Into whatever record is there."""
+    add_to_record(folder, facts)
+
+
+def with_a_checkpoint(self: Interruption) -> str:
+    return "the run ends after this step, with a checkpoint"
+
+
+def push_at_once(self: Checkpoints, checkpoint: Path, push: Callable[[str], None]) -> None:
+    push(str(checkpoint))
 
 
 SAVES = (
@@ -110,6 +128,8 @@ SAVES = (
             f"{SPACE}::test_room_is_looked_for_before_each_save",
             f"{SPACE}::test_a_save_that_fails_is_named_and_swept_and_the_run_goes_on_from_the_one_"
             "before",
+            f"{SPACE}::test_room_is_looked_for_when_what_is_to_be_deleted_is",
+            f"{SPACE}::test_a_run_that_saves_no_checkpoint_needs_room_for_its_student",
             f"{SPACE}::test_all_processes_stop_where_one_has_no_room",
             f"{SPACE}::test_a_disk_that_is_full_keeps_the_checkpoint_before",
         ),
@@ -169,13 +189,15 @@ SAVES = (
     Promise(
         "a run begun anew in the folder of another",
         "it is refused where there are checkpoints; `--overwrite` deletes what the earlier run's "
-        "record and manifests name, and nothing else",
+        "record and manifests name, and nothing else, once nothing can refuse the new one",
         (
             f"{GOING_ON}::test_a_new_run_among_the_checkpoints_of_another_is_refused_before_models_"
             "load",
             f"{GOING_ON}::test_overwriting_replaces_the_run_and_leaves_what_is_not_its_own",
             f"{SAVING}::test_a_run_begun_anew_over_another_leaves_none_of_its_checkpoints",
             f"{CHECKPOINTS}::test_overwriting_deletes_what_the_run_names_and_nothing_else",
+            f"{SPACE}::test_a_run_is_overwritten_when_there_is_room_for_another_and_not_before",
+            f"{SAVING}::test_a_run_that_is_refused_leaves_the_record_of_the_one_before",
         ),
         (
             Proof(
@@ -186,6 +208,14 @@ SAVES = (
                 f"{SAVING}::test_a_run_begun_anew_over_another_leaves_none_of_its_checkpoints",
                 {"oprd.guards.saving.clear_run": lambda *_: []},
             ),
+            Proof(
+                f"{SPACE}::test_a_run_is_overwritten_when_there_is_room_for_another_and_not_before",
+                {"oprd.guards.space.shortage": nothing},
+            ),
+            Proof(
+                f"{SAVING}::test_a_run_that_is_refused_leaves_the_record_of_the_one_before",
+                {"oprd.training.callbacks.RunRecorder.add": written_at_once},
+            ),
         ),
     ),
     Promise(
@@ -194,6 +224,8 @@ SAVES = (
         (
             f"{SAVING}::test_whatever_is_saved_has_the_mode_that_the_umask_gives",
             "core/bridge/test_file.py::test_the_files_mode_honours_the_umask",
+            "guards/test_broken.py::test_a_batch_can_be_read_by_whom_the_umask_lets",
+            "runs/test_atomic.py::test_to_ask_for_the_umask_does_not_change_it_for_other_threads",
         ),
         (
             Proof(
@@ -221,11 +253,14 @@ SAVES = (
     Promise(
         "SIGTERM or Ctrl-C",
         "the step is finished and saved, in all processes the same one, and the exit code is 143 "
-        "or 130; a second signal ends the run at once",
+        "or 130; a second signal ends the run at once; after the last step no checkpoint is "
+        "promised",
         (
             f"{SIGNALS}::test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_identically",
             f"{SIGNALS}::test_a_second_signal_ends_a_run_at_once",
             f"{SIGNALS}::test_a_signal_to_one_of_two_processes_ends_both_after_the_same_step",
+            f"{SIGNALS}::test_a_signal_after_the_last_step_is_not_answered_with_a_checkpoint",
+            f"{SIGNALS}::test_a_process_that_was_forked_to_load_data_takes_no_signal_for_the_run",
             "cli/test_train.py::test_a_signal_prints_one_line_with_the_command_that_goes_on",
         ),
         (
@@ -233,6 +268,11 @@ SAVES = (
                 f"{SIGNALS}::test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_identically"
                 "[15-options0-2]",
                 {"oprd.guards.signals.Interruption.on_step_end": nothing},
+            ),
+            Proof(
+                f"{SIGNALS}::test_a_signal_after_the_last_step_is_not_answered_with_a_checkpoint"
+                "[on_epoch_end]",
+                {"oprd.guards.signals.Interruption._answer": with_a_checkpoint},
             ),
         ),
         PROCESSES,
@@ -285,11 +325,20 @@ SAVES = (
             f"{SAVING}::test_of_two_processes_both_refuse_what_one_of_them_finds",
             "training/test_bridges.py::test_a_run_does_not_go_on_through_another_bridge",
             "runs/test_identity.py::test_every_setting_that_a_run_keeps_is_tried_here",
+            "runs/test_identity.py::test_every_setting_is_of_one_class_on_a_resume",
+            "runs/test_identity.py"
+            "::test_an_adapter_that_computes_otherwise_is_another_whatever_its_options_were",
         ),
         (
             Proof(
                 f"{SAVING}::test_a_run_does_not_go_on_as_another_from_any_folder[teacher-options0]",
                 {"oprd.runs.beginning.check_changes": nothing},
+            ),
+            Proof(
+                "runs/test_identity.py"
+                "::test_an_adapter_that_computes_otherwise_is_another_whatever_its_options_were"
+                "[use_rslora-False-True]",
+                {"oprd.runs.identity._same": lambda *_: True},
             ),
             Proof(
                 f"{SAVING}::test_of_two_processes_both_refuse_what_one_of_them_finds",
@@ -320,14 +369,39 @@ SAVES = (
         ),
     ),
     Promise(
-        "`push_to_hub`",
-        "what is uploaded is complete",
-        (f"{SAVING}::test_what_is_uploaded_is_complete",),
+        "going on from a student, in the place of a checkpoint",
+        "it is refused in a sentence that says what to name",
         (
+            f"{SAVING}::test_a_student_is_refused_as_a_checkpoint_in_a_sentence",
+            f"{CHECKPOINTS}::test_a_student_alone_is_not_gone_on_from",
+        ),
+        (
+            Proof(
+                f"{CHECKPOINTS}::test_a_student_alone_is_not_gone_on_from[best]",
+                {"oprd.runs.checkpoints._resume_problem": nothing},
+            ),
+        ),
+    ),
+    Promise(
+        "`push_to_hub`",
+        "what is uploaded is complete: the student with its card, and checkpoints where they are "
+        "asked for; no prompts, no rollouts, no secrets, nothing else of the run's folder",
+        (
+            f"{SAVING}::test_what_is_uploaded_is_complete",
+            "guards/test_uploads.py"
+            "::test_what_is_uploaded_holds_the_student_and_neither_prompts_nor_secrets",
+        ),
+        (
+            Proof(
+                "guards/test_uploads.py"
+                "::test_what_is_uploaded_holds_the_student_and_neither_prompts_nor_secrets"
+                "[False-every_save]",
+                {"oprd.guards.uploads._Hub": lambda hub, *_: hub},
+            ),
             Proof(
                 f"{SAVING}::test_what_is_uploaded_is_complete",
                 {
-                    "oprd.guards.saving.Checkpoints.push_when_complete": lambda self, push: push(),
+                    "oprd.guards.saving.Checkpoints.push_when_complete": push_at_once,
                 },
             ),
         ),

@@ -62,3 +62,11 @@ def test_the_picture_is_drawn(tmp_path, rank):
     report = {**REPORT, "advice": {**REPORT["advice"], "rank": rank}}
     plot_bridge(report, tmp_path / "r.png")
     assert (tmp_path / "r.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_text_says_what_the_pull_makes_of_what_the_student_says():
+    pull = {"rows": 10, "before": 1.5, "after": 0.25, "problem": None}
+    text = " ".join(printed({**REPORT, "pull": pull}).split())
+    assert "nearer to the teacher's: a KL of 1.5 nats becomes 0.25." in text
+    text = printed({**REPORT, "pull": {**pull, "problem": "[b]it unlearns.[/b]"}})
+    assert "Do not train through it alone: [b]it unlearns.[/b]" in text

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from oprd.reports import page
+from oprd.reports.told import read
 from oprd.runs.folder import read_run
 from tests.reports.made import write_run
 from tests.reports.test_page import hostile_run
@@ -33,7 +34,7 @@ def pages(tmp_path_factory):
         "hostile": [hostile_run(folder)],
     }
     for name, found in runs.items():
-        text = page.html([read_run(run) for run in found])
+        text = page.html(read([read_run(run) for run in found]))
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return folder
 

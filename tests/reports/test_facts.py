@@ -2,8 +2,9 @@
 
 import pytest
 
-from oprd.reports import page
 from oprd.reports.facts import key_figures, objective, what_was_run
+from oprd.reports.markdown import markdown
+from oprd.reports.told import read
 from oprd.runs.folder import read_run
 from tests.reports.made import line, write_metrics, write_run
 
@@ -31,7 +32,7 @@ def test_a_weight_that_changes_is_told_from_and_to():
 )
 def test_no_setting_of_one_run_takes_down_the_page_of_the_others(tmp_path, settings):
     odd = read_run(write_run(tmp_path / "odd", settings=settings))
-    text = page.markdown([odd, read_run(write_run(tmp_path / "whole"))])
+    text = markdown(read([odd, read_run(write_run(tmp_path / "whole"))]))
     assert "## odd" in text and "## whole" in text
 
 

@@ -3,7 +3,8 @@ import stat
 
 import pytest
 
-from oprd.runs.atomic import written_whole
+from oprd.runs import atomic
+from oprd.runs.atomic import give_usual_mode, written_whole
 
 
 def test_a_file_is_replaced_when_the_new_one_is_complete_and_not_before(tmp_path):
@@ -36,3 +37,48 @@ def test_a_file_has_the_mode_that_the_umask_gives(tmp_path, umask, mode):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+told_here = pytest.mark.skipif(not atomic.STATUS.exists(), reason="the system does not tell it")
+
+
+@told_here
+def test_to_ask_for_the_umask_does_not_change_it_for_other_threads(tmp_path, monkeypatch):
+    def changed(_):
+        raise AssertionError("the umask was changed")
+
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", changed)
+            give_usual_mode(file := written(tmp_path / "file"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("told", ["Name: python\n", None])
+def test_where_the_system_does_not_tell_the_umask_that_of_the_import_counts(
+    tmp_path, monkeypatch, told
+):
+    status = tmp_path / "status"
+    if told is not None:
+        status.write_text(told)
+    monkeypatch.setattr(atomic, "STATUS", status)
+    monkeypatch.setattr(atomic, "_MASK_AT_IMPORT", 0o007)
+    give_usual_mode(file := written(tmp_path / "file"))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o660
+
+
+@told_here
+def test_the_umask_that_is_asked_for_at_the_import_stays():
+    before = os.umask(0o026)
+    try:
+        assert atomic._asked_mask() == atomic._told_mask() == 0o026
+    finally:
+        os.umask(before)
+
+
+def written(path):
+    path.touch(0o600)
+    return path

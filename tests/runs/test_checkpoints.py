@@ -5,6 +5,7 @@ import pytest
 
 from oprd.runs.checkpoints import (
     begin_checkpoint,
+    bytes_of_run,
     check_may_start_anew,
     checkpoint_step,
     clear_run,
@@ -237,3 +238,35 @@ def test_an_earlier_run_is_known_by_whatever_it_left(tmp_path: Path, left: str):
     (tmp_path / left).touch()
     text = str(earlier_run(tmp_path))
     assert f"holds an earlier run ({left})" in text and "another --output_dir" in text
+
+
+@pytest.mark.parametrize("name", ["best", "."])
+def test_a_student_alone_is_not_gone_on_from(tmp_path: Path, name: str):
+    student = tmp_path / name
+    student.mkdir(exist_ok=True)
+    (student / "model.safetensors").write_bytes(b"weights")
+    write_manifest(student, {"step": 4})
+    with pytest.raises(ValueError, match=r"holds a student alone, .*RUN/checkpoint-N") as error:
+        find_checkpoint(tmp_path, str(student))
+    assert "\n" not in str(error.value)
+
+
+def test_what_overwriting_frees_is_known_before(tmp_path: Path):
+    checkpoint(tmp_path, 1)
+    checkpoint(tmp_path, 2, complete=False)
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "mine").write_bytes(b"unnamed")
+    (tmp_path / "best").mkdir()
+    for folder in (tmp_path, tmp_path / "best"):
+        (folder / "model.safetensors").write_bytes(b"weights")
+        write_manifest(folder, {}, ["model.safetensors"])
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "thesis.tex").write_text("mine")
+    expected, before = bytes_of_run(tmp_path, "best"), bytes_in(tmp_path)
+    manifests = sum(path.stat().st_size for path in tmp_path.rglob("manifest.json"))
+    clear_run(tmp_path, "best")
+    assert before - bytes_in(tmp_path) == expected + manifests
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

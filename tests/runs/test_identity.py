@@ -1,14 +1,20 @@
+import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oprd.runs.identity import KEPT_SETTINGS, as_it_began, changes, check_changes
+from oprd.runs import kept
+from oprd.runs.identity import as_it_began, changes, check_changes
+from oprd.runs.kept import KEPT_SETTINGS, may_change
+from oprd.settings.run import OPRDConfig
 from tests.runs.saved import checkpoint, without_manifest
 
 LOSS: dict[str, Any] = {
     "teacher_source": "ema",
+    "teacher_batches": "pure",
     "ema_decay": 0.99,
     "extrapolation": 1.25,
     "extrapolation_power": 2,
@@ -35,6 +41,7 @@ LOSS: dict[str, Any] = {
 }
 OTHER: dict[str, Any] = {
     "teacher_source": "copy",
+    "teacher_batches": "mixed",
     "ema_decay": 0.9,
     "extrapolation": 1.0,
     "extrapolation_power": 0,
@@ -138,6 +145,84 @@ def test_a_model_whose_weights_are_in_pieces_is_known_by_where_it_is_from():
 def test_a_later_version_of_a_library_may_say_more_of_an_adapter():
     said = {**FACTS["adapter"], "new_option": False}
     assert not refused(FACTS, {**FACTS, "adapter": said})
+
+
+@pytest.mark.parametrize(
+    ("option", "before", "now"),
+    [
+        ("use_rslora", False, True),
+        ("use_rslora", True, False),
+        ("lora_dropout", 0.0, 0.1),
+        ("lora_alpha", 8, 0),
+        ("layers_to_transform", None, [1]),
+        ("layers_to_transform", [1], None),
+        ("rank_pattern", {}, {"q_proj": 2}),
+    ],
+)
+def test_an_adapter_that_computes_otherwise_is_another_whatever_its_options_were(
+    option: str, before: Any, now: Any
+):
+    adapter = FACTS["adapter"]
+    began, goes_on = ({**FACTS, "adapter": {**adapter, option: v}} for v in (before, now))
+    assert refused(began, goes_on) == ["adapter"]
+
+
+@pytest.mark.parametrize("name", ["revision", "source"])
+def test_what_a_model_does_not_say_of_itself_is_no_change(name: str):
+    model = {**MODEL, "weights": None, "revision": "v1"}
+    for value in (None, ""):
+        known, unknown = {"student": model}, {"student": {**model, name: value}}
+        assert not refused(known, unknown) and not refused(unknown, known)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now"), [("data_seed", None, 0), ("top_k", 0, None), ("bf16", False, None)]
+)
+def test_a_setting_of_zero_or_false_is_given(name: str, before: Any, now: Any):
+    (change,) = changes({}, {}, {name: before}, {name: now})
+    assert (change.name, change.refused) == (name, False)
+
+
+def classes() -> dict[str, tuple[str, ...]]:
+    listed = ("KEPT_SETTINGS", "SAID_SETTINGS", "LENGTHS", "OF_FACTS", "ONE_VALUE", "FREE_SETTINGS")
+    fields = [field.name for field in dataclasses.fields(OPRDConfig)]
+    named = {name: tuple(getattr(kept, name)) for name in listed}
+    begin = tuple(name for name in fields if name.startswith(kept.FREE_BEGINNINGS))
+    return {**named, "FREE_BEGINNINGS": begin}
+
+
+def test_every_setting_is_of_one_class_on_a_resume():
+    counted = Counter(name for names in classes().values() for name in names)
+    fields = {field.name for field in dataclasses.fields(OPRDConfig)}
+    assert not {name: n for name, n in counted.items() if n > 1}
+    assert fields - counted.keys() == set(), "say in runs/kept.py what a resume does with these"
+    assert counted.keys() - fields == set(), "these are no settings"
+
+
+@pytest.mark.parametrize("beginning", kept.FREE_BEGINNINGS)
+def test_every_beginning_of_names_is_that_of_a_setting(beginning: str):
+    assert any(field.name.startswith(beginning) for field in dataclasses.fields(OPRDConfig))
+
+
+def test_what_a_setting_comes_to_is_a_fact_that_is_compared():
+    assert set(kept.OF_FACTS.values()) <= {*kept.KEPT_FACTS, *kept.SAID_FACTS}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "use_vllm",
+        "max_tool_calling_iterations",
+        "train_sampling_strategy",
+        "dataloader_drop_last",
+        "full_determinism",
+        "a_setting_of_a_later_version",
+    ],
+)
+def test_what_changes_rollouts_or_their_order_and_what_is_not_known_is_said(name: str):
+    (change,) = changes({}, {}, {name: 1}, {name: 2})
+    assert (change.name, change.refused) == (name, False)
+    assert not may_change(name)
 
 
 @pytest.mark.parametrize("name", ["seed", "learning_rate", "temperature", "lr_scheduler_type"])

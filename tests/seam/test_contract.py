@@ -146,7 +146,8 @@ TABLE = [
     # What settings may be called.
     Row("transformers.trainer_utils:HubStrategy", CLASS, "models/trial.py"),
     Row("transformers.trainer_utils:SaveStrategy", CLASS, "models/trial.py"),
-    Row("transformers.trainer:TRAINING_ARGS_NAME", VALUE, "training/trainer.py"),
+    Row("transformers.trainer:TRAINING_ARGS_NAME", VALUE, "training/trainer.py guards/saving.py"),
+    Row("transformers.trainer:hf_api", "", "guards/uploads.py"),
     Row("transformers.trainer_jit_checkpoint:JITCheckpointCallback", CLASS, "guards/signals.py"),
     Row("transformers.training_args:OptimizerNames", CLASS, "models/trial.py"),
     Row("transformers.training_args:trainer_log_levels", VALUE, "models/trial.py"),

@@ -80,7 +80,6 @@ def test_layers_are_a_name_or_numbers(given, spec):
         ("layers", "0,1", "layer 0 is outside"),
         ("layers", "2,2", "layers repeat"),
         ("layers", [], "selects no layer"),
-        ("layers", None, "layers must be a name or layer numbers, got None"),
         ("layers", "1,,2", "layers must be"),
         ("layers", "last:0", "layers must be"),
         (
@@ -249,3 +248,26 @@ def test_an_output_loss_may_stand_alone_or_beside_the_representation_loss():
 def test_a_representation_weight_below_zero_is_refused_with_an_output_loss_too(weight):
     with pytest.raises(ValueError, match="representation_weight must be"):
         config(output_loss="topk", representation_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "settled"),
+    [
+        ({}, ("all", 2000)),
+        ({"bridge": "fit"}, ("all", 2000)),
+        ({"bridge": "fit", "bridge_basis": "heads"}, ("last", 128)),
+        ({"bridge": "fit", "bridge_basis": "heads", "layers": "2"}, ("2", 128)),
+        ({"bridge": "fit", "bridge_basis": "pca+heads"}, ("all", 2000)),
+        ({"bridge": "fit", "bridge_basis": "heads", "bridge_prompts": 7}, ("last", 7)),
+        (
+            {"bridge_basis": "heads", "stages": [{"steps": 1}, {"steps": 1, "bridge": "fit"}]},
+            ("last", 128),
+        ),
+        ({"bridge": "not/there.safetensors"}, ("all", 2000)),
+    ],
+)
+def test_what_is_not_said_of_a_bridge_follows_from_what_is(options, settled):
+    made = config(**options)
+    assert (made.layers, made.bridge_prompts) == settled
+    again = config(**{**options, "layers": made.layers, "bridge_prompts": made.bridge_prompts})
+    assert again.to_dict() == made.to_dict()

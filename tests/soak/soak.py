@@ -64,8 +64,9 @@ def soak(
     drawn, soaked, began = random.Random(seed), Soaked(), time.monotonic()
     arguments = [str(folder), str(steps), str(save_steps)]
     log = folder.with_suffix(".log")
-    # The last fault is some steps before the end.
-    apart = max(1, round(steps / (kills * len(FAULTS) / 7 + 2)))
+    # The last fault is some steps before the end; one within a save waits for the next one.
+    faults = kills * len(FAULTS) / sum(fault.startswith("kill") for fault in FAULTS)
+    apart = max(1, round(steps / (faults + 2) - save_steps))
     turn = 0
     while True:
         run = Processes(processes, arguments, log)

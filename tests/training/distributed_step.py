@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch import nn
 
 from oprd.core.layers import LayerPair
@@ -35,7 +36,8 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     # The last prompts of a batch are those of the last process.
     empty = tuple(PROMPTS[2:4]) if extra.pop("empty", None) else ()
     rank = os.environ.get("RANK", "0")
-    broken, nan_gradient = (extra.pop(name, None) == rank for name in ("broken", "nan_gradient"))
+    named = ("broken", "nan_gradient", "unkept")
+    broken, nan_gradient, unkept = (extra.pop(name, None) == rank for name in named)
     student = tiny.model(seed=1, tie_word_embeddings=not untied).double()
     if nan_gradient:
         student.base_model.embed_tokens.weight.register_hook(lambda grad: grad * math.nan)
@@ -65,10 +67,17 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
         columns=columns,
         **{name: yaml.safe_load(value) for name, value in extra.items()},
     )
+    if unkept:
+        made._finite._batch = unwritable
     made.train()
     _check_pairs(made.pairs)
     weights = made.accelerator.get_state_dict(made.model_wrapped)
     return {"weights": weights, "loss": made.state.log_history[0]["loss"]}
+
+
+def unwritable(*_: Any) -> Any:
+    """A batch of which no file can be made."""
+    raise SafetensorError("cannot be written")
 
 
 def _check_pairs(pairs: Sequence[LayerPair]) -> None:

@@ -10,7 +10,8 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
-from oprd.calibration.bridge.fit import FitSettings, fit_bridge
+from oprd.calibration.bridge.fit import fit_bridge
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.models import FitModels
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.space import BridgeSpace

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from oprd.core.bridge import Bridge
+from oprd.core.bridge.pull import Pull
 from tests.calibration.pairs import student, teacher
 from tests.training import runs
 from tests.training.runs import settings, trainer
@@ -49,7 +50,7 @@ def test_the_distance_is_summed_over_directions_whatever_the_scale(tmp_path, sca
 
 
 def test_a_fitted_bridge_of_heads_takes_no_scale(tmp_path):
-    with pytest.raises(ValueError, match="bridge_basis='heads' compares logits, in nats: leave it"):
+    with pytest.raises(ValueError, match="bridge_basis='heads' compares logits: leave it"):
         settings(tmp_path, bridge="fit", bridge_basis="heads", layers="last", scale="unit")
 
 
@@ -118,3 +119,16 @@ def test_one_teacher_layer_may_serve_pairs_of_several_ranks(tmp_path):
 def test_unknown_names_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         settings(tmp_path, bridge="fit", **options)
+
+
+def test_a_run_that_names_a_bridge_of_heads_alone_compares_the_last_layers(tmp_path):
+    file = fit(tmp_path / "bridge", basis="heads", layers="last")
+    assert [tuple(pair) for pair in made_trainer(tmp_path, bridge=file).pairs] == [(3, 4)]
+
+
+def test_a_fit_that_pulls_the_student_away_is_warned_of(tmp_path, monkeypatch, caplog):
+    found = Pull(rows=10, before=9.0, after=20.0)
+    monkeypatch.setattr("oprd.calibration.bridge.scores.pull", lambda *_: found)
+    made_trainer(tmp_path, bridge="fit", bridge_basis="heads", bridge_prompts=10)
+    assert "bridge='fit': this bridge pulls the student away" in caplog.text
+    assert "from 0.9 to 2 nats" in caplog.text

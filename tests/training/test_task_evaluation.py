@@ -1,6 +1,7 @@
 import json
 import logging
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from oprd.evaluation.evaluate import evaluate_model
 from oprd.evaluation.records import read_records
 from oprd.evaluation.result import Evaluation
 from oprd.evaluation.tasks.load import load_task
+from oprd.guards import saving
+from oprd.runs.manifest import problem
 from oprd.training.task_evaluation import TaskEvaluation
 from tests import tiny
 from tests.training import distributed_evaluation
@@ -74,6 +77,28 @@ def test_the_best_of_another_figure_does_not_stand(tmp_path, monkeypatch):
     made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert json.loads(best.read_text()) == {"figure": "additions/avg@2", "value": 0.3, "step": 4}
     assert not list(tmp_path.glob("best.*"))
+
+
+def test_the_best_student_is_hashed_beside_the_next_step(tmp_path, monkeypatch):
+    stepped, write = threading.Event(), saving.write_manifest
+
+    def slowly(folder, *args):
+        if folder.name.startswith("best"):
+            assert stepped.wait(60)
+        write(folder, *args)
+
+    monkeypatch.setattr(saving, "write_manifest", slowly)
+    monkeypatch.setattr(TaskEvaluation, "_evaluate_on", lambda *_: {"avg@2": 0.5})
+    made = trainer(tmp_path, **STEPS, keep_best="additions/avg@2")
+    step = made.training_step
+
+    def stepping(*args, **kwargs):
+        stepped.set()
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(made, "training_step", stepping)
+    made.train()
+    assert problem(tmp_path / "best") is None and not list(tmp_path.glob("best.*"))
 
 
 def test_a_figure_that_has_no_value_keeps_no_student(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from oprd.supported import check_transformers
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from oprd.calibration.bridge.fit import BridgeFit, FitSettings
+    from oprd.calibration.bridge.fit import BridgeFit
+    from oprd.calibration.bridge.settings import FitSettings
     from oprd.calibration.models import FitModels
     from oprd.calibration.rollouts import Rollout
 
@@ -27,7 +28,10 @@ OutputDir = Annotated[
     Path, typer.Option("--output_dir", help="Rollouts, bridge and report; goes on if cut.")
 ]
 Rank = Annotated[int, typer.Option("--rank", help="Dimensions of the shared space.")]
-Layers = Annotated[str, typer.Option("--layers", help="Student layers, as in oprd train.")]
+Layers = Annotated[
+    str | None,
+    typer.Option("--layers", help="Student layers, as in oprd train; default: all, of heads last."),
+]
 LayerPairing = Annotated[
     str,
     typer.Option("--layer_pairing", help="The teacher layers that they meet, as in oprd train."),
@@ -51,7 +55,10 @@ Ridge = Annotated[
     float | None, typer.Option("--ridge", help="Default: the best on held-out rows, by layer.")
 ]
 MaxPrompts = Annotated[
-    int, typer.Option("--max_prompts", help="Rollouts to write; 2000 are the paper's.")
+    int | None,
+    typer.Option(
+        "--max_prompts", help="Rollouts to write; default: the paper's 2000, of heads alone 128."
+    ),
 ]
 MaxRows = Annotated[int | None, typer.Option("--max_rows", help="Read no more rows than this.")]
 MaxCompletionLength = Annotated[
@@ -96,15 +103,15 @@ def fit(
     rollouts: Rollouts = None,
     output_dir: OutputDir = Path("runs/bridge"),
     rank: Rank = 8,
-    layers: Layers = "all",
+    layers: Layers = None,
     layer_pairing: LayerPairing = "proportional",
     positions: Positions = "last_k",
     position_k: PositionK = 2000,
     basis: BasisName = "pca",
-    heads_metric: HeadsMetricName = "fisher",
+    heads_metric: HeadsMetricName = "centered",
     heads_rank: HeadsRank = None,
     ridge: Ridge = None,
-    max_prompts: MaxPrompts = 2000,
+    max_prompts: MaxPrompts = None,
     max_rows: MaxRows = None,
     max_completion_length: MaxCompletionLength = 512,
     temperature: Temperature = 1.0,
@@ -125,10 +132,12 @@ def fit(
     Under `accelerate launch -m oprd bridge fit …` every process writes and reads its share.
     """
     check_transformers()
-    from oprd.calibration.bridge.fit import FitSettings
+    from oprd.calibration.bridge.settings import FitSettings
+    from oprd.core.bridge.bases import HEADS, usual_prompts
     from oprd.models.sampling import Sampling
     from oprd.values import parse_layers, parse_mapping
 
+    layers = layers or ("last" if basis == HEADS else "all")
     settings = FitSettings(
         rank=rank,
         basis=basis,
@@ -158,7 +167,7 @@ def fit(
             student,
             template_options,
             bad_rows=bad_rows,
-            max_prompts=max_prompts,
+            max_prompts=usual_prompts(basis) if max_prompts is None else max_prompts,
             seed=seed,
             prompt_column=prompt_column,
         )

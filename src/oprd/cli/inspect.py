@@ -88,7 +88,7 @@ def inspect(
     check_transformers()
     with setting_up():
         from oprd.analysis.inspection.asked import Asked
-        from oprd.calibration.bridge.fit import FitSettings
+        from oprd.calibration.bridge.settings import FitSettings
         from oprd.models.sampling import Sampling
         from oprd.runs.record import check_output_dir
         from oprd.values import parse_layers, parse_mapping

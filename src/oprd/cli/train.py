@@ -1,5 +1,6 @@
 """`oprd train`: arguments in, a trained student in the output directory."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,7 +27,8 @@ from oprd.names import locate
 from oprd.prompts.form import check_form
 from oprd.prompts.load import load_prompts
 from oprd.runs.record import ASKED, BEST, check_output_dir, read_best
-from oprd.secrets import HIDDEN
+from oprd.secrets import HIDDEN, without_secrets
+from oprd.settings.given import no_defaults
 from oprd.settings.run import OPRDConfig
 from oprd.training.callbacks import warn_of_earlier_run
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
@@ -58,9 +60,13 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _asked_for(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> dict[str, Any]:
-    """What is no default, and no secret."""
-    found = asked(args, data, models).items()
-    return {name: value for name, (value, _) in found if value != HIDDEN}
+    """What is no default, as it was given, and no secret."""
+    found = {**no_defaults(data), **no_defaults(models), **args.given.values(args)}
+    # The parser gives null for some defaults of its own.
+    settled = asked(args, data, models)
+    found = {name: value for name, value in found.items() if value is not None or name in settled}
+    plain = without_secrets(json.loads(json.dumps(found, default=str)))
+    return {name: value for name, value in plain.items() if value != HIDDEN}
 
 
 def _preview(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> None:
@@ -81,6 +87,7 @@ def _train(
         _announce(args, output_dir, checkpoint)
     trainer.interruption.way_on = _way_on(arguments, overwrite=args.overwrite)
     with writing(output_dir, WAY_ON), logging_redirect_tqdm():
+        trainer.space.check_student()
         trainer.train(resume_from_checkpoint=checkpoint or False)
         trainer.save_model(str(output_dir))
         trainer.create_model_card()

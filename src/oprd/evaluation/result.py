@@ -52,6 +52,10 @@ class Evaluation:
 
     def averages(self) -> np.ndarray:
         """Avg@n of each problem, problems by id."""
+        return self._averages
+
+    @cached_property
+    def _averages(self) -> np.ndarray:
         return average_at_n(correct_matrix(group_records(self.records)))
 
     def figures(self) -> dict[str, float]:

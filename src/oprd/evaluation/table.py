@@ -49,9 +49,11 @@ class Compared(NamedTuple):
     p_holm: float
 
 
-def comparisons(evaluations: Sequence[Evaluation]) -> list[Compared]:
-    """Every later model against every earlier one on the same task."""
+def comparisons(evaluations: Sequence[Evaluation], *, to_first: bool = False) -> list[Compared]:
+    """Every later model against every earlier one on the same task, or against the first alone."""
     pairs = list(combinations(evaluations, 2))
+    if to_first:
+        pairs = pairs[: max(0, len(evaluations) - 1)]
     results = [compare_evaluations(*pair) for pair in pairs]
     corrected = holm([result.p_value for result in results])
     return [
@@ -123,24 +125,28 @@ def to_markdown(evaluations: Sequence[Evaluation]) -> str:
 
 def comparison_lines(group: Sequence[Evaluation]) -> list[str]:
     """One sentence a pair of models."""
-    found = comparisons(group)
+    return sentences(comparisons(group))
+
+
+def sentences(found: Sequence[Compared]) -> list[str]:
+    """One sentence a comparison."""
     return [_sentence(compared, len(found)) for compared in found]
 
 
 def _sentence(compared: Compared, comparisons: int) -> str:
     result = compared.result
-    p_values = f"p {_p(result.p_value, result.p_is_bound)}"
+    p_values = f"p {p_text(result.p_value, result.p_is_bound)}"
     if comparisons > 1:
-        corrected = _p(compared.p_holm, result.p_is_bound)
+        corrected = p_text(compared.p_holm, result.p_is_bound)
         p_values += f", corrected for {comparisons} comparisons {corrected}"
     return (
-        f"{compared.model} − {compared.baseline}: {_points(result.difference)}, "
+        f"{compared.model} − {compared.baseline}: {points(result.difference)}, "
         f"{result.wins} won, {result.losses} lost, {result.ties} equal, "
         f"{p_values}"
     )
 
 
-def _p(value: float, is_bound: bool) -> str:
+def p_text(value: float, is_bound: bool) -> str:
     """A p with its sign of relation."""
     # Four places, or as many as show a digit.
     places = max(4, -math.floor(math.log10(value)))
@@ -208,9 +214,10 @@ def _percent(estimate: Estimate) -> str:
     return f"{estimate.value:.1%} [{estimate.low * 100:.1f}, {estimate.high * 100:.1f}]"
 
 
-def _points(estimate: Estimate) -> str:
+def points(estimate: Estimate, unit: str = " points") -> str:
+    """A difference with its interval."""
     value, low, high = (100 * figure for figure in astuple(estimate))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f}{unit} [{low:+.1f}, {high:+.1f}]"
 
 
 def _share(share: float | None) -> str:
@@ -229,5 +236,6 @@ def _row(*cells: str) -> str:
 
 def cell(text: str) -> str:
     """Text in a markdown table: nothing in it is HTML, a link, emphasis, code or a new cell."""
-    escaped = html.escape(plain(text))
+    # Outside of tags quotes are text, and an entity of theirs would hold a #.
+    escaped = html.escape(plain(text), quote=False)
     return "".join("\\" + c if c in r"\`*_[]|#~" else c for c in escaped)

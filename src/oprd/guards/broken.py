@@ -5,7 +5,7 @@ Letters: B sequences, P prompt tokens, K response tokens.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from oprd.runs.atomic import written_whole
 from oprd.text import parse_json
 
 # Within a run folder, by step; beside the files, one a process, stands the student that met them.
@@ -82,10 +83,12 @@ class BrokenBatch:
             for name, value in inputs.items()
             if isinstance(value, Tensor)
         }
-        facts = {name: value for name, value in asdict(self).items() if name != "inputs"}
+        names = [part.name for part in fields(self) if part.name != "inputs"]
+        facts = json.dumps({name: getattr(self, name) for name in names})
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"rank-{self.rank}{SUFFIX}"
-        save_file(tensors, path, {"batch": json.dumps(facts)})
+        with written_whole(path) as file:
+            save_file(tensors, file, {"batch": facts})
         return path
 
     @classmethod

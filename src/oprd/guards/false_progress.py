@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from oprd.calibration.processes import from_main
 from oprd.log import get_logger
-from oprd.models.shared_engine import exchange
 from oprd.runs.false_progress import Alarm, Watch
 from oprd.runs.metrics import METRICS, read_metrics
 from oprd.runs.record import BEST
@@ -43,7 +43,7 @@ class FalseProgress(TrainerCallback):
         if state.global_step > 0 and state.is_world_process_zero and (folder / METRICS).is_file():
             lines = [line for line in read_metrics(folder) if line["step"] <= state.global_step]
         # The others may have another disk.
-        for line in exchange(lines)[0]:
+        for line in from_main(lambda: lines):
             alarm = self._watch.add(line["step"], line)
             if alarm is not None and not self._told:
                 self._record(alarm)

@@ -1,15 +1,18 @@
 """A run in which something is not finite stops before the step, in all processes alike.
 
 What is looked at is there anyhow: sums of a step over processes, the norm of the gradient, and the
-weights as they are saved. Where nothing is broken, none of it waits for the device once more.
+weights as they are saved. Where nothing is broken, a micro-batch never waits for the device; a step
+waits twice, for its sums, which are logged, and for its norm; a save waits once for the weights.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -152,10 +155,21 @@ class Finite:
         trainer = self._trainer
         step, rank = trainer.state.global_step + 1, trainer.accelerator.process_index
         folder = Path(cast(str, trainer.args.output_dir)) / BROKEN / f"step-{step:06d}"
-        try:
-            self._batch(said, step, rank).save(folder)
-            if student:
-                trainer.save_model(str(folder / STUDENT), _internal_call=True)
-        except OSError as error:
-            return f" Its batch could not be kept: {error}."
+        failed = _error_of(lambda: self._batch(said, step, rank).save(folder))
+        # To save the student takes all of them.
+        together = [error for error in gather_object([failed]) if error]
+        if student and not together:
+            save = partial(trainer.save_model, str(folder / STUDENT), _internal_call=True)
+            together = [error] if (error := _error_of(save)) else []
+        if together:
+            return f" Its batch could not be kept: {failed or together[0]}."
         return f" Its batch is kept: oprd doctor --replay {folder}"
+
+
+def _error_of(write: Callable[[], object]) -> str | None:
+    """What kept files from being written, None where they are."""
+    try:
+        write()
+    except (OSError, SafetensorError) as error:
+        return str(error)
+    return None

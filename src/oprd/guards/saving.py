@@ -1,20 +1,25 @@
 """A run's checkpoints while it trains: begun as what it is, saved whole, one run to a folder.
 
 All processes save; when they have, the main one hashes what is there beside the next step, and
-writes the manifest by which the checkpoint is complete. The next save, and the end of training,
-wait for it.
+writes the manifest by which the checkpoint is complete; likewise for the best student. The next
+save, and the end of training, wait for it.
 """
 
 import copy
+import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
+
 from oprd.calibration.processes import from_main, run_locked
+from oprd.guards.uploads import chosen_uploads
 from oprd.log import get_logger
 from oprd.runs.atomic import give_usual_mode
 from oprd.runs.beginning import Beginning, Wanted, find_beginning
@@ -26,9 +31,11 @@ from oprd.runs.checkpoints import (
     next_start,
     rotate,
 )
-from oprd.runs.identity import RATES, Change
+from oprd.runs.identity import Change
+from oprd.runs.kept import RATES
 from oprd.runs.manifest import content_hash, saved_into, write_manifest
-from oprd.runs.record import BEST, versions
+from oprd.runs.record import ASKED, BEST, GIVEN, versions
+from oprd.secrets import without_secrets
 
 if TYPE_CHECKING:
     from oprd.settings.run import OPRDConfig
@@ -69,8 +76,11 @@ def _wanted(args: "OPRDConfig", checkpoint: Any) -> Wanted:
     )
 
 
-class Checkpoints:
+class Checkpoints(TrainerCallback):
     """How a trainer's run begins, and how it is saved.
+
+    Where it takes the place of another run, that is deleted when training begins, after all that
+    could refuse it: as a callback it stands behind the one that looks for room.
 
     Args:
         trainer: whose run it is.
@@ -83,7 +93,7 @@ class Checkpoints:
         self._rates: dict[str, Change] = {}
         # One thread, so that manifests are written in the order of their steps.
         self._worker = ThreadPoolExecutor(1, "manifest")
-        self._writing: Future[None] | None = None
+        self._writing: list[Future[None]] = []
         self._push: Callable[[], None] | None = None
 
     @contextmanager
@@ -108,11 +118,10 @@ class Checkpoints:
                 yield begun
             except BaseException as error:
                 # What was saved before stands.
-                if (failed := self._failed()) is not None:
+                if (failed := self._failure()) is not None:
                     error.add_note(f"Nor could the last checkpoint be completed: {failed}")
                 raise
             self.wait()
-            self._trainer.accelerator.wait_for_everyone()
 
     def _begin(self, checkpoint: Any) -> tuple[Beginning, int]:
         """In the main process: find where to begin, and make the folder ready."""
@@ -123,19 +132,30 @@ class Checkpoints:
             logger.warning(
                 f"{begun.checkpoint!r} is gone on from otherwise than it began: {words}."
             )
-        if args.overwrite and (left := clear_run(folder, BEST)):
+        delete_cut_off(folder)
+        return begun, next_start(folder)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Delete the run that this one takes the place of."""
+        if not self._args.overwrite:
+            return
+        folder = self._folder
+        left, self._start = from_main(lambda: (clear_run(folder, BEST), next_start(folder)))
+        if left and state.is_world_process_zero:
             logger.warning(
                 f"left in {str(folder)!r}, because nothing there says what they hold: "
                 f"{', '.join(left)}."
             )
-        delete_cut_off(folder)
-        return begun, next_start(folder)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Save a checkpoint in the block: it is complete once its files are hashed, later on."""
+        """Save a checkpoint in the block: it is complete once its files are hashed, later on.
+
+        The last one is complete by then: see `wait`.
+        """
         args, state = self._args, self._trainer.state
-        self.wait()
         folder = self._folder / f"checkpoint-{state.global_step}"
         if args.should_save:
             begin_checkpoint(folder)
@@ -152,16 +172,29 @@ class Checkpoints:
         finally:
             args.save_total_limit = limit
         if args.should_save:
-            facts, best = self._facts(folder), state.best_model_checkpoint
-            self._writing = self._worker.submit(_complete, folder, facts, limit, best)
+            best = state.best_model_checkpoint
+            self.complete(folder, lambda: rotate(folder.parent, limit, best))
         push, self._push = self._push, None
         if push is not None:
             self.wait()
             push()
 
-    def push_when_complete(self, push: Callable[[], None]) -> None:
-        """Upload the checkpoint that is being saved, once it is complete."""
-        self._push = push
+    def push_when_complete(self, checkpoint: Path, push: Callable[[str], None]) -> None:
+        """Upload of the checkpoint that is being saved what is to be, once it is complete.
+
+        Args:
+            checkpoint: its folder.
+            push: Transformers', to which that is given.
+        """
+
+        def pushed() -> None:
+            with chosen_uploads(self._folder, checkpoint):
+                push(str(checkpoint))
+            if self._args.should_save:
+                # A pickle that nothing here reads, nor uploads.
+                (self._folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+        self._push = pushed
 
     @contextmanager
     def saving_model(self, folder: Path) -> Iterator[None]:
@@ -175,23 +208,36 @@ class Checkpoints:
                 together()
             together()
 
-    def complete(self, folder: Path) -> None:
-        """Write the manifest of a folder that holds a saved model and nothing else."""
-        write_manifest(folder, self._facts(folder))
+    def complete(self, folder: Path, then: Callable[[], object]) -> None:
+        """Give a folder in which everything was saved its manifest, beside the next step.
+
+        Args:
+            folder: of a checkpoint or a model, and of nothing else.
+            then: called when the manifest is there.
+        """
+        facts = self._facts(folder)
+
+        def write() -> None:
+            write_manifest(folder, facts)
+            then()
+
+        self._writing.append(self._worker.submit(write))
 
     def wait(self) -> None:
-        """Until the last checkpoint is complete.
+        """Until what was saved last is complete, in all processes.
 
         Raises:
             OSError: its files could not be read, or its manifest not be written.
         """
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+        from_main(self._finish)
 
-    def _failed(self) -> Exception | None:
+    def _finish(self) -> None:
+        while self._writing:
+            self._writing.pop(0).result()
+
+    def _failure(self) -> Exception | None:
         try:
-            self.wait()
+            self._finish()
         except Exception as error:
             return error
         return None
@@ -248,18 +294,21 @@ class Checkpoints:
                 "settings": settings,
                 "settings_hash": content_hash(settings),
                 "versions": versions(),
-                "facts": self._facts_of_run(),
+                "facts": self._told_facts(),
                 "random_states": states,
             }
         )
+
+    def _told_facts(self) -> dict[str, Any]:
+        """The run's, of which settings as they were given may hold secrets."""
+        facts = dict(self._facts_of_run())
+        for name in facts.keys() & {ASKED, GIVEN}:
+            plain = json.loads(json.dumps(facts[name], default=str))
+            facts[name] = without_secrets(plain, vars(self._args))
+        return facts
 
 
 def usual_modes(folder: Path) -> None:
     """Let saved weights be read by whom the umask allows."""
     adapters = folder.glob("*/adapter_model.safetensors")
     give_usual_mode(*folder.glob("*.safetensors"), *adapters)
-
-
-def _complete(folder: Path, facts: Mapping[str, Any], limit: int | None, best: str | None) -> None:
-    write_manifest(folder, facts)
-    rotate(folder.parent, limit, best)

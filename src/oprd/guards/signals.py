@@ -56,12 +56,14 @@ class Interruption(TrainerCallback):
         self.way_on = "resume_from_checkpoint auto"
         self._accelerator, self._every = accelerator, every
         self._asked, self._since, self._saved = 0, 0.0, -1
+        self._over, self._process = False, os.getpid()
         self._before: dict[int, Any] = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take signals as questions; they are the main thread's to take."""
         self.number = self._asked = 0
+        self._over, self._process = False, os.getpid()
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -74,6 +76,9 @@ class Interruption(TrainerCallback):
 
     def _ask(self, number: int, frame: object) -> None:
         """A handler: nothing here may wait for what it interrupts."""
+        if os.getpid() != self._process:
+            _take_as_child(number)
+            return
         launched = "LOCAL_RANK" in os.environ
         if self._asked:
             if time.monotonic() - self._since > TWICE_SECONDS:
@@ -81,13 +86,18 @@ class Interruption(TrainerCallback):
             return
         self._asked, self._since = number, time.monotonic()
         if self._accelerator.is_main_process:
-            when = "this step" if self._every == 1 else "the updates on these rollouts"
-            said = f"\n{_name(number)}: the run ends after {when}, with a checkpoint; a second one "
-            os.write(2, f"{said}ends it at once.\n".encode())
+            said = f"\n{_name(number)}: {self._answer()}; a second one ends it at once.\n"
+            os.write(2, said.encode())
         if not launched:
             for taken, before in self._before.items():
                 # Which ends a program whatever it waits for, and would end a notebook too.
                 signal.signal(taken, before if hasattr(sys, "ps1") else signal.SIG_DFL)
+
+    def _answer(self) -> str:
+        if self._over:
+            return "the last step is done, and the run ends as it would"
+        when = "this step" if self._every == 1 else "the updates on these rollouts"
+        return f"the run ends after {when}, with a checkpoint"
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -113,18 +123,23 @@ class Interruption(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Save a run that ends before another reason to save it."""
-        if self.number:
+        if self._ends(state, control):
             control.should_save = self._saved != state.global_step
             control.should_evaluate = False
+        # Nothing looks for a signal after this.
+        self._over = control.should_training_stop or state.global_step >= state.max_steps
 
     def end(self, state: TrainerState, folder: Path) -> None:
-        """Say, in one line, what was done; nothing where no signal ended the run.
+        """Say, in one line, what was done; nothing where no signal came.
 
         Raises:
-            Stopped: one did.
+            Stopped: one ended the run.
         """
         if self.number:
             self._end(state.global_step, folder / f"checkpoint-{state.global_step}")
+        if self._asked and self._accelerator.is_main_process:
+            said = "came after the last step, and the run has ended as it would have without it."
+            tqdm.write(f"{_name(self._asked)} {said}", file=sys.stderr)
 
     def _end(self, step: int, checkpoint: Path) -> NoReturn:
         if self._accelerator.is_main_process:
@@ -139,7 +154,12 @@ class Interruption(TrainerCallback):
         return bool(self.number)
 
     def _agreed(self) -> int:
-        """The same in all processes, though not all may have been asked."""
+        """The same in all processes, though not all may have been asked.
+
+        One number of each, when all updates on the same rollouts are made: the next rollouts wait
+        for the weights anyhow. Two processes over gloo take 0.24 to 0.85 ms for it on two busy
+        cores, beside 200 ms for a step of the smallest model of the tests.
+        """
         if self._accelerator.num_processes == 1:
             return self._asked
         asked = torch.tensor([self._asked], device=self._accelerator.device)
@@ -154,6 +174,16 @@ def take_over(trainer: Trainer) -> None:
     theirs = trainer.pop_callback(JITCheckpointCallback)
     if theirs is not None:
         theirs.on_train_end(trainer.args, trainer.state, trainer.control)
+
+
+def _take_as_child(number: int) -> None:
+    """In a process that was forked from the run's, such as one that loads data.
+
+    A terminal sends Ctrl-C to it too, while the run still needs it for its step.
+    """
+    if number != signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def _name(number: int) -> str:

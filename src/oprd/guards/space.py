@@ -14,6 +14,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from oprd.log import get_logger
 from oprd.models.average import MovingAverage
+from oprd.runs.checkpoints import bytes_of_run
+from oprd.runs.record import BEST
 from oprd.runs.space import Need, disk_problem, free_bytes, shortage
 
 # Of a tokenizer's files, for each of its tokens: 75 to 135 as they are published.
@@ -49,31 +51,44 @@ class Space(TrainerCallback):
     ) -> None:
         """Refuse a run whose first checkpoint finds no room; warn of one whose later ones do not.
 
+        One that saves no checkpoints may save its student elsewhere, and is warned; see
+        `check_student`.
+
         Raises:
             OSError: there is no room.
         """
-        saves = _saves(state, args)
+        saves, folder = _saves(state, args), self._folder
+        student = self._need(weights_only=True)
         if not saves:
+            if args.should_save and (missing := shortage(folder, student, self._freed)) is not None:
+                logger.warning(f"No room for the student of this run: {missing}.")
             return
-        folder = Path(cast(str, args.output_dir))
-        checkpoint, student = self._need(), self._need(weights_only=True)
-        self._check(folder, checkpoint + student)
+        checkpoint = self._need()
+        self._check(folder, checkpoint + student, freed=self._freed)
         kept = min(saves, args.save_total_limit + 1) if args.save_total_limit else saves
         whole = kept * checkpoint.all + student.all
-        if whole > (free := free_bytes(folder)):
+        if whole > (free := free_bytes(folder) + self._freed):
             logger.warning(
                 f"The {kept} checkpoints that this run keeps at once, and its student, take about "
                 f"{whole:,} bytes, and {free:,} are free in {folder}: keep fewer with "
                 "save_total_limit, or save less often with save_steps."
             )
 
+    def check_student(self) -> None:
+        """Refuse, before it trains, a run whose student is going to be saved and finds no room.
+
+        Raises:
+            OSError: there is no room.
+        """
+        self._check(self._folder, self._need(weights_only=True), freed=self._freed)
+
     @contextmanager
     def saving(self, folder: Path, *, checkpoint: bool) -> Iterator[None]:
-        """Look for room, then save; what could not be saved whole is removed.
+        """Look for room, then save; of a student that could not be saved whole nothing is left.
 
         Args:
-            folder: that is written. One that was there stays, with what else is in it, unless it is
-                a checkpoint.
+            folder: that is written. One that was there stays, with what else is in it; a checkpoint
+                is `Checkpoints`' to sweep.
             checkpoint: whether it is one, to go on from, or a student; within one, a part of it.
 
         Raises:
@@ -90,20 +105,30 @@ class Space(TrainerCallback):
         except Exception as error:
             if (problem := disk_problem(error)) is None:
                 raise
-            if checkpoint or new:
+            if new and not checkpoint:
                 shutil.rmtree(folder, ignore_errors=True)
             missing = f"it needs about {need.all:,} bytes, and {free_bytes(folder):,} are free"
             raise OSError(errno.ENOSPC, f"{folder}: {problem}; {missing}") from error
         finally:
             self._inside = False
 
-    def _check(self, folder: Path, need: Need) -> None:
+    def _check(self, folder: Path, need: Need, *, freed: int = 0) -> None:
         """Stop in all processes where one that saves has no room."""
         trainer = self._trainer
-        missing = shortage(folder, need) if trainer.args.should_save else None
+        missing = shortage(folder, need, freed) if trainer.args.should_save else None
         found = torch.tensor(float(missing is not None), device=trainer.accelerator.device)
         if cast(Tensor, trainer.accelerator.reduce(found, "sum")) > 0:
             raise OSError(errno.ENOSPC, missing or f"{folder}: another process has no room for it")
+
+    @property
+    def _folder(self) -> Path:
+        return Path(cast(str, self._trainer.args.output_dir))
+
+    @property
+    def _freed(self) -> int:
+        """Bytes of the run that this one is going to take the place of."""
+        overwrites = getattr(self._trainer.args, "overwrite", False)
+        return bytes_of_run(self._folder, BEST) if overwrites else 0
 
     def _need(self, *, weights_only: bool = False) -> Need:
         trainer = self._trainer

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -18,8 +19,18 @@ def first_broken_gradient(model: nn.Module) -> str | None:
 
 
 def _first_broken(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
-    for name, tensor in tensors:
+    """Waits for each device once, whatever the number of tensors."""
+    flags: dict[torch.device, list[tuple[int, str, Tensor]]] = {}
+    for place, (name, tensor) in enumerate(tensors):
         held = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-        if not (held.is_meta or held.isfinite().all()):
-            return name
-    return None
+        if not held.is_meta:
+            flags.setdefault(held.device, []).append((place, name, held.isfinite().all()))
+    broken: list[tuple[int, str]] = []
+    for found in flags.values():
+        finite = torch.stack([flag for *_, flag in found]).tolist()
+        broken += [
+            (place, name)
+            for (place, name, _), is_finite in zip(found, finite, strict=True)
+            if not is_finite
+        ]
+    return min(broken)[1] if broken else None

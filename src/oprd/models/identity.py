@@ -11,7 +11,14 @@ from oprd.models.probe import stands_whole
 from oprd.models.shared_base import TEACHER_ADAPTER
 
 # Where the file of an adapter is read from, and what has no part in what it computes.
-PLACES = ("base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping")
+PLACES = (
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "task_type",
+    "auto_mapping",
+    "peft_version",
+)
 
 
 def student_facts(student: PreTrainedModel, *, new_adapter: bool) -> dict[str, Any]:
@@ -70,7 +77,7 @@ def _adapter(student: PreTrainedModel) -> dict[str, Any]:
     return {
         name: sorted(value) if isinstance(value, set) else value
         for name, value in settings.items()
-        if name not in PLACES and value is not None
+        if name not in PLACES
     }
 
 

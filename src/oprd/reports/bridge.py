@@ -26,6 +26,8 @@ def print_bridge(report: Report, console: Console) -> None:
     for layer in report["layers"]:
         if layer.get("heads"):
             console.print(heads_line(layer))
+    if pull := report.get("pull"):
+        console.print(Text(pull_line(pull)))
     if not report["curve"]:
         return
     console.print(rank_table(report["curve"]))
@@ -73,6 +75,16 @@ def heads_line(layer: Report) -> str:
         f"Both LM heads at student layer {layer['student']}, metric {heads['metric']}, rank "
         f"{layer['rank']}: a distance of {heads['distance']:.3g} ({unit}) that the student can "
         f"close, and {heads['unreachable']:.3g} that its head cannot."
+    )
+
+
+def pull_line(pull: Report) -> str:
+    """What the bridge's pull makes of what the student says."""
+    if problem := pull["problem"]:
+        return f"Do not train through it alone: {problem}"
+    return (
+        "Pulled by the bridge, the student's next tokens come nearer to the teacher's: a KL of "
+        f"{pull['before']:.3g} nats becomes {pull['after']:.3g}."
     )
 
 

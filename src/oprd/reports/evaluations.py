@@ -8,7 +8,7 @@ from pathlib import Path
 from oprd.evaluation.intervals import Estimate, mean_interval
 from oprd.evaluation.records import Record
 from oprd.evaluation.result import Evaluation
-from oprd.evaluation.table import comparison_lines
+from oprd.evaluation.table import Compared, comparisons, sentences
 
 # Folders of a run with files of samples, each by model and then by task, or by model alone.
 FOLDERS = ("evaluations", "samples")
@@ -52,7 +52,7 @@ class TaskTable:
         problems: how many.
         samples: per problem.
         rows: the models.
-        differences: of pairs of models, in sentences.
+        compared: pairs of models.
         pairs: answers of two models to the same problem.
     """
 
@@ -60,8 +60,19 @@ class TaskTable:
     problems: int
     samples: int
     rows: list[Row]
-    differences: list[str]
+    compared: list[Compared]
     pairs: list["AnswerPair"]
+
+    @property
+    def differences(self) -> list[str]:
+        """Of pairs of models, in sentences."""
+        return sentences(self.compared)
+
+    @property
+    def gain(self) -> Compared | None:
+        """The student after training against itself before, where both were evaluated."""
+        pairs = {(found.model, found.baseline): found for found in self.compared}
+        return pairs.get((AFTER, BEFORE))
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,8 @@ def read_evaluations(run: Path) -> tuple[list[Evaluation], list[str]]:
     for file in _files(run):
         try:
             evaluation = Evaluation.from_file(file)
-            # Kept once it is computed; one that is not complete has none.
-            _ = evaluation.summary
+            # Kept once they are computed; one that is not complete has none.
+            _ = evaluation.averages(), _seed(evaluation)
             found.append(evaluation)
         except (ValueError, KeyError, TypeError, OSError) as error:
             problems.append(f"{file.relative_to(run)}: {error}")
@@ -98,7 +109,7 @@ def task_tables(evaluations: Sequence[Evaluation], shown: int) -> list[TaskTable
     """One table for each set of problems, with so many pairs of answers."""
     groups: dict[tuple[str, ...], list[Evaluation]] = {}
     for evaluation in evaluations:
-        groups.setdefault(_key(evaluation), []).append(evaluation)
+        groups.setdefault(alike(evaluation, seeds=True), []).append(evaluation)
     return [_table(group, shown) for group in groups.values()]
 
 
@@ -126,19 +137,25 @@ def _order(evaluation: Evaluation) -> tuple[int, str]:
     return known.get(name, 2), name
 
 
-def _key(evaluation: Evaluation) -> tuple[str, ...]:
+def alike(evaluation: Evaluation, *, seeds: bool) -> tuple[str, ...]:
+    """What must agree so that models can be compared problem by problem, the task first.
+
+    Args:
+        evaluation: of a model.
+        seeds: whether samples must have the same random numbers too.
+    """
     header = evaluation.header
     parts = (header.get(k) for k in ("task", "template_hash", "source", "problems_hash"))
-    counts = (len({r.problem for r in evaluation.records}), header.get("sampling"))
-    return tuple(map(str, (*parts, *counts)))
+    sampling = {k: v for k, v in header["sampling"].items() if seeds or k != "seed"}
+    # A file of an older version has no hash of its problems.
+    problems = sorted({record.problem for record in evaluation.records})
+    return tuple(map(str, (*parts, problems, sampling)))
 
 
 def _table(group: Sequence[Evaluation], shown: int) -> TaskTable:
     problems = len({record.problem for record in group[0].records})
     names = {str(each.header.get("model")): each for each in group}
-    differences = []
-    if 1 < len(group) <= COMPARED:
-        differences = comparison_lines(group)
+    compared = comparisons(group) if 1 < len(group) <= COMPARED else []
     before, after = (names.get(name) for name in (BEFORE, AFTER))
     if before is None or after is None:
         before, after = (group[0], group[-1]) if len(group) > 1 else (None, None)
@@ -147,20 +164,26 @@ def _table(group: Sequence[Evaluation], shown: int) -> TaskTable:
         str(group[0].header.get("task")),
         problems,
         len(group[0].records) // max(problems, 1),
-        [_row(each) for each in group],
-        differences,
+        [row_of(each) for each in group],
+        compared,
         sorted(pairs, key=lambda pair: (pair.correct != (False, True), pair.correct))[:shown],
     )
 
 
-def _row(evaluation: Evaluation) -> Row:
+def row_of(evaluation: Evaluation) -> Row:
+    """What a table says of one evaluation."""
     records = evaluation.records
     return Row(
         str(evaluation.header.get("model")),
-        mean_interval(evaluation.averages(), seed=0),
+        # The same interval as in the log and in `oprd eval`.
+        mean_interval(evaluation.averages(), seed=_seed(evaluation)),
         sum(len(record.ids) for record in records) / len(records),
         sum(record.finish_reason == "length" for record in records) / len(records),
     )
+
+
+def _seed(evaluation: Evaluation) -> int:
+    return int(evaluation.header["sampling"]["seed"])
 
 
 def _pairs(first: Evaluation, second: Evaluation) -> Iterable[AnswerPair]:

@@ -1,6 +1,5 @@
 """What a report says of a run in words and figures, apart from its pictures."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from oprd.reports.series import logged
 from oprd.runs.card import shown_name, shown_settings
 from oprd.runs.folder import END, RunFolder
 from oprd.runs.lines import is_number
-from oprd.runs.record import ASKED, RATE_TEST
+from oprd.runs.record import RATE_TEST
 
 HOURS, MINUTES = 3600, 60
 
@@ -22,10 +21,10 @@ def what_was_run(run: RunFolder) -> list[tuple[str, str]]:
         return []
     base = record.get("teacher_base")
     found = [
-        ("Student", _model(record.get("student"))),
+        ("Student", model_name(record.get("student"))),
         (
             "Teacher",
-            _model(record.get("teacher"))
+            model_name(record.get("teacher"))
             + (f", an adapter on {shown_name(str(base))}" if base else ""),
         ),
         ("Prompts", _prompts(record)),
@@ -120,42 +119,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / MINUTES:.1f} min" if seconds >= MINUTES else f"{seconds:.0f} s"
 
 
-def again(run: RunFolder) -> tuple[str, str] | None:
-    """How to run it again: a sentence, and a file or a script; None where nothing is known."""
-    asked = run.record.get(ASKED)
-    if isinstance(asked, Mapping) and asked:
-        lines = [
-            f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in asked.items()
-        ]
-        return "Save as train.yaml, then: oprd train --config train.yaml", "\n".join(lines)
-    if not run.settings:
-        return None
-    skipped = {"learning_rate"} if run.settings.get("learning_rate") is None else set()
-    options = [
-        f"        {name}={run.settings[name]!r},"
-        for name, _ in shown_settings(run.settings)
-        if name not in skipped
-    ]
-    steps = run.settings.get("max_steps")
-    return "In Python, with the same prompts:", "\n".join(
-        [
-            "from oprd import OPRDConfig, OPRDTrainer",
-            "",
-            "trainer = OPRDTrainer(",
-            f"    model={run.record.get('student')!r},",
-            f"    teacher_model={run.record.get('teacher')!r},",
-            "    args=OPRDConfig(",
-            f"        output_dir={f'runs/{run.name}'!r},",
-            *([f"        max_steps={steps!r},"] if isinstance(steps, int) and steps > 0 else []),
-            *options,
-            "    ),",
-            "    train_dataset=prompts,",
-            ")",
-            "trainer.train()",
-        ]
-    )
-
-
 def differing(runs: Sequence[RunFolder]) -> list[list[str]]:
     """Settings and facts in which runs differ: a name, and one cell a run."""
     columns = [{**dict(what_was_run(run)), **dict(shown_settings(run.settings))} for run in runs]
@@ -170,7 +133,8 @@ def versions(run: RunFolder) -> str:
     return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
-def _model(name: Any) -> str:
+def model_name(name: Any) -> str:
+    """A model as it is told: on the hub by its whole name, in a folder by the end of its path."""
     return shown_name(str(name)) if name else "a model built in memory"
 
 

@@ -100,8 +100,17 @@ def line_style(number: int) -> dict[str, Any]:
     """Colour and dashes of the series of that number, from 0."""
     return {
         "color": SERIES[number % len(SERIES)],
-        "linestyle": DASHES[(number + number // len(SERIES)) % len(DASHES)] if number else "-",
+        # The same colour comes again with the next dashes.
+        "linestyle": DASHES[(number % len(SERIES) + number // len(SERIES)) % len(DASHES)],
     }
+
+
+def key_line(number: int) -> tuple[str, str]:
+    """The colour and the dashes of that series for a page's own key, as attributes of an SVG."""
+    style = line_style(number)
+    dashes = style["linestyle"]
+    length = "" if dashes == "-" else " ".join(f"{2 * part:g}" for part in dashes[1])
+    return VARIABLES[style["color"]], length
 
 
 def to_svg(figure: Any, name: str, text: str) -> str:

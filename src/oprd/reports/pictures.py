@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from oprd.reports.figure import styled, to_png
+from oprd.reports.panels import PANELS
 from oprd.reports.plots import (
-    PANELS,
     draw_cost,
     draw_layers,
     draw_panel,
@@ -50,7 +50,9 @@ def of_runs(runs: Sequence[RunFolder], *, legend: bool) -> Iterator[Picture]:
             yield Picture(f"task-{number + 1}", "A task's figure by step", about, figure)
     for panel in PANELS:
         if (figure := draw_panel(panel, runs, legend=legend)) is not None:
-            yield Picture(panel.name, f"{panel.title} by step", panel.about, figure)
+            pale = panel.pale and len(runs) > 1 and not legend
+            about = panel.about + (f" Pale: {panel.pale}." if pale else "")
+            yield Picture(panel.name, f"{panel.title} by step", about.strip(), figure)
     if (figure := draw_cost(runs)) is not None:
         yield Picture("cost", "Seconds of a step by phase", "", figure)
 

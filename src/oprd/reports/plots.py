@@ -4,11 +4,11 @@ Each takes what `oprd.runs.folder` read and returns a figure, or None where noth
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from oprd.extras import require
 from oprd.reports.figure import (
     GRID,
     INK,
@@ -20,109 +20,23 @@ from oprd.reports.figure import (
     line_style,
     new_figure,
 )
+from oprd.reports.panels import Panel
 from oprd.reports.series import Series, logged, matrix, series
 from oprd.runs.card import FIGURE
 from oprd.runs.folder import PHASES, RunFolder
 
+PHASE_NAMES = {
+    "seconds/rollout": "student writes",
+    "seconds/teacher": "teacher reads",
+    "seconds/student": "student is updated",
+}
 LAYER = "rep_cosine/layer_"
 # A line of so few points shows each.
 FEW = 40
+# Of the second quantity of several runs, beside the first one's lines.
+PALE = 0.45
 # Runs that a picture names; more are named by the page alone.
 NAMED = 12
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A picture of lines by step.
-
-    Attributes:
-        name: of its file.
-        title: of the picture.
-        unit: of its vertical axis.
-        curves: keys of the log, with what each is called.
-        log: whether the axis is logarithmic where values span more than a factor of 20.
-        about: what a reader should know.
-    """
-
-    name: str
-    title: str
-    unit: str
-    curves: tuple[tuple[str, str], ...]
-    log: bool = False
-    about: str = ""
-
-
-PANELS = (
-    Panel("loss", "Loss", "loss", (("loss", "loss"),), log=True),
-    Panel(
-        "terms",
-        "Terms of the loss, before their weights",
-        "loss",
-        (("loss/representation", "representation"), ("loss/output", "output")),
-        log=True,
-    ),
-    Panel(
-        "cosine",
-        "Agreement of states",
-        "cosine",
-        (("rep_cosine", "mean of layers"),),
-        about="Cosine of student and teacher states at supervised positions, mean over layers.",
-    ),
-    Panel(
-        "entropy",
-        "Entropy of the next token",
-        "entropy (nats)",
-        (
-            ("diagnostics/student_entropy", "student"),
-            ("diagnostics/teacher_entropy", "teacher"),
-        ),
-    ),
-    Panel(
-        "overlap",
-        "Shared likeliest tokens",
-        "share of the top 16",
-        (("diagnostics/top16_overlap", "overlap"),),
-    ),
-    Panel(
-        "divergence",
-        "Divergence from the teacher",
-        "KL(student‖teacher) (nats)",
-        (("diagnostics/reverse_kl", "reverse KL"),),
-        log=True,
-    ),
-    Panel(
-        "length",
-        "Length of responses",
-        "tokens",
-        (("completions/mean_length", "mean"),),
-    ),
-    Panel(
-        "clipped",
-        "Responses that reached the limit",
-        "share",
-        (("completions/clipped_ratio", "reached the limit"),),
-    ),
-    Panel(
-        "gradient",
-        "Gradient norm before clipping",
-        "norm",
-        (("grad_norm", "norm"),),
-        log=True,
-    ),
-    Panel("rate", "Learning rate", "learning rate", (("learning_rate", "rate"),)),
-    Panel(
-        "drift",
-        "Drift from the student that wrote",
-        "KL (nats)",
-        (("drift_kl", "drift"),),
-    ),
-    Panel(
-        "speed",
-        "Throughput",
-        "tokens per second",
-        (("tokens_per_second", "tokens/s"),),
-    ),
-)
 
 
 def draw_panel(panel: Panel, runs: Sequence[RunFolder], *, legend: bool) -> Any | None:
@@ -147,11 +61,13 @@ def draw_panel(panel: Panel, runs: Sequence[RunFolder], *, legend: bool) -> Any 
     for run, curve, found in drawn:
         style = line_style(run if several else curve)
         if several and curve:
-            style["alpha"] = 0.45
+            style["alpha"] = PALE
         name = panel.curves[curve][1]
         text = f"{letter(run)} {label(runs[run].name, 28)}" if several else name
         line(axes, found, style, "" if several and curve else text, band=not several)
-    _log_scale(axes, panel, [found for _, _, found in drawn])
+    _scale(axes, panel, [found for _, _, found in drawn])
+    if several and any(curve for _, curve, _ in drawn):
+        axes.plot([], [], color=MUTED, alpha=PALE, label=f"pale: {panel.pale}")
     if (several and legend and len(runs) <= NAMED) or (not several and len(drawn) > 1):
         axes.legend(loc="best")
     return finished(figure, axes, panel.title, "step", panel.unit)
@@ -225,8 +141,10 @@ def draw_positions(run: RunFolder) -> Any | None:
     figure = new_figure(*SIZE)
     axes = figure.subplots()
     chosen = [(curves[0], MUTED, (0, (4, 1.6)))] if len(curves) > 1 else []
-    for curve, color, dashes in [*chosen, (curves[-1], SERIES[0], "-")]:
-        marker = {"marker": "o", "markersize": 2.5} if len(curve.position) <= FEW else {}
+    shown = [*chosen, (curves[-1], SERIES[0], "-")]
+    few = max(len(curve.position) for curve, *_ in shown) <= FEW
+    marker = {"marker": "o", "markersize": 2.5} if few else {}
+    for curve, color, dashes in shown:
         text = f"step {curve.step}"
         axes.plot(curve.position, curve.cosine, color=color, linestyle=dashes, label=text, **marker)
     axes.legend(loc="best")
@@ -242,7 +160,7 @@ def draw_cost(runs: Sequence[RunFolder]) -> Any | None:
     figure = new_figure(SIZE[0], 1.25 + 0.26 * len(shown))
     axes = figure.subplots()
     axes.grid(axis="y", visible=False)
-    names = [letter(number) if len(runs) > 1 else "" for number, _ in shown]
+    names = [letter(number) for number, _ in shown] if len(runs) > 1 else []
     left = np.zeros(len(shown))
     hatches = ("", "////", "")
     colors = (SERIES[0], SERIES[4], SERIES[2])
@@ -251,10 +169,10 @@ def draw_cost(runs: Sequence[RunFolder]) -> Any | None:
         axes.barh(
             np.arange(len(shown)), widths, left=left, height=0.62, color=colors[place],
             hatch=hatches[place], edgecolor=PAPER, linewidth=0.8,
-            label=phase.removeprefix("seconds/"),
+            label=PHASE_NAMES[phase],
         )  # fmt: skip
         left += widths
-    axes.set_yticks(np.arange(len(shown)), names)
+    axes.set_yticks(np.arange(len(names)), names)
     axes.invert_yaxis()
     figure.legend(loc="outside lower center", ncols=3)
     return finished(figure, axes, "Time of a step", "seconds, mean over steps", "")
@@ -288,11 +206,20 @@ def finished(figure: Any, axes: Any, title: str, x: str, y: str) -> Any:
     return figure
 
 
-def _log_scale(axes: Any, panel: Panel, found: Sequence[Series]) -> None:
+def _scale(axes: Any, panel: Panel, found: Sequence[Series]) -> None:
     low = min(float(one.low.min()) for one in found)
     high = max(float(one.high.max()) for one in found)
+    if low == high and low > 0:
+        # Around a constant matplotlib would show its last digits.
+        axes.set_ylim(0.5 * low, 1.5 * low)
     if panel.log and low > 0 and high / low > 20:
         axes.set_yscale("log")
+        # Matplotlib's own labels are formulas, which names of strangers must not be.
+        ticker: Any = require("matplotlib.ticker", "report", "a picture")
+        few = high / low < 1000
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if few else (1,)))
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _mean(run: RunFolder, phase: str) -> float | None:

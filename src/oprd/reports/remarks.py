@@ -6,6 +6,7 @@ from oprd.reports.plots import tasks
 from oprd.reports.series import logged, series
 from oprd.runs.folder import RunFolder
 from oprd.runs.lines import is_number
+from oprd.runs.record import BEST
 
 # Shares of responses from which on they are worth a word.
 CLIPPED, EMPTY = 0.5, 0.05
@@ -15,8 +16,17 @@ LAST = 5
 
 def remarks(run: RunFolder) -> list[str]:
     """Sentences, those of the log first."""
-    said = [f"step {step}: {text}" if step else text for step, text in run.warnings]
-    return [*_of_log(run), *dict.fromkeys(said)]
+    said: dict[str, list[int]] = {}
+    for step, text in run.warnings:
+        said.setdefault(text, []).append(step)
+    return [*_of_log(run), *(_repeated(text, steps) for text, steps in said.items())]
+
+
+def _repeated(text: str, steps: list[int]) -> str:
+    """A warning, which each part of a run that is gone on with may give anew."""
+    when = f"step {steps[0]}: " if steps[0] else ""
+    again = f" ({len(steps)} times, last at step {steps[-1]})" if len(steps) > 1 else ""
+    return f"{when}{text}{again}"
 
 
 def _of_log(run: RunFolder) -> Iterator[str]:
@@ -58,8 +68,15 @@ def _parted(run: RunFolder) -> Iterator[str]:
         if high.values[-1] < value.values[best]:
             yield (
                 f"{task} was best at step {value.steps[best]:.0f}, {value.values[best]:.1%}, and "
-                f"ended at {value.values[-1]:.1%}: keep_best={task}/{figure} keeps that student."
+                f"ended at {value.values[-1]:.1%}: {_best(run, f'{task}/{figure}')}."
             )
+
+
+def _best(run: RunFolder, figure: str) -> str:
+    """Where the best student of a figure is, or how it would have been kept."""
+    if run.settings.get("keep_best") != figure:
+        return f"keep_best: {figure} keeps that student"
+    return f"that student is kept in {BEST}/"
 
 
 def _end(run: RunFolder, key: str) -> float:

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from oprd.reports.facts import duration, objective
+from oprd.reports.facts import duration, model_name, objective
 from oprd.reports.parting import Scale
 from oprd.reports.plots import tasks
 from oprd.reports.remarks import remarks
@@ -33,7 +33,7 @@ CURVES = (
 )
 BLOCKS = " ▁▂▃▄▅▆▇█"
 # From agreement to the furthest apart.
-SHADES = ("", "yellow", "yellow", "bold yellow", "bold red", "bold red underline")
+SHADES = ("", "yellow", "bold yellow", "red", "bold red", "bold red underline")
 # Characters of a prompt, tokens of a response, warnings.
 PROMPT, TOKENS, WARNINGS = 300, 160, 4
 
@@ -67,7 +67,8 @@ def _head(run: RunFolder) -> Text:
     head.append(one_line(run.note), style="not bold")
     student, teacher = (run.record.get(role) for role in ("student", "teacher"))
     if student and teacher:
-        told = f"\n{one_line(student)} ← {one_line(teacher)}   {one_line(objective(run.settings))}"
+        names = " ← ".join(one_line(model_name(name)) for name in (student, teacher))
+        told = f"\n{names}   {one_line(objective(run.settings))}"
         head.append(told, style="not bold dim")
     return head
 
@@ -104,9 +105,14 @@ def _curves(run: RunFolder, columns: int) -> Table:
 
 
 def _rollout(samples: Sequence[Sample]) -> Panel:
-    """The last rollout, coloured by where the models part."""
+    """The last rollout, coloured by where the models part.
+
+    As on a page the scale is that of the first and the last step, so that colours go as the models
+    come to agree.
+    """
     last = samples[-1]
-    scale = Scale.of([sample for sample in samples if sample.step == last.step])
+    ends = samples[0].step, last.step
+    scale = Scale.of([sample for sample in samples if sample.step in ends])
     prompt = shortened(escaped_lines(last.prompt.strip()), PROMPT)
     text = Text(f"{prompt}\n", style="dim")
     rows = list(zip(last.tokens, last.written, last.cosine, strict=True))
@@ -119,6 +125,8 @@ def _rollout(samples: Sequence[Sample]) -> Panel:
         text.append(escaped_lines(token), style=style)
     if len(rows) > TOKENS:
         text.append(f" … {len(rows) - TOKENS} further tokens")
-    colours = "" if scale is None else "; yellow to red: where the models part"
+    colours = ""
+    if scale is not None:
+        colours = f"; yellow to red: cosine from {scale.high:.3f} down to {scale.low:.3f}"
     title = f"rollout of step {last.step}{colours}"
     return Panel(text, title=title, title_align="left", border_style="dim")

@@ -1,10 +1,14 @@
 """Files that exist whole or not at all."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Where Linux says what a process is.
+STATUS = Path("/proc/self/status")
 
 
 @contextmanager
@@ -57,7 +61,32 @@ def synchronize(path: Path) -> None:
 
 def give_usual_mode(*files: Path) -> None:
     """Let files have the mode of new ones; safetensors makes its own for their owner alone."""
-    mask = os.umask(0o077)
-    os.umask(mask)
+    mask = usual_mask()
     for file in files:
         file.chmod(0o666 & ~mask)
+
+
+def usual_mask() -> int:
+    """The umask of this process, which other threads use meanwhile: to ask for it would change it.
+
+    Where the operating system does not tell it, that of the import.
+    """
+    mask = _told_mask()
+    return _MASK_AT_IMPORT if mask is None else mask
+
+
+def _told_mask() -> int | None:
+    try:
+        found = re.search(r"^Umask:\s*([0-7]+)$", STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1], 8) if found else None
+
+
+def _asked_mask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+_MASK_AT_IMPORT = 0o077 if _told_mask() is not None else _asked_mask()

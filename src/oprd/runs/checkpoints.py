@@ -29,11 +29,16 @@ CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
 TRAINER_STATE = "trainer_state.json"
 # What a model's weights are called: plain, sharded, adapter, FSDP, DeepSpeed.
 WEIGHTS = ("model*.safetensors", "adapter_model*", "pytorch_model*", "global_step*")
+RECORDS = ("run.json", "metrics.jsonl")
 # What a run leaves beside its checkpoints.
-LEFT = ("run.json", "metrics.jsonl", "model.safetensors", "adapter_model.safetensors", "best")
+LEFT = (*RECORDS, "model.safetensors", "adapter_model.safetensors", "best")
 WEIGHTS_ALONE = (
     "it holds weights alone (save_only_model), and neither an optimizer nor random states to go on "
     "with"
+)
+STUDENT_ALONE = (
+    f"it holds a student alone, without a {TRAINER_STATE} to go on with: name one of the run's "
+    "checkpoints, RUN/checkpoint-N, or train this student in a new run as its model"
 )
 # Words for a checkpoint that is to be found, and for none.
 NEWEST, ANEW = ("auto", "true"), ("false", "none")
@@ -204,17 +209,33 @@ def clear_run(output_dir: Path, best: str) -> list[str]:
     Returns:
         What of it is left, because nothing names it.
     """
-    folders = [*(path for _, path in numbered(output_dir)), output_dir / best]
+    folders = _saved(output_dir, best)
     delete_cut_off(output_dir)
     for folder in [*folders, output_dir]:
         with suppress(ValueError):
             delete_named(folder)
-    for name in ("run.json", "metrics.jsonl"):
+    for name in RECORDS:
         (output_dir / name).unlink(missing_ok=True)
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
     return [folder.name for folder in folders if folder.is_dir()]
+
+
+def bytes_of_run(output_dir: Path, best: str) -> int:
+    """How much room there is once `clear_run` has been; see there."""
+    named = [output_dir / name for name in RECORDS]
+    for folder in [*_saved(output_dir, best), output_dir]:
+        with suppress(ValueError):
+            named += [folder / name for name in (read_manifest(folder) or {}).get("files", ())]
+        if folder != output_dir and _is_cut_off(folder):
+            named += [path for path in folder.rglob("*") if path.is_file()]
+    return sum(file.stat().st_size for file in set(named) if file.is_file())
+
+
+def _saved(output_dir: Path, best: str) -> list[Path]:
+    """Where models of a run are, beside its own folder."""
+    return [*(path for _, path in numbered(output_dir)), output_dir / best]
 
 
 def numbered(output_dir: Path) -> list[tuple[int, Path]]:
@@ -269,8 +290,10 @@ def _delete(checkpoint: Path) -> None:
 def _resume_problem(checkpoint: Path) -> str | None:
     if found := problem(checkpoint):
         return found
-    settings = (read_manifest(checkpoint) or {}).get("settings", {})
-    return WEIGHTS_ALONE if settings.get("save_only_model") else None
+    manifest = read_manifest(checkpoint) or {}
+    if TRAINER_STATE not in manifest["files"]:
+        return STUDENT_ALONE
+    return WEIGHTS_ALONE if manifest.get("settings", {}).get("save_only_model") else None
 
 
 def _unknown_problem(checkpoint: Path) -> str | None:

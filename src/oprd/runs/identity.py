@@ -12,83 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from oprd.runs.checkpoints import checkpoint_step
+from oprd.runs.kept import (
+    KEPT_FACTS,
+    KEPT_SETTINGS,
+    LENGTHS,
+    MODELS,
+    SAID_FACTS,
+    SEVERAL,
+    may_change,
+)
 from oprd.runs.manifest import read_manifest
 from oprd.runs.record import read_record
 from oprd.text import one_line, shortened
 
-# Facts about a run beside its settings.
-MODELS = ("teacher", "student")
-KEPT_FACTS = (
-    *MODELS,
-    "teachers",
-    "reference",
-    "teacher_prompts",
-    "adapter",
-    "layer_pairs",
-    "bridges",
-)
-SAID_FACTS = ("teacher_dtype", "student_dtype", "dataset", "processes")
-KEPT_SETTINGS = (
-    "teacher_source",
-    "teachers",
-    "teacher_batches",
-    "ema_decay",
-    "extrapolation",
-    "extrapolation_power",
-    "teacher_template",
-    "teacher_system_prompt",
-    "teacher_chat_template_kwargs",
-    "end_tokens",
-    "positions",
-    "position_k",
-    "updates_per_rollout",
-    "state_loss",
-    "state_loss_kwargs",
-    "representation_weight",
-    "scale",
-    "output_loss",
-    "output_loss_kwargs",
-    "output_weight",
-    "reduction",
-    "prefix_gradients",
-    "stages",
-    # The optimizer's state is that of its kind.
-    "optim",
-    "optim_args",
-    "optim_target_modules",
-)
-# Settings of the optimizer that are in its state as well: the run's are used.
-RATES = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
-SAID_SETTINGS = (
-    *RATES,
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "max_grad_norm",
-    "seed",
-    "data_seed",
-    "shuffle_dataset",
-    "long_prompts",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "rollouts_per_prompt",
-    "max_completion_length",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "generation_kwargs",
-    "chat_template_kwargs",
-    "disable_dropout",
-    "neftune_noise_alpha",
-    "bf16",
-    "fp16",
-    "ignore_data_skip",
-)
-# The end of a schedule that depends on it.
-LENGTHS = ("max_steps", "num_train_epochs")
-KEPT = (*KEPT_FACTS, *KEPT_SETTINGS)
+# What a model says of itself where nobody knows it, and settings that are not given.
+UNKNOWN, NOT_GIVEN = (None, ""), (None, "", {}, [])
 # Longest value in a message.
 LONGEST = 120
 
@@ -138,15 +76,15 @@ def changes(
     found = []
     for name in (*KEPT_FACTS, *SAID_FACTS):
         values = before.get(name), now.get(name)
-        if None not in values and not _same(*values):
+        if None not in values and not _same(name, *values):
             found.append(Change(name, *values, refused=name in KEPT_FACTS))
     constant = str(settings_now.get("lr_scheduler_type")) == "constant"
-    said = (*SAID_SETTINGS, *(() if constant else LENGTHS))
-    for name in (*KEPT_SETTINGS, *said):
-        if name not in settings_before or name not in settings_now:
-            continue
+    lengths = () if constant else LENGTHS
+    both = [name for name in settings_before if name in settings_now]
+    for name in sorted(both, key=lambda name: name not in KEPT_SETTINGS):
         values = settings_before[name], settings_now[name]
-        if (values[0] or None) != (values[1] or None):
+        told = name in lengths or not may_change(name)
+        if told and _given(values[0]) != _given(values[1]):
             found.append(Change(name, *values, refused=name in KEPT_SETTINGS))
     return found
 
@@ -203,18 +141,33 @@ def facts_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     return found | {name: record[old] for old, name in named.items() if old in record}
 
 
-def _same(before: Any, now: Any) -> bool:
+def _same(name: str, before: Any, now: Any) -> bool:
     """Models by their weights where both are known; of other mappings what both of them say."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return before == now
-    weights = before.get("weights"), now.get("weights")
-    if all(weights):
-        return weights[0] == weights[1]
-    if before and all(isinstance(v, dict) for v in (*before.values(), *now.values())):
-        # Several of a kind, such as teachers, by name.
-        return before.keys() == now.keys() and all(_same(before[n], now[n]) for n in before)
-    # A model that was built in memory has no name.
-    return all(before[n] == now[n] for n in before if before[n] and now.get(n))
+    if name in SEVERAL:
+        # Each under its own name; without names there is one.
+        found = [_named(value) for value in (before, now)]
+        return found[0].keys() == found[1].keys() and all(
+            _same(SEVERAL[name], value, found[1][key]) for key, value in found[0].items()
+        )
+    both = before.keys() & now.keys()
+    if name in MODELS:
+        weights = before.get("weights"), now.get("weights")
+        if all(weights):
+            return weights[0] == weights[1]
+        # A model that was built in memory has no name.
+        both = {n for n in both if before[n] not in UNKNOWN and now[n] not in UNKNOWN}
+    return all(before[n] == now[n] for n in both)
+
+
+def _named(value: dict[str, Any]) -> dict[str, Any]:
+    """Facts by the name of one of several teachers."""
+    return value if all(isinstance(own, dict) for own in value.values()) else {"": value}
+
+
+def _given(value: Any) -> Any:
+    return None if value in NOT_GIVEN else value
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ RECORD = "run.json"
 RATE_TEST = "learning_rate_test"
 # What `oprd train` was asked that is no default, by which it can be asked again.
 ASKED = "asked"
+# The settings of a trainer in Python that are no defaults.
+GIVEN = "given"
 # The best student, and what makes it that.
 BEST, BEST_RECORD = "best", "best.json"
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors", "peft", "vllm")

@@ -41,9 +41,15 @@ def largest_file() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def shortage(folder: Path, need: Need) -> str | None:
-    """What there is too little of for a save, None where it fits."""
-    free, limit = free_bytes(folder), largest_file()
+def shortage(folder: Path, need: Need, freed: int = 0) -> str | None:
+    """What there is too little of for a save, None where it fits.
+
+    Args:
+        folder: that is written.
+        need: of the save.
+        freed: bytes that are deleted before it.
+    """
+    free, limit = free_bytes(folder) + freed, largest_file()
     if need.all > free:
         return f"{folder} needs about {need.all:,} bytes, and {free:,} are free"
     if limit is not None and need.largest > limit:

@@ -7,7 +7,7 @@ from typing import Any, Self, cast, get_args
 
 from trl.trainer.distillation_config import DistillationConfig
 
-from oprd.core.bridge.bases import CHOICES, HEADS, reads_heads
+from oprd.core.bridge.bases import CHOICES, HEADS, PROMPTS, PROMPTS_OF_HEADS, reads_heads
 from oprd.core.bridge.file import bases_in
 from oprd.core.bridge.heads import METRICS
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES, make_loss
@@ -59,12 +59,13 @@ class ObjectiveConfig(DistillationConfig):
             on the first prompts and keep it in the output directory. Where the state loss compares
             states themselves, models of different width need one, and so do unrelated models of
             equal width.
+        bridge_basis: how "fit" chooses directions: "heads" for the last pair, with layers="last",
+            "pca", "rrr" or "fisher" for all pairs, or one of these below it, as in "pca+heads".
         bridge_rank: dimensions of the bridge that "fit" fits, but for a pair of LM heads.
-        bridge_basis: how "fit" chooses directions: "pca", "rrr", "fisher", "heads" for the last
-            pair, with layers="last", or one of the first three below it, as in "pca+heads".
         heads_metric: in which "heads" compares logits: "centered", "prior" or "fisher".
         heads_rank: dimensions of the pair of LM heads; by default all that the student's has.
-        bridge_prompts: prompts whose rollouts "fit" reads (the paper's 2,000).
+        bridge_prompts: prompts whose rollouts "fit" reads: by default the paper's 2,000, of heads
+            alone, which are not fitted, 128.
         stages: parts of the run, each with an objective of its own, in their order. Each is a
             mapping with its number of `steps` and any of the settings in
             `oprd.settings.stages.STAGE_SETTINGS`; what it leaves out is the run's. The learning
@@ -127,20 +128,24 @@ class ObjectiveConfig(DistillationConfig):
         default=None,
         metadata={"help": 'Compare states through a bridge: its file, or "fit" to fit one first.'},
     )
-    bridge_rank: int = field(default=8, metadata={"help": 'Rank of the bridge that "fit" fits.'})
     bridge_basis: str = field(
         default="pca",
-        metadata={"help": f"Its directions: {', '.join(CHOICES)}."},
+        metadata={"help": f"Directions of the bridge that it fits: {', '.join(CHOICES)}."},
     )
+    bridge_rank: int = field(default=8, metadata={"help": "Its rank; not that of heads."})
     heads_metric: str = field(
-        default="fisher",
+        default="centered",
         metadata={"help": f"How heads compare logits: {', '.join(METRICS)}."},
     )
     heads_rank: int | None = field(
         default=None, metadata={"help": "Rank of the pair of LM heads; by default all there is."}
     )
     bridge_prompts: int = field(
-        default=2000, metadata={"help": 'Prompts whose rollouts "fit" reads (the paper\'s).'}
+        default=cast(int, None),
+        metadata={
+            "help": f'Prompts whose rollouts "fit" reads, by default {PROMPTS} (the paper\'s), '
+            f"and {PROMPTS_OF_HEADS} of heads alone."
+        },
     )
     stages: list[dict[str, Any]] | str | None = field(
         default=None,
@@ -292,7 +297,7 @@ class ObjectiveConfig(DistillationConfig):
         given = None if self._scale_is_default else self.scale
         self.scale = settled_scale(given, self.state_loss, summed=summed)
         if self._weight_is_default:
-            self.representation_weight = usual_weight(self.scale, in_nats=self.through_heads)
+            self.representation_weight = usual_weight(self.scale, of_logits=self.through_heads)
 
     def _check_terms(self) -> None:
         """At least one term, each with what it needs."""

@@ -10,9 +10,11 @@ import torch
 from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
 from oprd.models.trial import check_kinds, try_generation, try_parts
-from oprd.runs.identity import KEPT
+from oprd.runs.kept import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
 from oprd.secrets import HIDDEN, without_secrets
+from oprd.settings.bridge import settle_bridge
+from oprd.settings.given import Given, no_defaults
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.settings.teachers import TeacherConfig
@@ -42,7 +44,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
 
     Args:
         layers: which student layers are supervised: "all", "last", "last:N", "even", "odd",
-            "every:N", or layer numbers from 1, on the command line as "1,2,3".
+            "every:N", or layer numbers from 1, on the command line as "1,2,3". All by default, and
+            the last where states meet through a bridge of both LM heads alone.
         layer_pairing: which teacher layers they meet: a name in `oprd.core.layers.PAIRINGS`
             ("similarity" is measured before the first step), or pairs such as "1:1,2:3".
         positions: which response tokens are supervised: "all", "last", "first_k" or "last_k".
@@ -62,7 +65,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
             not the one that the adapter names.
         overwrite: start anew in a folder that holds checkpoints. What the earlier run's record and
             manifests name is deleted, and nothing else.
-        allow_changed: of what a resumed run keeps (`oprd.runs.identity.KEPT`), what may be another
+        allow_changed: of what a resumed run keeps (`oprd.runs.kept.KEPT`), what may be another
             than it began with: names, comma-separated or as a list.
 
     Raises:
@@ -88,7 +91,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
         },
     )
     layers: str = field(
-        default="all",
+        # Settled by the bridge.
+        default=cast(str, None),
         metadata={"help": 'Supervised layers: all, last, last:N, even, odd, every:N or "1,2,3".'},
     )
     layer_pairing: str = field(
@@ -142,6 +146,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
 
     def __post_init__(self) -> None:
         """Check every value before anything is loaded or allocated."""
+        at_first = no_defaults(self)
+        settle_bridge(self)
         # An "even" of one layer is refused when the model is known: here the form is checked.
         select_layers(self.layer_spec, _ANY_DEPTH)
         check_pairing(self.layer_pairing, self.layer_spec)
@@ -182,6 +188,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
             try_generation(generation, self.cache_implementation)
         try_parts(self)
         self._check_batches()
+        self.given = Given(self, at_first)
 
     @property
     def layer_spec(self) -> str | tuple[int, ...]:

@@ -13,7 +13,7 @@ def settled_scale(given: str | None, state_loss: str, *, summed: bool) -> str:
     Args:
         given: None leaves the choice.
         state_loss: a name in `STATE_LOSSES`.
-        summed: whether both LM heads' logits are compared in the place of all states, in nats.
+        summed: whether both LM heads' logits are compared in the place of all states.
 
     Raises:
         ValueError: it is unknown, or for another loss.
@@ -30,7 +30,7 @@ def settled_scale(given: str | None, state_loss: str, *, summed: bool) -> str:
         )
     if given != "none" and summed:
         raise ValueError(
-            f"scale={given!r} is for states, and bridge_basis='heads' compares logits, in nats: "
+            f"scale={given!r} is for states, and bridge_basis='heads' compares logits: "
             "leave it out."
         )
     return given

@@ -28,13 +28,13 @@ _LIMITS = {
 _ROUNDING = 1e-9
 
 
-def usual_weight(scale: str, *, in_nats: bool) -> float:
+def usual_weight(scale: str, *, of_logits: bool) -> float:
     """The factor of the representation loss where none is given.
 
     At unit length it brings the gradients of the first steps to the clipping norm, so that more
-    rates are good. What is read off LM heads is in nats already.
+    rates are good. What is read off LM heads is the distance of logits already.
     """
-    return 10.0 if scale == "unit" and not in_nats else 1.0
+    return 10.0 if scale == "unit" and not of_logits else 1.0
 
 
 @dataclass(frozen=True)

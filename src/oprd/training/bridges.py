@@ -9,7 +9,8 @@ from accelerate import Accelerator, PartialState
 from datasets import Dataset
 
 from oprd.calibration.bridge.check import as_text, check_bridge, differing
-from oprd.calibration.bridge.fit import BRIDGE_FILE, FitSettings, check_fit, fit_bridge
+from oprd.calibration.bridge.fit import BRIDGE_FILE, check_fit, fit_bridge
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.identity import supervised_positions
 from oprd.calibration.models import FitModels, first_prompts
 from oprd.calibration.processes import stand_in_pieces
@@ -19,6 +20,7 @@ from oprd.core.bridge.space import BridgeSpace
 from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair, pairs_text
 from oprd.log import get_logger
+from oprd.settings.bridge import FIT
 from oprd.settings.run import OPRDConfig
 from oprd.training.calibration import (
     BRIDGE_FOLDER,
@@ -26,8 +28,6 @@ from oprd.training.calibration import (
     template_options,
     write_rollouts,
 )
-
-FIT = "fit"
 
 logger = get_logger(__name__)
 
@@ -160,9 +160,8 @@ def _check_kept(
 def _basis_facts(kept: Bridge) -> dict[str, Any]:
     """What settings decide of a bridge that was fitted."""
     facts: dict[str, Any] = {"bridge_rank": kept.rank, "bridge_basis": kept.basis}
-    if kept.heads_layer is not None:
-        place = kept.bases.index(HEADS)
-        facts |= {"heads_metric": kept.heads_metric, "heads_rank": kept.ranks[place]}
+    if (layer := kept.heads_layer) is not None:
+        facts |= {"heads_metric": kept.heads_metric, "heads_rank": kept.rank_of(layer)}
     return facts
 
 
@@ -222,6 +221,9 @@ def _fit(
     state = PartialState()
     if state.is_main_process:
         fitted.save(folder)
+        pull = fitted.report["pull"]
+        if pull and pull["problem"]:
+            logger.warning(f"bridge='fit': {pull['problem']}")
     state.wait_for_everyone()
     # Every process trains through the very same numbers.
     return Bridge.load(file)

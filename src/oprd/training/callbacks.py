@@ -49,12 +49,15 @@ class RunRecorder(TrainerCallback):
 
     def __init__(self, facts: dict[str, Any]) -> None:
         self.facts = facts
-        self._nothing_left = False
+        self._nothing_left = self._begun = False
 
     def add(self, folder: Path, facts: dict[str, Any], *, write: bool) -> None:
-        """Take in what is known only now, and write it down where a record is there already."""
+        """Take in what is known only now, and write it down where the run has a record already.
+
+        A record that was there before it is another run's.
+        """
         self.facts |= facts
-        if write:
+        if write and self._begun:
             add_to_record(folder, facts)
 
     def on_train_begin(
@@ -80,6 +83,7 @@ class RunRecorder(TrainerCallback):
         if state.global_step == 0:
             warn_of_earlier_run(folder)
         write_record(folder, self.facts, args.to_dict())
+        self._begun = True
         begin_metrics(folder, state.global_step)
 
     def on_log(

@@ -213,21 +213,27 @@ class TaskEvaluation(TrainerCallback):
         return exchange(figures)[0]
 
     def _save_best(self, record: dict[str, Any]) -> None:
-        """Replace the best student: the old one is deleted when the new one is in its place."""
+        """Replace the best student: the old one is deleted when the new one is in its place.
+
+        That is so once its files are hashed, beside the next step.
+        """
         best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
+        self._trainer.checkpoints.wait()
         if self._accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
         self._accelerator.wait_for_everyone()
         self._trainer.save_model(str(partial), _internal_call=True)
-        if self._accelerator.is_main_process:
-            (partial / BEST_RECORD).write_text(json.dumps(record) + "\n")
-            self._trainer.checkpoints.complete(partial)
+
+        def replace_best() -> None:
             shutil.rmtree(old, ignore_errors=True)
             if best.exists():
                 best.rename(old)
             partial.rename(best)
             shutil.rmtree(old, ignore_errors=True)
-        self._accelerator.wait_for_everyone()
+
+        if self._accelerator.is_main_process:
+            (partial / BEST_RECORD).write_text(json.dumps(record) + "\n")
+            self._trainer.checkpoints.complete(partial, replace_best)
 
     def _warn_of_shared_prompts(self) -> None:
         dataset = self._trainer.train_dataset

@@ -47,6 +47,7 @@ from oprd.guards.samples import SampleKeeper
 from oprd.guards.saving import Checkpoints, usual_modes
 from oprd.guards.signals import Interruption, take_over
 from oprd.guards.space import Space
+from oprd.guards.uploads import chosen_uploads
 from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
 from oprd.models.average import MovingAverage, check_can_follow
@@ -73,7 +74,7 @@ from oprd.prompts.load import with_prompts
 from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
 from oprd.runs.card import PAPER, CardFacts, write_card
-from oprd.runs.record import RATE_TEST
+from oprd.runs.record import GIVEN, RATE_TEST
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
@@ -150,6 +151,7 @@ class OPRDTrainer(DistillationTrainer):
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
         if not isinstance(args, OPRDConfig):
             raise TypeError(f"args must be an OPRDConfig, got {type(args).__name__}.")
+        self._given = args.given.values(args)
         check_callbacks(callbacks or (), args)
         train_dataset = with_prompts(train_dataset, "train_dataset", args.teacher_columns)
         eval_dataset = with_prompts(eval_dataset, "eval_dataset", args.teacher_columns)
@@ -232,8 +234,8 @@ class OPRDTrainer(DistillationTrainer):
     def _set_callbacks(self) -> None:
         # First, so that a run that is refused leaves what another has written.
         self._finite = Finite(self, lambda: self._team.models, self._broken_batch)
-        self._space = Space(self, len(self._tokenizer), lambda: self._average)
-        self.add_callback(self._space)
+        self.space = Space(self, len(self._tokenizer), lambda: self._average)
+        self.add_callback(self.space)
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingProgress)
@@ -241,6 +243,7 @@ class OPRDTrainer(DistillationTrainer):
             "student": self.student.config.name_or_path,
             **prompt_facts(self.train_dataset),
             **self._team.record(),
+            GIVEN: self._given,
         }
         identity = {
             **self._identity,
@@ -252,6 +255,7 @@ class OPRDTrainer(DistillationTrainer):
         }
         self._recorder = RunRecorder({**facts, "identity": identity})
         self.checkpoints = Checkpoints(self, lambda: self._recorder.facts)
+        self.add_callback(self.checkpoints)
         self.add_callback(self._recorder)
         for name, member in self._team.items():
             if member.source.own == "ema":
@@ -306,6 +310,11 @@ class OPRDTrainer(DistillationTrainer):
         """Whether the teacher is on the student's own base, with another adapter or without."""
         return self._teacher.reader.on_student
 
+    @property
+    def _folder(self) -> Path:
+        """Of the run."""
+        return Path(cast(str, self.args.output_dir))
+
     # --- rollouts -------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -325,7 +334,7 @@ class OPRDTrainer(DistillationTrainer):
             result = super().train(begun.checkpoint, *args, **kwargs)
             # No further loss would show what the last step did.
             self._finite.check_student()
-        self.interruption.end(self.state, Path(cast(str, self.args.output_dir)))
+        self.interruption.end(self.state, self._folder)
         return result
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -347,8 +356,10 @@ class OPRDTrainer(DistillationTrainer):
             self.args.save_total_limit = limit
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}")
-        with self._space.saving(folder, checkpoint=True), self.checkpoints.saving():
+        folder = self._folder / f"checkpoint-{self.state.global_step}"
+        # Until then earlier ones that are to be deleted take room.
+        self.checkpoints.wait()
+        with self.space.saving(folder, checkpoint=True), self.checkpoints.saving():
             super()._save_checkpoint(model, trial)
 
     def _take_up(self, begun: Mapping[str, Any]) -> None:
@@ -361,8 +372,7 @@ class OPRDTrainer(DistillationTrainer):
 
     def record(self, facts: dict[str, Any]) -> None:
         """Add what is known only now to the run's record."""
-        folder = Path(cast(str, self.args.output_dir))
-        self._recorder.add(folder, facts, write=self.accelerator.is_main_process)
+        self._recorder.add(self._folder, facts, write=self.accelerator.is_main_process)
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -586,19 +596,24 @@ class OPRDTrainer(DistillationTrainer):
         Looks for room first.
         """
         self._finite.check_student()
-        run = Path(cast(str, self.args.output_dir))
-        folder = Path(output_dir or run)
+        folder = Path(output_dir or self._folder)
         # Elsewhere an internal save is part of what has a manifest of its own.
-        inner = _internal_call and folder != run
-        room = self._space.saving(folder, checkpoint=False)
+        inner = _internal_call and folder != self._folder
+        room = self.space.saving(folder, checkpoint=False)
         with room, nullcontext() if inner else self.checkpoints.saving_model(folder):
             super().save_model(output_dir, _internal_call=True)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Transformers', of the student and its card alone."""
+        with chosen_uploads(self._folder, self._folder):
+            return super().push_to_hub(*args, **kwargs)
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Likewise, once the checkpoint is complete."""
         push = super()._push_from_checkpoint
-        self.checkpoints.push_when_complete(lambda: push(checkpoint_folder))
+        self.checkpoints.push_when_complete(Path(checkpoint_folder), push)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -616,7 +631,7 @@ class OPRDTrainer(DistillationTrainer):
         with without_teacher_adapter(self.student):
             super()._save(output_dir, own)
         if self.args.should_save:
-            folder = Path(output_dir or cast(str, self.args.output_dir))
+            folder = Path(output_dir or self._folder)
             # A pickle that nothing here reads; run.json says the same.
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             usual_modes(folder)
@@ -639,7 +654,7 @@ class OPRDTrainer(DistillationTrainer):
             tags=[*self._tag_names, *given],
             **prompt_facts(self.train_dataset, dataset_name),
         )
-        write_card(Path(cast(str, self.args.output_dir)), facts)
+        write_card(self._folder, facts)
 
     def _broken_batch(self, said: str, step: int, rank: int) -> BrokenBatch:
         """What this process trains on, for a file."""

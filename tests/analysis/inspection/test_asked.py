@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from oprd.analysis.inspection.asked import Asked
-from oprd.calibration.bridge.fit import FitSettings
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.models.sampling import Sampling
 from tests import tiny
 

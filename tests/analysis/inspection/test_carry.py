@@ -4,7 +4,8 @@ import pytest
 
 from oprd.analysis.inspection.carry import Carry, spread
 from oprd.analysis.inspection.rows import Plan, read_once
-from oprd.calibration.bridge.fit import FitSettings, fit_bridge
+from oprd.calibration.bridge.fit import fit_bridge
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.selection import batches
 from oprd.core.layers import LayerPair, pair_layers, pairs_text
 from tests.calibration.pairs import rollouts, student, teacher

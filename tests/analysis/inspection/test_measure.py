@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oprd.analysis.inspection.measure import check_pair, measure_pair
-from oprd.calibration.bridge.fit import FitSettings
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.similarity import measure_similarity
 from oprd.core.layers import pair_layers, pairs_text
 from tests import tiny

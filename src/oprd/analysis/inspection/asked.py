@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from oprd.calibration.bridge.fit import FitSettings
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.identity import UNSHAPED
 from oprd.calibration.pairing import MIN_PROMPTS
 from oprd.models.load import find_model, load_tokenizer, resolve_model

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from oprd.analysis.inspection.rows import chosen_rows, positions_by_prompt, taken
-from oprd.calibration.bridge.fit import FitSettings, new_fitter, solve_bridges
+from oprd.calibration.bridge.fit import new_fitter, solve_bridges
+from oprd.calibration.bridge.heads import heads_of_last
 from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.reading import PairedRows
 from oprd.calibration.selection import Selection, hold_out
 from oprd.core.layers import LayerPair
@@ -44,6 +46,7 @@ class Carry:
         self._counts = {"rollouts": len(supervised), "fit": len(fit), "held_out": len(held_out)}
         self._parts = positions_by_prompt(fit), positions_by_prompt(held_out)
         self._fitters = [new_fitter(student, teacher, self._pairs) for _ in self._parts]
+        self._heads = heads_of_last(student, teacher, self._pairs)
         self._held_out: list[PairedRows] = []
 
     def add(self, batch: Sequence[Selection], rows: PairedRows) -> None:
@@ -62,7 +65,7 @@ class Carry:
         rank = min(RANK, self._fitters[0].highest_rank())
         bridge, widest = solve_bridges(self._fitters, FitSettings(rank))
         batches = [[number] for number, rows in enumerate(self._held_out) if _count(rows)]
-        scores = score_held_out(self, bridge, widest, batches, lambda _: None)
+        scores = score_held_out(self, bridge, widest, batches, lambda _: None, self._heads)
         return bridge_report(bridge, scores, self._counts)
 
     @property

@@ -14,7 +14,7 @@ from oprd.analysis.inspection.ends import Ends
 from oprd.analysis.inspection.heads import compare_heads
 from oprd.analysis.inspection.layers import layer_figures, mean_cosine
 from oprd.analysis.inspection.rows import DrawnRows, Observer, Plan, read_once
-from oprd.calibration.bridge.fit import FitSettings
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.selection import batches
 from oprd.calibration.similarity import MAX_ROWS

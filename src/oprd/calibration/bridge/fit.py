@@ -5,19 +5,19 @@ Letters: S student width, H teacher width.
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from oprd.calibration.bridge.heads import check_heads, head_statistics, sums_device
+from oprd.calibration.bridge.heads import check_heads, head_statistics, heads_of_last, sums_device
 from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.bridge.stream import StatisticsFile, stream
 from oprd.calibration.identity import prompts_identity, supervised_positions
 from oprd.calibration.pairing import SIMILARITY, PairedLayers
@@ -26,75 +26,18 @@ from oprd.calibration.rollouts import Rollout
 from oprd.calibration.selection import Selection, batches, hold_out, select_rows
 from oprd.calibration.similarity import measure_similarity
 from oprd.core.bridge import Bridge, BridgeFitter
-from oprd.core.bridge.bases import CHOICES, below_heads, reads_heads
+from oprd.core.bridge.bases import below_heads, reads_heads
 from oprd.core.bridge.check import checked_rank
-from oprd.core.bridge.heads import METRICS, HeadsMetric, HeadStatistics
+from oprd.core.bridge.heads import HeadStatistics
 from oprd.core.bridge.ridge import choose_ridge
 from oprd.core.capture import hidden_size
-from oprd.core.layers import LayerPair, check_pairing
-from oprd.core.positions import PositionSpec
+from oprd.core.layers import LayerPair
 from oprd.models.heads import lm_head
 from oprd.models.matching import paired_layers
 from oprd.runs.progress import progress_bar
 from oprd.secrets import masked
-from oprd.values import check_choice
 
 BRIDGE_FILE = "bridge.safetensors"
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What is fitted, and on which rows.
-
-    Attributes:
-        rank: R, the dimensions of the shared space; not of LM heads.
-        basis: how directions are chosen, a name in `oprd.core.bridge.bases.CHOICES`. "heads" reads
-            both LM heads, for the last pair alone; "pca+heads" and the like do so above others.
-        heads_metric: in which both LM heads' logits are compared, see `oprd.core.bridge.heads`.
-        heads_rank: R of the pair of LM heads; None for all that the student's can tell apart.
-        center: remove the student's mean; False is Eq. 13 to the letter.
-        ridge: of the regression, relative to the student's mean variance; None for the one that
-            carries over best to the rows held out, layer by layer.
-        layers: which student layers.
-        layer_pairing: which teacher layers they meet: a name in `oprd.core.layers.PAIRINGS`, or
-            pairs such as "1:1,2:3". "similarity" is measured on the rollouts of the fit.
-        positions: which response tokens.
-        position_k: how many, for `"first_k"` and `"last_k"`.
-        max_rows: read no more rows than this.
-        batch_size: rollouts that are read at once.
-        seed: of the draws of `basis="fisher"` and of rows for `layer_pairing="similarity"`.
-
-    Raises:
-        ValueError: a value is illegal; the message names it.
-    """
-
-    rank: int = 8
-    basis: str = "pca"
-    heads_metric: HeadsMetric = "fisher"
-    heads_rank: int | None = None
-    center: bool = True
-    ridge: float | None = None
-    layers: str | tuple[int, ...] = "all"
-    layer_pairing: str = "proportional"
-    positions: PositionSpec = "last_k"
-    position_k: int = 2000
-    max_rows: int | None = None
-    batch_size: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("rank", "heads_rank", "position_k", "batch_size", "max_rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
-        check_pairing(self.layer_pairing, self.layers)
-        check_choice("basis", self.basis, CHOICES)
-        check_choice("heads_metric", self.heads_metric, METRICS)
-        if self.heads_rank is not None and not reads_heads(self.basis):
-            raise ValueError(f"heads_rank={self.heads_rank} is for basis='heads' or 'pca+heads'.")
-        check_choice("positions", self.positions, get_args(PositionSpec))
-        if self.ridge is not None and not (math.isfinite(self.ridge) and self.ridge >= 0):
-            raise ValueError(f"ridge must be 0 or more and finite, got {self.ridge}.")
 
 
 @dataclass(frozen=True)
@@ -193,7 +136,12 @@ def fit_bridge(
         bar.advance(shown)
         shown = bar.add_task("judging", total=own_held_out)
         scores = score_held_out(
-            reader, bridge, widest, shares[1], lambda count: bar.advance(shown, count)
+            reader,
+            bridge,
+            widest,
+            shares[1],
+            lambda count: bar.advance(shown, count),
+            heads_of_last(student, teacher, pairs),
         )
     state.wait_for_everyone()
     if saved is not None:

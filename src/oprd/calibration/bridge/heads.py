@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from oprd.calibration.bridge.settings import FitSettings
 from oprd.core.bridge.bases import by_pair, check_last, last_pair, reads_heads
-from oprd.core.bridge.heads import HeadPair, HeadsMetric, HeadStatistics
+from oprd.core.bridge.heads import HeadPair, HeadStatistics
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, measures
 from oprd.log import get_logger
@@ -21,30 +22,6 @@ MOST_ROWS = 4096
 logger = get_logger(__name__)
 
 
-class HeadsSettings(Protocol):
-    """What of a fit's settings is about LM heads."""
-
-    @property
-    def basis(self) -> str:
-        """Of all pairs."""
-        ...
-
-    @property
-    def heads_metric(self) -> HeadsMetric:
-        """Of the last one."""
-        ...
-
-    @property
-    def layers(self) -> str | tuple[int, ...]:
-        """Of the student."""
-        ...
-
-    @property
-    def layer_pairing(self) -> str:
-        """Of them with the teacher's."""
-        ...
-
-
 def both_heads(student: Any, teacher: Any) -> HeadPair:
     """The LM heads of two models whose token ids mean the same, as they are.
 
@@ -54,7 +31,17 @@ def both_heads(student: Any, teacher: Any) -> HeadPair:
     return HeadPair(whole(lm_head(student)), whole(lm_head(teacher)))
 
 
-def check_heads(student: Any, teacher: Any, layers: Sequence[int], settings: HeadsSettings) -> None:
+def heads_of_last(student: Any, teacher: Any, pairs: Sequence[LayerPair]) -> HeadPair | None:
+    """Both LM heads where the last pair is that of the states that they read, and can be read."""
+    if tuple(last_pair(pairs)) != (num_layers(student), num_layers(teacher)):
+        return None
+    try:
+        return both_heads(student, teacher)
+    except ValueError:
+        return None
+
+
+def check_heads(student: Any, teacher: Any, layers: Sequence[int], settings: FitSettings) -> None:
     """Refuse, before anything is read, LM heads that cannot serve the basis of a fit.
 
     Args:
@@ -76,7 +63,7 @@ def check_heads(student: Any, teacher: Any, layers: Sequence[int], settings: Hea
 
 
 def head_statistics(
-    student: Any, teacher: Any, pairs: Sequence[LayerPair], settings: HeadsSettings, rows: int
+    student: Any, teacher: Any, pairs: Sequence[LayerPair], settings: FitSettings, rows: int
 ) -> HeadStatistics | None:
     """Both LM heads, to be weighed on some of so many rows; None where the basis needs none.
 

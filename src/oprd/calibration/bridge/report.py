@@ -15,9 +15,9 @@ from torch import Tensor
 
 from oprd.calibration.bridge.scores import HeldOutScores
 from oprd.core.bridge import Bridge
+from oprd.core.bridge.pull import STEPS, Pull
 from oprd.core.bridge.rank import best_rank, rank_error
 from oprd.core.bridge.score import PairScore
-from oprd.core.layers import LayerPair
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def bridge_report(
         "layers": [_layer(bridge, scores, spectra, pair) for pair in bridge.pairs],
         "curve": curve,
         "advice": advice,
+        "pull": scores.pull and _pull(scores.pull),
     }
 
 
@@ -80,7 +81,7 @@ def _layer(
     bridge: Bridge, scores: HeldOutScores, spectra: Mapping[int, _Spectrum], pair: tuple[int, int]
 ) -> dict[str, Any]:
     student, teacher = pair
-    rank = bridge.ranks[bridge.pairs.index(LayerPair(*pair))]
+    rank = bridge.rank_of(student)
     before, after = scores.before[student], scores.after[student].at(rank)
     fit, spectrum = bridge.statistics[student], spectra[student]
     return {
@@ -128,6 +129,20 @@ def _at_rank(scores: Sequence[PairScore], errors: Tensor, rank: int) -> dict[str
         "r_squared": _mean([score.r_squared for score in cut]),
         "rank_error": float(errors[rank]),
     }
+
+
+def _pull(found: Pull) -> dict[str, Any]:
+    """Means over the rows that were read, and what follows where the pull leads away."""
+    before, after = (total / max(found.rows, 1) for total in (found.before, found.after))
+    problem = None
+    if after > before:
+        problem = (
+            f"this bridge pulls the student away from what the teacher says: {STEPS} gradient "
+            "steps on its last states bring them nearer, and the KL of its next tokens to the "
+            f"teacher's from {before:.3g} to {after:.3g} nats. Take another rank or basis, or an "
+            "output_loss with representation_weight=0."
+        )
+    return {"rows": found.rows, "before": before, "after": after, "problem": problem}
 
 
 def _mean(values: Sequence[float]) -> float:

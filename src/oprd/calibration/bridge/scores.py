@@ -15,10 +15,15 @@ from torch.nn import functional
 
 from oprd.calibration.reading import PairedRows
 from oprd.core.bridge import Bridge
+from oprd.core.bridge.bases import last_pair
+from oprd.core.bridge.heads import HeadPair
+from oprd.core.bridge.pull import Pull, pull
 from oprd.core.bridge.score import PairScore, score_rows
 from oprd.core.layers import LayerPair
 
 SEED = 0
+# Of one process at which both heads are read: each costs three rows of logits.
+MOST_READ = 2048
 
 
 class Reader(Protocol):
@@ -42,11 +47,13 @@ class HeldOutScores:
         before: with a random P_S in the place of the fitted one, as training it would begin.
         after: of the highest rank that the rows determine; `PairScore.at` gives the lower ones.
         states: the mean cosine of the states themselves; None where their widths differ.
+        pull: of the last pair; None where LM heads are not there to be read.
     """
 
     before: Mapping[int, PairScore]
     after: Mapping[int, PairScore]
     states: Mapping[int, float] | None
+    pull: Pull | None = None
 
     @property
     def rows(self) -> int:
@@ -60,6 +67,7 @@ def score_held_out(
     widest: Bridge,
     batches: Sequence[Sequence[Any]],
     advance: Callable[[int], None],
+    heads: HeadPair | None = None,
 ) -> HeldOutScores:
     """Read this process's batches once more and score them; every process calls it.
 
@@ -69,12 +77,14 @@ def score_held_out(
         widest: that of the highest rank; left on the models' device in float32.
         batches: of rollouts that the fit has not seen, as the reader takes them.
         advance: called with the number of rollouts that are done.
+        heads: both LM heads, if the last pair's states are those that they read.
     """
     random = _with_random_projection(bridge).to(reader.device, torch.float32)
     widest.to(reader.device, torch.float32)
     before, after = _no_scores(bridge), _no_scores(widest)
     comparable = bridge.student_dim == bridge.teacher_dim
     cosines = torch.zeros(len(bridge.pairs), dtype=torch.float64)
+    pulled, last = Pull(0, 0.0, 0.0), last_pair(bridge.pairs)
     for batch in batches:
         rows = reader(batch)
         for total, judged in ((before, random), (after, widest)):
@@ -82,13 +92,19 @@ def score_held_out(
             total |= {layer: total[layer] + score for layer, score in found.items()}
         if comparable:
             cosines += _state_cosines(bridge.pairs, rows)
+        if heads is not None and (room := MOST_READ - pulled.rows) > 0:
+            ours, theirs = rows.student[last.student][:room], rows.teacher[last.teacher][:room]
+            found = pull(bridge, last.student, ours, theirs, heads)
+            pulled += found
         advance(len(batch))
     before, after = _over_processes(before), _over_processes(after)
-    (cosines,) = _sum_over_processes([cosines])
+    cosines, of_all = _sum_over_processes([cosines, torch.tensor(pulled, dtype=torch.float64)])
     count = next(iter(after.values())).rows
     layers = [pair.student for pair in bridge.pairs]
     states = dict(zip(layers, (cosines / max(count, 1)).tolist(), strict=True))
-    return HeldOutScores(before, after, states if comparable else None)
+    read, *sums = of_all.tolist()
+    pulled = None if heads is None else Pull(int(read), *sums)
+    return HeldOutScores(before, after, states if comparable else None, pulled)
 
 
 def _state_cosines(pairs: Sequence[LayerPair], rows: PairedRows) -> Tensor:

@@ -14,6 +14,15 @@ BASES: tuple[Basis, ...] = get_args(Basis)
 HEADS = "heads"
 PAIR_BASES: tuple[str, ...] = (*BASES, HEADS)
 CHOICES: tuple[str, ...] = (*PAIR_BASES, *(f"{basis}+{HEADS}" for basis in BASES))
+# Whose rollouts a fit reads (the paper's).
+PROMPTS = 2000
+# Heads alone are not fitted: rows say how well they carry, and what weighs tokens in some metrics.
+PROMPTS_OF_HEADS = 128
+
+
+def usual_prompts(basis: str) -> int:
+    """How many prompts' rollouts a fit reads."""
+    return PROMPTS_OF_HEADS if basis == HEADS else PROMPTS
 
 
 def reads_heads(basis: str) -> bool:

@@ -60,7 +60,7 @@ class Bridge(nn.Module):
     `state_dict`: a bridge has a file of its own.
 
     Attributes:
-        student_projection: [ΣR, S] P_S, the rows of one pair after those of another.
+        student_projection: [ΣR, S] P_S, one pair's rows after another's.
         student_mean: [P, S] µ_S, zero for `center=False`.
         teacher_projection: [ΣR, H] P_T.
         teacher_mean: [P, H] µ_T.
@@ -135,9 +135,8 @@ class Bridge(nn.Module):
             checked_rank(rank, self.student_dim, self.teacher_dim, pair_basis)
         if len(statistics) != len(self.pairs):
             raise ValueError(f"{len(self.pairs)} pairs need as many statistics: {len(statistics)}.")
-        student_layers = [pair.student for pair in self.pairs]
-        self.statistics = dict(zip(student_layers, statistics, strict=True))
-        self._place = {layer: place for place, layer in enumerate(student_layers)}
+        self._place = {pair.student: place for place, pair in enumerate(self.pairs)}
+        self.statistics = dict(zip(self._place, statistics, strict=True))
 
     @property
     def rank(self) -> int:
@@ -153,8 +152,7 @@ class Bridge(nn.Module):
     @property
     def heads_layer(self) -> int | None:
         """The student's layer that meets the teacher's through both LM heads, if there is one."""
-        layers = zip(self.pairs, self.bases, strict=True)
-        return next((pair.student for pair, basis in layers if basis == HEADS), None)
+        return self.pairs[self.bases.index(HEADS)].student if HEADS in self.bases else None
 
     @property
     def student_projections(self) -> tuple[Tensor, ...]:
@@ -180,6 +178,10 @@ class Bridge(nn.Module):
         """H, the width of the teacher's states."""
         return self.teacher_projection.shape[1]
 
+    def rank_of(self, layer: int) -> int:
+        """R of the pair of a student's layer; a ValueError where it is in none."""
+        return self.ranks[self.place_of(layer)]
+
     def project_student(self, layer: int, h: Tensor) -> Tensor:
         """P_S (h − µ_S), with a graph to h.
 
@@ -193,7 +195,7 @@ class Bridge(nn.Module):
         Raises:
             ValueError: the layer is not in the bridge, or h is not S wide.
         """
-        place = self._placed(layer)
+        place = self.place_of(layer)
         projection = self.student_projection[self._rows(place)]
         return _project("student", h, projection, self.student_mean[place])
 
@@ -210,7 +212,7 @@ class Bridge(nn.Module):
         Raises:
             ValueError: the layer is not in the bridge, or h is not H wide.
         """
-        place = self._placed(layer)
+        place = self.place_of(layer)
         projection, mean = self.teacher_projection[self._rows(place)], self.teacher_mean[place]
         return _project("teacher", h.detach(), projection, mean)
 
@@ -294,7 +296,8 @@ class Bridge(nn.Module):
             f"teacher_dim={self.teacher_dim}, basis={self.basis!r}, rows={self.rows}"
         )
 
-    def _placed(self, layer: int) -> int:
+    def place_of(self, layer: int) -> int:
+        """Which pair, from 0, is that of a student's layer; a ValueError where none is."""
         if layer not in self._place:
             raise ValueError(
                 f"student layer {layer} is not in this bridge, which holds {sorted(self._place)}."

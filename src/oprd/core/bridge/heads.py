@@ -133,7 +133,7 @@ class HeadStatistics:
     def __init__(
         self,
         heads: HeadPair,
-        metric: HeadsMetric = "fisher",
+        metric: HeadsMetric = "centered",
         *,
         every: int = 1,
         device: torch.device | str = "cpu",

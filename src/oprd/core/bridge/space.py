@@ -28,8 +28,6 @@ class BridgeSpace:
         self.bridge = bridge.to(device, torch.promote_types(dtype, torch.float32))
         # Rows of both models go by the student's layer here.
         self.pairs = tuple(LayerPair(pair.student, pair.student) for pair in pairs)
-        layers = [pair.student for pair in self.bridge.pairs]
-        self._ranks = dict(zip(layers, self.bridge.ranks, strict=True))
         self._students: dict[int, list[int]] = {}
         for pair in pairs:
             self._students.setdefault(pair.teacher, []).append(pair.student)
@@ -46,7 +44,7 @@ class BridgeSpace:
             for layer, projected in states.items()
             for student, rows in zip(
                 self._students[layer],
-                projected.split([self._ranks[s] for s in self._students[layer]], dim=1),
+                projected.split([self.bridge.rank_of(s) for s in self._students[layer]], dim=1),
                 strict=True,
             )
         }

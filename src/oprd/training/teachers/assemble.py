@@ -11,7 +11,7 @@ from oprd.calibration.models import FitModels
 from oprd.calibration.processes import check_heads_stand_whole
 from oprd.core.layers import measures
 from oprd.models.bind import check_pair
-from oprd.models.end_tokens import EndTokens
+from oprd.models.end_tokens import EndTokens, stop_at_either
 from oprd.models.identity import model_facts
 from oprd.models.matching import layers_read
 from oprd.models.reader import Reader
@@ -22,7 +22,6 @@ from oprd.prompts.lengths import context_limits
 from oprd.training.bridges import check_can_fit, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.plan import Plan
-from oprd.training.teachers.ends import stop_at_either
 from oprd.training.teachers.obtain import Shared, obtain_reference, obtain_teacher
 from oprd.training.teachers.place import place
 from oprd.training.teachers.prompts import own_prompts, reads_otherwise

@@ -84,7 +84,8 @@ class Team(Mapping[str, Member]):
                 f"teacher_model gives {unknown[0]}, and teachers are {', '.join(settings)}."
             )
         self._members = {n: Member.of(own, named.get(n)) for n, own in settings.items()}
-        self.routes = Routes(args.teacher_weights) if args.teachers else None
+        self._weights = args.teacher_weights
+        self.routes = Routes(self._weights) if args.teachers else None
 
     def __getitem__(self, name: str) -> Member:
         """A member by name."""
@@ -233,7 +234,18 @@ class Team(Mapping[str, Member]):
             name: teacher_prompts_facts(dataset, member.prompts.differ, member.args.teacher_columns)
             for name, member in self.items()
         }
-        return found if self.routes else found[""]
+        if self.routes is None:
+            return found[""]
+        # What else a teacher's part follows from.
+        for name, member in self.items():
+            own = member.args
+            found[name] |= {
+                "weight": self._weights[name],
+                "template": own.teacher_template,
+                "system_prompt": own.teacher_system_prompt,
+                "chat_template_kwargs": own.teacher_chat_template_kwargs,
+            }
+        return found
 
     def record(self) -> dict[str, Any]:
         """What the run's record says of them."""

@@ -1,29 +1,13 @@
-"""Variants of OPRD that only a comparison needs."""
+"""Past the teacher in a direction that no reference gives."""
 
 from collections.abc import MutableMapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from oprd import OPRDConfig, OPRDTrainer
+from oprd import OPRDTrainer
 from oprd.models.reference import Reference
 from oprd.models.views import Views
-from oprd.training.batch import select
-
-
-def select_consumed(output: dict[str, Any], args: OPRDConfig) -> None:
-    """Supervise one position later: the state after reading ŷ_t, as the official code has it.
-
-    The state that predicts the first token is never supervised, and the one after the last is. In
-    terms of predicting states the mask moves by one column, of which there is one more.
-    """
-    select(output, args)
-    # Whatever stands in the new column is masked.
-    output["completion_ids"] = pad(output["completion_ids"], (0, 1))
-    output["completion_mask"] = pad(output["completion_mask"], (0, 1))
-    output["positions"] = pad(output["positions"], (1, 0))
 
 
 class RandomDirection(Reference):

@@ -1,0 +1,216 @@
+"""Which methods are compared, on which pairs, for how long."""
+
+from dataclasses import replace
+
+from lab.comparison import LADDER, Comparison
+from lab.methods import (
+    CONSUMED,
+    HEADS,
+    HEADS_READ_AGAIN,
+    LAYER_SCALES,
+    OFF_POLICY,
+    PAST,
+    RANDOM_DIRECTION,
+    TRAINED_PROJECTION,
+    WITH_ANOTHERS,
+    WITH_SOLUTION,
+)
+from lab.noise import Noise
+
+BRIDGES = Comparison(
+    "sums, other shape",
+    (
+        "reverse KL",
+        "Bridge",
+        "Bridge + reverse KL",
+        "10 Bridge + reverse KL",
+        "Bridge, then reverse KL",
+    ),
+    steps=200,
+    rates=(5e-4, 1e-3, 2e-3),
+    claims=(("reverse KL", "Bridge"),),
+    quick_part=2,
+)
+# The methods of the paper's tables.
+BRIDGES_OF_THE_PAPER = replace(
+    BRIDGES,
+    methods=("top-1", "top-4 of the paper's runs", "Bridge", "Bridge, then top-1"),
+    claims=(("top-4 of the paper's runs", "Bridge"),),
+)
+PRETRAINED = Comparison(
+    "additions",
+    ("OPRD", "reverse KL", "top-16 of the paper's runs", "top-1"),
+    steps=16,
+    rollouts=4,
+    eval_every=8,
+    rates=(1e-4, 2e-4),
+    ladder=(2e-5, 5e-5, 1e-4, 2e-4),
+    options=(("diagnostics_steps", 2), ("eval_limit", 48)),
+    quick_part=2,
+    claims=(("OPRD", "reverse KL"),),
+)
+PRETRAINED_HEADS = replace(
+    PRETRAINED,
+    methods=("reverse KL", HEADS, "Heads, prior", "Heads, fisher"),
+    rates=(2e-4,),
+    options=(*PRETRAINED.options, ("bridge_prompts", 64)),
+    seeds=(0,),
+    claims=(),
+    by="end",
+)
+# What the distance is scaled by, beside the weight that matters where gradients are clipped.
+SCALES = ("OPRD", "scaled by layer, weight 10", "unit length, weight 1", "unit length, weight 10")
+RATES_FOUND = ("OPRD, rate found", "unit length, weight 10, rate found")
+SCALED = {
+    task: Comparison(
+        task,
+        (*SCALES, *RATES_FOUND),
+        steps=80,
+        grid_steps=40,
+        eval_every=20,
+        rates=(5e-4, 1e-3, 2e-3, 5e-3),
+        by="end",
+    )
+    for task in ("sums", "sorting")
+}
+# Whole runs at the rates that grids of whole runs found best, and at those that they find.
+FOUND = {
+    task: Comparison(
+        task,
+        ("unit length, weight 10", "unit length, weight 10, rate found"),
+        steps=steps,
+        eval_every=steps // 3,
+        rates=(best,),
+        by="end",
+    )
+    for task, steps, best in (("sums", 300, 5e-3), ("sorting", 120, 2e-3))
+}
+SCALED["additions"] = Comparison(
+    "additions",
+    ("OPRD", "unit length, weight 10", "unit length, weight 10, rate found"),
+    steps=24,
+    grid_steps=12,
+    rollouts=8,
+    eval_every=24,
+    rates=(1e-4, 2e-4, 5e-4),
+    ladder=(2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
+    options=(("eval_limit", 32), ("diagnostics_steps", 0)),
+    by="end",
+)
+BASES = ("Bridge", "Bridge, rrr", "Bridge, fisher", "Bridge, fisher, unit length")
+HEADS_AND_BASES = (
+    "reverse KL",
+    HEADS,
+    "Heads, prior",
+    "Heads, fisher",
+    "Heads, centered, pca below",
+    "Heads, fisher, pca below",
+    "Bridge",
+    "Bridge, rrr",
+)
+THROUGH_HEADS = replace(
+    BRIDGES,
+    methods=HEADS_AND_BASES,
+    steps=160,
+    eval_every=20,
+    rates=(1e-3, 2e-3, 5e-3),
+    ladder=(*LADDER, 1e-2),
+    grid_steps=80,
+    claims=((HEADS, "Bridge"), (HEADS, "Bridge, rrr")),
+    by="end",
+)
+OVER_BYTE_PAIRS = replace(
+    THROUGH_HEADS,
+    pair="words, other shape",
+    methods=("reverse KL", HEADS, "Heads, prior", "Heads, fisher", "Bridge"),
+    claims=(("Bridge", HEADS),),
+)
+# At the targets of a high rank the student agrees less with its teacher than before training.
+RANKS_OVER_BYTE_PAIRS = replace(
+    OVER_BYTE_PAIRS,
+    methods=("Bridge", "Bridge, rank 64"),
+    rates=(5e-4,),
+    grid_steps=None,
+    claims=(("Bridge", "Bridge, rank 64"),),
+)
+HEADS_THAT_MOVE = replace(
+    THROUGH_HEADS,
+    methods=(HEADS, HEADS_READ_AGAIN),
+    rates=(2e-3,),
+    grid_steps=None,
+    claims=(),
+)
+HANDED_OVER = replace(
+    THROUGH_HEADS,
+    methods=(
+        "reverse KL",
+        "Bridge, crossfade to reverse KL",
+        "Bridge, then reverse KL",
+        "10 Bridge + reverse KL",
+        "Heads + reverse KL",
+    ),
+    claims=(),
+)
+HANDED_OVER_BYTE_PAIRS = replace(HANDED_OVER, pair=OVER_BYTE_PAIRS.pair)
+# One switch at a time beside the bridge as it is, and whether accuracy falls while cosines rise.
+COLLAPSE = replace(
+    BRIDGES,
+    methods=(
+        "Bridge",
+        TRAINED_PROJECTION,
+        "Bridge, plain distances",
+        "Bridge, constant rate",
+        "Bridge, repetition penalty",
+        "Bridge, last layer",
+    ),
+    rates=(2e-3,),
+    seeds=(0,),
+    evaluated_quickly=True,
+    claims=(),
+    by="end",
+)
+COLLAPSE_LATER = replace(COLLAPSE, methods=("Bridge",), steps=2000, eval_every=100)
+ABLATIONS = (
+    "OPRD",
+    "OPRD, unit length",
+    "last layer",
+    "even layers",
+    "odd layers",
+    "first 5 tokens",
+    "last 5 tokens",
+    "last token",
+    "mean over tokens",
+    LAYER_SCALES,
+    "weight 0.01",
+    "weight 100",
+    "weight 100, gradients not clipped",
+    "unit length, gradients not clipped",
+    CONSUMED,
+)
+CHEAPER = (
+    "OPRD",
+    "constant prompt",
+    "last 5 tokens",
+    "last 5 tokens, constant prefix",
+    "2 updates a rollout",
+    "4 updates a rollout",
+)
+ON_AND_OFF_POLICY = ("OPRD", *OFF_POLICY)
+NOISE = {
+    task: Noise(steps, shares=(0.3, 0.1, 0.03, 0.01))
+    for task, steps in {"sums": (250, 400, 600, 900, 1400), "sorting": (200, 400, 600, 900)}.items()
+}
+PAST_THE_TEACHER = Comparison(
+    "sums",
+    ("OPRD", *PAST),
+    steps=150,
+    eval_every=30,
+    rates=(1e-3, 2e-3),
+    claims=(("λ = 1.25", "OPRD"), ("λ = 1.25", RANDOM_DIRECTION)),
+    by="end",
+)
+SELF_DISTILLATION = replace(
+    SCALED["additions"],
+    methods=(WITH_SOLUTION, WITH_ANOTHERS),
+    claims=((WITH_SOLUTION, WITH_ANOTHERS),),
+)

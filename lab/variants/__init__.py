@@ -1,0 +1,1 @@
+"""What only comparisons need: trainers of the package with one thing changed."""
