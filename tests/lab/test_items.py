@@ -14,12 +14,7 @@ from tests.lab.fakes import finish, scores
 COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
-    "heads-smollm2",
-    "heads-read-again",
-    "handed-over",
-    "handed-over-bpe",
     "collapse",
-    "ranks-bpe",
     "collapse-later",
 }
 MADE = {name: item for name, item in ITEMS.items() if name not in AWAITED}
