@@ -81,10 +81,10 @@ BRIDGE = {
         ),
         (
             replace(RELATED, pairings=(BY_DEPTH._replace(cosine=RELATED_COSINE - 0.01),)),
-            BOTH,
+            OUTPUT,
             "mean cosine of 0.240 on the student's rollouts, below the 0.25",
         ),
-        (UNRELATED, BOTH, "mean cosine of 0.050"),
+        (UNRELATED, OUTPUT, "mean cosine of 0.050"),
         (WIDER, BOTH, "the student's states are 96 wide and the teacher's 128"),
         (replace(WIDER, bridge_rank=5), {**BOTH, "bridge_rank": 5}, "96 wide"),
         (replace(WIDER, bridge_rank=0), OUTPUT, "96 wide"),
@@ -194,6 +194,7 @@ def test_beside_an_output_loss_stands_a_bridge_where_it_would_carry():
     assert "a bridge of rank 29 would carry R² = 0.84" in reason(WIDER, "bridge_rank")
     nothing = reason(replace(WIDER, bridge_rank=0), "bridge")
     assert nothing.startswith("left out: no rank of a bridge is advised")
+    assert "tried between models of unequal widths alone" in reason(UNRELATED, "bridge")
 
 
 @pytest.mark.parametrize(("cut", "said"), [(0.42, True), (0.05, False)])

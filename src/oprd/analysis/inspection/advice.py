@@ -91,10 +91,11 @@ def _states(facts: Facts) -> Advice:
 
 def _output(facts: Facts) -> Advice:
     """A loss on next-token distributions, which models of any shape have in common."""
-    if facts.bridge_rank and not facts.same_states:
+    if facts.bridge_rank and facts.cosine is None:
         return _beside_a_bridge(facts)
     method = Reason("output_loss", f"{_no_states(facts)}. {DISTRIBUTIONS}.")
-    bridge = Reason("bridge", f"left out: {_carried(facts)}.")
+    untried = "; beside the KL it was tried between models of unequal widths alone"
+    bridge = Reason("bridge", f"left out: {_carried(facts)}{untried if facts.bridge_rank else ''}.")
     settings = {"output_loss": "reverse_kl", "representation_weight": 0}
     return _complete("reverse KL in output space", settings, (method, bridge), facts)
 
