@@ -37,7 +37,6 @@ from lab.items.comparisons import (
     OVER_BYTE_PAIRS,
     PAST_THE_TEACHER,
     PRETRAINED,
-    PRETRAINED_HEADS,
     RANKS_OVER_BYTE_PAIRS,
     SCALED,
     SELF_DISTILLATION,
@@ -110,12 +109,6 @@ _ALL: tuple[Item, ...] = (
         HEADS_PANELS,
     ),
     Compared(
-        "heads-smollm2",
-        "The same for a pretrained model and its vocabulary of 49,152, at one rate",
-        PRETRAINED_HEADS,
-        HEADS_PANELS,
-    ),
-    Compared(
         "heads-read-again",
         "The student's LM head moves: a bridge that reads it again, at one rate",
         HEADS_THAT_MOVE,
@@ -142,7 +135,7 @@ _ALL: tuple[Item, ...] = (
     Compared("collapse", "What makes a bridge alone fall, at one rate", COLLAPSE, HEADS_PANELS),
     Compared(
         "collapse-later",
-        "The bridge alone in ten times the steps",
+        "The bridge alone in 1,500 steps",
         COLLAPSE_LATER,
         HEADS_PANELS,
     ),

@@ -49,15 +49,6 @@ PRETRAINED = Comparison(
     quick_part=2,
     claims=(("OPRD", "reverse KL"),),
 )
-PRETRAINED_HEADS = replace(
-    PRETRAINED,
-    methods=("reverse KL", HEADS, "Heads, prior", "Heads, fisher"),
-    rates=(2e-4,),
-    options=(*PRETRAINED.options, ("bridge_prompts", 64)),
-    seeds=(0,),
-    claims=(),
-    by="end",
-)
 # What the distance is scaled by, beside the weight that matters where gradients are clipped.
 SCALES = ("OPRD", "scaled by layer, weight 10", "unit length, weight 1", "unit length, weight 10")
 RATES_FOUND = ("OPRD, rate found", "unit length, weight 10, rate found")
@@ -149,7 +140,7 @@ HANDED_OVER = replace(
         "10 Bridge + reverse KL",
         "Heads + reverse KL",
     ),
-    claims=(),
+    claims=(("10 Bridge + reverse KL", "reverse KL"),),
 )
 HANDED_OVER_BYTE_PAIRS = replace(HANDED_OVER, pair=OVER_BYTE_PAIRS.pair)
 # One switch at a time beside the bridge as it is, and whether accuracy falls while cosines rise.
@@ -166,10 +157,11 @@ COLLAPSE = replace(
     rates=(2e-3,),
     seeds=(0,),
     evaluated_quickly=True,
+    quick_part=5,
     claims=(),
     by="end",
 )
-COLLAPSE_LATER = replace(COLLAPSE, methods=("Bridge",), steps=2000, eval_every=100)
+COLLAPSE_LATER = replace(COLLAPSE, methods=("Bridge",), steps=1500, eval_every=100, quick_part=10)
 ABLATIONS = (
     "OPRD",
     "OPRD, unit length",

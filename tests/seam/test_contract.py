@@ -356,7 +356,7 @@ TABLE = [
     Row(
         "peft.utils.other:ModulesToSaveWrapper.modules_to_save",
         ATTRIBUTE,
-        "models/heads.py models/shared_base.py",
+        "models/heads.py models/shared_base.py reports/again.py",
     ),
     Row(
         "peft.utils.other:AuxiliaryTrainingWrapper.active_adapters",

@@ -18,7 +18,7 @@ from oprd.settings.given import Given, no_defaults
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.settings.teachers import TeacherConfig
-from oprd.settings.team import check_team
+from oprd.settings.team import ANY_DEPTH
 from oprd.values import (
     check_choice,
     check_positive,
@@ -31,8 +31,6 @@ from oprd.values import (
 PAPERS_RATE = 1e-5
 AUTO = "auto"
 LongPrompts = Literal["error", "drop"]
-# Deep enough to check a specification before the model is known.
-_ANY_DEPTH = 10_000
 
 
 @dataclass
@@ -149,7 +147,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
         at_first = no_defaults(self)
         settle_bridge(self)
         # An "even" of one layer is refused when the model is known: here the form is checked.
-        select_layers(self.layer_spec, _ANY_DEPTH)
+        select_layers(self.layer_spec, ANY_DEPTH)
         check_pairing(self.layer_pairing, self.layer_spec)
         check_choice("positions", self.positions, get_args(PositionSpec))
         check_choice("long_prompts", self.long_prompts, get_args(LongPrompts))
@@ -177,7 +175,6 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
         super().__post_init__()
         for settings in self.objectives():
             settings._check_rows()
-        check_team(self, _ANY_DEPTH)
         given = self.generation_kwargs
         given = parse_mapping("generation_kwargs", given) if isinstance(given, str) else given
         generation = cast(dict[str, Any], given or {})

@@ -7,7 +7,7 @@ from typing import Any, Self, cast
 from trl.trainer.distillation_config import DistillationConfig
 
 from oprd.models.prompt import ROUTE, compile_template, template_columns
-from oprd.settings.team import OWN, own_settings, parse_teachers
+from oprd.settings.team import OWN, check_team, own_settings, parse_teachers
 from oprd.values import check_choice, parse_mapping
 
 SOURCES = ("path", *OWN)
@@ -124,6 +124,7 @@ class TeacherConfig(DistillationConfig):
         if isinstance(given, str):
             self.teacher_chat_template_kwargs = parse_mapping("teacher_chat_template_kwargs", given)
         super().__post_init__()
+        check_team(self)
 
     @property
     def extrapolates(self) -> bool:

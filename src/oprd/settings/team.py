@@ -34,6 +34,8 @@ ALONE = (
 # A name is part of metrics' names, and of that of an adapter.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 WEIGHT = Limit(0)
+# Deep enough to check a specification before the model is known.
+ANY_DEPTH = 10_000
 
 
 def parse_teachers(teachers: object) -> list[dict[str, Any]] | None:
@@ -81,12 +83,11 @@ def own_settings(teacher: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_team(args: Any, depth: int) -> None:
+def check_team(args: Any) -> None:
     """Refuse, with a ValueError, settings of a run that several teachers have each for itself.
 
     Args:
         args: of the run, an `OPRDConfig`.
-        depth: layers that a model may have at most, to check what names them.
     """
     if not args.teachers:
         return
@@ -100,7 +101,7 @@ def check_team(args: Any, depth: int) -> None:
         )
     for name, own in args.by_teacher().items():
         try:
-            select_layers(own.layer_spec, depth)
+            select_layers(own.layer_spec, ANY_DEPTH)
             check_pairing(own.layer_pairing, own.layer_spec)
             for setting in ("teacher_template", "teacher_system_prompt"):
                 compile_template(getattr(own, setting), setting)

@@ -48,6 +48,17 @@ OPRD = {
     "scale": "unit",
 }
 OUTPUT = {"output_loss": "reverse_kl", "representation_weight": 0}
+BOTH = {
+    "output_loss": "reverse_kl",
+    "bridge": "fit",
+    "bridge_rank": 16,
+    "bridge_basis": "pca",
+    "representation_weight": 10.0,
+    "layers": "all",
+    "layer_pairing": "proportional",
+    "positions": "all",
+    "scale": "unit",
+}
 BRIDGE = {
     "bridge": "fit",
     "bridge_rank": 29,
@@ -74,7 +85,9 @@ BRIDGE = {
             "mean cosine of 0.240 on the student's rollouts, below the 0.25",
         ),
         (UNRELATED, OUTPUT, "mean cosine of 0.050"),
-        (WIDER, OUTPUT, "the student's states are 96 wide and the teacher's 128"),
+        (WIDER, BOTH, "the student's states are 96 wide and the teacher's 128"),
+        (replace(WIDER, bridge_rank=5), {**BOTH, "bridge_rank": 5}, "96 wide"),
+        (replace(WIDER, bridge_rank=0), OUTPUT, "96 wide"),
         (replace(RELATED, same_states=True), OUTPUT, "they differ in their LM heads"),
         (replace(WIDER, head_problem=UNREADABLE), BRIDGE, UNREADABLE),
         (replace(UNRELATED, head_problem=UNREADABLE), BRIDGE, "mean cosine of 0.050"),
@@ -89,7 +102,13 @@ def test_the_method_follows_from_what_was_measured(facts, expected, because):
     assert because in advice.reasons[0].because
 
 
-CASES = [RELATED, UNRELATED, WIDER, replace(WIDER, head_problem=UNREADABLE)]
+CASES = [
+    RELATED,
+    UNRELATED,
+    WIDER,
+    replace(WIDER, bridge_rank=0),
+    replace(WIDER, head_problem=UNREADABLE),
+]
 
 
 @pytest.mark.parametrize("facts", CASES)
@@ -171,10 +190,11 @@ def test_no_advised_rank_is_said_and_the_papers_is_taken():
     assert "no rank of a bridge is advised" in reason(facts, "bridge_rank")
 
 
-def test_beside_an_output_loss_a_bridge_is_offered_where_it_would_carry():
-    assert "set bridge: fit, bridge_rank: 29 and" in reason(WIDER, "bridge")
+def test_beside_an_output_loss_stands_a_bridge_where_it_would_carry():
+    assert "a bridge of rank 29 would carry R² = 0.84" in reason(WIDER, "bridge_rank")
     nothing = reason(replace(WIDER, bridge_rank=0), "bridge")
-    assert "no rank of a bridge is advised" in nothing and "set bridge" not in nothing
+    assert nothing.startswith("left out: no rank of a bridge is advised")
+    assert "tried between models of unequal widths alone" in reason(UNRELATED, "bridge")
 
 
 @pytest.mark.parametrize(("cut", "said"), [(0.42, True), (0.05, False)])
@@ -192,7 +212,9 @@ def test_figures_of_the_lab_stand_on_its_page():
         "91.8%",
         "85.7%",
         "65.7%",
-        "1.9",
+        "24.4%",
+        "69.0%",
+        "16.0",
         "8.1",
         "15.3",
         "18.9",
