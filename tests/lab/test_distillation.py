@@ -7,7 +7,7 @@ import pytest
 from lab import runs
 from lab.methods import CONSUMED, LAYER_SCALES, OFF_POLICY
 from lab.runs import Run, execute
-from lab.variants import select_consumed
+from lab.variants.consumed import select_consumed
 from oprd import OPRDTrainer
 from tests.lab.fakes import TINY_PAIR
 
