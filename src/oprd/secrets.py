@@ -49,6 +49,12 @@ def without_secrets(value: Any, *known: Any) -> Any:
     return _without(value, _held(os.environ) | named)
 
 
+def picklable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they are, but None in the place of what is secret."""
+    plain = without_secrets(settings)
+    return {name: None if value == HIDDEN else value for name, value in plain.items()}
+
+
 def _held(names: Mapping[str, str]) -> set[str]:
     """What secrets' names hold."""
     return {value for name, value in names.items() if is_secret(name) and len(value) >= SHORTEST}

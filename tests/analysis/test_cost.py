@@ -197,7 +197,7 @@ def kept(monkeypatch):
         found.append({layer: tuple(rows.shape) for layer, rows in reading.states.items()})
         return reading
 
-    monkeypatch.setattr("oprd.models.teacher.read", spy)
+    monkeypatch.setattr("oprd.models.reader.read", spy)
     return found
 
 

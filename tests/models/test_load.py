@@ -31,6 +31,7 @@ def checkpoint(run: Path, step: int, *, complete: bool = True) -> Path:
     folder = run / f"checkpoint-{step}"
     begin_saving(folder)
     (folder / "config.json").write_text("{}")
+    (folder / "trainer_state.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
     if complete:
         write_manifest(folder, {"step": step})

@@ -58,6 +58,7 @@ SAVES = (
                     "oprd.runs.checkpoints.problem": nothing,
                     "oprd.runs.checkpoints._is_cut_off": lambda checkpoint: False,
                 },
+                error="KeyError",
             ),
         ),
         PROCESSES,
@@ -288,7 +289,7 @@ SAVES = (
             "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
             "training/test_updates_per_rollout.py"
             "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
-            "training/test_rate_search.py::test_a_resumed_run_keeps_the_rate_that_was_found",
+            "calibration/test_rate_search.py::test_a_resumed_run_keeps_the_rate_that_was_found",
         ),
         (
             Proof(

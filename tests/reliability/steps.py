@@ -64,7 +64,7 @@ STEPS = (
             f"{TRAINER}::test_a_broken_student_is_named_before_it_writes",
             "training/test_output_losses.py"
             "::test_a_teachers_head_that_is_not_finite_stops_the_run_before_the_step",
-            "training/teachers/test_bind.py"
+            "models/test_bind.py"
             "::test_a_student_that_the_last_step_broke_is_neither_trained_nor_saved",
             f"{FINITE}::test_both_of_two_processes_say_on_which_rank_it_was",
         ),
@@ -79,7 +79,7 @@ STEPS = (
                 {"oprd.guards.finite.Finite.check_norm": nothing},
             ),
             Proof(
-                "training/teachers/test_bind.py"
+                "models/test_bind.py"
                 "::test_a_student_that_the_last_step_broke_is_neither_trained_nor_saved",
                 {"oprd.guards.finite.Finite.check_student": nothing},
             ),
@@ -114,8 +114,7 @@ STEPS = (
             "core/states/test_distance.py"
             "::test_a_zero_state_at_unit_length_gives_a_finite_loss_and_gradient",
             "core/states/test_invariance.py::test_a_zero_state_gives_a_finite_loss_and_gradient",
-            "training/teachers/test_scales.py"
-            "::test_a_teacher_whose_states_are_all_zero_gives_a_finite_loss",
+            "models/test_scales.py::test_a_teacher_whose_states_are_all_zero_gives_a_finite_loss",
         ),
         (
             Proof(

@@ -3,6 +3,8 @@
 from dataclasses import MISSING, fields
 from typing import Any
 
+from oprd.secrets import picklable
+
 
 def no_defaults(settings: Any) -> dict[str, Any]:
     """The fields of a dataclass whose values are no defaults."""
@@ -32,6 +34,10 @@ class Given:
             if field.init and (value := getattr(settings, field.name)) != self._made[field.name]
         }
         return self._at_first | later
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: secrets are None in it."""
+        return {name: picklable(values) for name, values in vars(self).items()}
 
 
 def _default(field: Any) -> Any:

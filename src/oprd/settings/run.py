@@ -12,7 +12,7 @@ from oprd.core.positions import PositionSpec
 from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.kept import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
-from oprd.secrets import HIDDEN, without_secrets
+from oprd.secrets import picklable, without_secrets
 from oprd.settings.bridge import settle_bridge
 from oprd.settings.given import Given, no_defaults
 from oprd.settings.objective import ObjectiveConfig
@@ -242,8 +242,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled, by Transformers for instance: secrets are None in it."""
-        plain = without_secrets(vars(self))
-        return {name: None if value == HIDDEN else value for name, value in plain.items()}
+        return picklable(vars(self))
 
     def __copy__(self) -> Self:
         """A copy is no pickle: it keeps what is secret."""

@@ -17,7 +17,9 @@ def run(folder, bridge, *, refresh=None, **options):
 
 @pytest.fixture(scope="module")
 def bridge(tmp_path_factory):
-    return fit(tmp_path_factory.mktemp("bridge"), basis="heads", layers="last")
+    return fit(
+        tmp_path_factory.mktemp("bridge"), basis="heads", layers="last", heads_metric="prior"
+    )
 
 
 def values(made, name):
