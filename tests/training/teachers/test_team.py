@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from oprd.models.load import load_model
 from oprd.models.reading import View
 from oprd.models.views import Views
+from oprd.training.teachers.assemble import obtain
 from tests import tiny
 from tests.training import runs
 from tests.training.runs import LORA, largest_difference, scripted, trainer, weights
@@ -357,6 +358,24 @@ def test_names_without_teachers_in_the_settings_are_refused(tmp_path):
         made(tmp_path, teachers=None)
 
 
+def test_what_waits_on_the_cpu_is_refused_where_weights_are_in_pieces(tmp_path):
+    found = made(tmp_path, teacher_offload="cpu")
+    found.is_fsdp_enabled = True
+    with pytest.raises(ValueError, match="teacher_offload='cpu' moves whole models"):
+        obtain(found._team, found, None, None)
+
+
+def test_other_weights_of_the_teachers_are_another_run(tmp_path):
+    def weighed(weight):
+        return [{"name": "a", "weight": 1}, {"name": "b", "weight": weight}]
+
+    options = {"route": None, "save_strategy": "steps", "save_steps": 2}
+    made(tmp_path, teachers=weighed(1), max_steps=2, **options).train()
+    found = made(tmp_path, teachers=weighed(2), max_steps=4, **options)
+    with pytest.raises(ValueError, match="began with teacher_prompts="):
+        found.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
 def test_a_stream_says_by_its_rows_who_teaches(tmp_path):
     found = made(tmp_path)
     rows = [{"prompt": p, "teacher": r} for p, r in zip(PROMPTS, ROUTE, strict=True)]
@@ -367,3 +386,33 @@ def test_a_stream_says_by_its_rows_who_teaches(tmp_path):
     rows[5]["teacher"] = "nobody"
     with pytest.raises(ValueError, match="names the teacher 'nobody'"):
         found._generate_and_score_completions(rows)
+
+
+# --- beside other settings ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stages": [{"steps": 1}, {"steps": 1, "output_loss": "reverse_kl"}], "max_steps": -1},
+        {"prefix_gradients": False, "position_k": 2, "positions": "last_k"},
+        {"peft_config": LoraConfig(**LORA), "gradient_checkpointing": True},
+        {"state_loss": "gram"},
+        {"extrapolation": 1.25, "reference_model": tiny.model(seed=5)},
+        {"rollout": lambda ids: []},
+    ],
+    ids=["stages", "prefix", "adapter", "gram", "extrapolation", "empty"],
+)
+@pytest.mark.parametrize("updates", [1, 2])
+def test_other_settings_go_with_several_teachers(tmp_path, options, updates):
+    plain = {"max_steps": 2, "updates_per_rollout": updates, "optim": "adamw_torch"}
+    options = {**plain, **options}
+    if updates == 2 and "stages" in options:
+        options["stages"] = [{**stage, "steps": 2} for stage in options["stages"]]
+    found = made(tmp_path, **options)
+    before = weights(found.student)
+    found.train()
+    losses = [log["loss"] for log in found.state.log_history if "loss" in log]
+    assert all(torch.isfinite(torch.tensor(losses)))
+    moved = largest_difference(before, weights(found.student))
+    assert (moved == 0) == (max(losses) == 0)
