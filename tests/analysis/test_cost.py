@@ -118,6 +118,7 @@ def test_a_sweep_varies_one_field(sweep):
     assert replace(setups[0], **{field: getattr(SMALL, field)}).layers_count == 2
 
 
+@pytest.mark.slow(minutes=0.5)
 def test_memory_is_measured_in_fresh_processes_above_what_is_resident():
     # An update of this vocabulary holds full logits of 2 × 64 × 60,000 × 4 bytes = 29 MiB.
     wide = replace(SMALL, vocab_size=60_000, layers_count=1, response_length=64)

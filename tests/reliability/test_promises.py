@@ -72,6 +72,7 @@ print(run_apart(sys.argv[2:], Path(sys.argv[1])))
 """
 
 
+@pytest.mark.slow(minutes=0.3)
 def test_the_tests_of_promises_run_whatever_was_imported_before(tmp_path):
     file = "tests/runs/test_atomic.py"
     names = ["test_after_an_error_nothing_half_written_is_left",
