@@ -51,7 +51,8 @@ def main() -> None:
     parser.add_argument("--student_width", type=int, default=896)
     parser.add_argument("--teacher_width", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=4)
+    # As many as are read at once: fewer would only wait.
+    parser.add_argument("--rows", type=int, default=128)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
