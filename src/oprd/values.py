@@ -67,6 +67,20 @@ def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
     return value
 
 
+def parse_list(name: str, given: object) -> object:
+    """A list of mappings, which a command line gives in JSON; anything else as it is.
+
+    Raises:
+        ValueError: it is a text that is no JSON.
+    """
+    if not isinstance(given, str):
+        return given
+    try:
+        return parse_json(given)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a JSON list of mappings: {error}.") from error
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Refuse, with a ValueError, what is not among the choices."""
     if value not in choices:

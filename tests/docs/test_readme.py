@@ -1,11 +1,13 @@
 """What the README shows is run, with tiny models in the place of its own."""
 
 import inspect
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from oprd.cli import bridge
@@ -154,6 +156,21 @@ def test_the_bridge_commands_run(places, monkeypatch):  # noqa: F811 # the fixtu
     extra = [part for name, value in overrides.items() for part in (f"--{name}", value)]
     trained = CliRunner().invoke(app, [*train[1:], *extra])
     assert trained.exit_code == 0, trained.output
+
+
+def test_the_settings_for_a_wider_teacher_train(places, monkeypatch):  # noqa: F811 # the fixture
+    (text,) = blocks("yaml")
+    monkeypatch.chdir(places)
+    models = {"model_name_or_path": "student", "teacher_model_name_or_path": "wider"}
+    whole = {**OVERRIDES, **models, "dataset_name": "prompts.jsonl", "output_dir": "beside"}
+    own = {**whole, **yaml.safe_load(text), "bridge_prompts": 24, "bridge_rank": 4}
+    Path("beside.yaml").write_text(yaml.safe_dump(own))
+    trained = CliRunner().invoke(app, ["train", "--config", "beside.yaml"])
+    assert trained.exit_code == 0, trained.output
+    record = json.loads(Path("beside/run.json").read_text())
+    settings = record["settings"]
+    assert (settings["representation_weight"], settings["scale"]) == (10.0, "unit")
+    assert record["bridges"]["fit"]["rank"] == 4
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)]+)\)", README))

@@ -10,8 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from oprd.runs.limits import COUNT
-from oprd.text import parse_json
-from oprd.values import refuse_renamed
+from oprd.values import parse_list, refuse_renamed
 
 # What a stage may set beside its steps.
 STAGE_SETTINGS = (
@@ -33,11 +32,7 @@ def parse_stages(stages: object) -> list[dict[str, Any]] | None:
     Raises:
         ValueError: they are not a list of mappings with `steps` and known settings.
     """
-    if isinstance(stages, str):
-        try:
-            stages = parse_json(stages)
-        except ValueError as error:
-            raise ValueError(f"stages must be a JSON list of mappings: {error}.") from error
+    stages = parse_list("stages", stages)
     if stages is None:
         return None
     if not isinstance(stages, list) or not stages:

@@ -8,8 +8,7 @@ from typing import Any
 from oprd.core.layers import check_pairing, measures, select_layers
 from oprd.models.prompt import compile_template
 from oprd.runs.limits import Limit
-from oprd.text import parse_json
-from oprd.values import parse_mapping
+from oprd.values import parse_list, parse_mapping
 
 # Who a teacher may be instead of a path.
 OWN = ("base", "copy", "ema")
@@ -44,11 +43,7 @@ def parse_teachers(teachers: object) -> list[dict[str, Any]] | None:
     Raises:
         ValueError: they are not two mappings or more with a name each and known settings.
     """
-    if isinstance(teachers, str):
-        try:
-            teachers = parse_json(teachers)
-        except ValueError as error:
-            raise ValueError(f"teachers must be a JSON list of mappings: {error}.") from error
+    teachers = parse_list("teachers", teachers)
     if teachers is None:
         return None
     if not isinstance(teachers, list) or len(teachers) < 2:

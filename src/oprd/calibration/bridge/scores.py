@@ -84,7 +84,7 @@ def score_held_out(
     before, after = _no_scores(bridge), _no_scores(widest)
     comparable = bridge.student_dim == bridge.teacher_dim
     cosines = torch.zeros(len(bridge.pairs), dtype=torch.float64)
-    pulled, last = Pull(0, 0.0, 0.0), last_pair(bridge.pairs)
+    last, kept, room = last_pair(bridge.pairs), [], MOST_READ if heads is not None else 0
     for batch in batches:
         rows = reader(batch)
         for total, judged in ((before, random), (after, widest)):
@@ -92,12 +92,15 @@ def score_held_out(
             total |= {layer: total[layer] + score for layer, score in found.items()}
         if comparable:
             cosines += _state_cosines(bridge.pairs, rows)
-        if heads is not None and (room := MOST_READ - pulled.rows) > 0:
-            ours, theirs = rows.student[last.student][:room], rows.teacher[last.teacher][:room]
-            found = pull(bridge, last.student, ours, theirs, heads)
-            pulled += found
+        if room > 0:
+            kept.append((rows.student[last.student][:room], rows.teacher[last.teacher][:room]))
+            room -= len(kept[-1][0])
         advance(len(batch))
     before, after = _over_processes(before), _over_processes(after)
+    pulled = Pull(0, 0.0, 0.0)
+    if heads is not None and kept:
+        ours, theirs = (torch.cat(of) for of in zip(*kept, strict=True))
+        pulled = pull(bridge, last.student, ours, theirs, heads)
     cosines, of_all = _sum_over_processes([cosines, torch.tensor(pulled, dtype=torch.float64)])
     count = next(iter(after.values())).rows
     layers = [pair.student for pair in bridge.pairs]

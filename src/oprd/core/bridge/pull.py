@@ -37,9 +37,6 @@ class Pull(NamedTuple):
     before: float
     after: float
 
-    def __add__(self, other: "Pull") -> "Pull":  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Pull(self.rows + other.rows, self.before + other.before, self.after + other.after)
-
 
 def pulled_states(
     bridge: Bridge, layer: int, student: Tensor, teacher: Tensor, steps: int = STEPS
@@ -90,4 +87,6 @@ def _log_probs(heads: HeadPair, name: str, rows: Tensor) -> Tensor:
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> float:
     """Σ KL(p‖q)."""
-    return float((log_p.exp() * (log_p - log_q.to(log_p))).sum(dtype=torch.float64))
+    by_row = (log_p.exp() * (log_p - log_q.to(log_p))).sum(dim=1)
+    # Not every device has float64.
+    return float(by_row.cpu().double().sum())
