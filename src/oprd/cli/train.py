@@ -16,12 +16,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import AutoProcessor, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from oprd.analysis.peak import estimate_run
 from oprd.calibration.processes import run_locked
 from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import setting_up, writing
 from oprd.cli.preview import asked, show_rollouts, show_settings
 from oprd.guards.saving import resumed_from
 from oprd.models.load import find_model
+from oprd.models.memory import free_bytes, told
 from oprd.models.prompt import template_check
 from oprd.names import locate
 from oprd.prompts.form import check_form
@@ -76,6 +78,7 @@ def _preview(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> None
         trainer = _trainer(data, args, models)
     if trainer.accelerator.is_main_process:
         _say_machine(args)
+        _say_memory(trainer)
     show_rollouts(trainer, _teachers_own(args))
 
 
@@ -85,6 +88,7 @@ def _train(
     args, is_main = trainer.args, trainer.accelerator.is_main_process
     if is_main:
         _announce(args, output_dir, checkpoint)
+        _say_memory(trainer)
     trainer.interruption.way_on = _way_on(arguments, overwrite=args.overwrite)
     with writing(output_dir, WAY_ON), logging_redirect_tqdm():
         trainer.space.check_student()
@@ -247,6 +251,11 @@ def _say_machine(args: OPRDConfig) -> None:
         cpu = f"{threads} CPU thread{'' if threads == 1 else 's'}"
         slow = ", which is slow on processors without bfloat16 of their own" if args.bf16 else ""
         typer.echo(f"No GPU: training in {'bfloat16' if args.bf16 else 'float32'} on {cpu}{slow}.")
+
+
+def _say_memory(trainer: OPRDTrainer) -> None:
+    text, fits = told(estimate_run(trainer), free_bytes(trainer.accelerator.device))
+    typer.secho(text, fg=None if fits else typer.colors.YELLOW, err=not fits)
 
 
 def _announce(args: OPRDConfig, output_dir: Path, checkpoint: str | None) -> None:

@@ -1,5 +1,6 @@
 """An inspection from the loaded models to the advice."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ from oprd.analysis.inspection.advice import advise
 from oprd.analysis.inspection.asked import Asked
 from oprd.analysis.inspection.facts import Facts
 from oprd.analysis.inspection.measure import check_pair, measure_pair
+from oprd.analysis.inspection.recipe import RUN as A_RUN
 from oprd.analysis.inspection.recipe import recipe
 from oprd.analysis.inspection.tokens import stop_tokens
 from oprd.analysis.machine import machine
 from oprd.calibration.models import FitModels
+from oprd.core.capture import num_layers
+from oprd.core.layers import select_layers
 from oprd.models.matching import paired_layers
+from oprd.models.memory import Sizes, estimate, free_bytes, told
 from oprd.runs.progress import progress_bar
 from oprd.runs.record import versions
 from oprd.stopwatch import Stopwatch
@@ -84,6 +89,18 @@ def inspect_models(
         limit=asked.sampling.max_new_tokens,
     )
     advice = advise(facts)
+    need = estimate(
+        student,
+        [teacher],
+        Sizes(
+            batch=A_RUN["per_device_train_batch_size"],
+            rollouts=A_RUN["per_device_train_batch_size"] * RUN["gradient_accumulation_steps"],
+            prompt=max(len(rollout.prompt_ids) for rollout in rollouts),
+            response=asked.sampling.max_new_tokens,
+            layers=select_layers(asked.settings.layers, num_layers(student)),
+        ),
+        whole=True,
+    )
     return {
         "format": FORMAT,
         "asked": asked.facts(),
@@ -97,6 +114,7 @@ def inspect_models(
             "reasons": [list(reason) for reason in advice.reasons],
         },
         "recipe": recipe(advice, asked.training(folder / RUN)),
+        "memory": {"bytes": asdict(need), "said": told(need, free_bytes(student.device))[0]},
         "seconds": watch.take(),
         "machine": machine(),
         "versions": versions(),

@@ -1,0 +1,39 @@
+"""The memory that a run is going to hold at most, before its first step."""
+
+from typing import Any
+
+from datasets import IterableDataset
+
+from oprd.models.memory import Estimate, Sizes, estimate
+from oprd.training.trainer import OPRDTrainer
+
+# Prompts whose texts are longest, of which one has most tokens.
+LONGEST = 8
+# Of a stream, whose end nobody knows.
+LOOKED_AT = 256
+
+
+def estimate_run(trainer: OPRDTrainer) -> Estimate:
+    """What a run holds at most on each device, before its first step."""
+    args = trainer.args
+    written = args.per_device_train_batch_size * (args.steps_per_generation or 1)
+    evaluated = args.per_device_eval_batch_size if args.eval_tasks else 0
+    sizes = Sizes(
+        batch=args.per_device_train_batch_size,
+        rollouts=max(written, evaluated),
+        prompt=longest_prompt(trainer),
+        response=args.max_completion_length or 0,
+        layers=sorted({pair.student for pair in trainer.pairs}),
+    )
+    return estimate(trainer.student, trainer.readers, sizes, str(args.optim.value))
+
+
+def longest_prompt(trainer: OPRDTrainer) -> int:
+    """Tokens of the longest prompt; of a stream, among the first."""
+    rows: Any = trainer.train_dataset
+    rows = rows.select_columns("prompt")
+    if isinstance(rows, IterableDataset):
+        rows = rows.take(LOOKED_AT)
+    prompts = sorted((row["prompt"] for row in rows), key=lambda prompt: len(str(prompt)))
+    ids, *_ = trainer._tokenize_prompts(prompts[-LONGEST:])
+    return max(map(len, ids))

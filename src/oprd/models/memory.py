@@ -1,0 +1,261 @@
+"""The memory that training holds at most, counted on shapes before a step is made.
+
+A pass through a model runs on tensors that have shapes and no values, and each storage that it
+makes counts for as long as it lives. What a kernel needs for itself, and what an allocator keeps,
+is not seen.
+"""
+
+import copy
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from oprd.core.capture import capture_states, decoder, hidden_size, num_layers
+from oprd.models.reading import base_forward
+
+GIB = 2**30
+WAYS_OUT = (
+    "a smaller per_device_train_batch_size with more gradient_accumulation_steps, "
+    "gradient_checkpointing, use_peft, or a shorter max_completion_length"
+)
+# States that an optimizer holds for a weight, in numbers of the weight's size; of others as of
+# AdamW, the most that is usual.
+MOMENTS = {"sgd": 1, "adafactor": 0.1, "lion_32bit": 1, "adagrad": 1, "rmsprop": 1}
+ADAMW = 2
+# Of float32, that drawing a token holds of its logits at once: themselves, sorted, with their
+# indices, probabilities.
+LOGITS = 6
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of what a run reads and writes.
+
+    Attributes:
+        batch: sequences of an update on one device.
+        rollouts: that are written at once on one device.
+        prompt: tokens of the longest prompt.
+        response: tokens of the longest response.
+        layers: of the student, whose states are compared.
+    """
+
+    batch: int
+    rollouts: int
+    prompt: int
+    response: int
+    layers: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        """Of a whole sequence."""
+        return self.prompt + self.response
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on one device, by what holds them.
+
+    Attributes:
+        weights: of all models.
+        optimizer: from the second step on.
+        gradients: of what trains.
+        activations: of the student's pass, with those of its gradient.
+        rows: the teacher's states that wait for the student's.
+        rollout: caches and logits while responses are written.
+    """
+
+    weights: int
+    optimizer: int
+    gradients: int
+    activations: int
+    rows: int
+    rollout: int
+
+    @property
+    def update(self) -> int:
+        """While the student learns, beyond weights and optimizer."""
+        return self.gradients + self.activations + self.rows
+
+    @property
+    def coming(self) -> int:
+        """The most that is held at once, beyond weights."""
+        return self.optimizer + max(self.update, self.rollout)
+
+    @property
+    def peak(self) -> int:
+        """The most that is held at once."""
+        return self.weights + self.coming
+
+
+def estimate(
+    student: nn.Module,
+    readers: Iterable[nn.Module],
+    sizes: Sizes,
+    optimizer: str = "adamw_torch_fused",
+    *,
+    whole: bool = False,
+) -> Estimate:
+    """What a run holds at most.
+
+    Args:
+        student: in the mode in which it trains; not wrapped.
+        readers: its teachers and a reference; may share weights with it.
+        sizes: of its batches.
+        optimizer: as `optim` names it.
+        whole: count as if all of the student trained, whatever its parameters say.
+    """
+    readers = list(readers)
+    gradients = _bytes(p for p in student.parameters() if whole or p.requires_grad)
+    passed = _peak(student, lambda model: _update(model, sizes), whole=whole)
+    largest = max(
+        (_peak(reader, lambda model: _read(model, sizes)) for reader in readers), default=0
+    )
+    return Estimate(
+        weights=_bytes(t for model in (student, *readers) for t in _tensors(model)),
+        optimizer=round(gradients * MOMENTS.get(optimizer, ADAMW)),
+        gradients=gradients,
+        activations=max(passed - gradients, largest),
+        rows=_rows(readers, sizes),
+        rollout=_rollout(student, sizes),
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """What is left on a device, or of this machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def told(need: Estimate, free: int) -> tuple[str, bool]:
+    """One sentence on what a run needs beside its models, and whether it fits."""
+    parts: Sequence[tuple[str, int]] = [
+        ("optimizer, from step 2,", need.optimizer),
+        ("gradients", need.gradients),
+        ("activations", need.activations),
+        ("the teacher's states", need.rows),
+    ]
+    if need.rollout > need.update:
+        parts = [parts[0], ("writing rollouts", need.rollout)]
+    said = ", ".join(f"{name} {_gib(size)}" for name, size in parts)
+    fits = need.coming <= free
+    text = (
+        f"Memory: models {_gib(need.weights)} GiB; steps need {_gib(need.coming)} GiB more ({said})"
+        f", and {_gib(free)} GiB are free."
+    )
+    return (text if fits else f"{text} This is not enough: try {WAYS_OUT}."), fits
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2g}" if size < 10 * GIB else f"{size / GIB:.0f}"
+
+
+def _update(model: nn.Module, sizes: Sizes) -> None:
+    """A forward and a backward pass that supervise all of the response."""
+    supervised = slice(sizes.prompt - 1, -1)
+    with capture_states(model, sizes.layers, supervised, lambda _, rows: _square(rows)) as terms:
+        _forward(model, sizes.batch, sizes.tokens)
+    torch.stack(list(terms.values())).sum().backward()
+
+
+def _square(rows: Tensor) -> Tensor:
+    return (rows.float() ** 2).sum()
+
+
+def _read(model: nn.Module, sizes: Sizes) -> None:
+    """A forward pass without a graph."""
+    with torch.no_grad():
+        _forward(model, sizes.batch, sizes.tokens)
+
+
+def _forward(model: nn.Module, batch: int, tokens: int) -> None:
+    ids = torch.zeros(batch, tokens, dtype=torch.long, device=next(model.parameters()).device)
+    base_forward(model, ids, torch.ones_like(ids))
+
+
+def _peak(model: nn.Module, run: Callable[[nn.Module], None], *, whole: bool = False) -> int:
+    """Bytes that a pass of a model without values makes at most, gradients among them."""
+    mode = FakeTensorMode()
+    with FakeCopyMode(mode):
+        shapes = copy.deepcopy(model)
+    if whole:
+        shapes.requires_grad_(True)
+    with mode, _Live() as live:
+        run(shapes)
+    return live.peak
+
+
+def _rows(readers: Sequence[nn.Module], sizes: Sizes) -> int:
+    """Of the teacher that is widest."""
+    count = sizes.batch * sizes.response * len(sizes.layers)
+    sizes_of_row = (hidden_size(reader) * _element(reader) for reader in readers)
+    return count * max(sizes_of_row, default=0)
+
+
+def _rollout(student: nn.Module, sizes: Sizes) -> int:
+    """Keys and values of all tokens, and the logits of one position."""
+    config: Any = decoder(student).config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token = 2 * num_layers(student) * heads * width * _element(student)
+    logits = LOGITS * 4 * config.vocab_size
+    return sizes.rollouts * (token * sizes.tokens + logits)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """Of the memory behind them, each piece once."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _element(model: nn.Module) -> int:
+    return next(model.parameters()).element_size()
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of storages while they live.
+
+    Attributes:
+        peak: the most so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self._held = 0
+        self._watched: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, and watch what it made."""
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._watch(tensor.untyped_storage())
+        return made
+
+    def _watch(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._watched:
+            return
+
+        def gone(_: object) -> None:
+            del self._watched[key]
+            self._held -= size
+
+        self._watched[key] = weakref.ref(storage, gone)
+        self._held += size
+        self.peak = max(self.peak, self._held)

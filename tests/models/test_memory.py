@@ -1,0 +1,85 @@
+"""The memory that training holds, counted on shapes."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from oprd.models import memory
+from oprd.models.memory import GIB, Estimate, Sizes, estimate, told
+from tests import tiny
+
+SIZES = Sizes(batch=2, rollouts=4, prompt=3, response=5, layers=(1, 2))
+
+
+def held(model):
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def buffered(model):
+    return sum(b.numel() * b.element_size() for b in model.buffers())
+
+
+def test_nothing_is_computed_and_no_weight_changes():
+    student, before = tiny.model().train(), None
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    estimate(student, [tiny.model(seed=1)], SIZES)
+    assert all(value.equal(before[name]) for name, value in student.state_dict().items())
+    assert all(p.grad is None for p in student.parameters())
+
+
+def test_weights_that_models_share_count_once_and_only_what_trains_has_gradients():
+    student = tiny.model().train()
+    alone, shared = estimate(student, [], SIZES), estimate(student, [student], SIZES)
+    assert alone.weights == shared.weights == held(student) + buffered(student)
+    assert alone.gradients == held(student) and alone.optimizer == 2 * held(student)
+    frozen = tiny.model().train().requires_grad_(False)
+    frozen.lm_head.weight.requires_grad_(True)
+    assert estimate(frozen, [], SIZES).gradients == held(frozen.lm_head)
+    assert estimate(frozen, [], SIZES, whole=True).gradients == held(frozen)
+
+
+def test_an_update_of_linear_layers_holds_what_is_counted_by_hand():
+    stack = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+
+    def run(model):
+        model(torch.zeros(32, 8)).sum().backward()
+
+    peak = memory._peak(stack, run)
+    rows, weights = 32 * (8 + 16 + 4) * 4, held(stack)
+    # Inputs of both layers and the output, with gradients as large at most.
+    assert rows < peak < 2 * rows + weights + 1024
+
+
+def test_activations_grow_with_tokens_and_shrink_with_checkpoints():
+    student = tiny.model(num_hidden_layers=4).train()
+    few, many = (estimate(student, [], Sizes(b, 1, 8, 24, (1, 2, 3, 4))) for b in (4, 8))
+    assert many.activations == pytest.approx(2 * few.activations, rel=0.1)
+    student.gradient_checkpointing_enable({"use_reentrant": False})
+    assert estimate(student, [], Sizes(8, 1, 8, 24, (1,))).activations < 0.6 * many.activations
+
+
+def test_the_teacher_s_states_are_as_wide_as_the_widest():
+    readers = [tiny.model(hidden_size=16), tiny.model(hidden_size=32)]
+    need = estimate(tiny.model().train(), readers, SIZES)
+    assert need.rows == SIZES.batch * SIZES.response * 2 * 32 * 4
+
+
+def test_what_does_not_fit_is_said_with_a_way_out():
+    need = Estimate(GIB, 2 * GIB, GIB, GIB, 0, GIB // 2)
+    assert need.coming == 4 * GIB and need.peak == 5 * GIB
+    text, fits = told(need, 5 * GIB)
+    assert fits and text == (
+        "Memory: models 1 GiB; steps need 4 GiB more (optimizer, from step 2, 2, gradients 1, "
+        "activations 1, the teacher's states 0), and 5 GiB are free."
+    )
+    text, fits = told(need, 3 * GIB)
+    assert not fits and "not enough: try a smaller per_device_train_batch_size" in text
+    text, _ = told(Estimate(GIB, 0, 0, GIB, 0, 3 * GIB), 5 * GIB)
+    assert "writing rollouts 3" in text
+
+
+def test_free_memory_is_the_device_s(monkeypatch):
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=7))
+    assert memory.free_bytes(torch.device("cpu")) == 7
