@@ -65,7 +65,6 @@ def measure(name: str) -> dict[str, float]:
                 use_cpu=True,
                 report_to=[],
                 save_strategy="no",
-                layer_pairing="same",
                 disable_tqdm=True,
                 **given,
             ),
