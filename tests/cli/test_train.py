@@ -230,6 +230,7 @@ def test_bfloat16_on_a_processor_is_said_and_float16_is_refused(folder: Path, tm
     result = invoke(folder, *arguments, "--bf16", "true")
     assert result.exit_code == 0, result.output
     assert "No GPU: training in bfloat16 on " in result.stdout
+    assert "Memory: models " in result.stdout and "GiB are free." in result.stdout
     result = invoke(folder, *arguments, "--fp16", "true")
     assert result.exit_code == 1
     assert result.stderr.startswith("oprd: fp16=True has no effect without an accelerator")

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from accelerate.utils import DistributedType
 from datasets import IterableDataset
 
 from oprd.models.memory import Estimate, Sizes, estimate
 from oprd.training.trainer import OPRDTrainer
 
+SPLIT = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 # Prompts whose texts are longest, of which one has most tokens.
 LONGEST = 8
 # Of a stream, whose end nobody knows.
@@ -14,9 +16,16 @@ LOOKED_AT = 256
 
 
 def estimate_run(trainer: OPRDTrainer) -> Estimate:
-    """What a run holds at most on each device, before its first step."""
+    """What a run holds at most on each device, before its first step.
+
+    Raises:
+        ValueError: models are split over devices, in pieces that are not here to be counted.
+    """
     args = trainer.args
-    written = args.per_device_train_batch_size * (args.steps_per_generation or 1)
+    kind = args.distributed_state and args.distributed_state.distributed_type
+    if kind in SPLIT or trainer.is_fsdp_enabled:
+        raise ValueError("models are split over devices")
+    written = args.per_device_train_batch_size * args.gradient_accumulation_steps
     evaluated = args.per_device_eval_batch_size if args.eval_tasks else 0
     sizes = Sizes(
         batch=args.per_device_train_batch_size,

@@ -32,6 +32,7 @@ from oprd.runs.record import ASKED, BEST, check_output_dir, read_best
 from oprd.secrets import HIDDEN, without_secrets
 from oprd.settings.given import no_defaults
 from oprd.settings.run import OPRDConfig
+from oprd.text import one_line
 from oprd.training.callbacks import warn_of_earlier_run
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
 from oprd.training.trainer import OPRDTrainer
@@ -254,7 +255,12 @@ def _say_machine(args: OPRDConfig) -> None:
 
 
 def _say_memory(trainer: OPRDTrainer) -> None:
-    text, fits = told(estimate_run(trainer), free_bytes(trainer.accelerator.device))
+    try:
+        need = estimate_run(trainer)
+    except Exception as error:  # whatever a model's own code makes of tensors without values
+        typer.echo(f"Memory: not known before the first step ({one_line(error)}).")
+        return
+    text, fits = told(need, free_bytes(trainer.accelerator.device))
     typer.secho(text, fg=None if fits else typer.colors.YELLOW, err=not fits)
 
 

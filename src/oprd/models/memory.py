@@ -163,7 +163,10 @@ def _update(model: nn.Module, sizes: Sizes) -> None:
     supervised = slice(sizes.prompt - 1, -1)
     with capture_states(model, sizes.layers, supervised, lambda _, rows: _square(rows)) as terms:
         _forward(model, sizes.batch, sizes.tokens)
-    torch.stack(list(terms.values())).sum().backward()
+    total = torch.stack(list(terms.values())).sum()
+    # A head that trains alone is reached by no state.
+    if total.requires_grad:
+        total.backward()
 
 
 def _square(rows: Tensor) -> Tensor:

@@ -1,0 +1,44 @@
+"""What a run needs, told of its trainer before the first step."""
+
+import pytest
+from accelerate.utils import DistributedType
+from peft import LoraConfig
+
+from oprd.analysis.peak import estimate_run, longest_prompt
+from tests import tiny
+from tests.training.runs import LORA, PROMPTS, trainer
+
+
+def test_the_longest_prompt_is_counted_in_tokens_as_the_student_reads_them(tmp_path):
+    made = trainer(tmp_path)
+    assert longest_prompt(made) == max(len(tiny.tokenizer()(text)["input_ids"]) for text in PROMPTS)
+
+
+def test_a_run_needs_more_with_larger_batches_and_less_with_an_adapter(tmp_path):
+    small = estimate_run(trainer(tmp_path, per_device_train_batch_size=2))
+    large = estimate_run(trainer(tmp_path, per_device_train_batch_size=8))
+    assert large.activations > 3 * small.activations and large.rows == 4 * small.rows
+    assert large.rollout == 4 * small.rollout and large.weights == small.weights
+    adapter = estimate_run(trainer(tmp_path, peft_config=LoraConfig(**LORA)))
+    assert adapter.gradients < small.gradients / 5 and adapter.optimizer < small.optimizer / 5
+
+
+def test_rollouts_of_a_whole_step_are_written_at_once(tmp_path):
+    one = estimate_run(trainer(tmp_path, per_device_train_batch_size=2))
+    several = estimate_run(
+        trainer(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=3)
+    )
+    assert several.rollout == 3 * one.rollout and several.activations == one.activations
+
+
+def test_a_reference_and_several_teachers_count(tmp_path):
+    alone = estimate_run(trainer(tmp_path))
+    beyond = trainer(tmp_path, extrapolation=1.5, reference_model=tiny.model(seed=3))
+    assert estimate_run(beyond).weights > 1.4 * alone.weights
+
+
+def test_models_in_pieces_are_not_counted(tmp_path, monkeypatch):
+    made = trainer(tmp_path)
+    monkeypatch.setattr(made.args.distributed_state, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(ValueError, match="split over devices"):
+        estimate_run(made)
