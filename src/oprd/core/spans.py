@@ -18,8 +18,8 @@ def partners(student: Sequence[int], teacher: Sequence[int]) -> list[int]:
     """The teacher's state that each of the student's meets, by the token that it predicts.
 
     Nothing has been read before the first token, in either model, so that the first states always
-    meet. The teacher's state after its last token is there too, since something may follow it: where
-    the student has read all of the response it predicts the end, whatever that is called.
+    meet. The teacher's state after its last token is there too, since something may follow it:
+    where the student has read all of the response it predicts the end, whatever that is called.
 
     Where tokens without length follow one another, several states have read equally much. The first
     of them meets: it has read that and no more, whereas those after it have read a token that the
