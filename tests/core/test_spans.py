@@ -1,4 +1,4 @@
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def test_partners_have_read_the_same_bytes_and_increase(both):
     pairs = [(t, u) for t, u in enumerate(found) if u != NONE]
     assert len(found) == len(student)
     assert all(ours[t] == theirs[u] for t, u in pairs)
-    assert all(a < b for (_, a), (_, b) in zip(pairs, pairs[1:], strict=False))
+    assert all(a < b for (_, a), (_, b) in pairwise(pairs))
     assert pairs[0] == (0, 0)
 
 

@@ -1,7 +1,7 @@
 """What special tokens are for, and which of two vocabularies' mean the same.
 
-One table for all who ask: where a model stops, and what a teacher of another vocabulary reads in the
-place of the student's special tokens. A setting says otherwise where the table does not know.
+One table for all who ask: where a model stops, and what a teacher of another vocabulary reads in
+the place of the student's special tokens. A setting says otherwise where the table does not know.
 """
 
 from collections.abc import Collection, Mapping
@@ -85,9 +85,8 @@ class SpecialTokens:
         found: dict[int, int | None] = {}
         for index, (name, special) in ours.items():
             partner = _partner(name, index, theirs, stops)
-            if special or (
-                partner is not None and (theirs[partner][0] != name or theirs[partner][1])
-            ):
+            # Of added text, what the teacher has as the same added text needs no partner.
+            if special or (partner is not None and theirs[partner] != (name, False)):
                 found[index] = partner
         for name, other in (given or {}).items():
             index = _index(student, name, "student")

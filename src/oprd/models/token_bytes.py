@@ -1,4 +1,4 @@
-"""The bytes that a tokenizer's tokens stand for, and a text as tokens that stand for its very bytes.
+"""The bytes that tokens stand for, and a text as tokens that stand for its very bytes.
 
 A token's bytes are those that it adds to a text that is going on: no space is left out before what
 happens to be decoded first, and none is put there before what is encoded. They are read off the
@@ -22,8 +22,8 @@ KNOWN = (
     "(Llama 2, Mistral, Gemma), and vocabularies whose tokens are joined as they are"
 )
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-# What stands for a space in a vocabulary of SentencePiece.
-SPACE = "▁"
+# What a decoder does to a single token.
+DECODED = ("ByteLevel", "ByteFallback", "Metaspace")
 # Bytes that are no UTF-8, one by one, as `surrogateescape` decodes them.
 NO_TEXT = re.compile("([\udc80-\udcff])")
 # Characters of one text that its tokenizer has no tokens for and that are spelled byte by byte;
@@ -156,9 +156,7 @@ def _steps(decoder: Mapping[str, Any] | None, kind: str) -> Iterator[tuple[str, 
     if name == "Sequence":
         for step in decoder["decoders"]:
             yield from _steps(step, kind)
-    elif name in ("ByteLevel", "ByteFallback", "Metaspace") or (
-        name == "Replace" and "String" in decoder["pattern"]
-    ):
+    elif name in DECODED or (name == "Replace" and "String" in decoder["pattern"]):
         yield name, decoder
     elif name not in ("Fuse", "Strip"):
         raise ValueError(_refusal(f"this {kind} has a decoder of the kind {name}"))
