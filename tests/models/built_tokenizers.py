@@ -111,6 +111,15 @@ def characters(alphabet: str = "abcdefghijklmnopqrstuvwxyz .\n=0123456789"):
 
 
 @functools.cache
+def merging(first: str, second: str):
+    """Three letters and one pair of them."""
+    names = ["a", "b", "c", first + second, "<pad>", "<eos>"]
+    backend = Tokenizer(BPE({name: n for n, name in enumerate(names)}, [(first, second)]))
+    backend.decoder = decoders.Fuse()
+    return wrapped(backend)
+
+
+@functools.cache
 def real(name: str):
     """One of REAL; skips with a reason where it is not at hand."""
     root = os.environ.get(VARIABLE)

@@ -91,7 +91,10 @@ class SpecialTokens:
         for name, other in (given or {}).items():
             index = _index(student, name, "student")
             found[index] = None if other is None else _index(teacher, other, "teacher")
-        names = tuple((_name(student, ours), _name(teacher, o)) for ours, o in found.items())
+        names = tuple(
+            (_name(student, index), None if other is None else _name(teacher, other))
+            for index, other in found.items()
+        )
         return cls(found, names)
 
     def words(self) -> str:
@@ -139,8 +142,8 @@ def _index(tokenizer: Any, name: str, role: str) -> int:
     return int(index)
 
 
-def _name(tokenizer: Any, index: int | None) -> str | None:
-    return None if index is None else str(tokenizer.convert_ids_to_tokens(index))
+def _name(tokenizer: Any, index: int) -> str:
+    return str(tokenizer.convert_ids_to_tokens(index))
 
 
 def _role(name: str) -> str:
