@@ -267,3 +267,45 @@ def test_tools_are_refused(tmp_path):
     output = {"completion_ids": torch.zeros(1, 1), "tool_mask": torch.ones(1, 1)}
     with pytest.raises(ValueError, match="what tools return"):
         run.rollouts._read_own_tokens(output)
+
+
+# --- bridges --------------------------------------------------------------------------------------
+
+BRIDGED = {"bridge": "fit", "bridge_rank": 3, "bridge_prompts": 8, "positions": "all"}
+
+
+def bridged(folder, **options):
+    """A run from the student's own rollouts through a bridge to a wider teacher."""
+    model = teacher(sentencepiece(), hidden_size=48)
+    return made(folder, teacher=model, rollout=None, **{**BRIDGED, **options})
+
+
+def test_a_bridge_is_fitted_and_trained_through_in_the_same_view(tmp_path):
+    run = bridged(tmp_path)
+    run.train()
+    log = run.state.log_history[0]
+    assert 0 < log["completions/shared_ratio"] <= 1 and log["loss"] > 0
+    (space,) = run._teacher.spaces.values()
+    assert space.bridge.provenance["teacher_tokenizer"] == "own"
+
+
+def test_a_bridge_of_the_other_view_is_refused(tmp_path):
+    run = bridged(tmp_path / "own")
+    file = str(tmp_path / "own" / "bridge" / "bridge.safetensors")
+    bridged(tmp_path / "same", bridge=file)
+    (space,) = run._teacher.spaces.values()
+    bridge = space.bridge
+    bridge.provenance = {k: v for k, v in bridge.provenance.items() if k != "teacher_tokenizer"}
+    bridge.save(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="fitted with teacher_tokenizer='student', and the run"):
+        bridged(tmp_path / "refused", bridge=str(tmp_path / "other.safetensors"))
+
+
+def test_layers_are_paired_by_similarity_in_the_same_view(tmp_path):
+    run = bridged(tmp_path, layer_pairing="similarity")
+    assert len(run.pairs) == 3
+
+
+def test_a_prompt_of_the_teachers_own_is_refused_beside_a_bridge(tmp_path):
+    with pytest.raises(ValueError, match="the teacher reads prompts of its own"):
+        bridged(tmp_path, teacher_template="hint {{ prompt }}")
