@@ -6,15 +6,18 @@ import pytest
 import torch
 
 from oprd.calibration.bridge.fit import fit_bridge
+from oprd.calibration.bridge.heads import Carried, both_heads
 from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.models import FitModels
 from oprd.calibration.reading import RowReader
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.selection import draw_rows, select_rows
 from oprd.calibration.similarity import measure_similarity
+from oprd.core.bridge.heads import HeadStatistics, solve_heads
 from oprd.core.layers import LayerPair
 from oprd.core.spans import NONE
 from oprd.models.own_tokens import OwnTokens
+from oprd.models.token_bytes import TokenBytes
 from tests import tiny
 from tests.models.built_tokenizers import sentencepiece
 
@@ -46,14 +49,14 @@ def rollouts(count: int = 24) -> list[Rollout]:
     return found
 
 
-def by_hand(made: FitModels, selection) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The states of a rollout that meet, of the models' second layers."""
+def by_hand(made: FitModels, selection, layer: int = 2) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The states of a rollout that meet, of a layer of both models."""
     rollout = selection.rollout
     asked = sentencepiece()(rollout.text)["input_ids"]
     read = made.own.read(rollout.completion_ids)
     with torch.no_grad():
         ours, theirs = (
-            model(torch.tensor([ids]), output_hidden_states=True).hidden_states[2][0]
+            model(torch.tensor([ids]), output_hidden_states=True).hidden_states[layer][0]
             for model, ids in (
                 (made.student, rollout.prompt_ids + rollout.completion_ids),
                 (made.teacher, asked + read.ids),
@@ -105,11 +108,31 @@ def test_the_basis_of_a_teachers_gradients_goes_with_it():
     assert fitted.bridge.basis == "fisher"
 
 
-def test_both_heads_are_refused():
+def test_both_heads_are_read_over_the_tokens_that_both_spell_alike():
     made = models()
-    settings = FitSettings(rank=3, basis="heads", layers="last")
-    with pytest.raises(ValueError, match="tokens of one vocabulary"):
-        fit_bridge(made.student, made.teacher, rollouts(), settings, teach=made.teach)
+    ours, theirs = made.common
+    names = tiny.tokenizer(), sentencepiece()
+    bytes_of = [TokenBytes(name) for name in names]
+    special = made.own.special.partners
+    for token, other in zip(ours.tolist(), theirs.tolist(), strict=True):
+        assert special.get(token) == other or bytes_of[0][token] == bytes_of[1][other] != b""
+    # Every byte, as both vocabularies have them all, and the end and the padding.
+    assert len(ours) == len(set(ours.tolist())) == 256 + 2
+    settings = FitSettings(positions="all", batch_size=4, basis="heads", layers="last")
+    fitted = fit_bridge(
+        made.student, made.teacher, rollouts(), settings, progress=False, teach=made.teach,
+        common=made.common,
+    )  # fmt: skip
+    pair = both_heads(made.student, made.teacher, made.common)
+    expected = solve_heads(HeadStatistics(pair, "centered").moments())
+    found, wanted = fitted.bridge.student_projection, expected.student_projection
+    torch.testing.assert_close((found.T @ found).float(), (wanted.T @ wanted).float())
+    # By hand, on one rollout of those that were held out.
+    assert 0 < fitted.report["carried"] < 1
+    (selection,) = select_rows(rollouts(1), "all", 1, teach=made.teach)
+    last = torch.stack([theirs for _, theirs in by_hand(made, selection, layer=-1)])
+    q = made.teacher.lm_head(last).softmax(dim=1)[:, made.common[1]].sum()
+    assert Carried(made.teacher, made.common[1])(last) == pytest.approx(float(q), rel=1e-5)
 
 
 def test_layers_are_compared_where_both_have_read_the_same():

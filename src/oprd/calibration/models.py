@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from oprd.calibration.bridge.heads import Common
 from oprd.calibration.identity import drawn_rollouts, model_identity, prompts_identity
 from oprd.calibration.rollouts import (
     RenderedPrompt,
@@ -127,6 +128,11 @@ class FitModels:
         """The longest sequence that each model reads of the student's tokens, where limited."""
         limits = context_limits(self.student, self.teacher)
         return limits if self.own is None else {k: v for k, v in limits.items() if k == "student"}
+
+    @cached_property
+    def common(self) -> Common:
+        """The tokens that two vocabularies spell alike; None of a teacher of the student's."""
+        return None if self.own is None else self.own.common()
 
     @property
     def teach(self) -> Teach:

@@ -48,6 +48,9 @@ class Rollout:
         for name, ids in (("prompt_ids", self.prompt_ids), ("completion_ids", self.completion_ids)):
             if not isinstance(ids, list) or not all(isinstance(i, int) and i >= 0 for i in ids):
                 raise ValueError(f"{name} must be a list of token ids.")
+        turns = [] if self.messages is None else self.messages
+        if not isinstance(turns, list) or not all(map(_is_message, turns)):
+            raise ValueError("messages must be a list of chat messages, or null.")
         if not self.prompt_ids:
             raise ValueError("prompt_ids must hold a token.")
 
@@ -168,6 +171,12 @@ def check_rollouts(
                     f"{rollout.name} is {length} tokens long with its response, and the {model} "
                     f"reads {limit} at most: use shorter rollouts."
                 )
+
+
+def _is_message(turn: Any) -> bool:
+    return isinstance(turn, dict) and all(
+        isinstance(turn.get(name), str) for name in ("role", "content")
+    )
 
 
 def _generate(

@@ -283,6 +283,7 @@ def _fit(
         provenance={**models.provenance, "rollouts": drawn},
         folder=folder,
         teach=models.teach,
+        common=models.common,
     )
     if PartialState().is_main_process:
         _save(fitted, folder)

@@ -67,7 +67,7 @@ class OwnTokens:
     """
 
     def __init__(self, student: Any, teacher: Any, special: SpecialTokens) -> None:
-        self.tokenizer, self.special = teacher, special
+        self.tokenizer, self.special, self._reader = teacher, special, student
         self._student, self._teacher = _bytes("student", student), _bytes("teacher", teacher)
 
     @classmethod
@@ -100,6 +100,22 @@ class OwnTokens:
             f"meet where both models have read the same. {special.words()}"
         )
         return made
+
+    def common(self) -> tuple[Tensor, Tensor]:
+        """[v] ids of the student and [v] of the teacher: tokens that both spell alike.
+
+        Those of the same bytes, the first where a vocabulary has several, and special ones that
+        meet.
+        """
+        ours, theirs = (
+            _by_bytes(known, tokenizer)
+            for known, tokenizer in ((self._student, self._reader), (self._teacher, self.tokenizer))
+        )
+        pairs = [(token, theirs[piece]) for piece, token in ours.items() if piece in theirs]
+        special = self.special.partners.items()
+        pairs += [(token, other) for token, other in special if other is not None]
+        student, teacher = zip(*pairs, strict=True) if pairs else ((), ())
+        return torch.tensor(student, dtype=torch.long), torch.tensor(teacher, dtype=torch.long)
 
     def read(self, ids: Sequence[int], most: int | None = None) -> Reread:
         """A response as the teacher reads it.
@@ -222,6 +238,14 @@ def _only_ends(found: Sequence[int], ours: Sequence[int], theirs: Sequence[int])
     whole = max(ours, default=0)
     inner = [{read for read in states if 0 < read < whole} for states in (ours, theirs)]
     return all(inner) and not inner[0] & inner[1]
+
+
+def _by_bytes(known: TokenBytes, tokenizer: Any) -> dict[bytes, int]:
+    found: dict[bytes, int] = {}
+    for token in sorted(tokenizer.get_vocab().values()):
+        if piece := known[token]:
+            found.setdefault(piece, token)
+    return found
 
 
 def _bytes(role: str, tokenizer: Any) -> TokenBytes:

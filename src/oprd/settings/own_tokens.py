@@ -58,11 +58,6 @@ def _refused(args: Any) -> str | None:
             "diagnostics compare both models' probabilities token by token, and these are tokens "
             "of two vocabularies: leave diagnostics_steps at 0"
         )
-    if any(o.through_heads for o in objectives):
-        return (
-            "a bridge of both LM heads meets in the tokens of one vocabulary: take bridge_basis "
-            "'pca', 'rrr' or 'fisher'"
-        )
     if args.extrapolates:
         return "the reference of an extrapolation reads the student's tokens: leave it out"
     return None

@@ -224,6 +224,7 @@ def _fit(
         folder=folder,
         progress=not args.disable_tqdm,
         teach=models.teach,
+        common=models.common,
     )
     state = PartialState()
     if state.is_main_process:

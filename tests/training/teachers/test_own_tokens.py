@@ -216,9 +216,6 @@ def test_a_response_that_is_met_at_its_ends_alone_is_counted_and_supervised_ther
 REFUSED = {
     "an output loss": ({"output_loss": "reverse_kl"}, "output_loss='reverse_kl' compares both"),
     "diagnostics": ({"diagnostics_steps": 1}, "leave diagnostics_steps at 0"),
-    "both heads": (
-        {"bridge": "fit", "bridge_basis": "heads"}, "tokens of one vocabulary: take bridge_basis",
-    ),
     "an extrapolation": ({"extrapolation": 1.5}, "reads the student's tokens: leave it out"),
     "the student as teacher": ({"teacher_source": "copy", "teacher": None}, "has no other tokens"),
     "another name": ({"teacher_tokenizer": "mine"}, "teacher_tokenizer must be"),
@@ -287,6 +284,12 @@ def test_a_bridge_is_fitted_and_trained_through_in_the_same_view(tmp_path):
     assert 0 < log["completions/shared_ratio"] <= 1 and log["loss"] > 0
     (space,) = run._teacher.spaces.values()
     assert space.bridge.provenance["teacher_tokenizer"] == "own"
+
+
+def test_both_heads_meet_over_the_tokens_that_both_vocabularies_spell_alike(tmp_path):
+    run = bridged(tmp_path, bridge_basis="heads", layers="last")
+    run.train()
+    assert run.state.log_history[0]["loss"] > 0
 
 
 def test_a_bridge_of_the_other_view_is_refused(tmp_path):

@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from oprd.calibration.bridge.heads import check_heads, head_statistics, heads_of_last, sums_device
+from oprd.calibration.bridge.heads import (
+    Carried,
+    Common,
+    check_heads,
+    head_statistics,
+    heads_of_last,
+    sums_device,
+)
 from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
 from oprd.calibration.bridge.settings import FitSettings
@@ -82,6 +89,7 @@ def fit_bridge(
     folder: Path | None = None,
     progress: bool = True,
     teach: Teach = None,
+    common: Common = None,
 ) -> BridgeFit:
     """Fit a bridge; under `accelerate launch` every process calls it and reads its share.
 
@@ -99,18 +107,13 @@ def fit_bridge(
         folder: where statistics are saved now and then, to go on with after an interruption.
         progress: whether to show a progress bar.
         teach: reads a rollout as a teacher with tokens of its own does; states that meet are read.
+        common: then the tokens that both vocabularies have, over which LM heads are read.
 
     Raises:
-        ValueError: there are too few rows, a layer is constant, LM heads of two vocabularies are
-            asked for, or see `check_fit`.
+        ValueError: there are too few rows, a layer is constant, or see `check_fit`.
         FloatingPointError: a row is not finite; the message names its prompt.
     """
     check_fit(student, teacher, settings)
-    if teach is not None and reads_heads(settings.basis):
-        raise ValueError(
-            f"basis={settings.basis!r} meets in the tokens of one vocabulary, and the teacher "
-            "reads its own: take pca, rrr or fisher."
-        )
     selections = select_rows(
         rollouts, settings.positions, settings.position_k, settings.max_rows, teach
     )
@@ -129,13 +132,14 @@ def fit_bridge(
     gradients = below_heads(settings.basis) == "fisher"
     reader = RowReader(student, teacher, pairs, settings.seed if gradients else None)
     rows = sum(selection.rows for selection in fit)
-    heads = head_statistics(student, teacher, pairs, settings, rows)
+    heads = head_statistics(student, teacher, pairs, settings, rows, common)
     fitters = [new_fitter(student, teacher, pairs, of) for of in (heads, None)]
     shares = [
         batches(part, settings.batch_size, state.process_index, state.num_processes)
         for part in (fit, held_out)
     ]
     saved = _statistics_file(folder, selections, settings, pairs, provenance)
+    of_last = heads_of_last(student, teacher, pairs, common)
     own_held_out = sum(len(batch) for batch in shares[1])
     with progress_bar(progress and state.is_main_process) as bar:
         total = sum(len(batch) for share in shares for batch in share)
@@ -154,7 +158,8 @@ def fit_bridge(
             widest,
             shares[1],
             lambda count: bar.advance(shown, count),
-            heads_of_last(student, teacher, pairs) if teach is None else None,
+            of_last,
+            None if common is None or of_last is None else Carried(teacher, common[1]),
         )
     state.wait_for_everyone()
     if saved is not None:
