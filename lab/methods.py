@@ -3,6 +3,7 @@
 from typing import Any
 
 from lab.offpolicy import SOLUTIONS, START, TEACHER
+from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "output_loss_kwargs": {"k": 4}}
@@ -133,6 +134,10 @@ METHODS: dict[str, dict[str, Any]] = {
     ),
     "Bridge, then reverse KL": _bridge(RANK, 10),
     "Bridge, then top-1": _bridge(RANK, 10),
+    # Diagnostics compare distributions over one vocabulary.
+    OWN_TOKENS: _bridge(RANK, 10, teacher_tokenizer="own", diagnostics_steps=0),
+    # The official way: ids of the student's vocabulary, as if they were the teacher's.
+    RAW_IDS: _bridge(RANK, 10, diagnostics_steps=0),
 }
 # Methods that train on other responses than the student's rollouts, with who wrote them.
 OFF_POLICY = {
@@ -141,6 +146,14 @@ OFF_POLICY = {
     "OPRD on worked solutions": SOLUTIONS,
 }
 METHODS |= dict.fromkeys(OFF_POLICY, PLAIN)
+# No state is compared, and the count of a loss over tokens is what the mean is over.
+METHODS[SUPERVISED] = {
+    "teacher_tokenizer": "own",
+    "state_loss": "gram",
+    "reduction": "token",
+    "diagnostics_steps": 0,
+}
+OFF_POLICY[SUPERVISED] = TEACHER
 # Targets beyond the teacher, on the line from the student as it began, which is of its lineage.
 PAST = {
     f"λ = {extrapolation:g}": {**PLAIN, "extrapolation": extrapolation}

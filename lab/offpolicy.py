@@ -36,12 +36,13 @@ def write_responses(
         seed: of the samples.
 
     Returns:
-        token ids, the end token included, by the prompt's.
+        token ids, the end token included, by the prompt's, both as the student writes them.
     """
     writer = pair.teacher if source == TEACHER else pair.student
     model, tokenizer = load_model(str(writer.path()))
     if source == SOLUTIONS:
         return {_ids(tokenizer, p): list(_ids(tokenizer, s + END)) for p, s in problems}
+    _, students = load_model(str(pair.student.path()))
     rollouts = collect_rollouts(
         TransformersEngine(model, tokenizer, batch_size=512),
         [RenderedPrompt(prompt, list(_ids(tokenizer, prompt))) for prompt, _ in problems],
@@ -56,7 +57,14 @@ def write_responses(
         folder,
         progress=False,
     )
-    return {tuple(rollout.prompt_ids): rollout.completion_ids for rollout in rollouts}
+    if tokenizer.get_vocab() == students.get_vocab():
+        return {tuple(rollout.prompt_ids): rollout.completion_ids for rollout in rollouts}
+    texts = {
+        rollout.text: tokenizer.decode(rollout.completion_ids, skip_special_tokens=True)
+        + END * (rollout.finish_reason == "stop")
+        for rollout in rollouts
+    }
+    return {_ids(students, prompt): list(_ids(students, texts[prompt])) for prompt in texts}
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:

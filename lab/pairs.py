@@ -95,6 +95,11 @@ PAIRS = {
     "sums, unrelated": Pair(
         Moment(Recipe("sums", steps=1000, seed=1, until=300), 300), Moment(SUMS, 1500)
     ),
+    # The student's tokens are characters, the teacher's byte pairs of numbers.
+    "sums, other tokens": Pair(
+        Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350), 350),
+        Moment(Recipe("sums", vocabulary=128), 1500),
+    ),
     "additions": Pair(
         Pretrained("student"), Pretrained("teacher"), step_seconds=20, keeps_students=False
     ),

@@ -35,11 +35,14 @@ from lab.pairs import PAIRS, Moment
 from lab.pretrained import Pretrained
 from lab.quiet import quieten
 from lab.scores import Scores, samples, scores
+from lab.tokens import MORE_STEPS, RAW_IDS, SUPERVISED
 from lab.variants.consumed import select_consumed
 from lab.variants.direction import random_direction
 from lab.variants.live_heads import LiveHeads
 from lab.variants.projection import train_projection
+from lab.variants.supervised import Supervised
 from oprd import OPRDConfig, OPRDTrainer
+from oprd.models.load import load_tokenizer
 from oprd.runs.metrics import read_metrics
 from oprd.runs.record import RATE_TEST
 
@@ -76,11 +79,18 @@ class Run:
     quick: bool = False
 
     @property
+    def length(self) -> int:
+        """Optimizer steps, of a method whose steps take less time more."""
+        return self.steps * MORE_STEPS.get(self.method, 1)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What of `OPRDConfig` the method and the options decide, the length included."""
         chosen = {"positions": "all", **METHODS[self.method], **dict(self.options)}
+        if self.method in MORE_STEPS:
+            chosen["eval_steps"] = self.eval_every * MORE_STEPS[self.method]
         if self.method not in SECOND_STAGES:
-            return {**chosen, "max_steps": self.steps}
+            return {**chosen, "max_steps": self.length}
         share, rate, second = SECOND_STAGES[self.method]
         first = round(share * self.steps)
         stages = [
@@ -163,10 +173,12 @@ def _distil(run: Run) -> None:
     pair = PAIRS[run.pair]
     task, settings = pair.task_module, run.all_settings
     # Drawn anew: some may be among those that the models were trained on, none is held out.
-    problems = task.examples("train", run.steps * run.rollouts, seed=PROBLEMS_SEED + run.seed)
+    problems = task.examples("train", run.length * run.rollouts, seed=PROBLEMS_SEED + run.seed)
     solutions = [solution for _, solution in problems]
     columns = {"solution": solutions, "another": [*solutions[1:], *solutions[:1]]}
-    trainer = OPRDTrainer(
+    kind = Supervised if run.method == SUPERVISED else OPRDTrainer
+    students = load_tokenizer(str(pair.student.path())) if run.method == RAW_IDS else None
+    trainer = kind(
         model=str(pair.student.path()),
         teacher_model=None if run.method in SELF_TAUGHT else str(pair.teacher.path()),
         args=OPRDConfig(output_dir=str(run.folder), **settings),
@@ -176,6 +188,8 @@ def _distil(run: Run) -> None:
                 **(columns if run.method in SELF_TAUGHT else {}),
             }
         ),
+        # The teacher's embedding has a row for each of the student's ids.
+        teacher_processing_class=students,
         reference_model=str(_reference(run).path()) if run.method in PAST else None,
     )
     if run.method == RANDOM_DIRECTION:

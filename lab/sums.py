@@ -4,6 +4,8 @@ from oprd.evaluation.grading import Grade
 from oprd.evaluation.tasks import arithmetic
 
 ALPHABET = "0123456789+=;"
+# What a vocabulary is learned within: a number, or a sign.
+PIECES = r"\d+|[+=;]"
 LONGEST_RESPONSE = 21
 SAMPLES = {"reported": 8, "tuning": 4, "curve": 2}
 

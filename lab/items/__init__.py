@@ -34,6 +34,7 @@ from lab.items.comparisons import (
     HEADS_THAT_MOVE,
     NOISE,
     ON_AND_OFF_POLICY,
+    OTHER_TOKENS,
     OVER_BYTE_PAIRS,
     PAST_THE_TEACHER,
     PRETRAINED,
@@ -48,6 +49,7 @@ from lab.items.head_geometry import HeadGeometry
 from lab.items.item import Item
 from lab.items.positions import Positions
 from lab.items.ranks import Ranks
+from lab.items.tokenizers import Tokenizers
 from lab.quiet import quieten
 from lab.runs import Run
 
@@ -113,6 +115,12 @@ _ALL: tuple[Item, ...] = (
         "The student's LM head moves: a bridge that reads it again, at one rate",
         HEADS_THAT_MOVE,
         LIVE_PANELS,
+    ),
+    Tokenizers(
+        "tokenizers",
+        "A teacher of other tokens: aligned states, raw ids, and its texts",
+        OTHER_TOKENS,
+        timed=True,
     ),
     Compared(
         "handed-over",

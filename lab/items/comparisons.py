@@ -16,6 +16,7 @@ from lab.methods import (
     WITH_SOLUTION,
 )
 from lab.noise import Noise
+from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED
 
 BRIDGES = Comparison(
     "sums, other shape",
@@ -143,6 +144,15 @@ HANDED_OVER = replace(
     claims=(("10 Bridge + reverse KL", "reverse KL"),),
 )
 HANDED_OVER_BYTE_PAIRS = replace(HANDED_OVER, pair=OVER_BYTE_PAIRS.pair)
+# States that have read the same, against a teacher that reads another vocabulary's ids, and against
+# its texts.
+OTHER_TOKENS = replace(
+    BRIDGES,
+    pair="sums, other tokens",
+    methods=(OWN_TOKENS, RAW_IDS, SUPERVISED),
+    claims=((OWN_TOKENS, RAW_IDS),),
+    by="end",
+)
 # One switch at a time beside the bridge as it is, and whether accuracy falls while cosines rise.
 COLLAPSE = replace(
     BRIDGES,

@@ -159,7 +159,7 @@ def test_the_bridge_commands_run(places, monkeypatch):  # noqa: F811 # the fixtu
 
 
 def test_the_settings_for_a_wider_teacher_train(places, monkeypatch):  # noqa: F811 # the fixture
-    (text,) = blocks("yaml")
+    text = blocks("yaml")[0]
     monkeypatch.chdir(places)
     models = {"model_name_or_path": "student", "teacher_model_name_or_path": "wider"}
     whole = {**OVERRIDES, **models, "dataset_name": "prompts.jsonl", "output_dir": "beside"}

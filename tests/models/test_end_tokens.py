@@ -2,7 +2,7 @@
 
 import pytest
 
-from oprd.models.end_tokens import ROLES, EndTokens
+from oprd.models.end_tokens import EndTokens
 from tests import tiny
 
 
@@ -70,7 +70,3 @@ def test_a_teacher_without_a_tokenizer_says_by_its_model_where_it_stops():
 def test_a_student_without_any_end_is_refused():
     with pytest.raises(ValueError, match="no end token"):
         EndTokens.of(model(), model(1), Named(*NAMES, end=None))
-
-
-def test_every_role_is_one_of_a_few():
-    assert {*ROLES.values()} == {"end of text", "end of turn", "end of role", "end of message"}

@@ -24,6 +24,7 @@ THROUGH = {
     "eval_tasks": {"eval_task_names"},
     "allow_changed": {"allowed_changes"},
     "end_tokens": {"joins_ends"},
+    "teacher_tokenizer": {"reads_own_tokens"},
 }
 OURS = sorted(
     {field.name for field in dataclasses.fields(OPRDConfig)}

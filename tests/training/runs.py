@@ -56,6 +56,7 @@ def trainer(
     kind: type[OPRDTrainer] = OPRDTrainer,
     columns: dict[str, list[Any]] | None = None,
     reference_model: Any = None,
+    reads_with: Any = None,
     **options: Any,
 ) -> OPRDTrainer:
     """A trainer whose rollouts come from `rollout`, or from the student where that is None.
@@ -73,7 +74,9 @@ def trainer(
         train_dataset=Dataset.from_dict({"prompt": prompts, **(columns or {})}),
         eval_dataset=eval_prompts and Dataset.from_dict({"prompt": eval_prompts}),
         processing_class=tokenizer or tiny.tokenizer(),
-        teacher_processing_class=None if isinstance(teacher, str | None) else tiny.tokenizer(),
+        teacher_processing_class=(
+            None if isinstance(teacher, str | None) else reads_with or tiny.tokenizer()
+        ),
         peft_config=peft_config,
         reference_model=reference_model,
     )

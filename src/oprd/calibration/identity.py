@@ -31,6 +31,11 @@ def supervised_positions(positions: str, position_k: int) -> dict[str, Any]:
     return {"positions": positions, "position_k": position_k if counted else None}
 
 
+def reads_facts(*, own: bool) -> dict[str, str]:
+    """Whose tokens the teacher reads, as records name it; nothing for the student's."""
+    return {"teacher_tokenizer": "own"} if own else {}
+
+
 def drawn_rollouts(
     shaping: Mapping[str, Any],
     max_completion_length: int | None,

@@ -1,7 +1,7 @@
 """The two models of a fit: what must hold between them, and the rollouts they can both read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from oprd.calibration.bridge.heads import Common
 from oprd.calibration.identity import drawn_rollouts, model_identity, prompts_identity
 from oprd.calibration.rollouts import (
     RenderedPrompt,
@@ -17,11 +18,14 @@ from oprd.calibration.rollouts import (
     collect_rollouts,
     read_rollouts,
 )
+from oprd.calibration.selection import Taught, Teach
 from oprd.log import get_logger
 from oprd.models.adapters import check_no_virtual_tokens
 from oprd.models.generate import Engine, TransformersEngine
 from oprd.models.load import load_model, resolve_model
+from oprd.models.own_tokens import OwnTokens
 from oprd.models.prompt import render_prompt
+from oprd.models.reading import context_length
 from oprd.models.sampling import Sampling
 from oprd.models.tokenizers import check_same_meaning
 from oprd.prompts.lengths import check_prompt_lengths, context_limits
@@ -44,16 +48,28 @@ class FitModels:
         teacher: likewise, of any depth and width.
         tokenizer: the student's.
         teacher_tokenizer: the teacher's, where it is known.
+        own: how the teacher reads responses in tokens of its own; None for the student's.
+        own_options: what its chat template is given there.
     """
 
     student: Any
     teacher: Any
     tokenizer: PreTrainedTokenizerBase
     teacher_tokenizer: PreTrainedTokenizerBase | None
+    own: OwnTokens | None = None
+    own_options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(
-        cls, student: str, teacher: str, dtype: str = "auto", *, teacher_base: str | None = None
+        cls,
+        student: str,
+        teacher: str,
+        dtype: str = "auto",
+        *,
+        teacher_base: str | None = None,
+        own_tokens: bool = False,
+        special_tokens: Mapping[str, str | None] | None = None,
+        own_options: Mapping[str, Any] | None = None,
     ) -> "FitModels":
         """Load both, by path or hub id.
 
@@ -62,9 +78,13 @@ class FitModels:
             teacher: likewise.
             dtype: `"auto"` is the checkpoints' own.
             teacher_base: what a teacher that is an adapter is loaded on, instead of what it names.
+            own_tokens: whether the teacher reads responses in tokens of its own.
+            special_tokens: see `SpecialTokens.of`.
+            own_options: see the class.
 
         Raises:
-            ValueError: the teacher reads the student's token ids as other tokens.
+            ValueError: the teacher reads the student's token ids as other tokens, or has none of
+                its own that are read.
             OSError: a model cannot be found or read.
         """
         model, tokenizer = load_model(resolve_model(student), dtype=dtype)
@@ -73,6 +93,10 @@ class FitModels:
         )
         for role, loaded in (("student", model), ("teacher", teacher_model)):
             check_no_virtual_tokens(getattr(loaded, "peft_config", {}).values(), role)
+        both = (model, teacher_model), (tokenizer, teacher_tokenizer)
+        if own_tokens:
+            own = OwnTokens.of(*both, special_tokens)
+            return cls(*both[0], *both[1], own, own_options or {})
         found = cls(model, teacher_model, tokenizer, teacher_tokenizer)
         check_same_meaning(tokenizer, teacher_tokenizer, found.vocabularies["teacher"])
         return found
@@ -91,16 +115,54 @@ class FitModels:
 
     @property
     def vocabularies(self) -> dict[str, int]:
-        """Rows of each model's embedding."""
+        """Rows of each model's embedding, of those that read the student's tokens."""
         models = {"student": self.student, "teacher": self.teacher}
+        if self.own is not None:
+            models = {"student": self.student}
         return {
             role: int(model.config.get_text_config().vocab_size) for role, model in models.items()
         }
 
     @property
     def contexts(self) -> dict[str, int]:
-        """The longest sequence that each model reads, where it has a limit."""
-        return context_limits(self.student, self.teacher)
+        """The longest sequence that each model reads of the student's tokens, where limited."""
+        limits = context_limits(self.student, self.teacher)
+        return limits if self.own is None else {k: v for k, v in limits.items() if k == "student"}
+
+    @cached_property
+    def common(self) -> Common:
+        """The tokens that two vocabularies spell alike; None of a teacher of the student's."""
+        return None if self.own is None else self.own.common()
+
+    @property
+    def teach(self) -> Teach:
+        """Reads a rollout as a teacher with tokens of its own does; None where it has none.
+
+        It raises a ValueError that names the prompt where that does not fit the teacher's context,
+        or was written down without its messages.
+        """
+        return None if self.own is None else self._teach
+
+    def _teach(self, rollout: Rollout) -> Taught:
+        assert self.own is not None
+        asked = rollout.text if rollout.messages is None else rollout.messages
+        # A rendered prompt, as it was kept before there was another way to read it.
+        special = (str(token) for token in self.tokenizer.all_special_tokens)
+        if rollout.messages is None and any(token in rollout.text for token in special):
+            raise ValueError(
+                f"{rollout.name} is kept as the student's chat template renders it, which is not "
+                "the teacher's: let its rollout be written again, from --prompts."
+            )
+        _, ids = render_prompt(self.own.tokenizer, asked, **self.own_options)
+        response = self.own.read(rollout.completion_ids)
+        limit = context_length(self.teacher.config)
+        if limit is not None and len(ids) + len(response.ids) > limit:
+            raise ValueError(
+                f"{rollout.name} has {len(ids)} tokens for the teacher and its response "
+                f"{len(response.ids)} (for the student {len(rollout.completion_ids)}), and the "
+                f"teacher reads {limit} at most: use shorter rollouts."
+            )
+        return Taught(ids, response)
 
     def render(
         self,
@@ -124,7 +186,10 @@ class FitModels:
 
         def render(batch: Sequence[Any]) -> list[RenderedPrompt]:
             return [
-                RenderedPrompt(*render_prompt(self.tokenizer, prompt, **template_options))
+                RenderedPrompt(
+                    *render_prompt(self.tokenizer, prompt, **template_options),
+                    None if isinstance(prompt, str) else [dict(message) for message in prompt],
+                )
                 for prompt in batch
             ]
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from oprd.calibration.gradients import output_gradients
-from oprd.calibration.selection import Selection
+from oprd.calibration.selection import Selection, Taught
 from oprd.core.bridge import BridgeFitter
 from oprd.core.bridge.statistics import NonFiniteRowError
 from oprd.core.layers import LayerPair
@@ -64,8 +64,8 @@ class RowReader:
 
     def __call__(self, batch: Sequence[Selection]) -> PairedRows:
         """The rows of a batch, sequence by sequence, in the models' dtypes."""
-        view = view_of(batch)
-        student = rows_of(self._student, view, self._student_layers)
+        student = rows_of(self._student, view_of(batch), self._student_layers)
+        view = view_of(batch, of_teacher=True)
         if self._gradient_seed is None:
             return PairedRows(student, rows_of(self._teacher, view, self._teacher_layers), None)
         with evaluation_mode(self._teacher):
@@ -117,8 +117,10 @@ def update(fitter: BridgeFitter, rows: PairedRows, batch: Sequence[Selection]) -
         fitter.update(rows.student, rows.teacher, teacher_gradients=rows.gradients)
 
 
-def view_of(batch: Sequence[Selection]) -> View:
-    """What both models read of a batch, on the CPU."""
+def view_of(batch: Sequence[Selection], *, of_teacher: bool = False) -> View:
+    """What both models read of a batch, on the CPU; a teacher may read tokens of its own."""
+    if of_teacher and (taught := [s.taught for s in batch if s.taught is not None]):
+        return _own_view(taught, [selection.positions for selection in batch])
     prompts = left_pad([selection.rollout.prompt_ids for selection in batch], 0)
     responses = [torch.tensor(selection.rollout.completion_ids) for selection in batch]
     masks = [torch.ones_like(ids) for ids in responses]
@@ -129,4 +131,20 @@ def view_of(batch: Sequence[Selection]) -> View:
         torch.cat([prompts["attention_mask"], written], dim=1),
         written.bool(),
         positions,
+    )
+
+
+def _own_view(taught: Sequence[Taught], positions: Sequence[Tensor]) -> View:
+    """A teacher's view of its own tokens, with the states that meet the student's there."""
+    prompts = left_pad([own.prompt_ids for own in taught], 0)
+    # The column behind the last token is not read: before it stands the state after that token.
+    responses = [torch.tensor([*own.response.ids, 0], dtype=torch.long) for own in taught]
+    masks = [(torch.arange(len(ids)) < len(ids) - 1).long() for ids in responses]
+    rows = [own.response.rows(of) for own, of in zip(taught, positions, strict=True)]
+    written = pad_sequence(masks, batch_first=True)
+    return View.of_rollouts(
+        torch.cat([prompts["input_ids"], pad_sequence(responses, batch_first=True)], dim=1),
+        torch.cat([prompts["attention_mask"], written], dim=1),
+        written.bool(),
+        pad_sequence(rows, batch_first=True),
     )

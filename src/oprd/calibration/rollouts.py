@@ -12,6 +12,7 @@ from typing import Any
 from accelerate import PartialState
 
 from oprd.models.generate import Engine, Request
+from oprd.models.prompt import Message
 from oprd.models.sampling import Sampling
 from oprd.runs.progress import progress_bar
 from oprd.runs.rowfile import RowFile, check_header, parse_rows, rewrite_rows
@@ -31,6 +32,7 @@ class Rollout:
         prompt_ids: its tokens.
         completion_ids: the response's tokens, its end token included where there is one.
         finish_reason: `"stop"` or `"length"`.
+        messages: the prompt before a chat template rendered it; None for one that is text.
     """
 
     prompt: int
@@ -38,6 +40,7 @@ class Rollout:
     prompt_ids: list[int]
     completion_ids: list[int]
     finish_reason: str
+    messages: list[Message] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, int) or not isinstance(self.text, str):
@@ -45,6 +48,9 @@ class Rollout:
         for name, ids in (("prompt_ids", self.prompt_ids), ("completion_ids", self.completion_ids)):
             if not isinstance(ids, list) or not all(isinstance(i, int) and i >= 0 for i in ids):
                 raise ValueError(f"{name} must be a list of token ids.")
+        turns = [] if self.messages is None else self.messages
+        if not isinstance(turns, list) or not all(map(_is_message, turns)):
+            raise ValueError("messages must be a list of chat messages, or null.")
         if not self.prompt_ids:
             raise ValueError("prompt_ids must hold a token.")
 
@@ -65,6 +71,7 @@ class RenderedPrompt:
 
     text: str
     ids: list[int]
+    messages: list[Message] | None = None
 
 
 def collect_rollouts(
@@ -166,6 +173,12 @@ def check_rollouts(
                 )
 
 
+def _is_message(turn: Any) -> bool:
+    return isinstance(turn, dict) and all(
+        isinstance(turn.get(name), str) for name in ("role", "content")
+    )
+
+
 def _generate(
     engine: Engine, prompts: Sequence[RenderedPrompt], numbers: Sequence[int], sampling: Sampling
 ) -> Iterator[list[Rollout]]:
@@ -186,6 +199,7 @@ def _generate(
                 list(response.request.prompt_ids),
                 list(response.ids),
                 response.finish_reason,
+                prompts[int(response.request.problem)].messages,
             )
             for response in responses
         ]

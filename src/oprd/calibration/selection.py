@@ -3,18 +3,36 @@
 Letters: K response tokens.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from oprd.calibration.rollouts import Rollout
 from oprd.core.positions import PositionSpec, select_positions
+from oprd.models.own_tokens import Reread
 
 # One rollout of so many is held out: neighbours in a rollout resemble each other, so that rows of
 # one rollout never stand on both sides.
 HOLD_OUT_EVERY = 5
+
+
+class Taught(NamedTuple):
+    """A rollout as a teacher with a tokenizer of its own reads it.
+
+    Attributes:
+        prompt_ids: the prompt's tokens.
+        response: the response, and which states meet.
+    """
+
+    prompt_ids: list[int]
+    response: Reread
+
+
+# None where the teacher reads the student's tokens.
+Teach = Callable[[Rollout], Taught] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +42,12 @@ class Selection:
     Attributes:
         rollout: the rollout.
         positions: [K] bool, at least one of them true.
+        taught: as the teacher reads it in tokens of its own; None in the student's.
     """
 
     rollout: Rollout
     positions: Tensor
+    taught: Taught | None = None
 
     @property
     def rows(self) -> int:
@@ -41,7 +61,11 @@ class Selection:
 
 
 def select_rows(
-    rollouts: Sequence[Rollout], positions: PositionSpec, k: int, max_rows: int | None = None
+    rollouts: Sequence[Rollout],
+    positions: PositionSpec,
+    k: int,
+    max_rows: int | None = None,
+    teach: Teach = None,
 ) -> list[Selection]:
     """What is read of each rollout, in the order of the prompts; an empty response gives nothing.
 
@@ -50,17 +74,21 @@ def select_rows(
         positions: which response tokens are supervised.
         k: how many, for `"first_k"` and `"last_k"`.
         max_rows: stop at so many rows, within a rollout if need be.
+        teach: reads a rollout as the teacher does, whose states may meet at some tokens alone.
     """
     selections: list[Selection] = []
     left = max_rows
     for rollout in sorted(rollouts, key=lambda rollout: rollout.prompt):
         mask = torch.ones(1, len(rollout.completion_ids), dtype=torch.bool)
         selected = select_positions(mask, positions, k)[0]
+        taught = None if teach is None else teach(rollout)
+        if taught is not None:
+            selected &= taught.response.met()
         if left is not None:
             selected &= selected.cumsum(0) <= left
             left -= int(selected.sum())
         if selected.any():
-            selections.append(Selection(rollout, selected))
+            selections.append(Selection(rollout, selected, taught))
     return selections
 
 
@@ -83,7 +111,7 @@ def draw_rows(selections: Sequence[Selection], most: int, seed: int) -> list[Sel
         positions = selection.positions.clone()
         positions[selection.positions] = own
         if own.any():
-            kept.append(Selection(selection.rollout, positions))
+            kept.append(replace(selection, positions=positions))
     return kept
 
 

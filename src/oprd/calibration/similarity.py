@@ -13,7 +13,7 @@ from torch import Tensor
 from oprd.calibration.processes import from_main
 from oprd.calibration.reading import check_finite, naming_prompts, rows_of, view_of
 from oprd.calibration.rollouts import Rollout
-from oprd.calibration.selection import Selection, batches, draw_rows, select_rows
+from oprd.calibration.selection import Selection, Teach, batches, draw_rows, select_rows
 from oprd.core.capture import num_layers
 from oprd.core.cka import MIN_ROWS, debiased_cka
 from oprd.core.positions import PositionSpec
@@ -41,6 +41,7 @@ def measure_similarity(
     seed: int = 0,
     teacher_active: Active = nullcontext,
     progress: bool = True,
+    teach: Teach = None,
 ) -> Tensor:
     """[L_S, L_T] CKA of every student layer with every teacher layer, to `DECIMALS` places.
 
@@ -57,13 +58,14 @@ def measure_similarity(
         seed: of the draw of `MAX_ROWS` rows where there are more.
         teacher_active: entered while the teacher reads.
         progress: whether to show a progress bar.
+        teach: see `select_rows`.
 
     Raises:
         ValueError: there are too few rows, or see `debiased_cka`.
         FloatingPointError: a row is not finite; the message names its prompt.
     """
     first = sorted(rollouts, key=lambda rollout: rollout.prompt)[:MAX_ROLLOUTS]
-    selections = draw_rows(select_rows(first, positions, position_k), MAX_ROWS, seed)
+    selections = draw_rows(select_rows(first, positions, position_k, teach=teach), MAX_ROWS, seed)
     count = sum(selection.rows for selection in selections)
     if count < MIN_ROWS:
         raise ValueError(
@@ -111,7 +113,8 @@ def _add(
     device: torch.device,
 ) -> None:
     """Add a batch's rows of each layer, all of them finite."""
-    read = rows_of(model, view_of(batch), range(1, len(found) + 1))
+    view = view_of(batch, of_teacher=source == "teacher")
+    read = rows_of(model, view, range(1, len(found) + 1))
     check_finite(source, read)
     for layer, rows in read.items():
         found[layer - 1].append(rows.to(device))

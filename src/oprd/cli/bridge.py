@@ -73,6 +73,17 @@ ChatTemplateKwargs = Annotated[
     str | None,
     typer.Option("--chat_template_kwargs", help="JSON for the chat template, as in oprd train."),
 ]
+TeacherTokenizer = Annotated[
+    str, typer.Option("--teacher_tokenizer", help="Whose tokens it reads: student's, or its own.")
+]
+SpecialTokens = Annotated[
+    str | None,
+    typer.Option("--teacher_special_tokens", help="JSON: its token by the student's."),
+]
+TeacherTemplateKwargs = Annotated[
+    str | None,
+    typer.Option("--teacher_chat_template_kwargs", help="JSON for its own chat template."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of the rollouts and a task's prompts.")]
 BatchSize = Annotated[int, typer.Option("--batch_size", help="Rollouts written or read at once.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto is the checkpoints' own.")]
@@ -120,6 +131,9 @@ def fit(
     min_p: MinP = 0.0,
     repetition_penalty: RepetitionPenalty = 1.0,
     chat_template_kwargs: ChatTemplateKwargs = None,
+    teacher_tokenizer: TeacherTokenizer = "student",
+    teacher_special_tokens: SpecialTokens = None,
+    teacher_chat_template_kwargs: TeacherTemplateKwargs = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     dtype: Dtype = "auto",
@@ -135,7 +149,7 @@ def fit(
     from oprd.calibration.bridge.settings import FitSettings
     from oprd.core.bridge.bases import HEADS, usual_prompts
     from oprd.models.sampling import Sampling
-    from oprd.values import parse_layers, parse_mapping
+    from oprd.values import check_choice, parse_layers, parse_mapping
 
     layers = layers or ("last" if basis == HEADS else "all")
     settings = FitSettings(
@@ -156,6 +170,17 @@ def fit(
         1, temperature, top_p, max_completion_length, seed, top_k, min_p, repetition_penalty
     )
     template_options = parse_mapping("chat_template_kwargs", chat_template_kwargs)
+    check_choice("teacher_tokenizer", teacher_tokenizer, ("student", "own"))
+    given = {
+        "special_tokens": parse_mapping("teacher_special_tokens", teacher_special_tokens),
+        "own_options": parse_mapping("teacher_chat_template_kwargs", teacher_chat_template_kwargs),
+    }
+    reads_own = teacher_tokenizer == "own"
+    if not reads_own and any(given.values()):
+        raise ValueError(
+            "--teacher_special_tokens and --teacher_chat_template_kwargs are for a teacher that "
+            "reads its own tokens: add --teacher_tokenizer own."
+        )
     if (prompts is None) == (rollouts is None):
         raise ValueError("give --prompts to write rollouts, or --rollouts to read those of a fit.")
     if long_prompts not in ("error", "drop"):
@@ -171,7 +196,7 @@ def fit(
             seed=seed,
             prompt_column=prompt_column,
         )
-        models = _load_models(student, teacher, dtype, settings)
+        models = _load_models(student, teacher, dtype, settings, own_tokens=reads_own, **given)
     if dataset is not None:
         drop = long_prompts == "drop"
         found, drawn = models.write_rollouts(
@@ -212,7 +237,9 @@ def _load(
     return load_prompts(prompts, check=template_check(tokenizer, template_options), **options)
 
 
-def _load_models(student: str, teacher: str, dtype: str, settings: "FitSettings") -> "FitModels":
+def _load_models(
+    student: str, teacher: str, dtype: str, settings: "FitSettings", **reads: Any
+) -> "FitModels":
     """Both models, of which such a fit is possible."""
     import torch
     from accelerate import PartialState
@@ -227,7 +254,7 @@ def _load_models(student: str, teacher: str, dtype: str, settings: "FitSettings"
     logging.disable_progress_bar()
     # Before models are loaded: it decides which device each process loads them to.
     PartialState(cpu=not torch.accelerator.is_available())
-    models = FitModels.load(student, teacher, dtype)
+    models = FitModels.load(student, teacher, dtype, **reads)
     both = models.student, models.teacher
     check_fit(*both, settings)
     chosen = layers_read(*both, settings.layers, settings.layer_pairing)
@@ -255,6 +282,8 @@ def _fit(
         settings,
         provenance={**models.provenance, "rollouts": drawn},
         folder=folder,
+        teach=models.teach,
+        common=models.common,
     )
     if PartialState().is_main_process:
         _save(fitted, folder)

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oprd.models.views import PROMPT_IDS
-from oprd.prompts.show import marked_tokens, plain_tokens, teacher_prompts
+from oprd.models.views import OWN_IDS, PROMPT_IDS
+from oprd.prompts.show import marked_tokens, own_response, plain_tokens, teacher_prompts
 from oprd.secrets import without_secrets
 from oprd.settings.run import OPRDConfig
 from oprd.text import one_line
@@ -86,6 +86,11 @@ def _rollout(
         f"Response, {len(written)} tokens, {sum(marks)} supervised: "
         f"{marked_tokens(tokenizer, written, marks)}"
     )
+    if OWN_IDS in batch:
+        for own in teacher_prompts(batch, row):
+            yield f"The teacher reads {len(own)} tokens: {plain_tokens(teacher_tokenizer, own)}"
+        yield own_response(teacher_tokenizer, batch, row)
+        return
     if PROMPT_IDS in batch:
         for own in teacher_prompts(batch, row):
             shown = plain_tokens(teacher_tokenizer or tokenizer, own)

@@ -10,34 +10,10 @@ from typing import Any, cast
 
 from oprd.log import get_logger
 from oprd.models.generate import end_token_ids
+from oprd.models.special_tokens import ROLES
 
 logger = get_logger(__name__)
 
-# What special tokens are for, by how they are written.
-ROLES = {
-    "<|endoftext|>": "end of text",
-    "<|end_of_text|>": "end of text",
-    "<|end▁of▁sentence|>": "end of text",
-    "<｜end▁of▁sentence｜>": "end of text",
-    "</s>": "end of text",
-    "<eos>": "end of text",
-    "<|eos|>": "end of text",
-    "[EOS]": "end of text",
-    "[|endofturn|]": "end of turn",
-    "<|im_end|>": "end of turn",
-    "<|eot_id|>": "end of turn",
-    "<|eot|>": "end of turn",
-    "<|end|>": "end of turn",
-    "<|return|>": "end of turn",
-    "<|end_of_turn|>": "end of turn",
-    "<end_of_turn>": "end of turn",
-    "<turn|>": "end of turn",
-    "<|END_OF_TURN_TOKEN|>": "end of turn",
-    "<|end_of_role|>": "end of role",
-    "<|eom_id|>": "end of message",
-    "<|eom|>": "end of message",
-    "<|call|>": "end of message",
-}
 # After these something else follows, such as what a tool returns.
 NO_END = ("end of message", "end of role")
 
@@ -72,7 +48,7 @@ class EndTokens:
             ValueError: the student's tokenizer has no end token, and its model names none.
         """
         known = len(tokenizer)
-        ends = _named(teacher, teacher_tokenizer)
+        ends = named_ends(teacher, teacher_tokenizer)
         own, theirs = end_token_ids(student, tokenizer), sorted(end for end in ends if end < known)
         names = {end: str(tokenizer.convert_ids_to_tokens(end)) for end in {*own, *theirs}}
         return cls(tuple(own), tuple(theirs), names)
@@ -124,7 +100,8 @@ def stop_at_either(trainer: Any, ends: EndTokens) -> None:
     )
 
 
-def _named(model: Any, tokenizer: Any) -> set[int]:
+def named_ends(model: Any, tokenizer: Any) -> set[int]:
+    """Ids at which a model stops, as it and its tokenizer, where there is one, name them."""
     named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     several: list[Any] = named if isinstance(named, list) else [named]
     own = cast(Any, tokenizer.eos_token_id) if tokenizer is not None else None

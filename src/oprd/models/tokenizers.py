@@ -93,7 +93,8 @@ def check_meanings(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenize
         raise ValueError(
             f"the teacher reads {len(different)} of the student's {len(student.get_vocab())} token "
             f"ids as other tokens; the first are {listed}. The teacher would read noise: "
-            "use a teacher with the student's tokenizer."
+            "use a teacher with the student's tokenizer, or let it read tokens of its own by "
+            "teacher_tokenizer='own', mostly with a bridge."
         )
 
 

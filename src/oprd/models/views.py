@@ -1,10 +1,11 @@
 """What a model reads of rollouts after other prompts than the student's, and what it makes of them.
 
-The responses are the student's own, token by token, so that every reading has the same rows.
-Several prompts of one sequence are read one after another, and their states averaged.
+The responses are the student's own, token by token, or the same text in the model's own tokens, so
+that every reading has the same rows. Several prompts of one sequence are read one after another,
+and their states averaged.
 
 Letters: B sequences, P prompts of a sequence, S tokens of the longest of them, K response tokens,
-N supervised rows, M response rows, D width.
+M of them to a model with tokens of its own, N supervised rows, D width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,10 @@ LAST = -1
 # Keys of a generation batch: [B, P, S] token ids, their mask, and [B, P] weights; with the name of
 # one of several teachers behind them.
 PROMPT_IDS, PROMPT_MASK, WEIGHTS = "teacher_prompt_ids", "teacher_prompt_mask", "teacher_weights"
+# Likewise of a teacher that reads its own tokens: [B, M + 1] token ids, their mask, and bool, true
+# where the state before that token meets one of the student's. The last column is never read: the
+# state before it is the one after the last token.
+OWN_IDS, OWN_MASK, OWN_ROWS = "teacher_own_ids", "teacher_own_mask", "teacher_own_rows"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +52,7 @@ class Views:
     def of_rollouts(
         cls, inputs: Mapping[str, Any], response: Tensor, positions: Tensor, name: str = ""
     ) -> "Views":
-        """The views that `add_prompts` made ready.
+        """The views that `add_prompts` made ready, and `own_tokens.add_responses` where it did.
 
         Args:
             inputs: a micro-batch of TRL's, with `completion_ids` and `completion_mask` [B, K].
@@ -56,6 +61,9 @@ class Views:
             name: of the teacher.
         """
         ids, mask = inputs["completion_ids"], inputs["completion_mask"]
+        if OWN_IDS + name in inputs:
+            ids, mask, positions = (inputs[key + name] for key in (OWN_IDS, OWN_MASK, OWN_ROWS))
+            response = mask.bool()
         tables = inputs[PROMPT_IDS + name].unbind(1), inputs[PROMPT_MASK + name].unbind(1)
         prompts = zip(*tables, strict=True)
         views = tuple(

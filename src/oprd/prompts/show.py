@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oprd.models.views import PROMPT_IDS, PROMPT_MASK, WEIGHTS
+from oprd.models.views import OWN_IDS, OWN_MASK, OWN_ROWS, PROMPT_IDS, PROMPT_MASK, WEIGHTS
 from oprd.text import escaped, shortened
 
 # Characters of a prompt, and of a response.
@@ -21,17 +21,21 @@ WIDTH = 100
 BEGINS = "▮"
 
 
-def first_rollout(tokenizer: Any, batch: Mapping[str, Any], supervised: Any) -> str:
+def first_rollout(
+    tokenizer: Any, batch: Mapping[str, Any], supervised: Any, own_tokenizer: Any = None
+) -> str:
     """The prompt, and the response with what is supervised between ⟦ and ⟧, in a line each.
 
     Where the teacher reads a prompt of its own, both prompts stand side by side in the place of the
-    first line.
+    first line; where it reads tokens of its own, these follow in a line of their own.
 
     Args:
         tokenizer: the student's.
         batch: a generation batch of TRL's, of which the first row is shown.
         supervised: [K] bool, which of the row's response tokens are.
+        own_tokenizer: the teacher's, where it reads tokens of its own.
     """
+    reader = tokenizer if own_tokenizer is None else own_tokenizer
     prompt = batch["prompt_ids"][0][batch["prompt_mask"][0].bool()].tolist()
     written = batch["completion_mask"][0].bool()
     response = batch["completion_ids"][0][written].tolist()
@@ -47,12 +51,31 @@ def first_rollout(tokenizer: Any, batch: Mapping[str, Any], supervised: Any) -> 
         further = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
         asked = _side_by_side(
             (f"First prompt as the student reads it, {len(prompt)} tokens", shown),
-            (f"As the teacher does, {len(own[0])} tokens{further}", _text(tokenizer, own[0])),
+            (f"As the teacher does, {len(own[0])} tokens{further}", _text(reader, own[0])),
         )
-    return (
+    shown = (
         f"{asked}\n"
         f"Its response, {len(response)} tokens, of which the {sum(supervised)} between ⟦ and ⟧ are "
         f"supervised: {marked}"
+    )
+    return shown if own_tokenizer is None else f"{shown}\n{own_response(reader, batch, 0)}"
+
+
+def own_response(tokenizer: Any, batch: Mapping[str, Any], row: int) -> str:
+    """A response in the teacher's own tokens, as a line.
+
+    Args:
+        tokenizer: the teacher's.
+        batch: a generation batch of TRL's.
+        row: of it.
+    """
+    ids = batch[OWN_IDS][row][batch[OWN_MASK][row].bool()].tolist()
+    met = batch[OWN_ROWS][row].tolist()
+    behind = ", and the state behind them" if met[len(ids)] else ""
+    return (
+        f"The teacher reads it as {len(ids)} tokens of its own; those between ⟦ and ⟧ are "
+        f"predicted where both have read the same{behind}: "
+        f"{marked_tokens(tokenizer, ids, met[: len(ids)])}"
     )
 
 

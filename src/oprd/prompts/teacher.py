@@ -1,7 +1,8 @@
 """What a teacher reads in the place of a row's prompt: columns of its own, or a template over all.
 
 The student's response follows either prompt, token by token the same. How the two prompts end
-decides whether it begins in the same way, which is looked at in every row.
+decides whether it begins in the same way, which is looked at in every row. A teacher with a
+tokenizer of its own reads every prompt by its own chat template, which ends in its own way.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from oprd.models.prompt import (
 )
 from oprd.prompts.examples import TEACHER_COLUMNS, check_prompt
 from oprd.prompts.lengths import keep_fitting, prompt_problem
+from oprd.prompts.seam import check_seam
 from oprd.text import check_text, kind
 
 ONE, SEVERAL = TEACHER_COLUMNS
@@ -34,7 +36,7 @@ class TeacherPrompts:
     """A teacher's own prompts of each row, as text or messages and as tokens.
 
     Args:
-        reader: the tokenizer or processor that both models have.
+        reader: the tokenizer or processor that both models have, or the student's.
         options: what the student's chat template is given.
         own_options: what the teacher's is given besides, or in their place.
         template: Jinja over the row's columns that gives the text of the prompt, or of its last
@@ -42,6 +44,8 @@ class TeacherPrompts:
         system: likewise the system message.
         context: the longest sequence that the teacher reads, None where there is no limit.
         longest: the response's limit in tokens.
+        own_reader: the teacher's tokenizer where it has one of its own; its chat template is given
+            nothing of `options`.
 
     Attributes:
         count: most prompts of a row; None until one is read.
@@ -54,17 +58,27 @@ class TeacherPrompts:
     system: str | None = None
     context: int | None = None
     longest: int | None = None
+    own_reader: Any = None
     count: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._text = compile_template(self.template, "teacher_template")
         self._system = compile_template(self.system, "teacher_system_prompt")
-        self._own_options = {**self.options, **self.own_options}
+        shared = self.options if self.own_reader is None else {}
+        self._own_options = {**shared, **self.own_options}
         self._openings: dict[str, str] = {}
+        self._seam_is_seen = False
 
     def differ(self, columns: Collection[str]) -> bool:
-        """Whether rows with these columns have prompts of the teacher's own."""
-        given = self._text or self._system or self.own_options
+        """Whether the teacher reads other tokens than the student in rows with these columns."""
+        return self.own_reader is not None or self.say_otherwise(columns)
+
+    def say_otherwise(self, columns: Collection[str]) -> bool:
+        """Whether it reads other prompts there, by its data, its templates or what they are given.
+
+        A chat template of its own is always given what is its own.
+        """
+        given = self._text or self._system or (self.own_options and self.own_reader is None)
         return bool(given) or any(name in columns for name in TEACHER_COLUMNS)
 
     def of(self, row: Mapping[str, Any]) -> list[Prompt]:
@@ -103,11 +117,13 @@ class TeacherPrompts:
         """
         contexts = {} if self.context is None else {"teacher": self.context}
         asked = row["prompt"]
-        expected = self._end(asked, self._student_text(asked), "student")
+        reader, own = self.reader if self.own_reader is None else self.own_reader, self._own_options
+        checks = self.own_reader is None
+        expected = self._end(asked, self._student_text(asked), "student") if checks else ""
         found = []
         for prompt in self.of(row):
-            text, ids = render_prompt(self.reader, prompt, **self._own_options)
-            end = self._end(prompt, text, "teacher")
+            text, ids = render_prompt(reader, prompt, **own)
+            end = self._end(prompt, text, "teacher") if checks else ""
             # What the teacher's template is told to add is meant.
             if end != expected and not self.own_options:
                 raise ValueError(
@@ -115,6 +131,9 @@ class TeacherPrompts:
                     f"response begins after {expected[-SHOWN:]!r}: let both end alike, or say with "
                     "teacher_chat_template_kwargs what the teacher's template is to add"
                 )
+            if not checks and not self._seam_is_seen:
+                self._seam_is_seen = True
+                check_seam(reader, prompt, text, ids, **own)
             if problem := prompt_problem(ids, contexts, self.longest):
                 raise ValueError(f"it {problem}")
             found.append(ids)

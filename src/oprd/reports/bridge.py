@@ -28,6 +28,11 @@ def print_bridge(report: Report, console: Console) -> None:
             console.print(heads_line(layer))
     if pull := report.get("pull"):
         console.print(Text(pull_line(pull)))
+    if (carried := report.get("carried")) is not None:
+        console.print(
+            f"Tokens that both vocabularies spell alike carry {carried:.1%} of the teacher's "
+            "probability where states meet; LM heads are read over these alone."
+        )
     if not report["curve"]:
         return
     console.print(rank_table(report["curve"]))

@@ -27,6 +27,8 @@ KEPT_SETTINGS = (
     "teacher_template",
     "teacher_system_prompt",
     "teacher_chat_template_kwargs",
+    "teacher_tokenizer",
+    "teacher_special_tokens",
     "end_tokens",
     "positions",
     "position_k",

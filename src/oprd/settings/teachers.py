@@ -7,6 +7,7 @@ from typing import Any, Self, cast
 from trl.trainer.distillation_config import DistillationConfig
 
 from oprd.models.prompt import ROUTE, compile_template, template_columns
+from oprd.settings.own_tokens import settle_own_tokens
 from oprd.settings.team import OWN, check_team, own_settings, parse_teachers
 from oprd.values import check_choice, parse_mapping
 
@@ -42,6 +43,12 @@ class TeacherConfig(DistillationConfig):
             teacher's prompt, for chat messages.
         teacher_chat_template_kwargs: what the teacher's chat template is given besides
             `chat_template_kwargs`, or in their place.
+        teacher_tokenizer: whose tokens the teacher reads: the "student"'s, which must mean the same
+            to it, or its "own": the text of prompt and response by its own tokenizer and chat
+            template, where states meet wherever both have read the same bytes.
+        teacher_special_tokens: which token such a teacher reads in the place of a special token of
+            the student's, None for nothing, where `oprd.models.special_tokens` does not know. On
+            the command line as JSON.
         teachers: several teachers, each a mapping with a `name` and any of the settings in
             `oprd.settings.team.KEYS`; what it leaves out is the run's. The prompts' column
             `teacher` names who teaches a row, one or several in a list; without it all teach every
@@ -90,7 +97,17 @@ class TeacherConfig(DistillationConfig):
         default=None,
         metadata={"help": "What the teacher's chat template is given in place of the student's."},
     )
-
+    teacher_tokenizer: str = field(
+        default="student",
+        metadata={"help": "Whose tokens the teacher reads: the student's, or its own."},
+    )
+    teacher_special_tokens: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "The teacher's own token by the student's special one, such as "
+            '{"<|im_end|>": "<end_of_turn>"}; null for none.'
+        },
+    )
     teachers: list[dict[str, Any]] | str | None = field(
         default=None,
         metadata={"help": "Several teachers, each with its name, source, prompt, layers, weight."},
@@ -125,11 +142,17 @@ class TeacherConfig(DistillationConfig):
             self.teacher_chat_template_kwargs = parse_mapping("teacher_chat_template_kwargs", given)
         super().__post_init__()
         check_team(self)
+        settle_own_tokens(self)
 
     @property
     def extrapolates(self) -> bool:
         """Whether the targets are other than the teacher's states."""
         return self.extrapolation != 1
+
+    @property
+    def reads_own_tokens(self) -> bool:
+        """Whether the teacher reads the text of a response in tokens of its own."""
+        return self.teacher_tokenizer == "own"
 
     @property
     def joins_ends(self) -> bool:

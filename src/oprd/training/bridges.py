@@ -118,7 +118,13 @@ def obtain_bridge(
     positions = supervised_positions(args.positions, args.position_k)
     try:
         differences = check_bridge(
-            loaded, widths, pairs, models.provenance, positions, run_rollouts(args)
+            loaded,
+            widths,
+            pairs,
+            models.provenance,
+            positions,
+            run_rollouts(args),
+            own=models.own is not None,
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
@@ -217,6 +223,8 @@ def _fit(
         provenance={**models.provenance, "rollouts": drawn},
         folder=folder,
         progress=not args.disable_tqdm,
+        teach=models.teach,
+        common=models.common,
     )
     state = PartialState()
     if state.is_main_process:

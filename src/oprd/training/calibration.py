@@ -9,7 +9,12 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor
 
-from oprd.calibration.identity import UNSHAPED, drawn_rollouts, supervised_positions
+from oprd.calibration.identity import (
+    UNSHAPED,
+    drawn_rollouts,
+    reads_facts,
+    supervised_positions,
+)
 from oprd.calibration.models import FitModels, first_prompts
 from oprd.calibration.pairing import PAIRING, PairedLayers, recorded_pairs
 from oprd.calibration.processes import from_main, stand_in_pieces
@@ -70,6 +75,7 @@ def obtain_pairs(
         "positions": supervised_positions(args.positions, args.position_k),
         "prompts": models.identity_of(read, args.max_completion_length, template_options(args)),
         "rollouts": run_rollouts(args),
+        **reads_facts(own=models.own is not None),
     }
     wanted = args.resume_from_checkpoint
     checkpoint = from_main(lambda: find_checkpoint(output, wanted, say=False))
@@ -95,6 +101,7 @@ def obtain_pairs(
             seed=args.seed,
             teacher_active=teacher_active,
             progress=not args.disable_tqdm,
+            teach=models.teach,
         )
 
     return PairedLayers.of(*both, layers, pairing, measure, measured_on)

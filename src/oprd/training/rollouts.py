@@ -11,7 +11,8 @@ from torch import Tensor
 from oprd.core.reduction import Reduction
 from oprd.evaluation.stated import holds_answer
 from oprd.log import get_logger
-from oprd.models.batch import MULTIMODAL_KEYS, READS, SHARES
+from oprd.models.batch import MULTIMODAL_KEYS, READS, SHARES, check_ids
+from oprd.models.own_tokens import Met, OwnTokens, add_responses
 from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
 from oprd.prompts.routes import Routes
@@ -38,6 +39,7 @@ class Rollouts:
         teacher_prompts: by teacher, what it reads in the place of rows' prompts, where it does.
         routes: which of several teachers a row has; None for one.
         decode: makes text of responses, to see whether they hold an answer.
+        own_tokens: by teacher, how it reads responses in tokens of its own, where it does.
 
     Attributes:
         write: writes in the engine's place while the student trains, if it is set: given prompts
@@ -56,6 +58,7 @@ class Rollouts:
         teacher_prompts: Mapping[str, TeacherPrompts] | None = None,
         routes: Routes | None = None,
         decode: Decode | None = None,
+        own_tokens: Mapping[str, OwnTokens] | None = None,
     ) -> None:
         self.write: Write | None = None
         self.select: Callable[[dict[str, Any], OPRDConfig], None] = select
@@ -63,7 +66,7 @@ class Rollouts:
         self._args, self._ends, self._limit = args, tuple(ends), limit
         self._vocabularies, self._contexts = vocabularies, contexts
         self._teacher_prompts, self._routes = teacher_prompts or {}, routes
-        self._decode = decode
+        self._decode, self._own_tokens = decode, own_tokens or {}
         self._empty_rows: list[int] = []
 
     def use(self, micro_step: int) -> int:
@@ -91,7 +94,8 @@ class Rollouts:
         drop, contexts, limit = self._args.long_prompts == "drop", self._contexts, self._limit
         columns = dataset.column_names
         own = {n: made for n, made in self._teacher_prompts.items() if made.differ(columns)}
-        if self._args.remove_unused_columns and (own or self._routes is not None):
+        needs = any(made.say_otherwise(columns) for made in own.values())
+        if self._args.remove_unused_columns and (needs or self._routes is not None):
             raise ValueError(
                 "remove_unused_columns=True takes away what the teacher's prompts are made of, and "
                 "who teaches a row: leave it out."
@@ -156,13 +160,15 @@ class Rollouts:
             ValueError: a token is beyond the teacher's embedding, or a prompt is none that the
                 teacher can read.
         """
-        _check_ids(output["completion_ids"], *self._vocabularies)
+        check_ids(output["completion_ids"], *self._vocabularies)
         output["completion_mask"][self._empty_rows] = 0
         self._add_teacher_prompts(output, rows)
         self.select(output, self._args)
+        met = torch.tensor(self._read_own_tokens(output)).float()
         local = count(output, cast(Reduction, self._args.reduction))
         ways, taught = self._ways_to_end(output).to(local), self._route(output, rows).to(local)
-        summed = sum_over_processes(torch.cat([local, ways, taught]))
+        summed = sum_over_processes(torch.cat([local, ways, taught, met.to(local)]))
+        summed, met = summed.split([len(summed) - len(met), len(met)])
         counts = BatchCounts(*summed[: len(local)].unbind())
         if self._routes is not None:
             output[READS] = (summed[len(local) + len(ways) :] > 0).expand_as(output[SHARES])
@@ -177,9 +183,13 @@ class Rollouts:
             "completions/stopped_ratio": stopped,
             "completions/cut_ratio": 1 - stopped - empty / sequences,
         }
-        return (
-            metrics if self._decode is None else {**metrics, "completions/answer_ratio": answered}
-        )
+        if self._decode is not None:
+            metrics["completions/answer_ratio"] = answered
+        if self._own_tokens:
+            shared, tokens, only_ends = met.tolist()
+            metrics["completions/shared_ratio"] = shared / max(tokens, 1)
+            metrics["completions/only_ends_ratio"] = only_ends / sequences
+        return metrics
 
     def _ways_to_end(self, output: Mapping[str, Any]) -> Tensor:
         """[2]: how many responses end in an end token, and how many hold an answer."""
@@ -211,7 +221,20 @@ class Rollouts:
                     "the rollouts have pictures, and a teacher's own prompts are text: leave "
                     "teacher_prompt and teacher_template out."
                 )
-            add_prompts(output, prompts, self._ends[0], cast(int, own.count), name)
+            pad = 0 if name in self._own_tokens else self._ends[0]
+            add_prompts(output, prompts, pad, cast(int, own.count), name)
+
+    def _read_own_tokens(self, output: dict[str, Any]) -> Met:
+        """Let the only teacher read responses in its own tokens, where it does."""
+        for name, own in self._own_tokens.items():
+            if "tool_mask" in output:
+                raise ValueError(
+                    "teacher_tokenizer='own': what tools return is written in the student's chat "
+                    "template, which the teacher does not have: leave tools out."
+                )
+            context, cut = self._contexts.get(role(name)), self._args.long_prompts == "drop"
+            return add_responses(output, own, context, name, cut=cut)
+        return Met(0, 0, 0)
 
     def _teaches(self, teacher: str, row: Mapping[str, Any]) -> bool:
         return self._routes is None or teacher in self._routes.named(row)
@@ -253,20 +276,4 @@ def check_prompt_count(dataset: Any, args: OPRDConfig) -> None:
             f"{len(dataset)} prompts give {available} rollouts, and a step needs "
             f"{args.rollouts_per_step}: lower per_device_train_batch_size or "
             "gradient_accumulation_steps, or add prompts."
-        )
-
-
-def _check_ids(ids: Tensor, student_rows: int, teacher_rows: int) -> None:
-    """Refuse sampled ids beyond the teacher's embedding, which a student's padding allows.
-
-    Args:
-        ids: [B, K].
-        student_rows: rows of the student's embedding.
-        teacher_rows: rows of the teacher's.
-    """
-    if student_rows > teacher_rows and int(ids.max()) >= teacher_rows:
-        raise ValueError(
-            f"the student sampled token {int(ids.max())}, and the teacher's embedding has "
-            f"{teacher_rows} rows: pass generation_kwargs={{'suppress_tokens': [...]}} with the "
-            "ids beyond it."
         )

@@ -218,6 +218,7 @@ class OPRDTrainer(DistillationTrainer):
             {name: member.prompts for name, member in self._team.items()},
             self._team.routes,
             partial(self._tokenizer.batch_decode, skip_special_tokens=True),
+            {name: member.own for name, member in self._team.items() if member.own is not None},
         )
 
         def fitting(dataset: Any, name: str) -> Any:
@@ -496,7 +497,9 @@ class OPRDTrainer(DistillationTrainer):
         if self._shown or self.args.disable_tqdm or not self.accelerator.is_main_process:
             return
         self._shown = True
-        tqdm.write(first_rollout(self._tokenizer, output, self.supervised(output)[0]))
+        own = self._team.first.own
+        theirs = None if own is None else own.tokenizer
+        tqdm.write(first_rollout(self._tokenizer, output, self.supervised(output)[0], theirs))
 
     # --- the loss -------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ def check_bridge(
     models: Mapping[str, Mapping[str, Any]],
     positions: Mapping[str, Any],
     rollouts: Mapping[str, Any],
+    *,
+    own: bool = False,
 ) -> list[str]:
     """Refuse a bridge that does not belong to a run.
 
@@ -43,12 +45,14 @@ def check_bridge(
         models: `model_identity` of the run's `student` and `teacher`.
         positions: of `supervised_positions`.
         rollouts: of `drawn_rollouts`.
+        own: whether the run's teacher reads tokens of its own.
 
     Returns:
         What differs without making the bridge useless, as sentences for a person.
 
     Raises:
-        ValueError: the bridge is of other widths, layers or models.
+        ValueError: the bridge is of other widths, layers or models, or of a teacher that read
+            other tokens.
     """
     if (bridge.student_dim, bridge.teacher_dim) != widths:
         raise ValueError(
@@ -66,6 +70,12 @@ def check_bridge(
     if bridge.provenance is None:
         # Loading it has warned.
         return []
+    reads = bridge.provenance.get("teacher_tokenizer", "student")
+    if own != (reads == "own"):
+        raise ValueError(
+            f"the bridge was fitted with teacher_tokenizer={reads!r}, and the run has "
+            f"{'own' if own else 'student'!r}: {REFIT}."
+        )
     reports = []
     for name, found in models.items():
         fitted = bridge.provenance.get(name)

@@ -14,16 +14,23 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from oprd.calibration.bridge.heads import check_heads, head_statistics, heads_of_last, sums_device
+from oprd.calibration.bridge.heads import (
+    Carried,
+    Common,
+    check_heads,
+    head_statistics,
+    heads_of_last,
+    sums_device,
+)
 from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
 from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.bridge.stream import StatisticsFile, stream
-from oprd.calibration.identity import prompts_identity, supervised_positions
+from oprd.calibration.identity import prompts_identity, reads_facts, supervised_positions
 from oprd.calibration.pairing import SIMILARITY, PairedLayers
 from oprd.calibration.reading import RowReader
 from oprd.calibration.rollouts import Rollout
-from oprd.calibration.selection import Selection, batches, hold_out, select_rows
+from oprd.calibration.selection import Selection, Teach, batches, hold_out, select_rows
 from oprd.calibration.similarity import measure_similarity
 from oprd.core.bridge import Bridge, BridgeFitter
 from oprd.core.bridge.bases import below_heads, reads_heads
@@ -81,6 +88,8 @@ def fit_bridge(
     provenance: Mapping[str, Any] | None = None,
     folder: Path | None = None,
     progress: bool = True,
+    teach: Teach = None,
+    common: Common = None,
 ) -> BridgeFit:
     """Fit a bridge; under `accelerate launch` every process calls it and reads its share.
 
@@ -89,40 +98,48 @@ def fit_bridge(
 
     Args:
         student: a causal language model.
-        teacher: likewise, of any depth and width, that reads the student's token ids.
+        teacher: likewise, of any depth and width, that reads the student's token ids, or what
+            `teach` makes of them.
         rollouts: what the student wrote.
         settings: what is fitted.
         provenance: `student` and `teacher` of `model_identity`, `rollouts` of `drawn_rollouts`, and
             whatever else says what the rollouts are.
         folder: where statistics are saved now and then, to go on with after an interruption.
         progress: whether to show a progress bar.
+        teach: reads a rollout as a teacher with tokens of its own does; states that meet are read.
+        common: then the tokens that both vocabularies have, over which LM heads are read.
 
     Raises:
         ValueError: there are too few rows, a layer is constant, or see `check_fit`.
         FloatingPointError: a row is not finite; the message names its prompt.
     """
     check_fit(student, teacher, settings)
-    selections = select_rows(rollouts, settings.positions, settings.position_k, settings.max_rows)
+    selections = select_rows(
+        rollouts, settings.positions, settings.position_k, settings.max_rows, teach
+    )
     fit, held_out = hold_out(selections)
     _check_rows(fit, settings)
     provenance = {
         **(provenance or {}),
         "positions": supervised_positions(settings.positions, settings.position_k),
         "prompts": prompts_identity([rollout.prompt_ids for rollout in rollouts]),
+        **reads_facts(own=teach is not None),
     }
     state = PartialState()
-    paired = _pair(student, teacher, rollouts, settings, progress and state.is_main_process)
+    is_shown = progress and state.is_main_process
+    paired = _pair(student, teacher, rollouts, settings, is_shown, teach)
     pairs = paired.pairs
     gradients = below_heads(settings.basis) == "fisher"
     reader = RowReader(student, teacher, pairs, settings.seed if gradients else None)
     rows = sum(selection.rows for selection in fit)
-    heads = head_statistics(student, teacher, pairs, settings, rows)
+    heads = head_statistics(student, teacher, pairs, settings, rows, common)
     fitters = [new_fitter(student, teacher, pairs, of) for of in (heads, None)]
     shares = [
         batches(part, settings.batch_size, state.process_index, state.num_processes)
         for part in (fit, held_out)
     ]
     saved = _statistics_file(folder, selections, settings, pairs, provenance)
+    of_last = heads_of_last(student, teacher, pairs, common)
     own_held_out = sum(len(batch) for batch in shares[1])
     with progress_bar(progress and state.is_main_process) as bar:
         total = sum(len(batch) for share in shares for batch in share)
@@ -141,7 +158,8 @@ def fit_bridge(
             widest,
             shares[1],
             lambda count: bar.advance(shown, count),
-            heads_of_last(student, teacher, pairs),
+            of_last,
+            None if common is None or of_last is None else Carried(teacher, common[1]),
         )
     state.wait_for_everyone()
     if saved is not None:
@@ -157,6 +175,7 @@ def _pair(
     rollouts: Sequence[Rollout],
     settings: FitSettings,
     progress: bool,
+    teach: Teach,
 ) -> PairedLayers:
     """The layers that are fitted, measured on the rollouts and shown where they are chosen so."""
     measure = partial(
@@ -170,6 +189,7 @@ def _pair(
         batch_size=settings.batch_size,
         seed=settings.seed,
         progress=progress,
+        teach=teach,
     )
     paired = PairedLayers.of(student, teacher, settings.layers, settings.layer_pairing, measure)
     if progress:
@@ -255,5 +275,7 @@ def _digest(selections: Sequence[Selection]) -> str:
     for selection in selections:
         rollout = selection.rollout
         ids = (rollout.prompt, rollout.prompt_ids, rollout.completion_ids)
-        digest.update(json.dumps([ids, selection.positions.tolist()]).encode())
+        # As it was before there was another way to read.
+        own = [] if selection.taught is None else [selection.taught]
+        digest.update(json.dumps([ids, selection.positions.tolist(), *own]).encode())
     return digest.hexdigest()

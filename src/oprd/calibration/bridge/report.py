@@ -66,6 +66,7 @@ def bridge_report(
         "curve": curve,
         "advice": advice,
         "pull": scores.pull and _pull(scores.pull),
+        **({} if scores.carried is None else {"carried": scores.carried}),
     }
 
 

@@ -48,12 +48,15 @@ class HeldOutScores:
         after: of the highest rank that the rows determine; `PairScore.at` gives the lower ones.
         states: the mean cosine of the states themselves; None where their widths differ.
         pull: of the last pair; None where LM heads are not there to be read.
+        carried: the share of the teacher's probability on tokens that both vocabularies have, where
+            these are two.
     """
 
     before: Mapping[int, PairScore]
     after: Mapping[int, PairScore]
     states: Mapping[int, float] | None
     pull: Pull | None = None
+    carried: float | None = None
 
     @property
     def rows(self) -> int:
@@ -68,6 +71,7 @@ def score_held_out(
     batches: Sequence[Sequence[Any]],
     advance: Callable[[int], None],
     heads: HeadPair | None = None,
+    carried: Callable[[Tensor], float] | None = None,
 ) -> HeldOutScores:
     """Read this process's batches once more and score them; every process calls it.
 
@@ -78,6 +82,7 @@ def score_held_out(
         batches: of rollouts that the fit has not seen, as the reader takes them.
         advance: called with the number of rollouts that are done.
         heads: both LM heads, if the last pair's states are those that they read.
+        carried: sums over rows of the teacher's probability on tokens that both vocabularies have.
     """
     random = _with_random_projection(bridge).to(reader.device, torch.float32)
     widest.to(reader.device, torch.float32)
@@ -97,17 +102,20 @@ def score_held_out(
             room -= len(kept[-1][0])
         advance(len(batch))
     before, after = _over_processes(before), _over_processes(after)
-    pulled = Pull(0, 0.0, 0.0)
+    pulled, common = Pull(0, 0.0, 0.0), 0.0
     if heads is not None and kept:
         ours, theirs = (torch.cat(of) for of in zip(*kept, strict=True))
         pulled = pull(bridge, last.student, ours, theirs, heads)
-    cosines, of_all = _sum_over_processes([cosines, torch.tensor(pulled, dtype=torch.float64)])
+        common = 0.0 if carried is None else carried(theirs)
+    sums = torch.tensor([*pulled, common], dtype=torch.float64)
+    cosines, of_all = _sum_over_processes([cosines, sums])
     count = next(iter(after.values())).rows
     layers = [pair.student for pair in bridge.pairs]
     states = dict(zip(layers, (cosines / max(count, 1)).tolist(), strict=True))
-    read, *sums = of_all.tolist()
-    pulled = None if heads is None else Pull(int(read), *sums)
-    return HeldOutScores(before, after, states if comparable else None, pulled)
+    read, *kl, common = of_all.tolist()
+    pulled = None if heads is None else Pull(int(read), *kl)
+    share = None if carried is None or not read else common / read
+    return HeldOutScores(before, after, states if comparable else None, pulled, share)
 
 
 def _state_cosines(pairs: Sequence[LayerPair], rows: PairedRows) -> Tensor:

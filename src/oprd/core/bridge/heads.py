@@ -41,7 +41,7 @@ METRICS: tuple[str, ...] = get_args(HeadsMetric)
 
 @dataclass(frozen=True, eq=False)
 class HeadPair:
-    """Both LM heads over the tokens that both models have: ids from 0 that mean the same.
+    """Both LM heads over the tokens that both models have: rows from 0 that mean the same.
 
     A softcap is left out of the distance, which compares logits before it, and counts in q.
 

@@ -77,6 +77,12 @@ class LMHead:
         bias = None if self.bias is None else self.bias[:vocab_size]
         return LMHead(self.weight[:vocab_size], bias, self.scale, self.softcap)
 
+    def take(self, ids: Tensor) -> "LMHead":
+        """The head over some tokens alone, by their ids [v], in their order."""
+        ids = ids.to(self.weight.device)
+        bias = None if self.bias is None else self.bias[ids]
+        return LMHead(self.weight[ids], bias, self.scale, self.softcap)
+
     def logits(self, rows: Tensor, temperature: float = 1.0, *, out: Tensor) -> Tensor:
         """Write the logits of rows [N, D] to `out`, [N, V] float32 or float64, without a graph."""
         for tile in chunks(*self.weight.shape):

@@ -9,11 +9,13 @@ from transformers import PreTrainedTokenizerBase
 
 from oprd.calibration.models import FitModels
 from oprd.calibration.processes import check_heads_stand_whole
+from oprd.calibration.teacher_prompts import own_prompts, reads_otherwise
 from oprd.core.layers import measures
 from oprd.models.bind import check_pair
 from oprd.models.end_tokens import EndTokens, stop_at_either
 from oprd.models.identity import model_facts
 from oprd.models.matching import layers_read
+from oprd.models.own_tokens import OwnTokens
 from oprd.models.reader import Reader
 from oprd.models.reference import Reference, check_lineage
 from oprd.models.teacher import Teacher
@@ -24,7 +26,6 @@ from oprd.training.calibration import obtain_pairs
 from oprd.training.plan import Plan
 from oprd.training.teachers.obtain import Shared, obtain_reference, obtain_teacher
 from oprd.training.teachers.place import place
-from oprd.training.teachers.prompts import own_prompts, reads_otherwise
 from oprd.training.teachers.source import teacher_tokenizer
 from oprd.training.teachers.team import Given, Team
 
@@ -68,8 +69,13 @@ def obtain(
         member.same_meaning = of_student and tokenizer is None
         if not member.same_meaning:
             theirs = tokenizer or teacher_tokenizer(source, own)
+        if own.reads_own_tokens:
+            both = (student, model), (trainer.tokenizer, theirs)
+            member.own = OwnTokens.of(*both, cast(Any, own.teacher_special_tokens))
+        elif not member.same_meaning:
             member.same_meaning = check_tokenizers(trainer.tokenizer, theirs, model)
-        member.ends = EndTokens.of(student, model, trainer.tokenizer, theirs)
+        others = (model, theirs) if member.own is None else (None, None)
+        member.ends = EndTokens.of(student, others[0], trainer.tokenizer, others[1])
         if args.joins_ends and member.same_meaning:
             stop_at_either(trainer, member.ends)
         if args.extrapolates:
@@ -124,7 +130,8 @@ def check(team: Team, trainer: Any) -> None:
             autocast=trainer.accelerator.autocast,
         )
         context = context_limits(student, model).get("teacher")
-        member.prompts = own_prompts(trainer.tokenizer, template, own, context)
+        theirs = None if member.own is None else member.own.tokenizer
+        member.prompts = own_prompts(trainer.tokenizer, template, own, context, theirs)
         check_pair(
             student,
             member.teacher.reader,
@@ -149,7 +156,14 @@ def settle(team: Team, trainer: Any, tokenizer: PreTrainedTokenizerBase | None) 
     """
     args, accelerator = trainer.args, trainer.accelerator
     every = {
-        name: FitModels(trainer.student, member.teacher.reader.model, trainer.tokenizer, tokenizer)
+        name: FitModels(
+            trainer.student,
+            member.teacher.reader.model,
+            trainer.tokenizer,
+            tokenizer if member.own is None else member.own.tokenizer,
+            member.own,
+            member.prompts.own_options,
+        )
         for name, member in team.items()
     }
     # Before the teachers have their places: then weights may be in pieces on several devices.

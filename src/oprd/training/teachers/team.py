@@ -1,5 +1,6 @@
 """The teachers of a run, one or several: what goes with each, and how the student meets all."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from oprd.core.bridge import Bridge
 from oprd.core.capture import num_layers
 from oprd.models.batch import MicroBatch
 from oprd.models.end_tokens import EndTokens
+from oprd.models.own_tokens import OwnTokens
 from oprd.models.parts import Part
 from oprd.models.reference import Reference
 from oprd.models.scales import measure_mean_squares
@@ -41,6 +43,7 @@ class Member:
         facts: by which a resumed run knows it.
         same_meaning: whether its token ids are known to mean what the student's do.
         ends: where it and the student stop.
+        own: how it reads responses in tokens of its own; None for the student's.
     """
 
     args: OPRDConfig
@@ -48,6 +51,7 @@ class Member:
     bridges: dict[str, Bridge | None]
     facts: dict[str, Any] = field(default_factory=dict)
     same_meaning: bool = False
+    own: OwnTokens | None = None
     ends: EndTokens = field(init=False)
     teacher: Teacher = field(init=False)
     plan: Plan = field(init=False)
@@ -130,9 +134,10 @@ class Team(Mapping[str, Member]):
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the smallest of their embeddings."""
-        models = (member.teacher.reader.model for member in self.values())
-        return min(int(model.config.get_text_config().vocab_size) for model in models)
+        """Rows of the smallest of their embeddings, of those that read the student's tokens."""
+        models = (m.teacher.reader.model for m in self.values() if m.own is None)
+        sizes = (int(model.config.get_text_config().vocab_size) for model in models)
+        return min(sizes, default=sys.maxsize)
 
     @property
     def pairs(self) -> dict[str, list[list[int]]]:

@@ -1,0 +1,7 @@
+"""Names of what a teacher of other tokens is compared by, and how long each trains."""
+
+OWN_TOKENS = "Bridge, own tokens"
+RAW_IDS = "Bridge, raw ids"
+SUPERVISED = "supervised on the teacher's text"
+# Steps of a run for one of the others: together they take as long, teacher's writing not counted.
+MORE_STEPS = {SUPERVISED: 4}
