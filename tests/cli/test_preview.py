@@ -83,3 +83,13 @@ def test_the_teachers_own_prompt_is_shown_in_the_place_of_the_students(preview):
     shown = preview(teacher_template="Hint. {{ prompt }}").output
     assert "The teacher reads the same response after 17 tokens: H|i|n|t|.| |w|h|a|t" in shown
     assert "The teacher reads the same tokens" not in shown
+
+
+@pytest.mark.parametrize(
+    "setting", [{"bridge": "fit", "bridge_rank": "2"}, {"layer_pairing": "similarity"}]
+)
+def test_what_is_measured_when_training_begins_is_not_measured_to_look(preview, places, setting):  # noqa: F811
+    result = preview(**setting)
+    assert result.exit_code == 0, result.output
+    assert result.output.rstrip().endswith("Nothing was trained.")
+    assert not list((places / "run").iterdir())

@@ -21,6 +21,7 @@ from oprd.calibration.processes import run_locked
 from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import setting_up, writing
 from oprd.cli.preview import asked, show_rollouts, show_settings
+from oprd.core.layers import measures
 from oprd.guards.saving import resumed_from
 from oprd.models.load import find_model
 from oprd.models.memory import free_bytes, told
@@ -76,6 +77,9 @@ def _preview(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> None
     with setting_up():
         if args.local_process_index == 0:
             show_settings(args, data, models)
+        args.only_looks = True
+        if measures(args.layer_pairing):
+            args.layer_pairing = "proportional"
         trainer = _trainer(data, args, models)
     if trainer.accelerator.is_main_process:
         _say_machine(args)

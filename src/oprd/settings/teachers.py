@@ -123,6 +123,9 @@ class TeacherConfig(DistillationConfig):
         metadata={"help": "cpu: only the teacher that reads is on the device."},
     )
 
+    # No setting: a run that is only looked at measures and fits nothing for its teacher.
+    only_looks = False
+
     def __post_init__(self) -> None:
         """Check the names and the templates."""
         check_choice("teacher_batches", self.teacher_batches, ("pure", "mixed"))

@@ -471,7 +471,7 @@ class OPRDTrainer(DistillationTrainer):
         """With scale="layer", measure teachers' states on the first rollouts they read."""
         # Bound, as the loss is.
         measure = partial(self._team.measure, self.student, map(MicroBatch.of, batch), self._summed)
-        if self._team.unmeasured:
+        if self._team.unmeasured and not self.args.only_looks:
             with torch.no_grad():
                 wrapped = cast(nn.Module, self.model_wrapped)
                 self._forward_redirection(wrapped, self.student, measure)

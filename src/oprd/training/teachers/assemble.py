@@ -155,6 +155,9 @@ def settle(team: Team, trainer: Any, tokenizer: PreTrainedTokenizerBase | None) 
         the first of them, as it was wrapped.
     """
     args, accelerator = trainer.args, trainer.accelerator
+    if args.only_looks:
+        for member in team.values():
+            member.bridges = {n: there for n, there in member.bridges.items() if there is not None}
     every = {
         name: FitModels(
             trainer.student,
