@@ -1,7 +1,7 @@
 """How near the memory that is told before the first step is to what a run takes.
 
-Each case in a process of its own, as a user's is: three steps, in the second of which the
-optimizer's states appear.
+Each case in a process of its own, as a user's is: two steps, in the second of which the optimizer's
+states are there.
 
     python benchmarks/memory.py
 """
@@ -49,7 +49,7 @@ def measure(name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         given = {
             "per_device_train_batch_size": 4,
-            "max_completion_length": 256,
+            "max_completion_length": 192,
             "gradient_checkpointing": False,
             **settings,
         }
@@ -61,7 +61,7 @@ def measure(name: str) -> dict[str, float]:
             processing_class=tokenizer,
             args=OPRDConfig(
                 output_dir=folder,
-                max_steps=3,
+                max_steps=2,
                 use_cpu=True,
                 report_to=[],
                 save_strategy="no",
