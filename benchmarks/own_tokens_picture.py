@@ -23,7 +23,7 @@ from oprd.models.own_tokens import OwnTokens
 from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
 
-RESPONSE = " Noël pays 1,250 € — naïvely."
+RESPONSE = " Überraschung: λ₁ ≈ 3,14 — naïve."
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "tokenizers.svg"
 NAMES = ("student, Qwen3", "teacher, Gemma 3")
 # What a special token takes of the axis, in bytes.
@@ -79,7 +79,7 @@ def main() -> None:
             axis.plot([x, x], [0.95, 1.6], color="#9aa5b1", lw=1, ls=":")
     met = sum(partner != NONE for partner in read.partners)
     said = f"states meet at {met} of the student's {len(ids)} tokens"
-    axis.text(0, 1.8, f"│ {said}; ⁞ without a partner", color="#c2410c", va="bottom")
+    axis.text(0, 1.8, f"│ {said}; ┊ without a partner", color="#c2410c", va="bottom")
     axis.set_xlim(-9, starts[-1] + 1)
     axis.set_ylim(-0.2, 2.2)
     axis.axis("off")

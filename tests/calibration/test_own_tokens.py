@@ -69,6 +69,11 @@ def by_hand(made: FitModels, selection, layer: int = 2) -> list[tuple[torch.Tens
     ]
 
 
+def fit(made: FitModels, settings: FitSettings):
+    both, view = (made.student, made.teacher), {"teach": made.teach, "common": made.common}
+    return fit_bridge(*both, rollouts(), settings, progress=False, **view)
+
+
 @pytest.mark.parametrize("positions", [("all", 1), ("last_k", 3), ("first_k", 4)])
 def test_the_rows_are_states_that_have_read_the_same(positions):
     made = models()
@@ -90,21 +95,24 @@ def test_rows_that_are_drawn_meet_as_all_of_them_do():
 def test_a_bridge_says_that_the_teacher_read_its_own_tokens():
     made = models()
     settings = FitSettings(rank=3, positions="all", batch_size=4)
-    fitted = fit_bridge(
-        made.student, made.teacher, rollouts(), settings, progress=False, teach=made.teach
-    )
+    fitted = fit(made, settings)
     assert fitted.bridge.provenance["teacher_tokenizer"] == "own"
     met = sum(s.rows for s in select_rows(rollouts(), "all", 1, teach=made.teach))
     assert fitted.report["rows"]["fit"] + fitted.report["rows"]["held_out"] == met
-    assert fitted.report["pull"] is None
+    assert fitted.report["pull"]["rows"] == fitted.report["rows"]["held_out"]
+
+
+def test_what_is_read_and_what_is_common_go_together():
+    made = models()
+    settings = FitSettings(rank=3, positions="all")
+    with pytest.raises(ValueError, match="give both"):
+        fit_bridge(made.student, made.teacher, rollouts(), settings, teach=made.teach)
 
 
 def test_the_basis_of_a_teachers_gradients_goes_with_it():
     made = models()
     settings = FitSettings(rank=3, positions="all", batch_size=4, basis="fisher")
-    fitted = fit_bridge(
-        made.student, made.teacher, rollouts(), settings, progress=False, teach=made.teach
-    )
+    fitted = fit(made, settings)
     assert fitted.bridge.basis == "fisher"
 
 
@@ -119,10 +127,7 @@ def test_both_heads_are_read_over_the_tokens_that_both_spell_alike():
     # Every byte, as both vocabularies have them all, and the end and the padding.
     assert len(ours) == len(set(ours.tolist())) == 256 + 2
     settings = FitSettings(positions="all", batch_size=4, basis="heads", layers="last")
-    fitted = fit_bridge(
-        made.student, made.teacher, rollouts(), settings, progress=False, teach=made.teach,
-        common=made.common,
-    )  # fmt: skip
+    fitted = fit(made, settings)
     pair = both_heads(made.student, made.teacher, made.common)
     expected = solve_heads(HeadStatistics(pair, "centered").moments())
     found, wanted = fitted.bridge.student_projection, expected.student_projection
@@ -131,7 +136,8 @@ def test_both_heads_are_read_over_the_tokens_that_both_spell_alike():
     assert 0 < fitted.report["carried"] < 1
     (selection,) = select_rows(rollouts(1), "all", 1, teach=made.teach)
     last = torch.stack([theirs for _, theirs in by_hand(made, selection, layer=-1)])
-    q = made.teacher.lm_head(last).softmax(dim=1)[:, made.common[1]].sum()
+    with torch.no_grad():
+        q = made.teacher.lm_head(last).softmax(dim=1)[:, made.common[1]].sum()
     assert Carried(made.teacher, made.common[1])(last) == pytest.approx(float(q), rel=1e-5)
 
 

@@ -110,10 +110,13 @@ def fit_bridge(
         common: then the tokens that both vocabularies have, over which LM heads are read.
 
     Raises:
-        ValueError: there are too few rows, a layer is constant, or see `check_fit`.
+        ValueError: there are too few rows, a layer is constant, one of `teach` and `common` is given
+            without the other, or see `check_fit`.
         FloatingPointError: a row is not finite; the message names its prompt.
     """
     check_fit(student, teacher, settings)
+    if (teach is None) != (common is None):
+        raise ValueError("teach and common are of a teacher with its own tokens: give both.")
     selections = select_rows(
         rollouts, settings.positions, settings.position_k, settings.max_rows, teach
     )
