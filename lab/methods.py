@@ -17,6 +17,7 @@ HEADS, HEADS_READ_AGAIN = "Heads, centered", "Heads, centered, read again"
 TRAINED_PROJECTION = "Bridge, P_S trained"
 WITH_SOLUTION, WITH_ANOTHERS = "self, with the solution", "self, with another's solution"
 ANOTHER_REFERENCE = "λ = 1.25, a reference of another seed"
+MERGED_PURE = "two teachers"
 RANDOM_DIRECTION = "λ = 1.25, in a random direction"
 # Behind a solution, for a model that has to write it once more.
 AGAIN = "\nThat was an example with its answer. Answer in the same way: {{ prompt }}"
@@ -161,7 +162,15 @@ SELF_TAUGHT = {
         WITH_ANOTHERS: f"{{{{ another }}}} {AGAIN}",
     }.items()
 }
-METHODS |= {**PAST, **SELF_TAUGHT}
+# A student of two teachers, each of one of its tasks.
+TOGETHER = {"teachers": [{"name": "sums"}, {"name": "sorting"}]}
+MERGED = {
+    MERGED_PURE: TOGETHER,
+    "two teachers, mixed batches": {**TOGETHER, "teacher_batches": "mixed"},
+    "two teachers, last three layers": {**TOGETHER, "layers": "last:3"},
+    "two teachers, reverse KL": {**TOGETHER, **OUTPUT_ONLY, **REVERSE_KL},
+}
+METHODS |= {**PAST, **SELF_TAUGHT, **MERGED}
 # Methods of two stages: the share of the steps that the first one takes, its rate, and the settings
 # of the second, whose rate is the run's.
 SECOND_STAGES = {

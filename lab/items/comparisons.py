@@ -8,6 +8,8 @@ from lab.methods import (
     HEADS,
     HEADS_READ_AGAIN,
     LAYER_SCALES,
+    MERGED,
+    MERGED_PURE,
     OFF_POLICY,
     PAST,
     RANDOM_DIRECTION,
@@ -192,13 +194,39 @@ NOISE = {
     task: Noise(steps, shares=(0.3, 0.1, 0.03, 0.01))
     for task, steps in {"sums": (250, 400, 600, 900, 1400), "sorting": (200, 400, 600, 900)}.items()
 }
-PAST_THE_TEACHER = Comparison(
-    "sums",
+# Beside a step further than the teacher, one as long that no reference gives.
+PAST_REINFORCED = Comparison(
+    "sums, reinforced",
     ("OPRD", *PAST),
     steps=150,
     eval_every=30,
-    rates=(1e-3, 2e-3),
+    rates=(5e-4, 1e-3, 2e-3),
+    grid_steps=75,
     claims=(("λ = 1.25", "OPRD"), ("λ = 1.25", RANDOM_DIRECTION)),
+    by="end",
+)
+PAST_THE_TEACHER = replace(
+    PAST_REINFORCED,
+    pair="sums",
+    methods=("OPRD", "λ = 1.15", "λ = 1.25", "λ = 1.5", RANDOM_DIRECTION),
+)
+# A teacher that has most of its way before it.
+PAST_EARLY = replace(
+    PAST_REINFORCED,
+    pair="sums, less reinforced",
+    methods=("OPRD", "λ = 1.25", "λ = 1.5", "λ = 2", RANDOM_DIRECTION),
+)
+MERGING = Comparison(
+    "both",
+    tuple(MERGED),
+    steps=200,
+    eval_every=40,
+    rates=(5e-4, 1e-3, 2e-3),
+    grid_steps=100,
+    claims=(
+        (MERGED_PURE, "two teachers, mixed batches"),
+        (MERGED_PURE, "two teachers, reverse KL"),
+    ),
     by="end",
 )
 SELF_DISTILLATION = replace(
