@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -26,6 +27,11 @@ from lab.threads import threads
 # Of the problems that it learns from, which are none of those that others train on.
 PROBLEMS_SEED = 2000
 REWARDS = "rewards.json"
+
+
+def verdict(task: ModuleType, text: str, gold: str) -> float:
+    """The reward of a response: 1 where the grader calls it right."""
+    return float(task.grade(text, gold).correct)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class Reinforced:
             raise ValueError(
                 f"steps={self.steps} and at={self.at} must be multiples of {self.keep_every}."
             )
+        if self.step > self.steps:
+            raise ValueError(f"at={self.at} is beyond the last of {self.steps} steps.")
 
     @property
     def step(self) -> int:
@@ -127,8 +135,7 @@ class Reinforced:
         problems = task.examples("train", self.steps * self.prompts, seed=PROBLEMS_SEED + self.seed)
 
         def reward(completions: list[str], answer: list[str], **_: Any) -> list[float | None]:
-            graded = zip(completions, answer, strict=True)
-            return [float(task.grade(text, gold).correct) for text, gold in graded]
+            return [verdict(task, *of) for of in zip(completions, answer, strict=True)]
 
         trainer = GRPOTrainer(
             model=str(begun),
@@ -146,7 +153,7 @@ class Reinforced:
                 use_cpu=True,
                 save_steps=self.keep_every,
                 save_only_model=True,
-                logging_steps=self.keep_every // 5,
+                logging_steps=max(1, self.keep_every // 5),
                 report_to=[],
                 disable_tqdm=True,
                 seed=self.seed,
