@@ -170,6 +170,9 @@ MERGED = {
     "two teachers, last three layers": {**TOGETHER, "layers": "last:3"},
     "two teachers, reverse KL": {**TOGETHER, **OUTPUT_ONLY, **REVERSE_KL},
 }
+# Trained on solutions, with so many updates for a step of distillation, whose rollouts take time.
+SUPERVISED, SUPERVISED_UPDATES = "supervised on solutions", 4
+METHODS[SUPERVISED] = {}
 METHODS |= {**PAST, **SELF_TAUGHT, **MERGED}
 # Methods of two stages: the share of the steps that the first one takes, its rate, and the settings
 # of the second, whose rate is the run's.

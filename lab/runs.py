@@ -29,6 +29,8 @@ from lab.methods import (
     RANDOM_DIRECTION,
     SECOND_STAGES,
     SELF_TAUGHT,
+    SUPERVISED,
+    SUPERVISED_UPDATES,
     TRAINED_PROJECTION,
 )
 from lab.models import CACHE
@@ -43,6 +45,7 @@ from lab.variants.consumed import select_consumed
 from lab.variants.direction import random_direction
 from lab.variants.live_heads import LiveHeads
 from lab.variants.projection import train_projection
+from lab.variants.supervised import supervise
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.runs.metrics import read_metrics
 from oprd.runs.record import RATE_TEST
@@ -166,6 +169,12 @@ def _distil(run: Run) -> None:
     shutil.rmtree(run.folder, ignore_errors=True)
     pair = PAIRS[run.pair]
     task, settings = pair.task_module, run.all_settings
+    if run.method == SUPERVISED:
+        count = run.steps * run.rollouts * SUPERVISED_UPDATES
+        problems = task.examples("train", count, seed=PROBLEMS_SEED + run.seed)
+        settings |= {"output_dir": str(run.folder)}
+        supervise(pair.student.path(), pair.task, problems, settings, SUPERVISED_UPDATES)
+        return
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.steps * run.rollouts, seed=PROBLEMS_SEED + run.seed)
     solutions = [solution for _, solution in problems]
