@@ -3,6 +3,7 @@
 from typing import Any
 
 from lab.offpolicy import SOLUTIONS, START, TEACHER
+from lab.shown import TEMPLATE
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "output_loss_kwargs": {"k": 4}}
@@ -15,6 +16,8 @@ RANK = 16
 LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
 HEADS, HEADS_READ_AGAIN = "Heads, centered", "Heads, centered, read again"
 TRAINED_PROJECTION = "Bridge, P_S trained"
+SHOWN, SHOWN_ANOTHERS = "self, shown the solution", "self, shown another's solution"
+SHOWN_MOVING = "self, shown the solution, moving average"
 WITH_SOLUTION, WITH_ANOTHERS = "self, with the solution", "self, with another's solution"
 ANOTHER_REFERENCE = "λ = 1.25, a reference of another seed"
 MERGED_PURE = "two teachers"
@@ -156,12 +159,15 @@ PAST |= {
 }
 # A student that teaches itself: the teacher reads a worked solution, of its row or of another.
 SELF_TAUGHT = {
-    name: {**UNIT_LENGTH, "teacher_source": "copy", "teacher_template": template}
+    name: {"teacher_source": "copy", "teacher_template": template}
     for name, template in {
+        SHOWN: TEMPLATE,
+        SHOWN_ANOTHERS: TEMPLATE.replace("solution", "another"),
         WITH_SOLUTION: f"{{{{ solution }}}} {AGAIN}",
         WITH_ANOTHERS: f"{{{{ another }}}} {AGAIN}",
     }.items()
 }
+SELF_TAUGHT[SHOWN_MOVING] = {**SELF_TAUGHT[SHOWN], "teacher_source": "ema", "ema_decay": 0.95}
 # A student of two teachers, each of one of its tasks.
 TOGETHER = {"teachers": [{"name": "sums"}, {"name": "sorting"}]}
 MERGED = {

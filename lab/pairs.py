@@ -30,8 +30,8 @@ class Pair:
 
     @property
     def task(self) -> str:
-        """The module of the task that the teacher teaches."""
-        return self.teacher.task
+        """The module of the task that the student is taught."""
+        return self.student.task
 
     @property
     def task_module(self) -> ModuleType:
@@ -47,6 +47,7 @@ class Pair:
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")
 # Half way on sums: what reinforcement learning begins with.
 BEFORE = Moment(SUMS, 350)
+SHOWN = Recipe("shown", until=350)
 # A base that can do a little of both tasks, and what becomes of it on either.
 BOTH = Recipe("both", until=300)
 SPECIALISTS = Specialists(
@@ -85,6 +86,8 @@ PAIRS = {
     "sums, reinforced": Pair(BEFORE, Reinforced(BEFORE)),
     "sums, less reinforced": Pair(BEFORE, Reinforced(BEFORE, at=150)),
     "both": Pair(Moment(BOTH, BOTH.last), SPECIALISTS),
+    # One model, which reads as the teacher what the student does not: the solution.
+    "sums, shown": Pair(Moment(SHOWN, SHOWN.last, asked="sums"), Moment(SHOWN, SHOWN.last)),
     "additions": Pair(
         Pretrained("student"), Pretrained("teacher"), step_seconds=20, keeps_students=False
     ),

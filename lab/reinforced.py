@@ -151,6 +151,7 @@ class Reinforced:
                 beta=0.0,
                 gradient_checkpointing=False,
                 use_cpu=True,
+                bf16=False,
                 save_steps=self.keep_every,
                 save_only_model=True,
                 logging_steps=max(1, self.keep_every // 5),

@@ -43,6 +43,7 @@ from lab.items.comparisons import (
     RANKS_OVER_BYTE_PAIRS,
     SCALED,
     SELF_DISTILLATION,
+    SELF_TAUGHT_SUMS,
     THROUGH_HEADS,
 )
 from lab.items.cost import LAB_OPD, Case, Cost
@@ -246,6 +247,11 @@ _ALL: tuple[Item, ...] = (
         )
     ),
     Merging("merging", "Two specialists of one base in one student", MERGING),
+    Compared(
+        "self-distillation-sums",
+        "A student that teaches itself what it can tell where the solution is shown",
+        SELF_TAUGHT_SUMS,
+    ),
     Compared(
         "self-distillation",
         "A student that teaches itself with a worked solution, beside another problem's",

@@ -13,6 +13,10 @@ from lab.methods import (
     OFF_POLICY,
     PAST,
     RANDOM_DIRECTION,
+    SHOWN,
+    SHOWN_ANOTHERS,
+    SHOWN_MOVING,
+    SUPERVISED,
     TRAINED_PROJECTION,
     WITH_ANOTHERS,
     WITH_SOLUTION,
@@ -229,8 +233,18 @@ MERGING = Comparison(
     ),
     by="end",
 )
+SELF_TAUGHT_SUMS = Comparison(
+    "sums, shown",
+    (SHOWN, SHOWN_ANOTHERS, SHOWN_MOVING, SUPERVISED),
+    steps=150,
+    eval_every=30,
+    rates=(5e-4, 1e-3, 2e-3),
+    grid_steps=75,
+    claims=((SHOWN, SHOWN_ANOTHERS), (SHOWN, SUPERVISED)),
+    by="end",
+)
 SELF_DISTILLATION = replace(
     SCALED["additions"],
-    methods=(WITH_SOLUTION, WITH_ANOTHERS),
-    claims=((WITH_SOLUTION, WITH_ANOTHERS),),
+    methods=(WITH_SOLUTION, WITH_ANOTHERS, SUPERVISED),
+    claims=((WITH_SOLUTION, WITH_ANOTHERS), (WITH_SOLUTION, SUPERVISED)),
 )

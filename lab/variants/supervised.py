@@ -38,6 +38,7 @@ def supervise(
     """
     args = SFTConfig(
         **{name: settings[name] for name in SHARED},
+        bf16=False,
         max_steps=settings["max_steps"] * updates,
         lr_scheduler_type=OPRDConfig.lr_scheduler_type,
         warmup_steps=OPRDConfig.warmup_steps,
