@@ -202,23 +202,23 @@ NOISE = {
 PAST_REINFORCED = Comparison(
     "sums, reinforced",
     ("OPRD", *PAST),
-    steps=150,
+    steps=120,
     eval_every=30,
     rates=(5e-4, 1e-3, 2e-3),
-    grid_steps=75,
+    grid_steps=60,
     claims=(("λ = 1.25", "OPRD"), ("λ = 1.25", RANDOM_DIRECTION)),
     by="end",
 )
 PAST_THE_TEACHER = replace(
     PAST_REINFORCED,
     pair="sums",
-    methods=("OPRD", "λ = 1.15", "λ = 1.25", "λ = 1.5", RANDOM_DIRECTION),
+    methods=("OPRD", "λ = 1.25", RANDOM_DIRECTION),
 )
 # A teacher that has most of its way before it.
 PAST_EARLY = replace(
     PAST_REINFORCED,
     pair="sums, less reinforced",
-    methods=("OPRD", "λ = 1.25", "λ = 1.5", "λ = 2", RANDOM_DIRECTION),
+    methods=("OPRD", "λ = 1.25", RANDOM_DIRECTION),
 )
 MERGING = Comparison(
     "both",
@@ -236,10 +236,10 @@ MERGING = Comparison(
 SELF_TAUGHT_SUMS = Comparison(
     "sums, shown",
     (SHOWN, SHOWN_ANOTHERS, SHOWN_MOVING, SUPERVISED),
-    steps=150,
+    steps=120,
     eval_every=30,
     rates=(5e-4, 1e-3, 2e-3),
-    grid_steps=75,
+    grid_steps=60,
     claims=((SHOWN, SHOWN_ANOTHERS), (SHOWN, SUPERVISED)),
     by="end",
 )
