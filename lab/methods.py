@@ -174,7 +174,6 @@ MERGED = {
     MERGED_PURE: TOGETHER,
     "two teachers, mixed batches": {**TOGETHER, "teacher_batches": "mixed"},
     "two teachers, last three layers": {**TOGETHER, "layers": "last:3"},
-    "two teachers, reverse KL": {**TOGETHER, **OUTPUT_ONLY, **REVERSE_KL},
 }
 # Trained on solutions, with so many updates for a step of distillation, whose rollouts take time.
 SUPERVISED, SUPERVISED_UPDATES = "supervised on solutions", 4

@@ -83,7 +83,7 @@ PAIRS = {
         Moment(Recipe("sums", steps=1000, seed=1, until=300), 300), Moment(SUMS, 1500)
     ),
     # As in the paper: reinforcement learning made the teacher of the student.
-    "sums, reinforced": Pair(BEFORE, Reinforced(BEFORE)),
+    "sums, reinforced": Pair(BEFORE, Reinforced(BEFORE, at=300)),
     "sums, less reinforced": Pair(BEFORE, Reinforced(BEFORE, at=150)),
     "both": Pair(Moment(BOTH, BOTH.last), SPECIALISTS),
     # One model, which reads as the teacher what the student does not: the solution.
