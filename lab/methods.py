@@ -3,7 +3,8 @@
 from typing import Any
 
 from lab.offpolicy import SOLUTIONS, START, TEACHER
-from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED
+from lab.shown import TEMPLATE
+from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "output_loss_kwargs": {"k": 4}}
@@ -16,8 +17,11 @@ RANK = 16
 LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
 HEADS, HEADS_READ_AGAIN = "Heads, centered", "Heads, centered, read again"
 TRAINED_PROJECTION = "Bridge, P_S trained"
+SHOWN, SHOWN_ANOTHERS = "self, shown the solution", "self, shown another's solution"
+SHOWN_MOVING = "self, shown the solution, moving average"
 WITH_SOLUTION, WITH_ANOTHERS = "self, with the solution", "self, with another's solution"
 ANOTHER_REFERENCE = "λ = 1.25, a reference of another seed"
+MERGED_PURE = "two teachers"
 RANDOM_DIRECTION = "λ = 1.25, in a random direction"
 # Behind a solution, for a model that has to write it once more.
 AGAIN = "\nThat was an example with its answer. Answer in the same way: {{ prompt }}"
@@ -147,13 +151,13 @@ OFF_POLICY = {
 }
 METHODS |= dict.fromkeys(OFF_POLICY, PLAIN)
 # No state is compared, and the count of a loss over tokens is what the mean is over.
-METHODS[SUPERVISED] = {
-    "teacher_tokenizer": "own",
+METHODS[SUPERVISED_ON_SOLUTIONS] = {
     "state_loss": "gram",
     "reduction": "token",
     "diagnostics_steps": 0,
 }
-OFF_POLICY[SUPERVISED] = TEACHER
+METHODS[SUPERVISED] = {**METHODS[SUPERVISED_ON_SOLUTIONS], "teacher_tokenizer": "own"}
+OFF_POLICY |= {SUPERVISED: TEACHER, SUPERVISED_ON_SOLUTIONS: SOLUTIONS}
 # Targets beyond the teacher, on the line from the student as it began, which is of its lineage.
 PAST = {
     f"λ = {extrapolation:g}": {**PLAIN, "extrapolation": extrapolation}
@@ -168,13 +172,23 @@ PAST |= {
 }
 # A student that teaches itself: the teacher reads a worked solution, of its row or of another.
 SELF_TAUGHT = {
-    name: {**UNIT_LENGTH, "teacher_source": "copy", "teacher_template": template}
+    name: {"teacher_source": "copy", "teacher_template": template}
     for name, template in {
+        SHOWN: TEMPLATE,
+        SHOWN_ANOTHERS: TEMPLATE.replace("solution", "another"),
         WITH_SOLUTION: f"{{{{ solution }}}} {AGAIN}",
         WITH_ANOTHERS: f"{{{{ another }}}} {AGAIN}",
     }.items()
 }
-METHODS |= {**PAST, **SELF_TAUGHT}
+SELF_TAUGHT[SHOWN_MOVING] = {**SELF_TAUGHT[SHOWN], "teacher_source": "ema", "ema_decay": 0.95}
+# A student of two teachers, each of one of its tasks.
+TOGETHER = {"teachers": [{"name": "sums"}, {"name": "sorting"}]}
+MERGED = {
+    MERGED_PURE: TOGETHER,
+    "two teachers, mixed batches": {**TOGETHER, "teacher_batches": "mixed"},
+    "two teachers, last three layers": {**TOGETHER, "layers": "last:3"},
+}
+METHODS |= {**PAST, **SELF_TAUGHT, **MERGED}
 # Methods of two stages: the share of the steps that the first one takes, its rate, and the settings
 # of the second, whose rate is the run's.
 SECOND_STAGES = {

@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
 import typer
 from datasets import Dataset
@@ -20,6 +21,7 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import (
     DataCollatorForSeq2Seq,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     PrinterCallback,
     Qwen3Config,
@@ -58,9 +60,11 @@ class Recipe:
         until: the step to stop at where the rest of the schedule is of no use.
         vocabulary: tokens of byte pairs, learned on the task's texts; its characters where None.
         untied: whether the LM head has weights of its own.
+        start: the recipe whose model this one goes on from, with its tokenizer; the shape is its.
+        start_step: the step of that training.
 
     Raises:
-        ValueError: the last step would leave no checkpoint.
+        ValueError: the last step would leave no checkpoint, or it goes on from no step.
     """
 
     task: str
@@ -75,10 +79,14 @@ class Recipe:
     # None is what models had before there was a choice, and what their names leave out.
     vocabulary: int | None = None
     untied: bool | None = None
+    start: "Recipe | None" = None
+    start_step: int | None = None
 
     def __post_init__(self) -> None:
         if self.last % self.keep_every:
             raise ValueError(f"step {self.last} is the last, and no multiple of {self.keep_every}.")
+        if (self.start is None) != (self.start_step is None):
+            raise ValueError("start and start_step go together.")
 
     @property
     def last(self) -> int:
@@ -93,7 +101,8 @@ class Recipe:
     @property
     def key(self) -> dict[str, Any]:
         """Everything that decides what the model is."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        own = {name: value for name, value in asdict(self).items() if value is not None}
+        return own if self.start is None else {**own, "start": self.start.key}
 
     @property
     def folder(self) -> Path:
@@ -110,6 +119,33 @@ class Recipe:
     def finished(self) -> bool:
         """Whether all of its checkpoints are there."""
         return (self.folder / "finished").exists()
+
+    def train(self) -> None:
+        """Train on worked solutions; the checkpoints stay. The caller holds the lock."""
+        _train(self)
+
+
+class Trained(Protocol):
+    """A model that the lab trains: once, by whoever holds the lock."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoints are."""
+        ...
+
+    @property
+    def lock(self) -> str:
+        """The file that whoever trains it holds locked."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is there."""
+        ...
+
+    def train(self) -> None:
+        """Make it anew; the caller holds the lock."""
+        ...
 
 
 def make_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
@@ -147,29 +183,27 @@ def learn_tokenizer(task: Any, size: int) -> PreTrainedTokenizerFast:
     )
 
 
-def train(recipe: Recipe) -> Path:
-    """Train on worked solutions; the checkpoints stay, and a finished training is not repeated.
+def obtain(model: Trained) -> Path:
+    """The folder of a model; what is not there is trained by one process alone."""
+    if not model.finished:
+        model.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(model.lock):
+            if not model.finished:
+                model.train()
+    return model.folder
 
-    The caller holds the recipe's lock.
 
-    Returns:
-        the folder that holds `checkpoint-50` and so on.
-    """
-    folder = recipe.folder
-    if recipe.finished:
-        return folder
+def _train(recipe: Recipe) -> None:
     quieten()
+    folder = recipe.folder
     typer.echo(f"training the model {folder.name}, {recipe.last} steps")
     shutil.rmtree(folder, ignore_errors=True)
     task = importlib.import_module(recipe.module)
-    if recipe.vocabulary is None:
-        tokenizer = make_tokenizer(task.ALPHABET)
-    else:
-        tokenizer = learn_tokenizer(task, recipe.vocabulary)
+    model, tokenizer = _begin(recipe, task)
     examples = task.examples("train", EXAMPLES, seed=1 + recipe.seed)
     set_seed(recipe.seed)
     trainer = Trainer(
-        model=_build(recipe, tokenizer),
+        model=model or _build(recipe, tokenizer),
         args=TrainingArguments(
             output_dir=str(folder),
             max_steps=recipe.steps,
@@ -194,16 +228,19 @@ def train(recipe: Recipe) -> Path:
     with threads(1):
         trainer.train()
     (folder / "finished").touch()
-    return folder
 
 
-def obtain(recipe: Recipe) -> Path:
-    """The folder of a recipe's checkpoints; what is not there is trained by one process alone."""
-    if not recipe.finished:
-        recipe.folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(recipe.lock):
-            train(recipe)
-    return recipe.folder
+def _begin(
+    recipe: Recipe, task: ModuleType
+) -> tuple[PreTrainedModel | None, PreTrainedTokenizerFast]:
+    """The model that a recipe goes on from, None where there is none, and the tokenizer."""
+    if recipe.start is not None:
+        begun = obtain(recipe.start) / f"checkpoint-{recipe.start_step}"
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(begun)
+        return Qwen3ForCausalLM.from_pretrained(begun), tokenizer
+    if recipe.vocabulary is None:
+        return None, make_tokenizer(task.ALPHABET)
+    return None, learn_tokenizer(task, recipe.vocabulary)
 
 
 def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:

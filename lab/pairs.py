@@ -2,40 +2,14 @@
 
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lab.models import CACHE, Recipe, obtain
+from lab.models import Recipe
+from lab.moments import Moment
 from lab.pretrained import Pretrained
-from lab.scores import Scores, scores
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A model at one step of its training."""
-
-    recipe: Recipe
-    step: int
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """Everything that decides what the model is."""
-        return {"recipe": self.recipe.key, "step": self.step}
-
-    @property
-    def task(self) -> str:
-        """The module of the task that it was trained on."""
-        return self.recipe.module
-
-    def path(self) -> Path:
-        """The folder of the checkpoint; the model is trained first where it is not there."""
-        return obtain(self.recipe) / f"checkpoint-{self.step}"
-
-    def scores(self, samples: int) -> Scores:
-        """Its figures on the reported problems, computed once."""
-        file = CACHE / "scores" / self.recipe.folder.name / f"{self.step}, {samples} samples.json"
-        return scores(self.path(), self.task, file, {"reported": samples})
+from lab.reinforced import Reinforced
+from lab.specialists import Specialists
 
 
 @dataclass(frozen=True)
@@ -50,14 +24,14 @@ class Pair:
     """
 
     student: Moment | Pretrained
-    teacher: Moment | Pretrained
+    teacher: Moment | Pretrained | Reinforced | Specialists
     step_seconds: float = 0.8
     keeps_students: bool = True
 
     @property
     def task(self) -> str:
-        """The module of the task that the teacher teaches."""
-        return self.teacher.task
+        """The module of the task that the student is taught."""
+        return self.student.task
 
     @property
     def task_module(self) -> ModuleType:
@@ -71,6 +45,19 @@ class Pair:
 
 
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")
+# Half way on sums: what reinforcement learning begins with.
+BEFORE = Moment(SUMS, 350)
+SHOWN = Recipe("shown", until=350)
+# A base that can do a little of both tasks, and what becomes of it on either.
+BOTH = Recipe("both", until=300)
+SPECIALISTS = Specialists(
+    {
+        task: Moment(
+            Recipe(task, steps=600, learning_rate=1e-3, start=BOTH, start_step=BOTH.last), 600
+        )
+        for task in ("sums", "sorting")
+    }
+)
 VOCABULARY = 3072
 WORDS = Recipe("words", vocabulary=VOCABULARY)
 PAIRS = {
@@ -100,6 +87,12 @@ PAIRS = {
         Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350), 350),
         Moment(Recipe("sums", vocabulary=128), 1500),
     ),
+    # As in the paper: reinforcement learning made the teacher of the student.
+    "sums, reinforced": Pair(BEFORE, Reinforced(BEFORE, at=300)),
+    "sums, less reinforced": Pair(BEFORE, Reinforced(BEFORE, at=150)),
+    "both": Pair(Moment(BOTH, BOTH.last), SPECIALISTS),
+    # One model, which reads as the teacher what the student does not: the solution.
+    "sums, shown": Pair(Moment(SHOWN, SHOWN.last, asked="sums"), Moment(SHOWN, SHOWN.last)),
     "additions": Pair(
         Pretrained("student"), Pretrained("teacher"), step_seconds=20, keeps_students=False
     ),

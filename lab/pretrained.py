@@ -27,6 +27,11 @@ class Pretrained:
         """What tells it from the other; the demo's own files are not looked at."""
         return {"role": self.role}
 
+    @property
+    def made_by(self) -> tuple[()]:
+        """What the lab has to train for it."""
+        return ()
+
     def path(self) -> Path:
         """The model's folder, or its hub id; the teacher's is made at the first call."""
         base = runpy.run_path(str(DEMO / "smollm2.py"))["base_model_folder"]

@@ -14,8 +14,8 @@ from multiprocessing.context import SpawnContext
 import typer
 from filelock import FileLock, Timeout
 
-from lab.models import Recipe, train
-from lab.pairs import PAIRS, Moment
+from lab.models import Trained
+from lab.pairs import PAIRS
 from lab.runs import Run, execute
 
 Plan = Callable[[], Sequence[Run]]
@@ -47,24 +47,27 @@ def each(make: Callable[[str], None], names: Sequence[str], workers: int) -> Non
         list(pool.map(make, names))
 
 
-def recipes(runs: Iterable[Run]) -> list[Recipe]:
-    """Of all students and teachers of some runs that the lab trains."""
+def models(runs: Iterable[Run]) -> list[Trained]:
+    """All students and teachers of some runs that the lab trains."""
     pairs = [PAIRS[run.pair] for run in runs]
-    models = [model for pair in pairs for model in (pair.teacher, pair.student)]
-    return list(dict.fromkeys(model.recipe for model in models if isinstance(model, Moment)))
+    made_by = [
+        of for pair in pairs for model in (pair.teacher, pair.student) for of in model.made_by
+    ]
+    return list(dict.fromkeys(made_by))
 
 
-def train_once(recipe: Recipe) -> None:
+def train_once(model: Trained) -> None:
     """Train a model that is not there.
 
     Raises:
         Timeout: another process is training it.
     """
-    if recipe.finished:
+    if model.finished:
         return
-    recipe.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(recipe.lock, timeout=0):
-        train(recipe)
+    model.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(model.lock, timeout=0):
+        if not model.finished:
+            model.train()
 
 
 def work(plan: Plan) -> None:
@@ -87,8 +90,8 @@ def make(run: Run) -> bool:
     """Make a run and its models unless another process is making one of them; whether it did."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        for recipe in recipes([run]):
-            train_once(recipe)
+        for model in models([run]):
+            train_once(model)
         with FileLock(f"{run.folder}.lock", timeout=0):
             if run.finished:
                 return False

@@ -16,11 +16,13 @@ from typing import Any
 from datasets import Dataset
 from transformers import PrinterCallback
 
+from lab import both
 from lab.methods import (
     ANOTHER_REFERENCE,
     CONSUMED,
     HEADS,
     HEADS_READ_AGAIN,
+    MERGED,
     METHODS,
     OFF_POLICY,
     PAST,
@@ -30,12 +32,14 @@ from lab.methods import (
     TRAINED_PROJECTION,
 )
 from lab.models import CACHE
+from lab.moments import Moment
 from lab.offpolicy import given, write_responses
-from lab.pairs import PAIRS, Moment
+from lab.pairs import PAIRS, Pair
 from lab.pretrained import Pretrained
 from lab.quiet import quieten
 from lab.scores import Scores, samples, scores
-from lab.tokens import MORE_STEPS, RAW_IDS, SUPERVISED
+from lab.specialists import Specialists
+from lab.tokens import MORE_STEPS, RAW_IDS
 from lab.variants.consumed import select_consumed
 from lab.variants.direction import random_direction
 from lab.variants.live_heads import LiveHeads
@@ -175,19 +179,18 @@ def _distil(run: Run) -> None:
     # Drawn anew: some may be among those that the models were trained on, none is held out.
     problems = task.examples("train", run.length * run.rollouts, seed=PROBLEMS_SEED + run.seed)
     solutions = [solution for _, solution in problems]
-    columns = {"solution": solutions, "another": [*solutions[1:], *solutions[:1]]}
-    kind = Supervised if run.method == SUPERVISED else OPRDTrainer
+    columns: dict[str, list[str]] = {}
+    if run.method in SELF_TAUGHT:
+        columns = {"solution": solutions, "another": [*solutions[1:], *solutions[:1]]}
+    if run.method in MERGED:
+        columns = {"teacher": [both.task_of(prompt) for prompt, _ in problems]}
+    kind = Supervised if run.method in MORE_STEPS else OPRDTrainer
     students = load_tokenizer(str(pair.student.path())) if run.method == RAW_IDS else None
     trainer = kind(
         model=str(pair.student.path()),
-        teacher_model=None if run.method in SELF_TAUGHT else str(pair.teacher.path()),
+        teacher_model=None if run.method in SELF_TAUGHT else _teacher(pair),
         args=OPRDConfig(output_dir=str(run.folder), **settings),
-        train_dataset=Dataset.from_dict(
-            {
-                "prompt": [prompt for prompt, _ in problems],
-                **(columns if run.method in SELF_TAUGHT else {}),
-            }
-        ),
+        train_dataset=Dataset.from_dict({"prompt": [prompt for prompt, _ in problems], **columns}),
         # The teacher's embedding has a row for each of the student's ids.
         teacher_processing_class=students,
         reference_model=str(_reference(run).path()) if run.method in PAST else None,
@@ -212,13 +215,21 @@ def _distil(run: Run) -> None:
     trainer.save_model()
 
 
+def _teacher(pair: Pair) -> str | dict[str, str]:
+    """The folder of a pair's teacher, or of each of several by name."""
+    if isinstance(pair.teacher, Specialists):
+        return {name: str(path) for name, path in pair.teacher.paths().items()}
+    return str(pair.teacher.path())
+
+
 def _reference(run: Run) -> Moment | Pretrained:
     """What a run past the teacher goes on from: its student, or for a control another's."""
     student = PAIRS[run.pair].student
     if run.method != ANOTHER_REFERENCE:
         return student
     assert isinstance(student, Moment), "a pretrained model has no other seed"
-    return replace(student, recipe=replace(student.recipe, seed=student.recipe.seed + 1))
+    other = replace(student.recipe, seed=student.recipe.seed + 1, until=student.step)
+    return replace(student, recipe=other)
 
 
 def _shared_settings(run: Run) -> dict[str, Any]:

@@ -27,6 +27,11 @@ def examples(split: Split, count: int, seed: int) -> list[tuple[str, str]]:
     return list(found.items())
 
 
+def answer(solution: str) -> str:
+    """What is graded in a solution: all of it."""
+    return solution
+
+
 def prompts(seed: int = 0) -> list[dict[str, str]]:
     """Held-out problems; those of two seeds may share some."""
     return [{"prompt": p, "answer": s} for p, s in examples("test", 250, seed)]

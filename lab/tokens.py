@@ -3,5 +3,6 @@
 OWN_TOKENS = "Bridge, own tokens"
 RAW_IDS = "Bridge, raw ids"
 SUPERVISED = "supervised on the teacher's text"
+SUPERVISED_ON_SOLUTIONS = "supervised on solutions"
 # Steps of a run for one of the others: together they take as long, teacher's writing not counted.
-MORE_STEPS = {SUPERVISED: 4}
+MORE_STEPS = {SUPERVISED: 4, SUPERVISED_ON_SOLUTIONS: 4}

@@ -32,21 +32,26 @@ from lab.items.comparisons import (
     HANDED_OVER,
     HANDED_OVER_BYTE_PAIRS,
     HEADS_THAT_MOVE,
+    MERGING,
     NOISE,
     ON_AND_OFF_POLICY,
     OTHER_TOKENS,
     OVER_BYTE_PAIRS,
+    PAST_EARLY,
+    PAST_REINFORCED,
     PAST_THE_TEACHER,
     PRETRAINED,
     RANKS_OVER_BYTE_PAIRS,
     SCALED,
     SELF_DISTILLATION,
+    SELF_TAUGHT_SUMS,
     THROUGH_HEADS,
 )
 from lab.items.cost import LAB_OPD, Case, Cost
 from lab.items.gradient_noise import GradientNoise
 from lab.items.head_geometry import HeadGeometry
 from lab.items.item import Item
+from lab.items.merging import Merging
 from lab.items.positions import Positions
 from lab.items.ranks import Ranks
 from lab.items.tokenizers import Tokenizers
@@ -233,10 +238,27 @@ _ALL: tuple[Item, ...] = (
         "The same loss on responses that the student did not write, at one rate",
         Comparison("sums", ON_AND_OFF_POLICY, rates=(1e-3,), quick_part=8),
     ),
+    *(
+        Compared(name, title, comparison)
+        for name, title, comparison in (
+            (
+                "past-reinforced",
+                "Targets beyond a teacher made by reinforcement learning, and controls",
+                PAST_REINFORCED,
+            ),
+            (
+                "past-the-teacher",
+                "Targets beyond a teacher of further supervised training",
+                PAST_THE_TEACHER,
+            ),
+            ("past-early", "Targets beyond a teacher early in its training", PAST_EARLY),
+        )
+    ),
+    Merging("merging", "Two specialists of one base in one student", MERGING),
     Compared(
-        "past-the-teacher",
-        "Targets beyond the teacher, beside a random direction and another seed's reference",
-        PAST_THE_TEACHER,
+        "self-distillation-sums",
+        "A student that teaches itself what it can tell where the solution is shown",
+        SELF_TAUGHT_SUMS,
     ),
     Compared(
         "self-distillation",

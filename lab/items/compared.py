@@ -85,6 +85,7 @@ class Compared(Item):
         comparison = self._comparison(quick)
         found = comparison.findings()
         runs = {method: comparison.best(method) for method in comparison.methods}
+        found |= self.besides(comparison)
         if self.timed:
             found["seconds"] = {method: seconds(of, found["target"]) for method, of in runs.items()}
         panels = self.panels or {}
@@ -114,6 +115,10 @@ class Compared(Item):
             if name in LOGARITHMIC:
                 axis.set_yscale("log")
         figures.save(figure, self.name, quick)
+
+    def besides(self, comparison: Comparison) -> dict[str, Any]:
+        """What else is found, by name."""
+        return {}
 
     def _comparison(self, quick: bool) -> Comparison:
         if not quick:

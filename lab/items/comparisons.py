@@ -8,15 +8,20 @@ from lab.methods import (
     HEADS,
     HEADS_READ_AGAIN,
     LAYER_SCALES,
+    MERGED,
+    MERGED_PURE,
     OFF_POLICY,
     PAST,
     RANDOM_DIRECTION,
+    SHOWN,
+    SHOWN_ANOTHERS,
+    SHOWN_MOVING,
     TRAINED_PROJECTION,
     WITH_ANOTHERS,
     WITH_SOLUTION,
 )
 from lab.noise import Noise
-from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED
+from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
 
 BRIDGES = Comparison(
     "sums, other shape",
@@ -202,17 +207,50 @@ NOISE = {
     task: Noise(steps, shares=(0.3, 0.1, 0.03, 0.01))
     for task, steps in {"sums": (250, 400, 600, 900, 1400), "sorting": (200, 400, 600, 900)}.items()
 }
-PAST_THE_TEACHER = Comparison(
-    "sums",
+# Beside a step further than the teacher, one as long that no reference gives.
+PAST_REINFORCED = Comparison(
+    "sums, reinforced",
     ("OPRD", *PAST),
-    steps=150,
-    eval_every=30,
-    rates=(1e-3, 2e-3),
+    steps=100,
+    eval_every=25,
+    rates=(5e-4, 1e-3, 2e-3),
+    grid_steps=50,
     claims=(("λ = 1.25", "OPRD"), ("λ = 1.25", RANDOM_DIRECTION)),
+    by="end",
+)
+PAST_THE_TEACHER = replace(
+    PAST_REINFORCED,
+    pair="sums",
+    methods=("OPRD", "λ = 1.25", RANDOM_DIRECTION),
+)
+# A teacher that has most of its way before it.
+PAST_EARLY = replace(
+    PAST_REINFORCED,
+    pair="sums, less reinforced",
+    methods=("OPRD", "λ = 1.25", RANDOM_DIRECTION),
+)
+MERGING = Comparison(
+    "both",
+    tuple(MERGED),
+    steps=200,
+    eval_every=40,
+    rates=(5e-4, 1e-3, 2e-3),
+    grid_steps=100,
+    claims=((MERGED_PURE, "two teachers, mixed batches"),),
+    by="end",
+)
+SELF_TAUGHT_SUMS = Comparison(
+    "sums, shown",
+    (SHOWN, SHOWN_ANOTHERS, SHOWN_MOVING, SUPERVISED_ON_SOLUTIONS),
+    steps=120,
+    eval_every=30,
+    rates=(5e-4, 1e-3, 2e-3),
+    grid_steps=60,
+    claims=((SHOWN, SHOWN_ANOTHERS), (SHOWN, SUPERVISED_ON_SOLUTIONS)),
     by="end",
 )
 SELF_DISTILLATION = replace(
     SCALED["additions"],
-    methods=(WITH_SOLUTION, WITH_ANOTHERS),
-    claims=((WITH_SOLUTION, WITH_ANOTHERS),),
+    methods=(WITH_SOLUTION, WITH_ANOTHERS, SUPERVISED_ON_SOLUTIONS),
+    claims=((WITH_SOLUTION, WITH_ANOTHERS), (WITH_SOLUTION, SUPERVISED_ON_SOLUTIONS)),
 )

@@ -101,7 +101,7 @@ def test_the_weights_of_a_large_student_go_when_it_is_evaluated(cache, monkeypat
 
 
 def test_models_that_the_lab_does_not_train_are_no_work_for_the_queue():
-    (recipe,) = queue.recipes([Run("additions", "OPRD", 1e-3, 0), RUNS[0]])
+    (recipe,) = queue.models([Run("additions", "OPRD", 1e-3, 0), RUNS[0]])
     assert recipe.task == "sums"
 
 
@@ -128,7 +128,7 @@ def test_a_run_that_another_process_makes_is_waited_for(executed, monkeypatch):
 
 def test_runs_whose_model_another_process_trains_are_left_for_later(executed, monkeypatch):
     busy, free = Run("sums", "OPRD", 1e-3, 0), Run("sorting", "OPRD", 1e-3, 0)
-    (elsewhere,) = queue.recipes([busy])
+    (elsewhere,) = queue.models([busy])
 
     def train_once(recipe):
         if recipe == elsewhere and not executed:
