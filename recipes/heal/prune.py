@@ -26,11 +26,11 @@ from oprd.models.sampling import Sampling
 from oprd.prompts.load import load_prompts
 
 # Prompts whose responses blocks are chosen on, and the most tokens of one.
-MEASURED, LIMIT = 8, 32
+MEASURED, LIMIT = 4, 32
 
 
-def main() -> None:
-    options = parse_options()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse_options(arguments)
     model, tokenizer = load_model(options.model)
     if options.drop is not None:
         dropped = parse_blocks(options.drop)
@@ -46,13 +46,13 @@ def main() -> None:
     print(f'layer_pairing: "{original_pairs(num_layers(model), dropped)}"')
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a path or a hub id")
     add_blocks(parser.add_mutually_exclusive_group(required=True))
     parser.add_argument("--prompts", help="a file or dataset, for --drop_least")
     parser.add_argument("--output", type=Path, required=True)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.drop_least is not None and options.prompts is None:
         parser.error("--drop_least measures on responses to --prompts: name them.")
     return options
