@@ -174,3 +174,19 @@ def test_a_template_cannot_reach_out_of_its_sandbox():
     own = TeacherPrompts(tokenizer(), template="{{ prompt.__class__.__mro__ }}")
     with pytest.raises(ValueError, match="has no prompt by teacher_template"):
         own.of(SOLVED)
+
+
+def test_a_stream_is_counted_from_the_first_row_that_is_the_teachers():
+    """Rows of other teachers before it say nothing of how many prompts there are."""
+    several = TeacherPrompts(tiny.tokenizer())
+    rows = [{"prompt": "p", "teacher_prompts": ["a", "b"], "teacher": n} for n in ("x", "x", "y")]
+
+    def teaches(row):
+        return row["teacher"] == "y"
+
+    assert several.batch(rows[:2], teaches, 7) == [[[7]], [[7]]] and several.count is None
+    found = several.batch(rows, teaches, 7)
+    assert found[:2] == [[[7]], [[7]]] and len(found[2]) == 2 == several.count
+    rows[2]["teacher_prompts"] = ["a", "b", "c"]
+    with pytest.raises(ValueError, match="more than 2 teacher_prompts"):
+        several.batch(rows, teaches, 7)

@@ -211,7 +211,8 @@ class Rollouts:
                     "the rollouts have pictures, and a teacher's own prompts are text: leave "
                     "teacher_prompt and teacher_template out."
                 )
-            add_prompts(output, prompts, self._ends[0], cast(int, own.count), name)
+            # Of a stream whose rows were others' so far it is unknown.
+            add_prompts(output, prompts, self._ends[0], own.count or 1, name)
 
     def _teaches(self, teacher: str, row: Mapping[str, Any]) -> bool:
         return self._routes is None or teacher in self._routes.named(row)

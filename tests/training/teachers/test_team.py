@@ -215,6 +215,22 @@ def test_a_run_does_not_go_on_with_other_teachers(tmp_path):
         found.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+@pytest.mark.parametrize("first", ["one", "several"])
+def test_a_run_of_one_teacher_does_not_go_on_with_several_nor_the_other_way(tmp_path, first):
+    def of(count, steps):
+        plain = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2}
+        if count == "several":
+            return made(tmp_path, **plain)
+        student, teacher = tiny.model(seed=1), tiny.model(seed=2)
+        options = {"per_device_train_batch_size": 8, "shuffle_dataset": False, **plain}
+        return trainer(tmp_path, student, teacher, prompts=PROMPTS, **options)
+
+    of(first, 2).train()
+    found = of("several" if first == "one" else "one", 4)
+    with pytest.raises(ValueError, match="began with"):
+        found.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
 # --- adapters -------------------------------------------------------------------------------------
 
 
