@@ -9,8 +9,8 @@ one seed, on other held-out problems than those reported; then three seeds run a
 lost is accuracy, and nats a token on the whole model's responses to held-out problems. The claim,
 written before the runs: OPRD recovers more of either than both others.
 
-Runs that are in `results` are not made again, so that this goes on where it was ended; methods may be
-named to make theirs alone, in processes side by side.
+Runs that are in `results` are not made again, so that this goes on where it was ended; methods may
+be named to make theirs alone, in processes side by side.
 """
 
 import copy

@@ -90,7 +90,9 @@ def test_the_function_is_that_of_rounded_weights_in_the_blocks_alone(recipe, who
         if isinstance(module, nn.Linear):
             module.weight.data = naive(module.weight.data)
     count = recipe.int4.quantize(whole)
-    assert count == sum(m.weight.numel() for m in blocks(whole).modules() if hasattr(m, "in_features"))
+    assert count == sum(
+        m.weight.numel() for m in blocks(whole).modules() if hasattr(m, "in_features")
+    )
     assert torch.equal(last_states(whole, view()), last_states(other, view()))
     assert type(whole.lm_head) is nn.Linear
 

@@ -42,6 +42,6 @@ def test_the_page_shows_some():
 
 def test_every_way_of_the_table_at_the_top_leads_to_a_section():
     sections = re.findall(r"^## (.*)$", PAGE, flags=re.MULTILINE)
-    places = {title.lower().replace(" ", "-") for title in sections}
+    found = {title.lower().replace(" ", "-") for title in sections}
     ways = re.findall(r"\]\(#([^)]+)\)", PAGE)
-    assert len(ways) >= 6 and set(ways) <= places
+    assert len(ways) >= 6 and set(ways) <= found

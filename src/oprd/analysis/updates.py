@@ -7,11 +7,10 @@ R rank, S student width, H teacher width.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from oprd.analysis.objective import FLOOR, Objective, Run
 from oprd.analysis.others import OTHERS
@@ -26,7 +25,6 @@ from oprd.core.layers import LayerPair
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
 from oprd.core.reduction import Reduction
 from oprd.models.batch import MicroBatch
-from oprd.models.heads import lm_head
 from oprd.models.matching import pair_models
 from oprd.models.reader import Reader
 from oprd.models.reading import base_forward

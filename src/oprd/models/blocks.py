@@ -192,5 +192,3 @@ def _check_skips(whole: PreTrainedModel, smaller: nn.Module, dropped: Collection
             f"it is when it skips them: its states are {float(apart):.0%} of their size away. What "
             "its blocks do depends on their numbers: drop others, or choose another architecture."
         )
-
-
