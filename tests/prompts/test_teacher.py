@@ -134,6 +134,16 @@ def test_an_unknown_column_of_a_template_is_named_with_those_that_are_there():
         own.fitting(Dataset.from_list([SOLVED]), "training", drop=False)
 
 
+def test_a_template_does_not_write_none_where_a_row_lacks_a_column():
+    made = TeacherPrompts(tiny.tokenizer(), template="{{ solution }} {{ prompt }}")
+    rows = [SOLVED, {**SOLVED, "solution": None}]
+    said = r"prompt 1 .* has no prompt by teacher_template: what it would write is missing"
+    with pytest.raises(ValueError, match=said):
+        made.fitting(Dataset.from_list(rows), "training", drop=False)
+    asks = "{% if solution %}{{ solution }} {% endif %}{{ prompt }}"
+    assert TeacherPrompts(tiny.tokenizer(), template=asks).of(rows[1]) == ["2 + 2?"]
+
+
 def test_two_sources_of_one_prompt_are_refused():
     both = Dataset.from_list([{"prompt": "a?", "teacher_prompt": "b?", "teacher_prompts": ["c?"]}])
     with pytest.raises(ValueError, match="have teacher_prompt and teacher_prompts"):
