@@ -1,24 +1,27 @@
 """Healing by three methods at equal time: OPRD, the full reverse KL, and supervised fine-tuning.
 
-    python recipes/heal/compare.py
+    python recipes/heal/compare.py smollm2
+    python recipes/heal/compare.py sums
 
 SmolLM2-135M with the demo's adapter merged loses six of 30 blocks and is healed on sums of two
-numbers. Each method has the same seconds of one core, which decide its steps; the supervised one
-spends some of them on the whole model's responses. Rates are chosen by runs of half that time and
-one seed, on other held-out problems than those reported; then three seeds run at the best. What was
-lost is accuracy, and nats a token on the whole model's responses to held-out problems. The claim,
-written before the runs: OPRD recovers more of either than both others.
+numbers; the teacher of the lab's sums (`python -m lab list`) loses one of four. Each method has the
+same seconds of one core, which decide its steps; the supervised one spends some of them on the
+whole model's responses. Rates are chosen by runs of half that time and one seed, on other held-out
+problems than those reported; then three seeds run at the best. What was lost is accuracy, and nats
+a token on the whole model's responses to held-out problems. The claim, written before the runs:
+OPRD recovers more of either than both others.
 
 Runs that are in `results` are not made again, so that this goes on where it was ended; methods may
-be named to make theirs alone, in processes side by side.
+be named after the case to make theirs alone, in processes side by side.
 """
 
 import copy
+import importlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -29,7 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from datasets import Dataset
-from heal import Harmed, demo_model, make_trainer, options_of
+from heal import ROOT, Harmed, demo_model, make_trainer, options_of
 from prune import responses
 from scipy import stats
 from torch import Tensor
@@ -40,31 +43,64 @@ from trl import SFTConfig, SFTTrainer
 from oprd.analysis.machine import machine
 from oprd.core.capture import num_layers
 from oprd.evaluation.evaluate import evaluate_model
-from oprd.evaluation.tasks.base import Task
-from oprd.evaluation.tasks.load import generate_task
+from oprd.evaluation.tasks.base import Problem, Task
+from oprd.evaluation.tasks.load import generate_task, load_task
 from oprd.models.blocks import drop_blocks, original_pairs
 from oprd.models.generate import left_pad
+from oprd.models.load import load_model
+from oprd.models.prompt import render_prompt
 from oprd.runs.record import versions
 
 RESULTS = Path(__file__).parent / "results"
-DROPPED = tuple(range(10, 16))
-# Of a run, on one core.
-SECONDS = 40.0
-ROLLOUTS = 4
-MAX_TOKENS = 24
-LADDER = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
-RATES = LADDER[1:4]
-SEEDS = (0, 1, 2)
 SUPERVISED = "supervised"
 METHODS: dict[str, dict[str, Any]] = {
     "OPRD": {},
     "reverse KL": {"representation_weight": 0.0, "output_loss": "reverse_kl"},
     SUPERVISED: {},
 }
-# Held-out problems: those that are reported, and others that rates are chosen on.
-REPORTED, TUNING = 48, 24
+FIGURES = ("accuracy", "nats")
+SEEDS = (0, 1, 2)
 # Steps of the run that says how long one takes.
 TIMED = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and what it loses.
+
+    Attributes:
+        name: of its folder among the results.
+        load: gives the whole model and its tokenizer.
+        dropped: the numbers of its blocks.
+        problems: gives a split's problems, so many by a seed.
+        counts: of held-out problems, those that are reported and those that rates are chosen on.
+        seconds: of a run, on one core.
+        rollouts: of a step.
+        limit: most tokens of a response.
+        ladder: of rates, of which the middle three are tried first.
+    """
+
+    name: str
+    load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+    dropped: tuple[int, ...]
+    problems: Callable[[str, int, int], Task]
+    counts: tuple[int, int]
+    seconds: float
+    rollouts: int
+    limit: int
+    ladder: tuple[float, ...]
+
+    @property
+    def rates(self) -> list[float]:
+        """That are tried first."""
+        middle = len(self.ladder) // 2
+        return list(self.ladder[middle - 1 : middle + 2])
+
+    def held_out(self, part: str) -> Task:
+        """The "reported" problems, or the "tuning" ones, none of which is reported."""
+        every, reported = self.problems("test", sum(self.counts), 0), self.counts[0]
+        own = every.problems[:reported] if part == "reported" else every.problems[reported:]
+        return replace(every, problems=own)
 
 
 @dataclass(frozen=True)
@@ -72,6 +108,7 @@ class Run:
     """A healing.
 
     Attributes:
+        case: a name in `CASES`.
         method: a name in `METHODS`.
         rate: the peak of a cosine.
         seed: of problems and rollouts.
@@ -79,6 +116,7 @@ class Run:
         part: the held-out problems that it is evaluated on.
     """
 
+    case: str
     method: str
     rate: float
     seed: int
@@ -89,73 +127,85 @@ class Run:
     def found(self) -> dict[str, Any]:
         """Its figures; it is made where it is not there."""
         name = f"{self.method.replace(' ', '-')}-{self.rate:g}-{self.seed}-{self.part}"
-        return kept(name, lambda: {**asdict(self), **self._made()})
+        return kept(self.case, name, lambda: {**asdict(self), **self._made()})
 
     def _made(self) -> dict[str, Any]:
-        name = f"seconds-{self.method.replace(' ', '-')}"
-        each = kept(name, lambda: {"step": seconds_of_step(self.method)})["step"]
+        case, name = CASES[self.case], f"seconds-{self.method.replace(' ', '-')}"
+        each = kept(self.case, name, lambda: {"step": seconds_of_step(case, self.method)})["step"]
         steps = max(1, round(self.seconds / each))
-        student, seconds = trained(self.method, self.rate, self.seed, steps)
-        return {"steps": steps, "taken": seconds, **figures(student, self.part)}
+        student, seconds = trained(case, self.method, self.rate, self.seed, steps)
+        return {"steps": steps, "taken": seconds, **figures(case, student, self.part)}
 
 
 def main() -> None:
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
-    RESULTS.mkdir(exist_ok=True)
-    asked = sys.argv[1:] or list(METHODS)
-    best = {method: best_rate(method) for method in asked}
-    runs = {m: [Run(m, best[m], seed, SECONDS, "reported").found for seed in SEEDS] for m in best}
+    name, *methods = sys.argv[1:] or [*CASES][:1]
+    case, asked = CASES[name], methods or list(METHODS)
+    best = {method: best_rate(case, method) for method in asked}
+    runs = {
+        m: [Run(name, m, best[m], seed, case.seconds, "reported").found for seed in SEEDS]
+        for m in asked
+    }
     if len(asked) < len(METHODS):
         return
-    before = kept("before", lambda: figures(cut(), "reported"))
-    above = kept("whole", lambda: figures(demo()[0], "reported"))
-    table = {m: recovered(of, before, above) for m, of in runs.items()}
-    beside = {
-        method: {
-            name: estimate([a - b for a, b in zip(table["OPRD"][name], of[name], strict=True)])
-            for name in of
-        }
-        for method, of in table.items()
-        if method != "OPRD"
-    }
-    found = {
-        "versions": versions(),
-        "machine": machine(),
-        "dropped": DROPPED,
-        "depth": num_layers(demo()[0]),
-        "seconds": SECONDS,
-        "whole": short(above),
-        "before": short(before),
-        "methods": {
-            method: {
-                "rate": best[method],
-                "steps": [run["steps"] for run in runs[method]],
-                "taken": [run["taken"] for run in runs[method]],
-                "accuracy": [run["accuracy"] for run in runs[method]],
-                "nats": [run["nats"] for run in runs[method]],
-                "recovered": {name: estimate(values) for name, values in of.items()},
-            }
-            for method, of in table.items()
-        },
-        "OPRD minus": beside,
-    }
-    text = json.dumps(found, indent=1)
-    (RESULTS / "compared.json").write_text(text + "\n", encoding="utf-8")
+    before = kept(name, "before", lambda: figures(case, cut(name), "reported"))
+    whole = kept(name, "whole", lambda: figures(case, loaded(name)[0], "reported"))
+    text = json.dumps(summary(case, runs, before, whole), indent=1)
+    (RESULTS / name / "compared.json").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
-def best_rate(method: str) -> float:
+def summary(
+    case: Case,
+    runs: Mapping[str, Sequence[dict[str, Any]]],
+    before: dict[str, Any],
+    whole: dict[str, Any],
+) -> dict[str, Any]:
+    """What each method won back of what was lost, and how far OPRD is ahead, by seed."""
+    back = {method: recovered(of, before, whole) for method, of in runs.items()}
+    ahead = {
+        method: {
+            name: estimate([a - b for a, b in zip(back["OPRD"][name], of[name], strict=True)])
+            for name in of
+        }
+        for method, of in back.items()
+        if method != "OPRD"
+    }
+    kept_figures = ("rate", "steps", "taken", "accuracy", "nats")
+    return {
+        "versions": versions(),
+        "machine": machine(),
+        "dropped": case.dropped,
+        "seconds": case.seconds,
+        "rollouts": case.rollouts,
+        "whole": {name: whole[name] for name in FIGURES},
+        "before": {name: before[name] for name in FIGURES},
+        "methods": {
+            method: {
+                **{name: [run[name] for run in of] for name in kept_figures},
+                "recovered": {name: estimate(values) for name, values in back[method].items()},
+            }
+            for method, of in runs.items()
+        },
+        "OPRD minus": ahead,
+    }
+
+
+def best_rate(case: Case, method: str) -> float:
     """Of a grid that goes on where its best one is at an end, by accuracy and then by nats."""
-    tried = list(RATES)
+    tried = case.rates
     while True:
-        runs = {rate: Run(method, rate, 0, SECONDS / 2, "tuning").found for rate in sorted(tried)}
+        runs = {
+            rate: Run(case.name, method, rate, 0, case.seconds / 2, "tuning").found
+            for rate in sorted(tried)
+        }
         best = max(runs, key=lambda rate: (runs[rate]["accuracy"], -runs[rate]["nats"]))
         step = {min(tried): -1, max(tried): 1}.get(best, 0)
-        beyond = LADDER.index(best) + step
-        if step == 0 or not 0 <= beyond < len(LADDER):
+        beyond = case.ladder.index(best) + step
+        if step == 0 or not 0 <= beyond < len(case.ladder):
             return best
-        tried.append(LADDER[beyond])
+        tried.append(case.ladder[beyond])
 
 
 def recovered(
@@ -164,7 +214,7 @@ def recovered(
     """By figure, the share of what was lost that each run won back."""
     return {
         name: [(run[name] - before[name]) / (whole[name] - before[name]) for run in runs]
-        for name in ("accuracy", "nats")
+        for name in FIGURES
     }
 
 
@@ -177,27 +227,29 @@ def estimate(values: Sequence[float]) -> dict[str, float]:
 
 
 @cache
-def demo() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The whole model and its tokenizer."""
-    return demo_model()
+def loaded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The whole model of a case, and its tokenizer."""
+    return CASES[name].load()
 
 
 @cache
-def cut() -> PreTrainedModel:
+def cut(name: str) -> PreTrainedModel:
     """What is healed, as it is before."""
-    return drop_blocks(demo()[0], DROPPED)
+    return drop_blocks(loaded(name)[0], CASES[name].dropped)
 
 
-def trained(method: str, rate: float, seed: int, steps: int) -> tuple[PreTrainedModel, float]:
+def trained(
+    case: Case, method: str, rate: float, seed: int, steps: int
+) -> tuple[PreTrainedModel, float]:
     """A healed student, and the seconds of one core that it took."""
-    whole, tokenizer = demo()
-    student = copy.deepcopy(cut())
-    harmed = Harmed(student, original_pairs(num_layers(whole), DROPPED), "six blocks")
-    task = sums("train", steps * ROLLOUTS, seed=1000 + seed)
+    whole, tokenizer = loaded(case.name)
+    student = copy.deepcopy(cut(case.name))
+    harmed = Harmed(student, original_pairs(num_layers(whole), case.dropped), "blocks")
+    task = case.problems("train", steps * case.rollouts, 1000 + seed)
     shared: dict[str, Any] = {
         "seed": seed,
         "max_steps": steps,
-        "per_device_train_batch_size": ROLLOUTS,
+        "per_device_train_batch_size": case.rollouts,
         "learning_rate": rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": steps // 10,
@@ -211,7 +263,7 @@ def trained(method: str, rate: float, seed: int, steps: int) -> tuple[PreTrained
         shared["output_dir"] = folder
         started = time.process_time()
         if method == SUPERVISED:
-            answers = answered(task, seed)
+            answers = answered(case, task, seed)
             trainer: Any = SFTTrainer(
                 model=harmed.student,
                 processing_class=tokenizer,
@@ -219,7 +271,7 @@ def trained(method: str, rate: float, seed: int, steps: int) -> tuple[PreTrained
                 args=SFTConfig(bf16=False, loss_type="chunked_nll", **shared),
             )
         else:
-            more = {**shared, **METHODS[method], "max_completion_length": MAX_TOKENS}
+            more = {**shared, **METHODS[method], "max_completion_length": case.limit}
             # What is no method's own, such as checking settings, is not counted.
             trainer = make_trainer(whole, harmed, tokenizer, task, options_of([]), **more)
             started = time.process_time()
@@ -229,18 +281,11 @@ def trained(method: str, rate: float, seed: int, steps: int) -> tuple[PreTrained
     return student.eval(), seconds
 
 
-def sums(split: str, count: int, seed: int = 0) -> Task:
-    """Problems of two numbers, of which additions are about half."""
-    task = generate_task("additions", split, 3 * count + 50, seed=seed)
-    own = [problem for problem in task.problems if str(problem.prompt).count("+") == 1]
-    return replace(task, problems=tuple(own[:count]))
-
-
-def answered(task: Task, seed: int) -> Dataset:
+def answered(case: Case, task: Task, seed: int) -> Dataset:
     """The whole model's responses to problems, as tokens of which the response is learned."""
-    whole, tokenizer = demo()
-    prompts = [tokenizer(row["prompt"])["input_ids"] for row in task.rows()]
-    found = responses(whole, tokenizer, prompts, MAX_TOKENS, seed)
+    whole, tokenizer = loaded(case.name)
+    prompts = [render_prompt(tokenizer, row["prompt"])[1] for row in task.rows()]
+    found = responses(whole, tokenizer, prompts, case.limit, seed)
     return Dataset.from_list(
         [
             {
@@ -252,31 +297,29 @@ def answered(task: Task, seed: int) -> Dataset:
     )
 
 
-def seconds_of_step(method: str) -> float:
+def seconds_of_step(case: Case, method: str) -> float:
     """What a step takes on one core."""
-    return trained(method, RATES[0], 99, TIMED)[1] / TIMED
+    return trained(case, method, case.rates[0], 99, TIMED)[1] / TIMED
 
 
-def figures(model: PreTrainedModel, part: str) -> dict[str, Any]:
+def figures(case: Case, model: PreTrainedModel, part: str) -> dict[str, Any]:
     """Accuracy on held-out problems, and nats a token of what the whole model answers there."""
-    every = sums("test", REPORTED + TUNING)
-    own = every.problems[:REPORTED] if part == "reported" else every.problems[REPORTED:]
-    task = replace(every, problems=own)
+    task = case.held_out(part)
     evaluation = evaluate_model(
         model,
-        demo()[1],
+        loaded(case.name)[1],
         task,
         samples=1,
         temperature=0.7,
         top_p=1.0,
-        max_new_tokens=MAX_TOKENS,
-        batch_size=REPORTED,
+        max_new_tokens=case.limit,
+        batch_size=256,
         progress=False,
     )
     averages = evaluation.averages()
     return {
         "accuracy": float(averages.mean()),
-        "nats": nats(model, answered(task, seed=7)),
+        "nats": nats(model, answered(case, task, seed=7)),
         "problems": averages.tolist(),
     }
 
@@ -295,11 +338,12 @@ def nats(model: PreTrainedModel, answers: Dataset) -> float:
     return total / count
 
 
-def kept(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def kept(case: str, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What stands in a file of the results, or is made and put there."""
-    file = RESULTS / f"{name}.json"
+    file = RESULTS / case / f"{name}.json"
     if not file.exists():
         text = json.dumps(make(), indent=1)
+        file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(f".{os.getpid()}")
         unfinished.write_text(text + "\n", encoding="utf-8")
         unfinished.rename(file)
@@ -307,8 +351,54 @@ def kept(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def short(found: dict[str, Any]) -> dict[str, float]:
-    return {name: found[name] for name in ("accuracy", "nats")}
+def two_numbers(split: str, count: int, seed: int) -> Task:
+    """Additions of two numbers, which are about half of all."""
+    task = generate_task("additions", split, 3 * count + 50, seed=seed)
+    own = [problem for problem in task.problems if str(problem.prompt).count("+") == 1]
+    return replace(task, problems=tuple(own[:count]))
+
+
+def lab_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The teacher of the lab's sums, which is trained at the first call."""
+    sys.path.append(str(ROOT))
+    return load_model(str(importlib.import_module("lab.pairs").PAIRS["sums"].teacher.path()))
+
+
+def lab_sums(split: str, count: int, seed: int) -> Task:
+    """The lab's sums of two or three numbers."""
+    sys.path.append(str(ROOT))
+    found = importlib.import_module("lab.sums").examples(split, count, seed=seed)
+    problems = (Problem(str(n), p, s.rpartition("=")[2]) for n, (p, s) in enumerate(found))
+    return replace(load_task("python:lab.sums"), problems=tuple(problems))
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case(
+            "smollm2",
+            demo_model,
+            tuple(range(10, 16)),
+            two_numbers,
+            counts=(64, 32),
+            seconds=150.0,
+            rollouts=4,
+            limit=24,
+            ladder=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+        ),
+        Case(
+            "sums",
+            lab_model,
+            (2,),
+            lab_sums,
+            counts=(250, 100),
+            seconds=12.0,
+            rollouts=32,
+            limit=24,
+            ladder=(2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2),
+        ),
+    )
+}
 
 
 if __name__ == "__main__":
