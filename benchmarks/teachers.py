@@ -1,6 +1,6 @@
 """What a teacher costs that reads a prompt of its own, or that a reference is read beside.
 
-    python benchmarks/teachers.py                    # SmolLM2-135M's shape, a prompt of 1,000 tokens
+    python benchmarks/teachers.py                # SmolLM2-135M's shape, a prompt of 1,000 tokens
     python benchmarks/teachers.py --layers_count 6 --rounds 9
 
 Each update takes turns with the least that it could cost: the same forward passes, the student's

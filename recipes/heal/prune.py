@@ -31,7 +31,7 @@ MEASURED, LIMIT = 4, 32
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(arguments)
-    model, tokenizer = load_model(options.model)
+    model, tokenizer = load_whole(options.model)
     if options.drop is not None:
         dropped = parse_blocks(options.drop)
     else:
@@ -62,6 +62,12 @@ def add_blocks(group: Any) -> None:
     """The two ways to say which blocks are dropped."""
     group.add_argument("--drop", help="blocks by number from 1, such as 10-15 or 10,12")
     group.add_argument("--drop_least", type=int, help="so many, those that are needed least")
+
+
+def load_whole(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer, an adapter merged into its base."""
+    model, tokenizer = load_model(source)
+    return (model.merge_and_unload() if hasattr(model, "peft_config") else model), tokenizer
 
 
 def least_needed_on(

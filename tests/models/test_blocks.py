@@ -4,6 +4,8 @@ import re
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from oprd.core.capture import blocks, num_layers
 from oprd.core.layers import pair_layers
@@ -59,6 +61,26 @@ def test_a_smaller_model_is_saved_loaded_and_writes_with_a_cache(architecture, t
         loaded.generate(ids, attention_mask=mask, use_cache=use, **asked) for use in (True, False)
     ]
     assert torch.equal(*written)
+
+
+def test_weights_and_positions_keep_their_precision(tmp_path):
+    tiny.model().save_pretrained(tmp_path)
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    whole.model.norm.float()
+    smaller = drop_blocks(whole, (2,))
+    assert smaller.model.rotary_emb.inv_freq.dtype == torch.float32
+    kinds = {n: p.dtype for n, p in smaller.named_parameters()}
+    assert kinds["model.norm.weight"] == torch.float32
+    assert kinds["model.layers.1.mlp.up_proj.weight"] == torch.bfloat16
+    with room.skipping(whole, (2,)):
+        expected = last_states(whole, view(40))
+    assert torch.equal(last_states(smaller, view(40)), expected)
+
+
+def test_an_adapter_is_to_be_merged_first():
+    adapted = get_peft_model(tiny.model(), LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="merge the adapter first"):
+        drop_blocks(adapted, (2,))
 
 
 def test_tied_embeddings_stay_tied():

@@ -77,16 +77,17 @@ def drop_blocks(model: PreTrainedModel, dropped: Collection[int]) -> PreTrainedM
         dropped: the numbers of the others.
 
     Raises:
-        ValueError: see `kept_blocks`; or the architecture decides by a block's number what it does,
+        ValueError: see `kept_blocks`; there is an adapter; or the architecture decides by a block's number what it does,
             in a way that is not carried over, so that states differ from those of the whole model
             skipping these blocks.
     """
-    depth = num_layers(model)
-    kept = kept_blocks(depth, dropped)
+    if hasattr(model, "peft_config"):
+        raise ValueError("blocks are dropped of whole weights: merge the adapter first.")
+    kept = kept_blocks(num_layers(model), dropped)
     whole = blocks(model)
     (prefix,) = (name for name, module in model.named_modules() if module is whole)
     # Made anew and not cut, so that everything which knows a block's number is told its new one.
-    smaller = cast(Any, type(model))(_config_of(model, kept)).to(model.device, model.dtype)
+    smaller = cast(Any, type(model))(_config_of(model, kept)).to(model.device)
     new = {old - 1: place for place, old in enumerate(kept)}
     weights = {}
     for name, tensor in model.state_dict().items():
@@ -96,6 +97,9 @@ def drop_blocks(model: PreTrainedModel, dropped: Collection[int]) -> PreTrainedM
                 continue
             name = f"{prefix}.{new[int(number)]}.{rest}"
         weights[name] = tensor
+    # One by one: some models keep weights, and what positions are made of, in more precision.
+    for name, parameter in smaller.named_parameters():
+        parameter.data = parameter.data.to(weights[name])
     smaller.load_state_dict(weights)
     smaller.generation_config = copy.deepcopy(model.generation_config)
     smaller.eval()

@@ -274,6 +274,13 @@ def test_adapters_on_one_base_hold_it_once_and_are_what_they_are_alone(tmp_path,
     hosts = {id(member.teacher.reader.model) for member in found._team.values()}
     assert len(hosts) == 1
     assert (hosts == {id(found.student)}) == lora
+    # Of whole weights there are the student's, and one more base where that is not theirs.
+    models = [found.student, *(member.teacher.reader.model for member in found._team.values())]
+    held = {
+        p.data_ptr(): p.numel() for m in models for n, p in m.named_parameters() if "lora" not in n
+    }
+    whole = sum(p.numel() for p in load_model(student)[0].parameters())
+    assert sum(held.values()) == whole * (1 if lora else 2)
     ids = torch.arange(12).reshape(2, 6) + 60
     for name, member in found._team.items():
         read = member.teacher.reader.read(
