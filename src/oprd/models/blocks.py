@@ -77,9 +77,9 @@ def drop_blocks(model: PreTrainedModel, dropped: Collection[int]) -> PreTrainedM
         dropped: the numbers of the others.
 
     Raises:
-        ValueError: see `kept_blocks`; there is an adapter; or the architecture decides by a block's number what it does,
-            in a way that is not carried over, so that states differ from those of the whole model
-            skipping these blocks.
+        ValueError: see `kept_blocks`; there is an adapter; or the architecture decides by a block's
+            number what it does, in a way that is not carried over, so that states differ from those
+            of the whole model skipping these blocks.
     """
     if hasattr(model, "peft_config"):
         raise ValueError("blocks are dropped of whole weights: merge the adapter first.")
