@@ -2,7 +2,9 @@
 
 import argparse
 import copy
+import dataclasses
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from oprd.core.capture import blocks, num_layers
+from oprd.evaluation.tasks.base import shared_prompts
 from oprd.evaluation.tasks.load import generate_task
 from oprd.models.blocks import last_states
 from oprd.models.reading import View
@@ -24,18 +27,19 @@ from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 HEAL = ROOT / "recipes" / "heal"
+RESULTS = list((HEAL / "results").glob("*/compared.json"))
 
 
 @pytest.fixture(scope="module")
 def recipe():
     """Its modules, which import one another as scripts of one folder do."""
+    names = ("int4", "prune", "heal", "compare")
     sys.path.insert(0, str(HEAL))
     try:
-        names = ("int4", "prune", "heal")
         yield argparse.Namespace(**{name: importlib.import_module(name) for name in names})
     finally:
         sys.path.remove(str(HEAL))
-        for name in ("int4", "prune", "heal"):
+        for name in names:
             sys.modules.pop(name, None)
 
 
@@ -195,6 +199,88 @@ def test_a_pruned_model_is_saved_with_the_settings_that_heal_it(recipe, whole, t
     assert num_layers(type(whole).from_pretrained(tmp_path / "pruned")) == 2
     with pytest.raises(SystemExit):
         recipe.prune.main([*arguments, "--drop_least", "1"])
+
+
+# --- the comparison -------------------------------------------------------------------------------
+
+
+def test_what_was_lost_is_the_whole_of_what_can_be_recovered(recipe):
+    before, whole = {"accuracy": 0.1, "nats": 3.0}, {"accuracy": 0.9, "nats": 1.0}
+    runs = [before, {"accuracy": 0.5, "nats": 2.5}, whole]
+    found = recipe.compare.recovered(runs, before, whole)
+    assert found["accuracy"] == pytest.approx([0, 0.5, 1])
+    assert found["nats"] == pytest.approx([0, 0.25, 1])
+
+
+def test_an_interval_is_students_over_seeds(recipe):
+    found = recipe.compare.estimate([1.0, 2.0, 3.0])
+    assert found["mean"] == 2 and found["high"] - 2 == pytest.approx(4.302653 / 3**0.5)
+
+
+def test_a_grid_goes_on_where_its_best_rate_is_at_an_end(recipe, monkeypatch):
+    case = dataclasses.replace(recipe.compare.CASES["smollm2"], ladder=(1, 2, 3, 4, 5))
+
+    def grid(accuracies):
+        return lambda case, method, rates: {
+            rate: {"accuracy": accuracies[rate - 1], "nats": rate} for rate in rates
+        }
+
+    for accuracies, best in (
+        ([0, 1, 0, 0, 0], 2),
+        ([0, 0, 0, 1, 2], 5),
+        # Of equal ones that of fewer nats.
+        ([3, 3, 3, 3, 3], 1),
+        ([9, 0, 1, 0, 0], 3),
+    ):
+        monkeypatch.setattr(recipe.compare, "grid", grid(accuracies))
+        assert recipe.compare.best_rate(case, "OPRD") == best
+
+
+def test_no_problem_that_is_reported_chooses_a_rate(recipe):
+    case = recipe.compare.CASES["smollm2"]
+    reported, tuning = (case.held_out(part) for part in ("reported", "tuning"))
+    assert (len(reported.problems), len(tuning.problems)) == case.counts
+    assert not shared_prompts(reported, tuning)
+    assert not shared_prompts(case.problems("train", 200, 1000), reported)
+
+
+@pytest.mark.slow(minutes=2)
+def test_a_comparison_goes_on_where_it_ended_and_says_who_is_ahead(
+    recipe, whole, tmp_path, monkeypatch, capsys
+):
+    case = dataclasses.replace(
+        recipe.compare.CASES["smollm2"],
+        name="tiny",
+        load=lambda: (whole, tiny.tokenizer()),
+        dropped=(2,),
+        counts=(6, 4),
+        seconds=0.2,
+        tuned=0.1,
+        limit=8,
+        ladder=(1e-4, 1e-3, 1e-2),
+    )
+    monkeypatch.setattr(recipe.compare, "CASES", {"tiny": case})
+    monkeypatch.setattr(recipe.compare, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare.py", "tiny"])
+    # Random models solve nothing, and what was not lost cannot be recovered.
+    monkeypatch.setattr(recipe.compare, "FIGURES", ("nats",))
+    recipe.compare.main()
+    found = json.loads((tmp_path / "tiny" / "compared.json").read_text())
+    assert set(found["methods"]) == {"OPRD", "reverse KL", "supervised"}
+    assert set(found["OPRD minus"]) == {"reverse KL", "supervised"}
+    assert all(len(of["taken"]) == 3 for of in found["methods"].values())
+    assert "finished" in capsys.readouterr().out
+    recipe.compare.main()
+    assert "finished" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("case", sorted(path.parent.name for path in RESULTS))
+def test_the_page_says_what_was_measured(case):
+    found = json.loads((HEAL / "results" / case / "compared.json").read_text())
+    page = (ROOT / "docs" / "teachers.md").read_text()
+    for of in found["methods"].values():
+        for value in of["recovered"].values():
+            assert "{mean:.0%} [{low:.0%}, {high:.0%}]".format(**value) in page
 
 
 @pytest.mark.slow(minutes=8)
