@@ -99,7 +99,7 @@ def adapted(model: nn.Module) -> nn.Module:
     made = get_peft_model(model, LoraConfig(**LORA)).double()
     generator = torch.Generator().manual_seed(0)
     for name, parameter in made.named_parameters():
-        if "lora_B" in name:
+        if "lora_" in name:
             parameter.data = torch.randn(parameter.shape, generator=generator).double()
     return made
 
