@@ -15,7 +15,13 @@ from oprd.models.reading import read
 from tests import tiny
 
 SMALL = Setup(
-    layers_count=2, vocab_size=300, prompt_length=3, response_length=8, window=2, device="cpu"
+    layers_count=2,
+    vocab_size=300,
+    prompt_length=3,
+    response_length=8,
+    teacher_prompt_length=20,
+    window=2,
+    device="cpu",
 )
 
 
@@ -81,8 +87,10 @@ def test_every_objective_is_measured_with_ratios_to_both_references(measured):
             spread = found[key]
             assert 0 < spread["min"] <= spread["median"] <= spread["max"] < math.inf
         assert len(found["each_round"]) == 2 and found["transient_bytes"] is None
-    for reference, key in (("floor", "time_to_floor"), ("naive_topk", "time_to_naive_topk")):
-        assert entry(measured, reference)[key] == {"median": 1, "min": 1, "max": 1}
+    itself = {"median": 1, "min": 1, "max": 1}
+    for floor in ("floor", "floor_prompt", "floor_reference"):
+        assert entry(measured, floor)["time_to_floor"] == itself
+    assert entry(measured, "naive_topk")["time_to_naive_topk"] == itself
     assert entry(measured, "oprd_window")["label"] == "OPRD, last 2"
 
 
@@ -99,6 +107,58 @@ def test_a_ratio_is_taken_within_its_round(measured):
     ratios = [a / b for a, b in zip(ours["each_round"], floor["each_round"], strict=True)]
     assert ours["time_to_floor"]["min"] == min(ratios)
     assert ours["time_to_floor"]["max"] == max(ratios)
+
+
+@pytest.mark.parametrize("more", ["prompt", "reference"])
+def test_an_update_with_more_to_read_is_beside_a_floor_that_reads_it(more):
+    result = measure_cost([SMALL], [f"oprd_{more}"], rounds=1, memory=False)
+    names = [found["name"] for found in result["points"][0]["objectives"]]
+    assert names == ["floor", f"floor_{more}", f"oprd_{more}"]
+    ours, floor = entry(result, f"oprd_{more}"), entry(result, f"floor_{more}")
+    assert ours["time_to_floor"]["median"] == ours["each_round"][0] / floor["each_round"][0]
+
+
+@pytest.fixture
+def lengths(scene):
+    """Tokens of each of the teacher's forward passes."""
+    found = []
+
+    def spy(module, args, kwargs):
+        found.append(kwargs["input_ids"].shape[1])
+
+    handle = scene.teacher.base_model.register_forward_pre_hook(spy, with_kwargs=True)
+    yield found
+    handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("floor", [11]),
+        ("oprd", [11]),
+        ("floor_prompt", [28]),
+        ("oprd_prompt", [28]),
+        ("floor_reference", [11, 11]),
+        ("oprd_reference", [11, 11]),
+    ],
+)
+def test_an_update_reads_what_its_floor_does(scene, lengths, name, read):
+    all_objectives()[name].prepare(scene)()
+    assert lengths == read
+
+
+def test_a_teachers_prompt_beyond_its_context_is_left_out(tmp_path):
+    for name in ("student", "teacher"):
+        tiny.model().save_pretrained(tmp_path / name)
+    paths = {name: str(tmp_path / name) for name in ("student", "teacher")}
+    setup = Setup(shape=None, prompt_length=3, response_length=8, device="cpu", **paths)
+    said: list[str] = []
+    measure_cost([setup], rounds=1, memory=False, notify=said.append)
+    why = "1008 tokens do not fit into the teacher's context of 256"
+    assert f"oprd_prompt is left out: {why}" in said
+    assert f"floor_prompt is left out: {why}" in said
+    with pytest.raises(ValueError, match=f"oprd_prompt cannot be measured: {why}"):
+        measure_cost([setup], ["oprd_prompt"], rounds=1, memory=False)
 
 
 def test_a_sweep_measures_its_points_side_by_side():

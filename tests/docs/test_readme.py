@@ -4,14 +4,17 @@ import inspect
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from oprd.cli import bridge
 from oprd.cli.main import app
+from oprd.models.blocks import drop_blocks
 from tests.docs.test_recipes import OVERRIDES, places  # noqa: F401 # a fixture
 from tests.evaluation.samples import chat_tokenizer
 
@@ -171,6 +174,39 @@ def test_the_settings_for_a_wider_teacher_train(places, monkeypatch):  # noqa: F
     settings = record["settings"]
     assert (settings["representation_weight"], settings["scale"]) == (10.0, "unit")
     assert record["bridges"]["fit"]["rank"] == 4
+
+
+def uses() -> dict[str, str]:
+    """Of the table of teachers, the settings of each use, as YAML."""
+    table = README.split("| who teaches | settings |\n|---|---|\n")[1].split("\n\n")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines()]
+    return {use: "\n".join(re.findall(r"`([^`]+)`", cell)) for use, cell in rows}
+
+
+@pytest.mark.parametrize("use", uses())
+def test_every_use_of_a_teacher_trains(use, places, monkeypatch):  # noqa: F811 # the fixture
+    monkeypatch.chdir(places)
+    rows = [
+        {"prompt": f"what is {n}?", "solution": f"It is {n}.", "teacher": ("sums", "words")[n % 2]}
+        for n in range(32)
+    ]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = AutoModelForCausalLM.from_pretrained("teacher")
+    drop_blocks(whole, (2,)).save_pretrained("pruned")
+    AutoTokenizer.from_pretrained("teacher").save_pretrained("pruned")
+    plain = {**OVERRIDES, "model_name_or_path": "student", "dataset_name": "rows.jsonl"}
+    settings = {**plain, "output_dir": "taught", **yaml.safe_load(uses()[use])}
+    Path("taught.yaml").write_text(yaml.safe_dump(settings))
+    trained = CliRunner().invoke(app, ["train", "--config", "taught.yaml"])
+    assert trained.exit_code == 0, trained.output
+    assert Path("taught/model.safetensors").exists()
+    shutil.rmtree("taught")
+
+
+def test_the_uses_are_all_that_there_are():
+    named = {name for settings in uses().values() for name in yaml.safe_load(settings)}
+    known = {"teacher_template", "teacher_source", "teachers", "extrapolation", "layer_pairing"}
+    assert known <= named
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)]+)\)", README))

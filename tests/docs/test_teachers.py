@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from oprd.cli.main import app
+from oprd.models.blocks import drop_blocks
+from tests import tiny
 from tests.docs.test_recipes import OVERRIDES, places  # noqa: F401 # a fixture
 
 PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
@@ -21,6 +23,10 @@ def test_a_configuration_of_the_page_trains(number, places, monkeypatch):  # noq
     routed = [{**row, "teacher": ("sums", "words")[n % 2]} for n, row in enumerate(rows)]
     for name, found in (("solved.jsonl", rows), ("routed.jsonl", routed)):
         Path(name).write_text("".join(json.dumps(row) + "\n" for row in found))
+    whole = tiny.model(seed=4, num_hidden_layers=4)
+    for name, model in (("whole", whole), ("pruned", drop_blocks(whole, (2,)))):
+        model.save_pretrained(name)
+        tiny.tokenizer().save_pretrained(name)
     Path("config.yaml").write_text(SHOWN[number])
     overrides = {**OVERRIDES, "logging_steps": "1"}
     arguments = [part for name, value in overrides.items() for part in (f"--{name}", value)]
@@ -32,3 +38,10 @@ def test_a_configuration_of_the_page_trains(number, places, monkeypatch):  # noq
 
 def test_the_page_shows_some():
     assert SHOWN
+
+
+def test_every_way_of_the_table_at_the_top_leads_to_a_section():
+    sections = re.findall(r"^## (.*)$", PAGE, flags=re.MULTILINE)
+    found = {title.lower().replace(" ", "-") for title in sections}
+    ways = re.findall(r"\]\(#([^)]+)\)", PAGE)
+    assert len(ways) >= 6 and set(ways) <= found

@@ -75,7 +75,7 @@ FORBIDDEN = {
     "reports": {"trl", "torch", "transformers"},
 }
 # Where TRL is imported besides; analysis times its loss by one late import.
-TRL = {"cli.train", "cli.arguments", "analysis.updates"}
+TRL = {"cli.train", "cli.arguments", "analysis.others"}
 SAFETENSORS_IN_CORE = {"core.bridge.file"}
 
 

@@ -134,6 +134,16 @@ def test_an_unknown_column_of_a_template_is_named_with_those_that_are_there():
         own.fitting(Dataset.from_list([SOLVED]), "training", drop=False)
 
 
+def test_a_template_does_not_write_none_where_a_row_lacks_a_column():
+    made = TeacherPrompts(tiny.tokenizer(), template="{{ solution }} {{ prompt }}")
+    rows = [SOLVED, {**SOLVED, "solution": None}]
+    said = r"prompt 1 .* has no prompt by teacher_template: what it would write is missing"
+    with pytest.raises(ValueError, match=said):
+        made.fitting(Dataset.from_list(rows), "training", drop=False)
+    asks = "{% if solution %}{{ solution }} {% endif %}{{ prompt }}"
+    assert TeacherPrompts(tiny.tokenizer(), template=asks).of(rows[1]) == ["2 + 2?"]
+
+
 def test_two_sources_of_one_prompt_are_refused():
     both = Dataset.from_list([{"prompt": "a?", "teacher_prompt": "b?", "teacher_prompts": ["c?"]}])
     with pytest.raises(ValueError, match="have teacher_prompt and teacher_prompts"):
@@ -174,3 +184,19 @@ def test_a_template_cannot_reach_out_of_its_sandbox():
     own = TeacherPrompts(tokenizer(), template="{{ prompt.__class__.__mro__ }}")
     with pytest.raises(ValueError, match="has no prompt by teacher_template"):
         own.of(SOLVED)
+
+
+def test_a_stream_is_counted_from_the_first_row_that_is_the_teachers():
+    """Rows of other teachers before it say nothing of how many prompts there are."""
+    several = TeacherPrompts(tiny.tokenizer())
+    rows = [{"prompt": "p", "teacher_prompts": ["a", "b"], "teacher": n} for n in ("x", "x", "y")]
+
+    def teaches(row):
+        return row["teacher"] == "y"
+
+    assert several.batch(rows[:2], teaches, 7) == [[[7]], [[7]]] and several.count is None
+    found = several.batch(rows, teaches, 7)
+    assert found[:2] == [[[7]], [[7]]] and len(found[2]) == 2 == several.count
+    rows[2]["teacher_prompts"] = ["a", "b", "c"]
+    with pytest.raises(ValueError, match="more than 2 teacher_prompts"):
+        several.batch(rows, teaches, 7)

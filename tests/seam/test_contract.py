@@ -268,7 +268,7 @@ TABLE = [
         "teacher_lm_head_weight, completion_mask, ..., beta, student_lm_head_bias, "
         "teacher_lm_head_bias, student_logit_scale, teacher_logit_scale, "
         "student_final_logit_softcapping, teacher_final_logit_softcapping",
-        "analysis/updates.py",
+        "analysis/others.py",
     ),
     Row("trl:TrlParser.__init__", "self, dataclass_types, **kwargs", "cli/arguments.py"),
     Row("trl:TrlParser.parse_args_and_config", "self, args, ...", "cli/arguments.py"),

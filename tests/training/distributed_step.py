@@ -53,6 +53,8 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
         route = ["a", "a", "b", "a"] if batches == "mixed" else ["a", "b"]
         columns = {"teacher": route * (len(PROMPTS) // len(route))}
         extra |= {"teachers": '[{"name": "a"}, {"name": "b"}]', "teacher_batches": batches}
+    # What an extrapolation goes on from.
+    reference = tiny.model(seed=4).double() if "extrapolation" in extra else None
     if broken and isinstance(teacher, nn.Module):
         teacher.base_model.layers[1].mlp.down_proj.weight.data.fill_(float("nan"))
     made = trainer(
@@ -65,6 +67,7 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
         max_grad_norm=0.0,
         shuffle_dataset=False,
         columns=columns,
+        reference_model=reference,
         **{name: yaml.safe_load(value) for name, value in extra.items()},
     )
     if unkept:

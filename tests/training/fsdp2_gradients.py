@@ -12,22 +12,26 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from trl.models.utils import _ForwardRedirection
 
-from oprd.core.capture import num_layers
+from oprd.core.capture import blocks, num_layers
 from oprd.core.layers import pair_layers
 from oprd.core.positions import select_positions
 from oprd.core.reduction import supervised_count
 from oprd.models.batch import MicroBatch
 from oprd.models.parts import Part
 from oprd.models.reader import Reader
+from oprd.models.reference import Reference
+from oprd.models.shared_base import base_active
 from oprd.models.teacher import Teacher
 from oprd.settings.run import OPRDConfig
 from oprd.training.update import Update
 from tests import tiny
+from tests.training.runs import LORA
 
 PROMPT = 4
 
@@ -62,11 +66,16 @@ def backward(
     depth = num_layers(student)
     pairs = pair_layers(range(1, depth + 1), depth, depth)
     redirect = _ForwardRedirection()
-    frozen = [Teacher(Reader(teacher), pairs) for teacher in teachers]
-    for teacher, model in zip(frozen, teachers, strict=True):
-        # As `place` leaves a teacher that is sharded already.
-        teacher.reader.placed(model, model, redirect)
-        teacher.reader.gathers = processes > 1
+    # As `place` leaves models that are sharded already; of the student's base its own forward does.
+    readers = [Reader(m, base_active if m is student else None) for m in teachers]
+    for reader, model in zip(readers, teachers, strict=True):
+        reader.gathers = processes > 1
+        if not reader.on_student:
+            reader.placed(model, model, redirect)
+    reference = None
+    if args.extrapolates:
+        reference = Reference(readers.pop(), args.extrapolation)
+    frozen = [Teacher(reader, pairs, reference=reference) for reader in readers]
     update = Update(args, comparable=True, vocab_size=tiny.VOCAB)
     several = replace(batch, shares=SHARES[rows].double(), reads=SHARES[rows] >= 0)
 
@@ -85,14 +94,31 @@ def backward(
     redirect(student, student, loss, student).backward()
 
 
+def adapted(model: nn.Module) -> nn.Module:
+    """With an adapter that changes it, so that its base is another model."""
+    made = get_peft_model(model, LoraConfig(**LORA)).double()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in made.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator).double()
+    return made
+
+
 def main(options: dict[str, Any]) -> None:
     dist.init_process_group("gloo")
     rank, processes = dist.get_rank(), dist.get_world_size()
     seeds = (2, 4) if options.pop("several", False) else (2,)
+    # What an extrapolation goes on from is the last of them.
+    seeds += (6,) if "extrapolation" in options else ()
+    on_base = options.pop("on_base", False)
 
     def models() -> tuple[nn.Module, list[nn.Module]]:
         student = tiny.model(seed=1, tie_word_embeddings=True).double().train()
-        return student, [tiny.model(seed=seed).double() for seed in seeds]
+        teachers: list[nn.Module] = [tiny.model(seed=seed).double() for seed in seeds]
+        if on_base:
+            student = adapted(student)
+            teachers[-1] = student
+        return student, teachers
 
     student, teachers = models()
     backward(student, teachers, slice(0, 4), 1, options)
@@ -100,8 +126,8 @@ def main(options: dict[str, Any]) -> None:
 
     mesh = init_device_mesh("cpu", (processes,))
     sharded, sharded_teachers = models()
-    for model in (sharded, *sharded_teachers):
-        for block in model.base_model.layers:
+    for model in dict.fromkeys((sharded, *sharded_teachers)):
+        for block in blocks(model):
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
         assert isinstance(model, FSDPModule)
@@ -116,8 +142,9 @@ def main(options: dict[str, Any]) -> None:
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-6, atol=1e-9)
     torch.optim.SGD(sharded.parameters(), lr=1.0).step()
-    head, embedding = sharded.lm_head.weight, sharded.base_model.embed_tokens.weight
-    assert torch.equal(head.full_tensor(), embedding.full_tensor()), "tied weights came apart"
+    if not on_base:
+        head, embedding = sharded.lm_head.weight, sharded.base_model.embed_tokens.weight
+        assert torch.equal(head.full_tensor(), embedding.full_tensor()), "tied weights came apart"
     dist.destroy_process_group()
 
 

@@ -46,6 +46,8 @@ STEPS = {
     "a teacher's own prompts": "hints=1,output_loss=reverse_kl",
     "several teachers": "several=mixed,output_loss=reverse_kl",
     "several teachers, one an update": "several=pure,max_steps=2",
+    "past the teacher": "extrapolation=1.5,hints=1",
+    "past several teachers": "extrapolation=1.5,several=mixed",
     "a moving average": "hints=1,teacher_source=ema,ema_decay=0.5,max_steps=3",
     "layers that were measured": "layer_pairing=similarity,teacher_layers=5",
 }
@@ -86,6 +88,9 @@ def test_a_broken_gradient_in_one_process_stops_both(tmp_path, two_processes):
         {"output_loss": "reverse_kl"},
         {"prefix_gradients": False},
         {"several": True, "output_loss": "reverse_kl"},
+        {"extrapolation": 1.5},
+        {"several": True, "extrapolation": 1.5},
+        {"several": True, "on_base": True},
     ],
 )
 def test_two_processes_under_fsdp2_have_the_gradients_of_one(options):

@@ -20,8 +20,9 @@ import torch
 from oprd.analysis.choice import choose_objectives
 from oprd.analysis.machine import machine
 from oprd.analysis.memory import FRESH_PROCESS, transient_bytes
+from oprd.analysis.others import NAIVE_TOP
 from oprd.analysis.setup import Models, Scene, Setup
-from oprd.analysis.updates import FLOOR, NAIVE_TOP, all_objectives
+from oprd.analysis.updates import all_objectives
 from oprd.runs.record import versions
 
 WARM_UP_ROUNDS = 1
@@ -62,8 +63,8 @@ def measure_cost(
 
     Args:
         setups: one, or the points of a sweep.
-        objectives: names in `all_objectives`, all that the models permit by default; the floor is
-            always among what is measured.
+        objectives: names in `all_objectives`, all that the models permit by default; their floors
+            are always among what is measured.
         sweep: what the setups vary, a name in `SWEEPS`.
         rounds: how often each update is timed, after a round of warm-up; 0 times nothing.
         memory: whether to measure memory.
@@ -180,7 +181,8 @@ def _entry(
         "each_round": seconds.get(case),
         "transient_bytes": peaks.get(case),
     }
-    for reference, key in ((FLOOR, "floor"), (NAIVE_TOP, "naive_topk")):
+    own_floor = all_objectives()[name].floor
+    for reference, key in ((own_floor, "floor"), (NAIVE_TOP, "naive_topk")):
         other = (place, reference)
         entry[f"time_to_{key}"] = _spread(_ratios(seconds.get(case), seconds.get(other)))
         known = case in peaks and other in peaks
@@ -192,7 +194,11 @@ def _entry(
 
 
 def _label(setup: Setup, name: str) -> str:
-    return all_objectives()[name].label.format(layers=setup.layers, window=setup.window_length)
+    return all_objectives()[name].label.format(
+        layers=setup.layers,
+        window=setup.window_length,
+        teacher_prompt=setup.teacher_prompt_length,
+    )
 
 
 def _ratios(one: list[float] | None, other: list[float] | None) -> list[float] | None:

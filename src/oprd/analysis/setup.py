@@ -15,6 +15,7 @@ SIZES = (
     "batch_size",
     "prompt_length",
     "response_length",
+    "teacher_prompt_length",
     "window",
 )
 DTYPES = ("float32", "bfloat16", "float16")
@@ -39,6 +40,7 @@ class Setup:
         batch_size: rollouts of an update.
         prompt_length: tokens of each prompt.
         response_length: tokens of each response.
+        teacher_prompt_length: tokens of the teacher's own prompts, for objectives with such.
         window: for objectives on a window, the last so many response tokens; by default a quarter.
         layers: the layers of the objective that supervises a selection of them.
         gradient_checkpointing: of the student.
@@ -58,6 +60,7 @@ class Setup:
     batch_size: int = 2
     prompt_length: int = 64
     response_length: int = 448
+    teacher_prompt_length: int = 1000
     window: int | None = None
     layers: str = "last"
     gradient_checkpointing: bool = False
@@ -122,6 +125,7 @@ class Scene:
         teacher: as in `Models`.
         input_ids: [B, T] random tokens.
         attention_mask: [B, T] of ones: no rollout is shorter than another.
+        teacher_ids: [B, T'] the same responses after prompts of the teacher's own.
         response_ids: [B, K].
         predicting: the columns whose states predict them.
     """
@@ -139,6 +143,9 @@ class Scene:
         self.input_ids = ids.to(self.student.device)
         self.attention_mask = torch.ones_like(self.input_ids)
         self.response_ids = self.input_ids[:, setup.prompt_length :]
+        own = (setup.batch_size, setup.teacher_prompt_length)
+        prompts = torch.randint(min(vocabulary), own, generator=generator)
+        self.teacher_ids = torch.cat([prompts.to(self.input_ids.device), self.response_ids], dim=1)
         self.predicting = slice(setup.prompt_length - 1, -1)
 
 

@@ -7,12 +7,13 @@ R rank, S student width, H teacher width.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from oprd.analysis.objective import FLOOR, Objective, Run
+from oprd.analysis.others import OTHERS
 from oprd.analysis.setup import Scene, Setup
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.bases import HEADS
@@ -24,53 +25,46 @@ from oprd.core.layers import LayerPair
 from oprd.core.objective import OUTPUT_LOSSES, STATE_LOSSES
 from oprd.core.reduction import Reduction
 from oprd.models.batch import MicroBatch
-from oprd.models.heads import lm_head
 from oprd.models.matching import pair_models
 from oprd.models.reader import Reader
 from oprd.models.reading import base_forward
+from oprd.models.reference import Reference
 from oprd.models.teacher import Teacher
+from oprd.models.views import add_prompts
 from oprd.settings.run import OPRDConfig
 from oprd.training.batch import BatchCounts, count, select
 from oprd.training.update import Update
 
-Family = Literal["floor", "representation", "output", "naive", "trl"]
-Run = Callable[[], None]
-TOP_K = 16
 BRIDGE, BRIDGE_RANK = "random", 8
+# What an update costs at least where the teacher reads more, or another model beside it.
+FLOOR_PROMPT, FLOOR_REFERENCE = "floor_prompt", "floor_reference"
 
 
-@dataclass(frozen=True)
-class Objective:
-    """Something that a student can be trained on.
+def _floor(*, own_prompt: bool = False, frozen: int = 1) -> Callable[[Scene], Run]:
+    """The least that any update must do: the loss is trivial.
 
-    Attributes:
-        label: what tables call it; takes the setup's `layers` and `window`.
-        family: what it belongs with in a picture.
-        prepare: makes an update of a scene, one forward and backward whose gradients add up in
-            the student.
-        same: what student and teacher must have alike, if anything.
+    Args:
+        own_prompt: whether the teacher reads its own.
+        frozen: forward passes without gradient, of the teacher and of what it is compared with.
     """
 
-    label: str
-    family: Family
-    prepare: Callable[[Scene], Run]
-    same: Literal["width", "vocabulary"] | None = None
+    def prepare(scene: Scene) -> Run:
+        ids = scene.teacher_ids if own_prompt else scene.input_ids
 
+        def run() -> None:
+            with torch.no_grad():
+                for _ in range(frozen):
+                    base_forward(scene.teacher, ids, torch.ones_like(ids))
+            states = base_forward(scene.student, scene.input_ids, scene.attention_mask)
+            cast(Tensor, states.last_hidden_state).sum().backward()
 
-def _floor(scene: Scene) -> Run:
-    """The least that any update must do: the loss is trivial."""
+        return run
 
-    def run() -> None:
-        with torch.no_grad():
-            base_forward(scene.teacher, scene.input_ids, scene.attention_mask)
-        last = base_forward(scene.student, scene.input_ids, scene.attention_mask).last_hidden_state
-        cast(Tensor, last).sum().backward()
-
-    return run
+    return prepare
 
 
 def _trained(
-    options: Callable[[Setup], dict[str, Any]], diagnose: bool = False
+    options: Callable[[Setup], dict[str, Any]], diagnose: bool = False, own_prompt: bool = False
 ) -> Callable[[Scene], Run]:
     """An objective of `OPRDConfig`, given by what differs from supervising all positions."""
 
@@ -85,6 +79,9 @@ def _trained(
         student = scene.student
         pairs = pair_models(student, scene.teacher, args.layer_spec)
         teacher = Teacher(Reader(scene.teacher), pairs)
+        if args.extrapolates:
+            # A model that reads takes as long, whichever it is.
+            teacher.reference = Reference(Reader(scene.teacher), args.extrapolation)
         if args.bridge is not None:
             widths = hidden_size(student), hidden_size(scene.teacher)
             bridge = _random_bridge(pairs, *widths, heads=args.fits_heads)
@@ -94,7 +91,7 @@ def _trained(
         # Random tokens are as good as any: what the longer head has more of is left out.
         update = Update.of(args, student, scene.teacher, same_meaning=True, diagnoses=diagnose)
         needs = update.needs(diagnose)
-        batch = _micro_batch(scene, args)
+        batch = _micro_batch(scene, args, own_prompt=own_prompt)
         return lambda: update(student, batch, teacher, needs).objective.backward()
 
     return prepare
@@ -128,7 +125,7 @@ def _random_bridge(
     )
 
 
-def _micro_batch(scene: Scene, args: OPRDConfig) -> MicroBatch:
+def _micro_batch(scene: Scene, args: OPRDConfig, *, own_prompt: bool) -> MicroBatch:
     prompt = scene.setup.prompt_length
     rollouts: dict[str, Any] = {
         "prompt_ids": scene.input_ids[:, :prompt],
@@ -136,6 +133,9 @@ def _micro_batch(scene: Scene, args: OPRDConfig) -> MicroBatch:
         "prompt_mask": scene.attention_mask[:, :prompt],
         "completion_mask": scene.attention_mask[:, prompt:],
     }
+    if own_prompt:
+        own = scene.teacher_ids[:, : scene.setup.teacher_prompt_length].tolist()
+        add_prompts(rollouts, [[ids] for ids in own], pad=0, count=1)
     select(rollouts, args)
     counts = BatchCounts(*count(rollouts, cast(Reduction, args.reduction)))
     rollouts |= {"supervised_count": counts.positions, "response_count": counts.responses}
@@ -147,81 +147,38 @@ def _output(**options: Any) -> Callable[[Scene], Run]:
     return _trained(lambda setup: {"representation_weight": 0.0, **options})
 
 
-def _naive(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Scene], Run]:
-    """An objective as the paper runs it: each model's forward forms the logits of all tokens."""
-
-    def log_probabilities(model: nn.Module, scene: Scene) -> Tensor:
-        ids, mask = scene.input_ids, scene.attention_mask
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return logits[:, scene.predicting].float().log_softmax(dim=-1)
-
-    def prepare(scene: Scene) -> Run:
-        def value() -> Tensor:
-            with torch.no_grad():
-                log_q = log_probabilities(scene.teacher, scene)
-            log_p = log_probabilities(scene.student, scene)
-            return loss(log_p, log_q, scene.response_ids).mean()
-
-        # What the value does not need again is gone before the backward pass.
-        return lambda: value().backward()
-
-    return prepare
-
-
-def _naive_sampled(log_p: Tensor, log_q: Tensor, ids: Tensor) -> Tensor:
-    at, target = (log.gather(-1, ids[..., None]) for log in (log_p, log_q))
-    return ((at - target).detach() * at).squeeze(-1)
-
-
-def _naive_topk(log_p: Tensor, log_q: Tensor, ids: Tensor) -> Tensor:
-    at, ids = log_p.topk(TOP_K, dim=-1)
-    return (at.exp() * (at - log_q.gather(-1, ids))).sum(dim=-1)
-
-
-def _naive_reverse_kl(log_p: Tensor, log_q: Tensor, ids: Tensor) -> Tensor:
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
-
-
-def _trl(scene: Scene) -> Run:
-    """The loss of TRL's `DistillationTrainer`, which works on tiles of the vocabulary."""
-    # Imported here: it takes longer than measuring another objective in a process of its own.
-    from trl.trainer.distillation_trainer import _chunked_divergence_loss
-
-    mask = torch.ones_like(scene.response_ids)
-    student, teacher = lm_head(scene.student), lm_head(scene.teacher)
-
-    def run() -> None:
-        with torch.no_grad():
-            frozen = base_forward(scene.teacher, scene.input_ids, scene.attention_mask)
-        states = base_forward(scene.student, scene.input_ids, scene.attention_mask)
-        loss, *_ = _chunked_divergence_loss(
-            cast(Tensor, states.last_hidden_state)[:, scene.predicting],
-            cast(Tensor, frozen.last_hidden_state)[:, scene.predicting],
-            student.weight,
-            teacher.weight,
-            mask,
-            beta=1.0,
-            student_lm_head_bias=student.bias,
-            teacher_lm_head_bias=teacher.bias,
-            student_logit_scale=student.scale,
-            teacher_logit_scale=teacher.scale,
-            student_final_logit_softcapping=student.softcap,
-            teacher_final_logit_softcapping=teacher.softcap,
-        )
-        loss.backward()
-
-    return run
-
-
 def _window(setup: Setup) -> dict[str, Any]:
     return {"positions": "last_k", "position_k": setup.window_length}
 
 
-FLOOR, NAIVE_TOP = "floor", "naive_topk"
-
 _OPRD: dict[str, Objective] = {
-    FLOOR: Objective("floor", "floor", _floor),
+    FLOOR: Objective("floor", "floor", _floor()),
+    FLOOR_PROMPT: Objective(
+        "floor, teacher's prompt of {teacher_prompt}",
+        "floor",
+        _floor(own_prompt=True),
+        floor=FLOOR_PROMPT,
+        own_prompt=True,
+    ),
+    FLOOR_REFERENCE: Objective(
+        "floor, with a reference", "floor", _floor(frozen=2), floor=FLOOR_REFERENCE
+    ),
     "oprd": Objective("OPRD", "representation", _trained(lambda setup: {}), "width"),
+    "oprd_prompt": Objective(
+        "OPRD, teacher's prompt of {teacher_prompt}",
+        "representation",
+        _trained(lambda setup: {}, own_prompt=True),
+        "width",
+        floor=FLOOR_PROMPT,
+        own_prompt=True,
+    ),
+    "oprd_reference": Objective(
+        "OPRD past the teacher",
+        "representation",
+        _trained(lambda setup: {"extrapolation": 1.25}),
+        "width",
+        floor=FLOOR_REFERENCE,
+    ),
     "oprd_layers": Objective(
         "OPRD, layers {layers}",
         "representation",
@@ -252,20 +209,12 @@ _OPRD: dict[str, Objective] = {
         "OPRD + top-16", "output", _trained(lambda setup: {"output_loss": "topk"}), "width"
     ),
 }
-_OTHERS: dict[str, Objective] = {
+_MORE = {
     "topk_truncated": Objective(
         "top-16, truncated",
         "output",
         _output(output_loss="topk", output_loss_kwargs={"renormalize": False}),
     ),
-    "naive_sampled": Objective(
-        "naive sampled token", "naive", _naive(_naive_sampled), "vocabulary"
-    ),
-    NAIVE_TOP: Objective("naive top-16", "naive", _naive(_naive_topk), "vocabulary"),
-    "naive_reverse_kl": Objective(
-        "naive reverse KL", "naive", _naive(_naive_reverse_kl), "vocabulary"
-    ),
-    "trl": Objective("TRL's reverse KL", "trl", _trl, "vocabulary"),
 }
 # What tables call losses otherwise than settings do.
 _LABELS = {
@@ -293,4 +242,4 @@ def all_objectives() -> dict[str, Objective]:
         name: Objective(_LABELS.get(name, name), "output", _output(output_loss=name))
         for name in OUTPUT_LOSSES
     }
-    return {**_OPRD, **states, **outputs, **_OTHERS}
+    return {**_OPRD, **states, **outputs, **_MORE, **OTHERS}

@@ -30,6 +30,9 @@ def bench(
     batch_size: Annotated[int, _option("batch_size", "Rollouts of an update.")] = 2,
     prompt_length: Annotated[int, _option("prompt_length", "Tokens of a prompt.")] = 64,
     response_length: Annotated[int, _option("response_length", "Tokens of a response.")] = 448,
+    teacher_prompt_length: Annotated[
+        int, _option("teacher_prompt_length", "Tokens of the teacher's own prompts.")
+    ] = 1000,
     window: Annotated[
         int | None, _option("window", "Supervised tokens; a quarter of the response by default.")
     ] = None,
@@ -66,6 +69,7 @@ def bench(
         batch_size=batch_size,
         prompt_length=prompt_length,
         response_length=response_length,
+        teacher_prompt_length=teacher_prompt_length,
         window=window,
         layers=layers,
         gradient_checkpointing=gradient_checkpointing,

@@ -75,7 +75,7 @@ def compile_template(source: str | None, setting: str) -> Callable[..., str] | N
     """What renders a Jinja template, given its names; None for none.
 
     It runs in the sandbox in which Transformers runs chat templates. A name that it is not given is
-    refused, with a ValueError, where it is rendered.
+    refused, with a ValueError, where it is rendered, and so is one without a value that it writes.
 
     Args:
         source: of the template.
@@ -116,7 +116,14 @@ def template_columns(source: str | None) -> set[str]:
 def _environment() -> Any:
     sandbox = require("jinja2.sandbox", "report", "a template")
     undefined = require("jinja2", "report", "a template").StrictUndefined
-    return sandbox.ImmutableSandboxedEnvironment(undefined=undefined)
+    return sandbox.ImmutableSandboxedEnvironment(undefined=undefined, finalize=_something)
+
+
+def _something(value: Any) -> Any:
+    """What a template writes, which a row that lacks it would make the word None."""
+    if value is None:
+        raise ValueError("what it would write is missing in this row")
+    return value
 
 
 def template_check(tokenizer: Any, options: Mapping[str, Any] | None) -> Callable[[Prompt], None]:

@@ -195,10 +195,14 @@ class TeacherPrompts:
         """
         if not rows or not self.differ(rows[0]):
             return None
-        found = [self.tokens(row) if teaches(row) else [[instead]] for row in rows]
-        if self.count is None:
-            self.count = len(found[0])
-        if any(len(several) > self.count for several in found):
+        own = [teaches(row) for row in rows]
+        found = [
+            self.tokens(row) if taught else [[instead]]
+            for row, taught in zip(rows, own, strict=True)
+        ]
+        if self.count is None and any(own):
+            self.count = len(found[own.index(True)])
+        if self.count is not None and any(len(several) > self.count for several in found):
             raise ValueError(
                 f"a streamed row has more than {self.count} {SEVERAL}, as the first one had: give "
                 "all rows equally many."

@@ -222,7 +222,8 @@ class Rollouts:
                     "teacher_prompt and teacher_template out."
                 )
             pad = 0 if name in self._own_tokens else self._ends[0]
-            add_prompts(output, prompts, pad, cast(int, own.count), name)
+            # Of a stream whose rows were others' so far it is unknown.
+            add_prompts(output, prompts, pad, own.count or 1, name)
 
     def _read_own_tokens(self, output: dict[str, Any]) -> Met:
         """Let the only teacher read responses in its own tokens, where it does."""

@@ -215,6 +215,22 @@ def test_a_run_does_not_go_on_with_other_teachers(tmp_path):
         found.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+@pytest.mark.parametrize("first", ["one", "several"])
+def test_a_run_of_one_teacher_does_not_go_on_with_several_nor_the_other_way(tmp_path, first):
+    def of(count, steps):
+        plain = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2}
+        if count == "several":
+            return made(tmp_path, **plain)
+        student, teacher = tiny.model(seed=1), tiny.model(seed=2)
+        options = {"per_device_train_batch_size": 8, "shuffle_dataset": False, **plain}
+        return trainer(tmp_path, student, teacher, prompts=PROMPTS, **options)
+
+    of(first, 2).train()
+    found = of("several" if first == "one" else "one", 4)
+    with pytest.raises(ValueError, match="began with"):
+        found.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
 # --- adapters -------------------------------------------------------------------------------------
 
 
@@ -258,6 +274,13 @@ def test_adapters_on_one_base_hold_it_once_and_are_what_they_are_alone(tmp_path,
     hosts = {id(member.teacher.reader.model) for member in found._team.values()}
     assert len(hosts) == 1
     assert (hosts == {id(found.student)}) == lora
+    # Of whole weights there are the student's, and one more base where that is not theirs.
+    models = [found.student, *(member.teacher.reader.model for member in found._team.values())]
+    held = {
+        p.data_ptr(): p.numel() for m in models for n, p in m.named_parameters() if "lora" not in n
+    }
+    whole = sum(p.numel() for p in load_model(student)[0].parameters())
+    assert sum(held.values()) == whole * (1 if lora else 2)
     ids = torch.arange(12).reshape(2, 6) + 60
     for name, member in found._team.items():
         read = member.teacher.reader.read(

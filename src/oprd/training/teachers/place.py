@@ -31,6 +31,8 @@ def place(
     placed: dict[int, nn.Module] = {}
     found: list[nn.Module | None] = []
     for reader in readers:
+        # The student's base is in pieces too where that serves.
+        reader.gathers = shards(accelerator)
         if reader.on_student or waits:
             reader.wait_on_cpu(accelerator.device)
             found.append(None)
@@ -40,7 +42,6 @@ def place(
             placed[key] = _placed(model, accelerator)
         wrapper = placed[key]
         reader.placed(wrapper, accelerator.unwrap_model(wrapper), redirect)
-        reader.gathers = shards(accelerator)
         found.append(wrapper)
     return found
 
