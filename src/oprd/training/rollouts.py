@@ -125,12 +125,18 @@ class Rollouts:
             fill: whether to change those that are empty.
 
         Raises:
-            RuntimeError: there are fewer completions than prompts, or more.
+            RuntimeError: there are fewer completions than prompts, or more, or one is too long.
         """
         if len(completions) != len(prompt_ids):
             raise RuntimeError(
                 f"{len(prompt_ids)} rollouts were asked for and {len(completions)} came back: "
                 "see the rollout engine's log."
+            )
+        longest = max(map(len, completions), default=0)
+        if self._limit is not None and longest > self._limit:
+            raise RuntimeError(
+                f"rollouts of at most {self._limit} tokens were asked for, and one of {longest} "
+                "came back: see the rollout engine's log."
             )
         self._empty_rows = [row for row, ids in enumerate(completions) if fill and not ids]
         for row in self._empty_rows:

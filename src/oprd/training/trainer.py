@@ -54,6 +54,7 @@ from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.batch import MicroBatch, written
 from oprd.models.finite import first_broken_parameter
 from oprd.models.identity import student_facts
+from oprd.models.in_order import in_order
 from oprd.models.matching import (
     check_trains,
     gradient_reaches_all,
@@ -77,7 +78,7 @@ from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.record import GIVEN, RATE_TEST
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
-from oprd.supported import check_transformers
+from oprd.supported import check_transformers, check_vllm
 from oprd.text import escaped_lines
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.plan import Plan
@@ -151,6 +152,8 @@ class OPRDTrainer(DistillationTrainer):
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
         if not isinstance(args, OPRDConfig):
             raise TypeError(f"args must be an OPRDConfig, got {type(args).__name__}.")
+        if args.use_vllm:
+            check_vllm()
         self._given = args.given.values(args)
         check_callbacks(callbacks or (), args)
         train_dataset = with_prompts(train_dataset, "train_dataset", args.teacher_columns)
@@ -175,6 +178,8 @@ class OPRDTrainer(DistillationTrainer):
             tools=tools,
         )
         self.args: OPRDConfig = args
+        if self.use_vllm:
+            self.vllm_generation.generate = in_order(self.vllm_generation.generate)
         self._identity = student_facts(self.student, new_adapter=peft_config is not None)
         check_trains(self.student)
         check_can_search(args, self.accelerator)
