@@ -8,7 +8,7 @@ from packaging.version import Version
 # As in pyproject.toml. What lies outside can be worse than an error: the trainer reads states in
 # the middle of models, and a checkpoint or a cache that works otherwise gives other gradients.
 TRANSFORMERS = ">=5.17,<5.25"
-# TRL's own, of which it only warns: beyond it weights may go to an engine that takes them otherwise.
+# TRL's own, of which it only warns: another may take weights otherwise.
 VLLM = ">=0.22,<=0.31"
 
 

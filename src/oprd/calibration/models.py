@@ -44,12 +44,14 @@ class FitModels:
         teacher: likewise, of any depth and width.
         tokenizer: the student's.
         teacher_tokenizer: the teacher's, where it is known.
+        teacher_weights: the fingerprint of the teacher's, where they are not here.
     """
 
     student: Any
     teacher: Any
     tokenizer: PreTrainedTokenizerBase
     teacher_tokenizer: PreTrainedTokenizerBase | None
+    teacher_weights: str | None = None
 
     @classmethod
     def load(
@@ -80,9 +82,10 @@ class FitModels:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Which models they are."""
+        teacher = model_identity(self.teacher, self.teacher_tokenizer)
         return {
             "student": model_identity(self.student, self.tokenizer),
-            "teacher": model_identity(self.teacher, self.teacher_tokenizer),
+            "teacher": {**teacher, "weights": teacher["weights"] or self.teacher_weights},
         }
 
     def identify(self) -> None:

@@ -13,18 +13,17 @@ device, writes what a request asks for and nothing for others, and lets a manife
 there; see `oprd.serving.delivery`.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata
-from vllm.distributed.kv_transfer.kv_connector.v1.example_hidden_states_connector import (
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata  # pyright: ignore[reportMissingImports]
+from vllm.distributed.kv_transfer.kv_connector.v1.example_hidden_states_connector import (  # pyright: ignore[reportMissingImports]
     ExampleHiddenStatesConnector,
     extract_from_kv_cache,
 )
-from vllm.logger import init_logger
+from vllm.logger import init_logger  # pyright: ignore[reportMissingImports]
 
 from oprd.serving.delivery import FOLDER, asked_of, deliver, refuse
 

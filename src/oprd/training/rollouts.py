@@ -12,6 +12,7 @@ from oprd.core.reduction import Reduction
 from oprd.evaluation.stated import holds_answer
 from oprd.log import get_logger
 from oprd.models.batch import MULTIMODAL_KEYS, READS, SHARES
+from oprd.models.rollout_engine import check_completions, check_ids
 from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
 from oprd.prompts.routes import Routes
@@ -127,17 +128,7 @@ class Rollouts:
         Raises:
             RuntimeError: there are fewer completions than prompts, or more, or one is too long.
         """
-        if len(completions) != len(prompt_ids):
-            raise RuntimeError(
-                f"{len(prompt_ids)} rollouts were asked for and {len(completions)} came back: "
-                "see the rollout engine's log."
-            )
-        longest = max(map(len, completions), default=0)
-        if self._limit is not None and longest > self._limit:
-            raise RuntimeError(
-                f"rollouts of at most {self._limit} tokens were asked for, and one of {longest} "
-                "came back: see the rollout engine's log."
-            )
+        check_completions(prompt_ids, completions, self._limit)
         self._empty_rows = [row for row, ids in enumerate(completions) if fill and not ids]
         for row in self._empty_rows:
             completions[row] = [self._ends[0]]
@@ -162,7 +153,7 @@ class Rollouts:
             ValueError: a token is beyond the teacher's embedding, or a prompt is none that the
                 teacher can read.
         """
-        _check_ids(output["completion_ids"], *self._vocabularies)
+        check_ids(output["completion_ids"], *self._vocabularies)
         output["completion_mask"][self._empty_rows] = 0
         self._add_teacher_prompts(output, rows)
         self.select(output, self._args)
@@ -259,20 +250,4 @@ def check_prompt_count(dataset: Any, args: OPRDConfig) -> None:
             f"{len(dataset)} prompts give {available} rollouts, and a step needs "
             f"{args.rollouts_per_step}: lower per_device_train_batch_size or "
             "gradient_accumulation_steps, or add prompts."
-        )
-
-
-def _check_ids(ids: Tensor, student_rows: int, teacher_rows: int) -> None:
-    """Refuse sampled ids beyond the teacher's embedding, which a student's padding allows.
-
-    Args:
-        ids: [B, K].
-        student_rows: rows of the student's embedding.
-        teacher_rows: rows of the teacher's.
-    """
-    if student_rows > teacher_rows and int(ids.max()) >= teacher_rows:
-        raise ValueError(
-            f"the student sampled token {int(ids.max())}, and the teacher's embedding has "
-            f"{teacher_rows} rows: pass generation_kwargs={{'suppress_tokens': [...]}} with the "
-            "ids beyond it."
         )

@@ -54,7 +54,6 @@ from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.batch import MicroBatch, written
 from oprd.models.finite import first_broken_parameter
 from oprd.models.identity import student_facts
-from oprd.models.in_order import in_order
 from oprd.models.matching import (
     check_trains,
     gradient_reaches_all,
@@ -62,6 +61,7 @@ from oprd.models.matching import (
 )
 from oprd.models.metrics import StepStatistics
 from oprd.models.reading import context_length
+from oprd.models.rollout_engine import check_engine, in_order
 from oprd.models.scales import (
     MEAN_SQUARES,
     recorded_mean_squares,
@@ -78,7 +78,7 @@ from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.record import GIVEN, RATE_TEST
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
-from oprd.supported import check_transformers, check_vllm
+from oprd.supported import check_transformers
 from oprd.text import escaped_lines
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.plan import Plan
@@ -153,7 +153,7 @@ class OPRDTrainer(DistillationTrainer):
         if not isinstance(args, OPRDConfig):
             raise TypeError(f"args must be an OPRDConfig, got {type(args).__name__}.")
         if args.use_vllm:
-            check_vllm()
+            check_engine(args.vllm_mode, args.device.type)
         self._given = args.given.values(args)
         check_callbacks(callbacks or (), args)
         train_dataset = with_prompts(train_dataset, "train_dataset", args.teacher_columns)
