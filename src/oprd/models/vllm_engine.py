@@ -101,9 +101,10 @@ class VllmEngine:
 
 def _generation_settings(source: str, revision: str | None) -> Any:
     """A model that has nothing but its generation settings, as Transformers would load them."""
+    options: dict[str, Any] = {"revision": revision}
     try:
-        found = GenerationConfig.from_pretrained(source, revision=revision)
+        found = GenerationConfig.from_pretrained(source, **options)
     except OSError:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
         found = GenerationConfig.from_model_config(config)
     return SimpleNamespace(generation_config=found)

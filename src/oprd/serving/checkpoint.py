@@ -102,7 +102,8 @@ def skeleton(source: str, revision: str | None = None) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     # Without such a file it is what follows from the configuration.
     with suppress(OSError):
-        model.generation_config = GenerationConfig.from_pretrained(source, revision=revision)
+        options: dict[str, Any] = {"revision": revision}
+        model.generation_config = GenerationConfig.from_pretrained(source, **options)
     return model.eval().requires_grad_(False)
 
 
@@ -120,7 +121,7 @@ def weights_of(module: nn.Module, model: nn.Module, checkpoint: Checkpoint) -> d
             why = "is missing" if tensor is None else f"is {tuple(tensor.shape)}"
             raise OSError(
                 f"{names[0]} {why} in {checkpoint.source!r}, and the teacher's is "
-                f"{tuple(parameter.shape)}."
+                f"{tuple(parameter.shape)}: load this teacher here, with teacher_source='path'."
             )
         found[name] = tensor
     return found
