@@ -31,12 +31,16 @@ needs_vllm = [
 ]
 
 
+def free_port() -> int:
+    """Of this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
 def environment() -> dict[str, str]:
     """Of a process with vLLM on a CPU, which asks for little of the machine."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     one_process = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     vllm = {
         "VLLM_CPU_KVCACHE_SPACE": 1,
         # Its own threads stay where this process may run.

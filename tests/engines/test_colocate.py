@@ -25,9 +25,8 @@ LORA = {
 def train(folder: Path, **settings: Any) -> list[dict[str, list[list[int]]]]:
     """The rollouts of every step, as vLLM and as Transformers write them with the same weights."""
     found = in_process("engines.colocate", folder, json.dumps(settings))
-    assert found["code"] == 0
     assert read_record(folder / "out") is not None
-    return found["batches"]
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ class FakeLLM:
     length = 1
 
     def __init__(self, model: str, revision: str | None, dtype: str) -> None:
-        config = SimpleNamespace(max_model_len=256, dtype=torch.float32)
+        config = SimpleNamespace(max_model_len=256, dtype=getattr(torch, dtype))
         self.llm_engine = SimpleNamespace(model_config=config)
 
     def get_tokenizer(self):
@@ -196,6 +196,23 @@ def test_vllm_that_leaves_responses_out_is_an_error(
             identity,
             progress=False,
         )
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "used"),
+    [
+        (torch.float32, "auto", "float32"),
+        (torch.bfloat16, "auto", "bfloat16"),
+        (torch.float32, "bfloat16", "bfloat16"),
+    ],
+)
+def test_vllm_reads_a_checkpoint_in_its_own_precision(
+    vllm: type[FakeLLM], tmp_path: Path, own: torch.dtype, asked: str, used: str
+) -> None:
+    tiny.model().to(own).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    engine, _ = open_engine(str(tmp_path), engine="vllm", dtype=asked)
+    assert engine.dtype == used
 
 
 def test_vllm_missing_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

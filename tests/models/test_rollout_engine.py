@@ -1,9 +1,11 @@
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from oprd import supported
-from oprd.models.rollout_engine import check_engine, in_order
+from oprd.models.rollout_engine import check_engine, in_order, joined
 
 PROMPTS = [[1, 2], [3], [1, 2]]
 
@@ -30,6 +32,30 @@ def test_a_prompt_that_was_cut_is_another_one():
 def test_fewer_are_left_to_be_counted_and_pictures_are_written_out():
     engine([[1, 2]], [[7]])(prompts=PROMPTS)
     engine([[1, 5, 5], [3], [1, 2]], [[7], [8], [9]])(prompts=PROMPTS, images=["picture"])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "half", "warned"),
+    [
+        (torch.bfloat16, False, True),
+        (torch.float32, False, False),
+        (torch.bfloat16, True, False),
+        (None, False, False),
+    ],
+)
+def test_an_engine_of_other_precision_is_told_of_once_it_is_there(caplog, theirs, half, warned):
+    def generate(*, prompts, images):
+        return [[9]], [[7]]
+
+    made = SimpleNamespace(model_config=SimpleNamespace(dtype=theirs))
+    engine = SimpleNamespace(generate=generate, llm=SimpleNamespace(llm_engine=made))
+    if theirs is None:
+        del engine.llm
+    joined(engine, torch.nn.Linear(2, 2), half=half)
+    said = "weights in bfloat16, its own choice for this checkpoint, and the student trains in flo"
+    assert (said in caplog.text) == warned
+    with pytest.raises(RuntimeError, match="is of another prompt"):
+        engine.generate(prompts=[[1]])
 
 
 @pytest.fixture

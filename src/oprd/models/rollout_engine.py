@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from oprd.log import get_logger
 from oprd.supported import check_vllm
+
+logger = get_logger(__name__)
 
 
 def check_engine(mode: str, device: str) -> None:
@@ -25,6 +28,29 @@ def check_engine(mode: str, device: str) -> None:
         raise ValueError(
             f"vllm_mode='server' sends weights to the server by NCCL, from a CUDA device, and this "
             f"run trains on {device}: take vllm_mode='colocate', or use_vllm=false."
+        )
+
+
+def joined(engine: Any, student: nn.Module, *, half: bool) -> None:
+    """Let TRL's engine keep its completions in order, and say where it writes with other weights.
+
+    Args:
+        engine: TRL's, whose `generate` is replaced.
+        student: that it writes for.
+        half: whether the student trains in half precision, by autocast.
+    """
+    engine.generate = in_order(engine.generate)
+    colocated = getattr(engine, "llm", None)
+    if colocated is None or half:
+        return
+    own = next(student.parameters()).dtype
+    theirs = colocated.llm_engine.model_config.dtype
+    if own != theirs:
+        logger.warning(
+            f"vLLM writes rollouts with weights in {str(theirs).removeprefix('torch.')}, its own "
+            f"choice for this checkpoint, and the student trains in "
+            f"{str(own).removeprefix('torch.')}: they are drawn from a slightly other model. "
+            "Training in bf16, or use_vllm=false, has no such gap."
         )
 
 

@@ -33,13 +33,17 @@ class VllmEngine:
     def __init__(self, source: str, revision: str | None = None, dtype: str = "auto") -> None:
         self._vllm: Any = require("vllm", "vllm", "engine vllm")
         check_vllm()
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        if dtype == "auto" and (own := config.get_text_config().dtype or config.dtype) is not None:
+            # vLLM's own choice for float32 is half of it.
+            dtype = str(own).removeprefix("torch.")
         self._llm: Any = self._vllm.LLM(model=source, revision=revision, dtype=dtype)
         self.tokenizer: PreTrainedTokenizerBase = self._llm.get_tokenizer()
-        config = self._llm.llm_engine.model_config
+        made = self._llm.llm_engine.model_config
         # vLLM's own limit: it looks into nested configurations, and may have stretched or cut it.
-        self.context_length: int | None = config.max_model_len
-        self.dtype = str(config.dtype).removeprefix("torch.")
-        self._ends = end_token_ids(_generation_settings(source, revision), self.tokenizer)
+        self.context_length: int | None = made.max_model_len
+        self.dtype = str(made.dtype).removeprefix("torch.")
+        self._ends = end_token_ids(_generation_settings(source, revision, config), self.tokenizer)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Response]]:
         """Draw every request once.
@@ -99,12 +103,11 @@ class VllmEngine:
         return Response(request, ids, text, completion.finish_reason, seconds)
 
 
-def _generation_settings(source: str, revision: str | None) -> Any:
+def _generation_settings(source: str, revision: str | None, config: Any) -> Any:
     """A model that has nothing but its generation settings, as Transformers would load them."""
     options: dict[str, Any] = {"revision": revision}
     try:
         found = GenerationConfig.from_pretrained(source, **options)
     except OSError:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
         found = GenerationConfig.from_model_config(config)
     return SimpleNamespace(generation_config=found)

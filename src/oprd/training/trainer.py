@@ -61,7 +61,7 @@ from oprd.models.matching import (
 )
 from oprd.models.metrics import StepStatistics
 from oprd.models.reading import context_length
-from oprd.models.rollout_engine import check_engine, in_order
+from oprd.models.rollout_engine import check_engine, joined
 from oprd.models.scales import (
     MEAN_SQUARES,
     recorded_mean_squares,
@@ -179,7 +179,8 @@ class OPRDTrainer(DistillationTrainer):
         )
         self.args: OPRDConfig = args
         if self.use_vllm:
-            self.vllm_generation.generate = in_order(self.vllm_generation.generate)
+            half = bool(args.bf16 or args.fp16)
+            joined(self.vllm_generation, self.student, half=half)
         self._identity = student_facts(self.student, new_adapter=peft_config is not None)
         check_trains(self.student)
         check_can_search(args, self.accelerator)
