@@ -30,7 +30,8 @@ def vllm_server(model: Path, states: Path, layers: Sequence[int], *flags: str) -
         "kv_connector_extra_config": {"folder": str(states)},
     }
     command = [
-        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)),
+        # The build for a CPU has not the name that `vllm serve` asks for its version.
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"),
         *("--max-model-len", "256", "--speculative-config", json.dumps(speculative)),
         *("--kv-transfer-config", json.dumps(transfer), *flags),

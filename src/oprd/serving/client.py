@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from oprd.runs.manifest import delete_named, problem, read_manifest
+from oprd.runs.manifest import MANIFEST, problem, read_manifest
 from oprd.serving.delivery import ASKED, FILE, LAYERS, NAME, PROBLEM, STATES, TOKENS
 from oprd.text import parse_json, shortened
 
@@ -229,11 +229,10 @@ def _checked(
 
 
 def _deleted(folder: Path) -> bool:
-    """Whether nothing is left of an answer; one without a manifest may still be written."""
-    if not folder.exists():
-        return True
-    with suppress(OSError, ValueError):
-        delete_named(folder)
+    """Whether nothing is left of an answer; while it is written, something is."""
+    with suppress(OSError):
+        for name in (FILE, MANIFEST):
+            (folder / name).unlink(missing_ok=True)
         folder.rmdir()
     return not folder.exists()
 
