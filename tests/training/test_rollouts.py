@@ -84,6 +84,13 @@ def test_a_number_of_completions_that_was_not_asked_for_is_refused_with_both(tmp
         made(tmp_path).receive([[1], [2]], [[5]] * count)
 
 
+def test_a_completion_longer_than_was_asked_for_is_refused_with_both_lengths(tmp_path):
+    rollouts = made(tmp_path)
+    rollouts.receive([[1], [2]], [[5] * 12, [5]])
+    with pytest.raises(RuntimeError, match="at most 12 tokens were asked for, and one of 13 came"):
+        rollouts.receive([[1], [2]], [[5], [5] * 13])
+
+
 def test_a_token_beyond_the_teachers_embedding_is_refused(tmp_path):
     with pytest.raises(ValueError, match="sampled token 257, and the teacher's embedding has 256"):
         made(tmp_path, vocabularies=(260, 256)).supervise(generated(), lambda counts: counts)

@@ -50,6 +50,7 @@ class FitModels:
         teacher_tokenizer: the teacher's, where it is known.
         own: how the teacher reads responses in tokens of its own; None for the student's.
         own_options: what its chat template is given there.
+        teacher_weights: the fingerprint of the teacher's, where they are not here.
     """
 
     student: Any
@@ -58,6 +59,7 @@ class FitModels:
     teacher_tokenizer: PreTrainedTokenizerBase | None
     own: OwnTokens | None = None
     own_options: Mapping[str, Any] = field(default_factory=dict)
+    teacher_weights: str | None = None
 
     @classmethod
     def load(
@@ -104,9 +106,10 @@ class FitModels:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Which models they are."""
+        teacher = model_identity(self.teacher, self.teacher_tokenizer)
         return {
             "student": model_identity(self.student, self.tokenizer),
-            "teacher": model_identity(self.teacher, self.teacher_tokenizer),
+            "teacher": {**teacher, "weights": teacher["weights"] or self.teacher_weights},
         }
 
     def identify(self) -> None:

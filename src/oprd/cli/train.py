@@ -33,6 +33,7 @@ from oprd.runs.record import ASKED, BEST, check_output_dir, read_best
 from oprd.secrets import HIDDEN, without_secrets
 from oprd.settings.given import no_defaults
 from oprd.settings.run import OPRDConfig
+from oprd.settings.serving import SERVER
 from oprd.text import one_line
 from oprd.training.callbacks import warn_of_earlier_run
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
@@ -120,7 +121,7 @@ def _train(
 
 def _trainer(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> OPRDTrainer:
     student = _require(models.model_name_or_path, "model_name_or_path", "the student")
-    if args.teacher_source == "path" and not args.teachers:
+    if args.teacher_source in ("path", SERVER) and not args.teachers:
         _require(args.teacher_model_name_or_path, "teacher_model_name_or_path", "the teacher")
     _require(data.dataset_name, "dataset_name", "the prompts")
     _set_load_options(args, models)

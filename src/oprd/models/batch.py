@@ -133,25 +133,6 @@ class MicroBatch:
         )
 
 
-def check_ids(ids: Tensor, student_rows: int, teacher_rows: int) -> None:
-    """Refuse sampled ids beyond the teacher's embedding, which a student's padding allows.
-
-    Args:
-        ids: [B, K].
-        student_rows: rows of the student's embedding.
-        teacher_rows: rows of the teacher's.
-
-    Raises:
-        ValueError: there is one.
-    """
-    if student_rows > teacher_rows and int(ids.max()) >= teacher_rows:
-        raise ValueError(
-            f"the student sampled token {int(ids.max())}, and the teacher's embedding has "
-            f"{teacher_rows} rows: pass generation_kwargs={{'suppress_tokens': [...]}} with the "
-            "ids beyond it."
-        )
-
-
 def written(output: dict[str, Any]) -> Tensor:
     """[B, K] bool: what the student wrote, without padding and without what tools returned."""
     mask = output["completion_mask"].bool()

@@ -181,9 +181,10 @@ def open_engine(
 
 
 def identify(model: Any) -> dict[str, str | None]:
-    """`model`, `revision` and `weights` of a loaded model."""
+    """`model`, `revision` and `weights` of a model; None for weights that are not here."""
     name = model.config._name_or_path or type(model).__name__
-    return {"model": name, "revision": revision(model), "weights": fingerprint(model)}
+    weights = None if any(p.is_meta for p in model.parameters()) else fingerprint(model)
+    return {"model": name, "revision": revision(model), "weights": weights}
 
 
 def revision(model: Any) -> str | None:

@@ -37,6 +37,7 @@ class Reader:
 
     Attributes:
         gathers: whether its weights are in pieces, which all processes gather while it reads.
+        weights: the fingerprint of weights that are elsewhere, where it is known.
     """
 
     def __init__(
@@ -54,11 +55,17 @@ class Reader:
         self._redirect: Callable[..., Any] | None = None
         self._waits: Waiting | None = None
         self.gathers = False
+        self.weights: str | None = None
 
     @property
     def on_student(self) -> bool:
         """Whether the student's base serves it."""
         return self.active is not None and not self._apart
+
+    @property
+    def stays(self) -> bool:
+        """Whether it has no place of its own in the run's processes."""
+        return self.on_student
 
     def wait_on_cpu(self, device: torch.device) -> None:
         """Be on the device only while it reads; where the student's base serves, it stays there."""

@@ -137,7 +137,7 @@ ONE_VALUE = (
     "torch_compile_backend",
     "torch_compile_mode",
 )
-# By how they begin: evaluation, logs and trackers, saves and uploads, and where vLLM runs.
+# By how they begin: evaluation, logs and trackers, saves and uploads, and where servers run.
 FREE_BEGINNINGS = (
     "eval_",
     "log_",
@@ -149,6 +149,7 @@ FREE_BEGINNINGS = (
     "do_",
     "ddp_",
     "vllm_server_",
+    "teacher_server_",
 )
 FREE_SETTINGS = (
     "teacher_offload",

@@ -118,6 +118,7 @@ LIMITS = {
     "vllm_tensor_parallel_size": COUNT,
     # The teacher.
     "ema_decay": Limit(0, 1, "[)"),
+    "teacher_server_timeout": Limit(0, ends="(]"),
     "extrapolation": Limit(0, 100, "()"),
     # The objective.
     "diagnostics_steps": _whole(0),

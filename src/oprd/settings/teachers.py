@@ -4,18 +4,17 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
-from trl.trainer.distillation_config import DistillationConfig
-
 from oprd.models.prompt import ROUTE, compile_template, template_columns
 from oprd.settings.own_tokens import settle_own_tokens
+from oprd.settings.serving import SERVER, ServedTeacherConfig, check_serving
 from oprd.settings.team import OWN, check_team, own_settings, parse_teachers
 from oprd.values import check_choice, parse_mapping
 
-SOURCES = ("path", *OWN)
+SOURCES = ("path", *OWN, SERVER)
 
 
 @dataclass
-class TeacherConfig(DistillationConfig):
+class TeacherConfig(ServedTeacherConfig):
     """Who the teacher is, and what it reads in the place of the student's prompts.
 
     The teacher reads what the student wrote after a prompt of its own where the data have a column
@@ -25,7 +24,8 @@ class TeacherConfig(DistillationConfig):
     Args:
         teacher_source: "path", a model or an adapter by its path or given to the trainer; "base",
             the student's base under its adapter; "copy", the student as it was when the run began;
-            "ema", the exponential moving average of what trains in it, moved after each step.
+            "ema", the exponential moving average of what trains in it, moved after each step;
+            "server", a model that an inference server holds, see `ServedTeacherConfig`.
         ema_decay: what stays of that average in a step, from 0, the student as it is, to below 1.
         reference_model: what `extrapolation` goes on from, in general what the teacher was trained
             from: a path or hub id of a model or an adapter, or "base", the student's base under its
@@ -63,7 +63,7 @@ class TeacherConfig(DistillationConfig):
 
     teacher_source: str = field(
         default="path",
-        metadata={"help": f"Who the teacher is: {', '.join(SOURCES)} (the last three: of itself)."},
+        metadata={"help": f"Who the teacher is: {', '.join(SOURCES)}."},
     )
     ema_decay: float = field(
         default=0.99, metadata={"help": "What stays of teacher_source='ema' in a step."}
@@ -146,6 +146,7 @@ class TeacherConfig(DistillationConfig):
         super().__post_init__()
         check_team(self)
         settle_own_tokens(self)
+        check_serving(cast(Any, self))
 
     @property
     def extrapolates(self) -> bool:

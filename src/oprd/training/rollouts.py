@@ -11,8 +11,9 @@ from torch import Tensor
 from oprd.core.reduction import Reduction
 from oprd.evaluation.stated import holds_answer
 from oprd.log import get_logger
-from oprd.models.batch import MULTIMODAL_KEYS, READS, SHARES, check_ids
+from oprd.models.batch import MULTIMODAL_KEYS, READS, SHARES
 from oprd.models.own_tokens import Met, OwnTokens, add_responses
+from oprd.models.rollout_engine import check_completions, check_ids
 from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
 from oprd.prompts.routes import Routes
@@ -129,13 +130,9 @@ class Rollouts:
             fill: whether to change those that are empty.
 
         Raises:
-            RuntimeError: there are fewer completions than prompts, or more.
+            RuntimeError: there are fewer completions than prompts, or more, or one is too long.
         """
-        if len(completions) != len(prompt_ids):
-            raise RuntimeError(
-                f"{len(prompt_ids)} rollouts were asked for and {len(completions)} came back: "
-                "see the rollout engine's log."
-            )
+        check_completions(prompt_ids, completions, self._limit)
         self._empty_rows = [row for row, ids in enumerate(completions) if fill and not ids]
         for row in self._empty_rows:
             completions[row] = [self._ends[0]]

@@ -61,6 +61,7 @@ from oprd.models.matching import (
 )
 from oprd.models.metrics import StepStatistics
 from oprd.models.reading import context_length
+from oprd.models.rollout_engine import check_engine, joined
 from oprd.models.scales import (
     MEAN_SQUARES,
     recorded_mean_squares,
@@ -151,6 +152,8 @@ class OPRDTrainer(DistillationTrainer):
             args = OPRDConfig(f"{Path(name).name or 'student'}-OPRD")
         if not isinstance(args, OPRDConfig):
             raise TypeError(f"args must be an OPRDConfig, got {type(args).__name__}.")
+        if args.use_vllm:
+            check_engine(args.vllm_mode, args.device.type)
         self._given = args.given.values(args)
         check_callbacks(callbacks or (), args)
         train_dataset = with_prompts(train_dataset, "train_dataset", args.teacher_columns)
@@ -175,6 +178,9 @@ class OPRDTrainer(DistillationTrainer):
             tools=tools,
         )
         self.args: OPRDConfig = args
+        if self.use_vllm:
+            half = bool(args.bf16 or args.fp16)
+            joined(self.vllm_generation, self.student, half=half)
         self._identity = student_facts(self.student, new_adapter=peft_config is not None)
         check_trains(self.student)
         check_can_search(args, self.accelerator)

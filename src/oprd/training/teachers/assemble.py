@@ -21,6 +21,8 @@ from oprd.models.reference import Reference, check_lineage
 from oprd.models.teacher import Teacher
 from oprd.models.tokenizers import check_tokenizers
 from oprd.prompts.lengths import context_limits
+from oprd.serving.reader import ServedReader
+from oprd.settings.serving import SERVER
 from oprd.training.bridges import check_can_fit, obtain_spaces
 from oprd.training.calibration import obtain_pairs
 from oprd.training.plan import Plan
@@ -58,12 +60,20 @@ def obtain(
     beyond, names = None, {}
     for name, member in team.items():
         own, source = member.args, member.source
-        model, active = obtain_teacher(student, source, own, shard=shard, name=name, shared=shared)
+        revision, served = own.teacher_model_revision, None
+        if own.teacher_source == SERVER:
+            served = ServedReader.connect(source.model, own, timed)
+            model, active = served.model, None
+        else:
+            model, active = obtain_teacher(
+                student, source, own, shard=shard, name=name, shared=shared
+            )
         apart = active is not None and model is not student
-        revision = own.teacher_model_revision
         # Two of one source are one model, which is called as the first of them.
         called = names.setdefault((source, revision), name)
         member.facts = source.facts(model, revision, called)
+        if served is not None:
+            member.facts["teacher"]["weights"] = served.weights
         of_student = model is student or source.own is not None
         theirs = None
         member.same_meaning = of_student and tokenizer is None
@@ -87,7 +97,7 @@ def obtain(
             check_lineage(student, model, beyond[0], bridged=own.bridged)
         # A teacher that moves reads again.
         keep = args.keep_teacher_states and source.own != "ema"
-        reader = Reader(model, active, apart=apart, **options)
+        reader = served or Reader(model, active, apart=apart, **options)
         member.teacher = Teacher(reader, keep=keep, name=name)
     if beyond is not None:
         reader = Reader(*beyond, **options)
@@ -166,6 +176,7 @@ def settle(team: Team, trainer: Any, tokenizer: PreTrainedTokenizerBase | None) 
             tokenizer if member.own is None else member.own.tokenizer,
             member.own,
             member.prompts.own_options,
+            member.teacher.reader.weights,
         )
         for name, member in team.items()
     }

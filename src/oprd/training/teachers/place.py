@@ -26,14 +26,14 @@ def place(
         waits: whether each waits on the CPU until it reads.
 
     Returns:
-        the models as they were wrapped; None where the student's base serves one, or it waits.
+        the models as they were wrapped; None where one stays where it is, or waits.
     """
     placed: dict[int, nn.Module] = {}
     found: list[nn.Module | None] = []
     for reader in readers:
         # The student's base is in pieces too where that serves.
         reader.gathers = shards(accelerator)
-        if reader.on_student or waits:
+        if reader.stays or waits:
             reader.wait_on_cpu(accelerator.device)
             found.append(None)
             continue

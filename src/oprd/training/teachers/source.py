@@ -16,11 +16,10 @@ from trl.trainer.utils import create_model_from_path
 
 from oprd.models.adapters import check_no_virtual_tokens, merged
 from oprd.models.identity import model_facts
-from oprd.models.shared_base import (
-    adapter_name,
-)
+from oprd.models.shared_base import adapter_name
 from oprd.models.tokenizers import find_tokenizer
 from oprd.settings.run import OPRDConfig
+from oprd.settings.serving import SERVER
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class TeacherSource:
             ImportError: it is an adapter and PEFT is not installed.
         """
         teacher = teacher or args.teacher_model_name_or_path
+        if args.teacher_source == SERVER and isinstance(teacher, str):
+            return cls(teacher)
         if args.teacher_source != "path":
             if teacher is not None:
                 raise ValueError(

@@ -1,0 +1,111 @@
+"""A teacher on a server of vLLM's, on a CPU, beside the same teacher here."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from oprd.models.reader import Reader
+from oprd.models.views import Views
+from oprd.serving.client import StatesServer
+from oprd.serving.reader import ServedReader
+from tests import tiny
+from tests.engines.models import WIDE, save
+from tests.engines.process import needs_vllm
+from tests.engines.served import vllm_server
+from tests.serving.test_reader import Place, rollouts
+from tests.training.runs import largest_difference, trainer, weights
+
+pytestmark = needs_vllm
+
+# Of a row, in float32.
+PARITY = 1e-4
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("teacher"), 2, initializer_range=0.2)
+
+
+@pytest.fixture(scope="module")
+def place(teacher: Path, tmp_path_factory: pytest.TempPathFactory):
+    states = tmp_path_factory.mktemp("server") / "states"
+    with vllm_server(teacher, states, range(4)) as url:
+        yield Place(url, str(states), 60.0)
+
+
+def test_every_layer_has_the_rows_of_the_teacher_here(teacher: Path, place: Place):
+    reader = ServedReader.connect(str(teacher), place, nullcontext)
+    model = AutoModelForCausalLM.from_pretrained(teacher).eval()
+    views = Views((rollouts(),))
+    # Twice: the second time the server has the prompts' beginnings in its cache.
+    for _ in range(2):
+        found = reader.read(model, views, [1, 2, 3], last=True)
+        own = Reader(model).read(model, views, [1, 2, 3], last=True)
+        assert found.last is not None and own.last is not None
+        pairs = [(found.states[n], own.states[n]) for n in (1, 2, 3)] + [(found.last, own.last)]
+        for theirs, ours in pairs:
+            error = (theirs - ours).norm(dim=1) / ours.norm(dim=1)
+            assert error.max() < PARITY
+    assert not list(Path(place.teacher_server_folder).iterdir())
+
+
+def test_the_embedding_is_layer_0_and_no_layer_is_another(teacher: Path, place: Place):
+    server = StatesServer(place.teacher_server_url, Path(place.teacher_server_folder), 60.0)
+    ids = rollouts().input_ids[2, 5:].tolist()
+    (found,) = server.states([ids], [0, 1, 2, 3])
+    model = AutoModelForCausalLM.from_pretrained(teacher).eval()
+    with torch.no_grad():
+        own = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    for layer in range(3):
+        errors = [(found[:, layer] - other[0]).norm() / other[0].norm() for other in own]
+        assert errors[layer] < PARITY
+        assert min(error for n, error in enumerate(errors) if n != layer) > 100 * PARITY
+
+
+def test_many_sequences_at_once_come_in_their_order(place: Place):
+    server = StatesServer(place.teacher_server_url, Path(place.teacher_server_folder), 60.0)
+    sequences = [[n, *range(n + 1)] for n in range(1, 41)]
+    together = server.states(sequences, [3])
+    for ids, states in list(zip(sequences, together, strict=True))[::13]:
+        (alone,) = server.states([ids], [3])
+        torch.testing.assert_close(states, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_another_checkpoint_than_is_served_is_refused(place: Place, tmp_path: Path):
+    other = save(tmp_path, 5, initializer_range=0.2)
+    with pytest.raises(ValueError, match="which is not"):
+        ServedReader.connect(str(other), place, nullcontext)
+
+
+def test_a_sequence_that_is_too_long_is_refused_by_the_server(place: Place):
+    server = StatesServer(place.teacher_server_url, Path(place.teacher_server_folder), 60.0)
+    assert server.context == 256
+    with pytest.raises(ValueError, match=r"refuses a request \(400\)"):
+        server.states([[5] * 300], [1])
+
+
+def test_a_run_is_that_with_the_same_teacher_here(teacher: Path, place: Place, tmp_path: Path):
+    made = []
+    there = {
+        "teacher_source": "server",
+        "teacher_server_url": place.teacher_server_url,
+        "teacher_server_folder": place.teacher_server_folder,
+    }
+    for options in ({}, there):
+        run = trainer(
+            tmp_path / str(len(made)),
+            teacher=None if options else str(teacher),
+            student=tiny.model(seed=1, **WIDE),
+            teacher_model_name_or_path=str(teacher),
+            max_steps=2,
+            **options,
+        )
+        run.train()
+        made.append(run)
+    assert largest_difference(*(weights(run.student) for run in made)) < 1e-5
+    record = json.loads((tmp_path / "1" / "run.json").read_text())
+    assert record["teacher"] == str(teacher)
