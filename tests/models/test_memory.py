@@ -83,3 +83,10 @@ def test_what_does_not_fit_is_said_with_a_way_out():
 def test_free_memory_is_the_device_s(monkeypatch):
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=7))
     assert memory.free_bytes(torch.device("cpu")) == 7
+
+
+def test_a_teacher_whose_weights_are_elsewhere_costs_its_states_alone():
+    student, elsewhere = tiny.model().train(), tiny.model(hidden_size=64).to("meta")
+    need, alone = estimate(student, [elsewhere], SIZES), estimate(student, [], SIZES)
+    assert need.weights == alone.weights and need.activations == alone.activations
+    assert need.rows == SIZES.batch * SIZES.response * 2 * 64 * 4

@@ -107,7 +107,7 @@ def estimate(
 
     Args:
         student: in the mode in which it trains; not wrapped.
-        readers: its teachers and a reference; may share weights with it.
+        readers: its teachers and a reference; may share weights with it, or have none here.
         sizes: of its batches.
         optimizer: as `optim` names it.
         whole: count as if all of the student trained, whatever its parameters say.
@@ -119,7 +119,7 @@ def estimate(
         (_peak(reader, lambda model: _read(model, sizes)) for reader in readers), default=0
     )
     return Estimate(
-        weights=_bytes(t for model in (student, *readers) for t in _tensors(model)),
+        weights=_bytes(tensor for model in (student, *here) for tensor in _tensors(model)),
         optimizer=round(gradients * MOMENTS.get(optimizer, ADAMW)),
         gradients=gradients,
         activations=max(passed - gradients, largest),
