@@ -115,9 +115,8 @@ def estimate(
     readers = list(readers)
     gradients = _bytes(p for p in student.parameters() if whole or p.requires_grad)
     passed = _peak(student, lambda model: _update(model, sizes), whole=whole)
-    largest = max(
-        (_peak(reader, lambda model: _read(model, sizes)) for reader in readers), default=0
-    )
+    here = [reader for reader in readers if not next(reader.parameters()).is_meta]
+    largest = max((_peak(reader, lambda model: _read(model, sizes)) for reader in here), default=0)
     return Estimate(
         weights=_bytes(tensor for model in (student, *here) for tensor in _tensors(model)),
         optimizer=round(gradients * MOMENTS.get(optimizer, ADAMW)),
