@@ -26,6 +26,12 @@ def prompts(seed: int = 0) -> list[dict[str, str]]:
     return [problem for task in TASKS.values() for problem in task.prompts(seed)]
 
 
+def reported() -> list[str]:
+    """The task of each held-out problem, as evaluations report them: by their numbers as text."""
+    names = [task_of(problem["prompt"]) for problem in prompts()]
+    return [names[number] for number in sorted(range(len(names)), key=str)]
+
+
 def grade(text: str, gold: str) -> Grade:
     """By the task that the right answer is of."""
     return TASKS[task_of(gold)].grade(text, gold)

@@ -62,13 +62,14 @@ class Specialists:
     def scores(self, samples: int) -> Scores:
         """The figures of whoever is asked about its own task, on the reported problems."""
         alone = self.alone(samples)
-        asked = [both.task_of(problem["prompt"]) for problem in both.prompts()]
-        problems = [alone[name]["problems"][index] for index, name in enumerate(asked)]
+        problems = [alone[name]["problems"][n] for n, name in enumerate(both.reported())]
         means = {
             figure: fmean(of[figure] for of in alone.values())
-            for figure in ("best", "distinct_4", "length")
+            for figure in ("distinct_4", "length")
         }
-        return {"reported": {"accuracy": fmean(problems), **means, "problems": problems}}
+        best = fmean(problem > 0 for problem in problems)
+        figures = {"accuracy": fmean(problems), "best": best, **means, "problems": problems}
+        return {"reported": figures}
 
     @staticmethod
     def _scores(model: Moment, samples: int) -> Scores:

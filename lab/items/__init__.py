@@ -33,6 +33,7 @@ from lab.items.comparisons import (
     HANDED_OVER_BYTE_PAIRS,
     HEADS_THAT_MOVE,
     MERGING,
+    MERGING_LATER,
     NOISE,
     ON_AND_OFF_POLICY,
     OTHER_TOKENS,
@@ -255,6 +256,7 @@ _ALL: tuple[Item, ...] = (
         )
     ),
     Merging("merging", "Two specialists of one base in one student", MERGING),
+    Merging("merging-later", "The same in three times the steps", MERGING_LATER),
     Compared(
         "self-distillation-sums",
         "A student that teaches itself what it can tell where the solution is shown",

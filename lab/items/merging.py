@@ -68,8 +68,7 @@ class Merging(Compared):
 
 def by_task(problems: Sequence[float]) -> dict[str, float]:
     """Mean accuracy by task, of those on the reported problems of `lab.both`."""
-    asked = np.array([both.task_of(problem["prompt"]) for problem in both.prompts()])
-    values = np.array(problems)
+    asked, values = np.array(both.reported()), np.array(problems)
     return {task: float(values[asked == task].mean()) for task in both.TASKS}
 
 

@@ -1,10 +1,9 @@
 """Sums and sorting in one task, and what is told of each."""
 
-import pytest
-
 from lab import both, sorting, sums
 from lab.items.merging import by_task
 from lab.models import make_tokenizer
+from tests.evaluation.samples import evaluation
 
 
 def test_a_prompt_tells_which_task_it_is_of_and_both_come_in_turn():
@@ -26,6 +25,7 @@ def test_held_out_problems_are_graded_by_their_own_task():
     assert both.grade("abc", "abc").correct and not both.grade("acb", "abc").correct
 
 
-def test_accuracy_by_task_is_of_the_problems_of_each():
-    solved = [1.0] * len(sums.prompts()) + [0.25] * len(sorting.prompts())
-    assert by_task(solved) == {"sums": 1.0, "sorting": pytest.approx(0.25)}
+def test_accuracy_by_task_is_of_the_problems_of_each_as_an_evaluation_reports_them():
+    asked = enumerate(both.prompts())
+    solved = {str(n): [both.task_of(problem["prompt"]) == "sums"] for n, problem in asked}
+    assert by_task(evaluation(solved).averages()) == {"sums": 1.0, "sorting": 0.0}
