@@ -171,7 +171,7 @@ PAST |= {
     RANDOM_DIRECTION: {**PLAIN, "extrapolation": 1.25},
 }
 # A student that teaches itself: the teacher reads a worked solution, of its row or of another.
-SELF_TAUGHT = {
+SELF_TAUGHT: dict[str, dict[str, Any]] = {
     name: {"teacher_source": "copy", "teacher_template": template}
     for name, template in {
         SHOWN: TEMPLATE,

@@ -1,6 +1,6 @@
 """The memory that a run is going to hold at most, before its first step."""
 
-from typing import Any
+from typing import Any, cast
 
 from accelerate.utils import DistributedType
 from datasets import IterableDataset
@@ -34,7 +34,7 @@ def estimate_run(trainer: OPRDTrainer) -> Estimate:
         response=args.max_completion_length or 0,
         layers=sorted({pair.student for pair in trainer.pairs}),
     )
-    return estimate(trainer.student, trainer.readers, sizes, str(args.optim.value))
+    return estimate(trainer.student, trainer.readers, sizes, str(cast(Any, args.optim).value))
 
 
 def longest_prompt(trainer: OPRDTrainer) -> int:

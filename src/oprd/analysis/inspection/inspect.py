@@ -94,7 +94,7 @@ def inspect_models(
         [teacher],
         Sizes(
             batch=A_RUN["per_device_train_batch_size"],
-            rollouts=A_RUN["per_device_train_batch_size"] * RUN["gradient_accumulation_steps"],
+            rollouts=A_RUN["per_device_train_batch_size"] * A_RUN["gradient_accumulation_steps"],
             prompt=max(len(rollout.prompt_ids) for rollout in rollouts),
             response=asked.sampling.max_new_tokens,
             layers=select_layers(asked.settings.layers, num_layers(student)),
