@@ -201,10 +201,8 @@ def test_tokens_that_both_spell_alike_are_each_once_in_either_vocabulary():
     ours, theirs = OwnTokens(made.student, made.teacher, twice).common()
     assert len(set(ours.tolist())) == len(ours) == len(theirs) == len(set(theirs.tolist()))
     assert (0, made.teacher.eos_token_id) in zip(ours.tolist(), theirs.tolist(), strict=True)
-    spelled = [
-        known.of([token])
-        for known, token in zip(made.bytes, (ours[5].item(), theirs[5].item()), strict=True)
-    ]
+    of_both = zip(made.bytes, (int(ours[5]), int(theirs[5])), strict=True)
+    spelled = [known[token] for known, token in of_both]
     assert spelled[0] == spelled[1] != b""
 
 
