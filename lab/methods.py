@@ -153,7 +153,8 @@ METHODS[SUPERVISED] = {
     "reduction": "token",
     "diagnostics_steps": 0,
 }
-OFF_POLICY[SUPERVISED] = TEACHER
+# Who writes in the student's place, by method.
+WRITERS = {**OFF_POLICY, SUPERVISED: TEACHER}
 # Targets beyond the teacher, on the line from the student as it began, which is of its lineage.
 PAST = {
     f"λ = {extrapolation:g}": {**PLAIN, "extrapolation": extrapolation}

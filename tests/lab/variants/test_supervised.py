@@ -10,7 +10,7 @@ from tests.models.built_tokenizers import sentencepiece
 from tests.training.runs import PROMPTS, scripted, trainer
 from tests.training.teachers.test_own_tokens import teacher
 
-OPTIONS = {**METHODS[SUPERVISED], "scale": "unit", "representation_weight": 1.0}
+OPTIONS = {**METHODS[SUPERVISED], "scale": None}
 
 
 @pytest.mark.parametrize("size", [8, 2])
