@@ -41,7 +41,7 @@ def pieces(known: TokenBytes, tokenizer: Any, ids: Sequence[int]) -> list[tuple[
         try:
             text = piece.decode().replace(" ", "␣")
         except UnicodeDecodeError:
-            text = piece.hex("·").upper()
+            text = piece.hex(".").upper()
         shown.append((text, len(piece)))
     return shown
 
