@@ -27,7 +27,7 @@ RESPONSE = " Überraschung: λ₁ ≈ 3,14 — naïve."
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "tokenizers.svg"
 NAMES = ("student, Qwen3", "teacher, Gemma 3")
 # What a special token takes of the axis, in bytes.
-MARK = 3
+MARK = 9
 
 
 def pieces(known: TokenBytes, tokenizer: Any, ids: Sequence[int]) -> list[tuple[str, int]]:
@@ -41,7 +41,7 @@ def pieces(known: TokenBytes, tokenizer: Any, ids: Sequence[int]) -> list[tuple[
         try:
             text = piece.decode().replace(" ", "␣")
         except UnicodeDecodeError:
-            text = " ".join(f"{byte:02X}" for byte in piece)
+            text = piece.hex(".").upper()
         shown.append((text, len(piece)))
     return shown
 
@@ -61,13 +61,15 @@ def main() -> None:
         for tokenizer, tokens in zip(both, (ids, read.ids), strict=True)
     ]
     plt.rcParams.update({"font.family": "DejaVu Sans Mono", "font.size": 9, "svg.fonttype": "path"})
-    figure, axis = plt.subplots(figsize=(11, 2.2))
+    figure, axis = plt.subplots(figsize=(13, 2.2))
     for height, row, name in zip((1.0, 0.0), rows, NAMES, strict=True):
         starts = [0, *accumulate(length for _, length in row)]
         for (text, length), start in zip(row, starts, strict=False):
             box = plt.Rectangle((start, height), length, 0.55, fc="#eef2f7", ec="#52606d", lw=0.8)
             axis.add_patch(box)
-            axis.text(start + length / 2, height + 0.27, text, ha="center", va="center", fontsize=7)
+            axis.text(
+                start + length / 2, height + 0.27, text, ha="center", va="center", fontsize=6.5
+            )
         axis.text(-0.5, height + 0.27, name, ha="right", va="center")
     starts = [0, *accumulate(length for _, length in rows[0])]
     for token, partner in enumerate(read.partners):

@@ -157,7 +157,8 @@ METHODS[SUPERVISED_ON_SOLUTIONS] = {
     "diagnostics_steps": 0,
 }
 METHODS[SUPERVISED] = {**METHODS[SUPERVISED_ON_SOLUTIONS], "teacher_tokenizer": "own"}
-OFF_POLICY |= {SUPERVISED: TEACHER, SUPERVISED_ON_SOLUTIONS: SOLUTIONS}
+# Who writes in the student's place, by method.
+WRITERS = {**OFF_POLICY, SUPERVISED: TEACHER, SUPERVISED_ON_SOLUTIONS: SOLUTIONS}
 # Targets beyond the teacher, on the line from the student as it began, which is of its lineage.
 PAST = {
     f"λ = {extrapolation:g}": {**PLAIN, "extrapolation": extrapolation}

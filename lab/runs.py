@@ -24,12 +24,12 @@ from lab.methods import (
     HEADS_READ_AGAIN,
     MERGED,
     METHODS,
-    OFF_POLICY,
     PAST,
     RANDOM_DIRECTION,
     SECOND_STAGES,
     SELF_TAUGHT,
     TRAINED_PROJECTION,
+    WRITERS,
 )
 from lab.models import CACHE
 from lab.moments import Moment
@@ -197,8 +197,8 @@ def _distil(run: Run) -> None:
     )
     if run.method == RANDOM_DIRECTION:
         random_direction(trainer)
-    if run.method in OFF_POLICY:
-        source = OFF_POLICY[run.method]
+    if run.method in WRITERS:
+        source = WRITERS[run.method]
         responses = write_responses(source, pair, problems, run.folder, run.seed)
         trainer.rollouts.write = given(responses)
     if run.method == CONSUMED:

@@ -35,7 +35,8 @@ def teacher(**overrides):
 
 
 def models(**overrides) -> FitModels:
-    both = (tiny.model(seed=1), teacher(**overrides)), (tiny.tokenizer(), sentencepiece())
+    names = copy.deepcopy(tiny.tokenizer()), copy.deepcopy(sentencepiece())
+    both = (tiny.model(seed=1), teacher(**overrides)), names
     return FitModels(*both[0], *both[1], OwnTokens.of(*both))
 
 
@@ -158,6 +159,8 @@ def test_a_response_without_room_in_the_teachers_context_is_named_with_both_leng
 def test_prompts_that_were_kept_as_one_template_renders_them_are_refused():
     made = models()
     old = Rollout(0, "<user>ask<system>", [1, 2], [3], "length")
+    assert made.own.tokenizer.decode(made.teach(old).prompt_ids).strip() == old.text
+    made.tokenizer.chat_template = "<user>{{ messages[0].content }}<system>"
     with pytest.raises(ValueError, match="is kept as the student's chat template renders it"):
         made.teach(old)
     made.own.tokenizer.chat_template = None

@@ -1,20 +1,24 @@
 """What a run of the lab does with its method, on models of two steps."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from lab import runs
+from lab import pairs, runs
 from lab.methods import (
     ANOTHER_REFERENCE,
     CONSUMED,
     LAYER_SCALES,
-    OFF_POLICY,
     RANDOM_DIRECTION,
+    WRITERS,
 )
+from lab.pairs import Moment
 from lab.runs import Run, execute
+from lab.tokens import MORE_STEPS, OWN_TOKENS, RAW_IDS, SUPERVISED
 from lab.variants.consumed import select_consumed
 from lab.variants.direction import RandomDirection
+from lab.variants.supervised import Supervised
 from oprd import OPRDTrainer
 from tests.lab.fakes import TINY_PAIR
 
@@ -36,10 +40,28 @@ def test_a_run_trains_by_its_method_and_leaves_its_figures(trainers, method):
     (trainer,) = trainers
     assert (trainer.rollouts.select is select_consumed) == (method == CONSUMED)
     assert trainer.args.scale == ("layer" if method == LAYER_SCALES else "none")
-    assert (trainer.rollouts.write is not None) == (method in OFF_POLICY)
+    assert (trainer.rollouts.write is not None) == (method in WRITERS)
     assert run.finished
     assert {line["step"] for line in run.metrics()} == {0, 1}
     assert run.scores()["reported"]["length"] > 0
+
+
+@pytest.mark.parametrize("method", [OWN_TOKENS, RAW_IDS, SUPERVISED])
+def test_a_run_from_a_teacher_of_other_tokens_trains_by_its_method(
+    trainers, tiny_pair, monkeypatch, method
+):
+    other = Moment(replace(tiny_pair.teacher.recipe, vocabulary=20, width=32), 2)
+    monkeypatch.setitem(pairs.PAIRS, TINY_PAIR, replace(tiny_pair, teacher=other))
+    options = (("bridge_prompts", 8), ("bridge_rank", 2)) if method != SUPERVISED else ()
+    run = Run(TINY_PAIR, method, 1e-3, 0, steps=1, rollouts=8, eval_every=1, options=options)
+    execute(run)
+    (trainer,) = trainers
+    logged = [line for line in run.metrics() if "loss" in line]
+    assert len(logged) == MORE_STEPS.get(method, 1)
+    # Raw ids are the teacher's own to a run that does not know better.
+    assert ("completions/shared_ratio" in logged[0]) == (method != RAW_IDS)
+    assert isinstance(trainer, Supervised) == (method == SUPERVISED)
+    assert run.finished
 
 
 @pytest.mark.parametrize("method", ["λ = 1.25", ANOTHER_REFERENCE, RANDOM_DIRECTION])

@@ -195,5 +195,16 @@ def test_words_cut_otherwise_meet_at_the_ends_alone():
     assert not own.read([900, end]).only_ends
 
 
+def test_tokens_that_both_spell_alike_are_each_once_in_either_vocabulary():
+    made = both("byte-level BPE", "SentencePiece with bytes")
+    twice = SpecialTokens({0: made.teacher.eos_token_id, 1: made.teacher.eos_token_id, 2: None}, ())
+    ours, theirs = OwnTokens(made.student, made.teacher, twice).common()
+    assert len(set(ours.tolist())) == len(ours) == len(theirs) == len(set(theirs.tolist()))
+    assert (0, made.teacher.eos_token_id) in zip(ours.tolist(), theirs.tolist(), strict=True)
+    of_both = zip(made.bytes, (int(ours[5]), int(theirs[5])), strict=True)
+    spelled = [known[token] for known, token in of_both]
+    assert spelled[0] == spelled[1] != b""
+
+
 def test_nothing_is_read_of_nothing():
     assert both("characters", "byte-level BPE").own.read([]) == Reread([], [])

@@ -101,7 +101,7 @@ def test_bytes_of_tokens_are_what_the_tokenizer_decodes_after_others(name, data)
         assert "\ufffd" in decoded
 
 
-@pytest.mark.parametrize("name", ["qwen3", "llama3", "gemma3"])
+@pytest.mark.parametrize("name", ["byte-level BPE", "SentencePiece with bytes", *REAL])
 def test_a_special_token_that_is_spelled_out_is_text(name):
     made, own = token_bytes(name), tokenizer(name)
     for special in own.all_special_tokens[:6]:

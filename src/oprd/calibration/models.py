@@ -150,8 +150,9 @@ class FitModels:
         assert self.own is not None
         asked = rollout.text if rollout.messages is None else rollout.messages
         # A rendered prompt, as it was kept before there was another way to read it.
+        rendered = rollout.messages is None and self.tokenizer.chat_template is not None
         special = (str(token) for token in self.tokenizer.all_special_tokens)
-        if rollout.messages is None and any(token in rollout.text for token in special):
+        if rendered and any(token in rollout.text for token in special):
             raise ValueError(
                 f"{rollout.name} is kept as the student's chat template renders it, which is not "
                 "the teacher's: let its rollout be written again, from --prompts."

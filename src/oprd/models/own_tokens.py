@@ -92,12 +92,13 @@ class OwnTokens:
                 "teacher_tokenizer='own' needs the teacher's tokenizer, and there is none beside "
                 "its model: pass teacher_processing_class, or save it there."
             )
+        # Whether they can be read at all is asked first.
+        made = cls(*tokenizers, SpecialTokens({}, ()))
         stops = [named_ends(*both) for both in zip(models, tokenizers, strict=True)]
-        special = SpecialTokens.of(*tokenizers, (stops[0], stops[1]), given)
-        made = cls(*tokenizers, special)
+        made.special = SpecialTokens.of(*tokenizers, (stops[0], stops[1]), given)
         logger.warning(
             "The teacher reads the text of prompts and responses in tokens of its own, and states "
-            f"meet where both models have read the same. {special.words()}"
+            f"meet where both models have read the same. {made.special.words()}"
         )
         return made
 
@@ -105,15 +106,16 @@ class OwnTokens:
         """[v] ids of the student and [v] of the teacher: tokens that both spell alike.
 
         Those of the same bytes, the first where a vocabulary has several, and special ones that
-        meet.
+        meet, each once.
         """
         ours, theirs = (
             _by_bytes(known, tokenizer)
             for known, tokenizer in ((self._student, self._reader), (self._teacher, self.tokenizer))
         )
         pairs = [(token, theirs[piece]) for piece, token in ours.items() if piece in theirs]
-        special = self.special.partners.items()
-        pairs += [(token, other) for token, other in special if other is not None]
+        # Several ends of the student's may meet the same one.
+        special = {other: token for token, other in reversed(self.special.partners.items())}
+        pairs += [(token, other) for other, token in special.items() if other is not None]
         student, teacher = zip(*pairs, strict=True) if pairs else ((), ())
         return torch.tensor(student, dtype=torch.long), torch.tensor(teacher, dtype=torch.long)
 
@@ -128,20 +130,20 @@ class OwnTokens:
         """
         ends: list[int] = []
         parts: list[bytearray | int] = [bytearray()]
-        read = 0
+        length = 0
         for token in ids:
             if token in self.special.partners:
                 partner = self.special.partners[token]
                 if partner is not None:
                     parts += [partner, bytearray()]
-                    read += MARK
+                    length += MARK
             else:
                 piece = self._student[token]
                 text = parts[-1]
                 assert isinstance(text, bytearray)
                 text += piece
-                read += len(piece)
-            ends.append(read)
+                length += len(piece)
+            ends.append(length)
         own, theirs = self._read(parts)
         own, theirs = own[:most], theirs[:most]
         found = partners(ends, theirs)

@@ -110,8 +110,8 @@ def fit_bridge(
         common: then the tokens that both vocabularies have, over which LM heads are read.
 
     Raises:
-        ValueError: rows are too few, a layer is constant, one of `teach` and `common` is given
-            without the other, or see `check_fit`.
+        ValueError: there are too few rows, a layer is constant, one of `teach` and `common` is
+            given without the other, or see `check_fit`.
         FloatingPointError: a row is not finite; the message names its prompt.
     """
     check_fit(student, teacher, settings)
