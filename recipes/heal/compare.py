@@ -363,11 +363,9 @@ def figures(case: Case, model: PreTrainedModel, part: str) -> dict[str, Any]:
         batch_size=256,
         progress=False,
     )
-    averages = evaluation.averages()
     return {
-        "accuracy": float(averages.mean()),
+        "accuracy": evaluation.summary.average.value,
         "nats": nats(model, answered(case, task, seed=7)),
-        "problems": averages.tolist(),
     }
 
 
