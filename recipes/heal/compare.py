@@ -162,9 +162,10 @@ def main() -> None:
         return
     before = kept(name, "before", lambda: figures(case, cut(name), "reported"))
     whole = kept(name, "whole", lambda: figures(case, loaded(name)[0], "reported"))
-    text = json.dumps(summary(case, runs, before, whole), indent=1)
+    found = summary(case, runs, before, whole)
+    text = json.dumps(found, indent=1)
     (RESULTS / name / "compared.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    print("\n".join(table(found)))
 
 
 def summary(
@@ -201,6 +202,38 @@ def summary(
         },
         "OPRD minus": ahead,
     }
+
+
+def table(found: Mapping[str, Any]) -> list[str]:
+    """A summary as lines of Markdown: what each won back, and how far OPRD is ahead."""
+    lines = [
+        "| method | rate | steps | accuracy | recovered | nats recovered | OPRD is ahead by |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method, of in found["methods"].items():
+        accuracy = sum(of["accuracy"]) / len(of["accuracy"])
+        back = [_percent(of["recovered"][name]) for name in FIGURES]
+        ahead = found["OPRD minus"].get(method, {})
+        beside = "; ".join(_points(ahead[name]) for name in ahead)
+        cells = (
+            method,
+            f"{of['rate'][0]:g}",
+            str(of["steps"][0]),
+            f"{accuracy:.1%}",
+            *back,
+            beside,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _percent(of: Mapping[str, float]) -> str:
+    return f"{of['mean']:.0%} [{100 * of['low']:.0f}, {100 * of['high']:.0f}]"
+
+
+def _points(of: Mapping[str, float]) -> str:
+    low, high = 100 * of["low"], 100 * of["high"]
+    return f"{100 * of['mean']:+.0f} [{low:+.0f}, {high:+.0f}]"
 
 
 def grid(case: Case, method: str, rates: Sequence[float]) -> dict[float, dict[str, Any]]:
@@ -330,11 +363,9 @@ def figures(case: Case, model: PreTrainedModel, part: str) -> dict[str, Any]:
         batch_size=256,
         progress=False,
     )
-    averages = evaluation.averages()
     return {
-        "accuracy": float(averages.mean()),
+        "accuracy": evaluation.summary.average.value,
         "nats": nats(model, answered(case, task, seed=7)),
-        "problems": averages.tolist(),
     }
 
 
