@@ -28,17 +28,18 @@ def check_engine(mode: str, device: str) -> None:
         ImportError: see `check_vllm`.
         ValueError: weights go to a server by NCCL, and this is no CUDA device.
     """
-    check_vllm()
+    found = check_vllm()
     if mode == "server" and device != "cuda":
         raise ValueError(
-            f"vllm_mode='server' sends weights to the server by NCCL, from a CUDA device, and this "
+            "vllm_mode='server' sends weights to the server by NCCL, from a CUDA device, and this "
             f"run trains on {device}: take vllm_mode='colocate', or use_vllm=false."
         )
-    if mode == "colocate" and device == "cpu":
-        _leave_weights_unpacked()
+    # Where there is none, TRL says so.
+    if found is not None and mode == "colocate" and device == "cpu":
+        _leave_weights_unpacked(found)
 
 
-def _leave_weights_unpacked() -> None:
+def _leave_weights_unpacked(version: str) -> None:
     """Let vLLM for a CPU read the weights that it is given after it has loaded.
 
     It packs those of linear layers as it loads them, and computes with what it packed: of later
@@ -47,7 +48,7 @@ def _leave_weights_unpacked() -> None:
     layers: Any = importlib.import_module("vllm.model_executor.layers.utils")
     if not hasattr(layers, PACKS):
         raise ImportError(
-            f"vllm {check_vllm()} packs the weights of a CPU's layers in another way than is known: "
+            f"vllm {version} packs the weights of a CPU's layers in another way than is known: take "
             "use_vllm=false, or another version of vllm."
         )
     setattr(layers, PACKS, _unpacked)
