@@ -48,8 +48,8 @@ def _leave_weights_unpacked(version: str) -> None:
     layers: Any = importlib.import_module("vllm.model_executor.layers.utils")
     if not hasattr(layers, PACKS):
         raise ImportError(
-            f"vllm {version} packs the weights of a CPU's layers in another way than is known: take "
-            "use_vllm=false, or another version of vllm."
+            f"vllm {version} packs the weights of a CPU's layers in another way than is known: "
+            "take use_vllm=false, or another version of vllm."
         )
     setattr(layers, PACKS, _unpacked)
 
