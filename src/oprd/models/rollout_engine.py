@@ -1,19 +1,24 @@
 """What must hold of the engine that writes rollouts, where it is not Transformers itself."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from oprd.log import get_logger
 from oprd.supported import check_vllm
+
+# Of vLLM's: chooses how a layer on a CPU multiplies, and packs its weights for that.
+PACKS = "dispatch_cpu_unquantized_gemm"
 
 logger = get_logger(__name__)
 
 
 def check_engine(mode: str, device: str) -> None:
-    """Refuse a vLLM that weights would not reach.
+    """Refuse a vLLM that weights would not reach, and let them reach one on a CPU.
 
     Args:
         mode: "colocate", or "server".
@@ -23,12 +28,34 @@ def check_engine(mode: str, device: str) -> None:
         ImportError: see `check_vllm`.
         ValueError: weights go to a server by NCCL, and this is no CUDA device.
     """
-    check_vllm()
+    found = check_vllm()
     if mode == "server" and device != "cuda":
         raise ValueError(
-            f"vllm_mode='server' sends weights to the server by NCCL, from a CUDA device, and this "
+            "vllm_mode='server' sends weights to the server by NCCL, from a CUDA device, and this "
             f"run trains on {device}: take vllm_mode='colocate', or use_vllm=false."
         )
+    # Where there is none, TRL says so.
+    if found is not None and mode == "colocate" and device == "cpu":
+        _leave_weights_unpacked(found)
+
+
+def _leave_weights_unpacked(version: str) -> None:
+    """Let vLLM for a CPU read the weights that it is given after it has loaded.
+
+    It packs those of linear layers as it loads them, and computes with what it packed: of later
+    ones, the LM head's would be passed over without a sign of it, the others' refused.
+    """
+    layers: Any = importlib.import_module("vllm.model_executor.layers.utils")
+    if not hasattr(layers, PACKS):
+        raise ImportError(
+            f"vllm {version} packs the weights of a CPU's layers in another way than is known: "
+            "take use_vllm=false, or another version of vllm."
+        )
+    setattr(layers, PACKS, _unpacked)
+
+
+def _unpacked(layer: Any, remove_weight: bool) -> None:
+    layer.cpu_linear = functional.linear
 
 
 def joined(engine: Any, student: nn.Module, *, half: bool) -> None:

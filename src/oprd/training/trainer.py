@@ -298,12 +298,6 @@ class OPRDTrainer(DistillationTrainer):
         return cast(PreTrainedModel, self.model)
 
     @property
-    def readers(self) -> list[nn.Module]:
-        """The teachers, and what an extrapolation goes on from."""
-        reference = self._team.reference
-        return [*self._team.models.values(), *([reference.reader.model] if reference else [])]
-
-    @property
     def _teacher(self) -> Teacher:
         """The only one, or the first."""
         return self._team.first.teacher
