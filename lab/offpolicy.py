@@ -60,7 +60,7 @@ def write_responses(
     if tokenizer.get_vocab() == students.get_vocab():
         return {tuple(rollout.prompt_ids): rollout.completion_ids for rollout in rollouts}
     texts = {
-        rollout.text: tokenizer.decode(rollout.completion_ids, skip_special_tokens=True)
+        rollout.text: str(tokenizer.decode(rollout.completion_ids, skip_special_tokens=True))
         + END * (rollout.finish_reason == "stop")
         for rollout in rollouts
     }
