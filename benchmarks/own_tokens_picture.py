@@ -46,6 +46,46 @@ def pieces(known: TokenBytes, tokenizer: Any, ids: Sequence[int]) -> list[tuple[
     return shown
 
 
+def draw(rows: Sequence[Sequence[tuple[str, int]]], partners: Sequence[int]) -> str:
+    """Save the picture.
+
+    Args:
+        rows: pieces of the student's tokens and of the teacher's.
+        partners: of the student's, as `Reread` has them.
+
+    Returns:
+        what it says.
+    """
+    plt.rcParams.update({"font.family": "DejaVu Sans Mono", "font.size": 9, "svg.fonttype": "path"})
+    figure, axis = plt.subplots(figsize=(13, 2.2))
+    for height, row, name in zip((1.0, 0.0), rows, NAMES, strict=True):
+        starts = [0, *accumulate(length for _, length in row)]
+        for (text, length), start in zip(row, starts, strict=False):
+            box = plt.Rectangle((start, height), length, 0.55, fc="#eef2f7", ec="#52606d", lw=0.8)
+            axis.add_patch(box)
+            axis.text(
+                start + length / 2, height + 0.27, text, ha="center", va="center", fontsize=6.5
+            )
+        axis.text(-0.5, height + 0.27, name, ha="right", va="center")
+    starts = [0, *accumulate(length for _, length in rows[0])]
+    for token, partner in enumerate(partners):
+        met = partner != NONE
+        x = starts[token]
+        if met:
+            axis.plot([x, x], [-0.1, 1.65], color="#c2410c", lw=1.2)
+        else:
+            axis.plot([x, x], [0.95, 1.6], color="#9aa5b1", lw=1, ls=":")
+    met = sum(partner != NONE for partner in partners)
+    said = f"states meet at {met} of the student's {len(partners)} tokens"
+    axis.text(0, 1.8, f"│ {said}; ┊ without a partner", color="#c2410c", va="bottom")
+    axis.set_xlim(-9, starts[-1] + 1)
+    axis.set_ylim(-0.2, 2.2)
+    axis.axis("off")
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, bbox_inches="tight", metadata={"Date": None})
+    return said
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("student")
@@ -60,34 +100,7 @@ def main() -> None:
         pieces(TokenBytes(tokenizer), tokenizer, tokens)
         for tokenizer, tokens in zip(both, (ids, read.ids), strict=True)
     ]
-    plt.rcParams.update({"font.family": "DejaVu Sans Mono", "font.size": 9, "svg.fonttype": "path"})
-    figure, axis = plt.subplots(figsize=(13, 2.2))
-    for height, row, name in zip((1.0, 0.0), rows, NAMES, strict=True):
-        starts = [0, *accumulate(length for _, length in row)]
-        for (text, length), start in zip(row, starts, strict=False):
-            box = plt.Rectangle((start, height), length, 0.55, fc="#eef2f7", ec="#52606d", lw=0.8)
-            axis.add_patch(box)
-            axis.text(
-                start + length / 2, height + 0.27, text, ha="center", va="center", fontsize=6.5
-            )
-        axis.text(-0.5, height + 0.27, name, ha="right", va="center")
-    starts = [0, *accumulate(length for _, length in rows[0])]
-    for token, partner in enumerate(read.partners):
-        met = partner != NONE
-        x = starts[token]
-        if met:
-            axis.plot([x, x], [-0.1, 1.65], color="#c2410c", lw=1.2)
-        else:
-            axis.plot([x, x], [0.95, 1.6], color="#9aa5b1", lw=1, ls=":")
-    met = sum(partner != NONE for partner in read.partners)
-    said = f"states meet at {met} of the student's {len(ids)} tokens"
-    axis.text(0, 1.8, f"│ {said}; ┊ without a partner", color="#c2410c", va="bottom")
-    axis.set_xlim(-9, starts[-1] + 1)
-    axis.set_ylim(-0.2, 2.2)
-    axis.axis("off")
-    PICTURE.parent.mkdir(exist_ok=True)
-    figure.savefig(PICTURE, bbox_inches="tight", metadata={"Date": None})
-    print(said)
+    print(draw(rows, read.partners))
 
 
 if __name__ == "__main__":
