@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -34,6 +35,7 @@ RESULTS = list((HEAL / "results").glob("*/compared.json"))
 def recipe():
     """Its modules, which import one another as scripts of one folder do."""
     names = ("int4", "prune", "heal", "compare")
+    before = dict(os.environ)
     sys.path.insert(0, str(HEAL))
     try:
         yield argparse.Namespace(**{name: importlib.import_module(name) for name in names})
@@ -41,6 +43,9 @@ def recipe():
         sys.path.remove(str(HEAL))
         for name in names:
             sys.modules.pop(name, None)
+        # Scripts set what libraries read when they are imported.
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture
