@@ -141,7 +141,8 @@ METHODS: dict[str, dict[str, Any]] = {
     # Diagnostics compare distributions over one vocabulary.
     OWN_TOKENS: _bridge(RANK, 10, teacher_tokenizer="own", diagnostics_steps=0),
     # The official way: ids of the student's vocabulary, as if they were the teacher's.
-    RAW_IDS: _bridge(RANK, 10, diagnostics_steps=0),
+    # Where that one ends is a digit to the student, which stops where it always did.
+    RAW_IDS: _bridge(RANK, 10, diagnostics_steps=0, end_tokens="student"),
 }
 # Methods that train on other responses than the student's rollouts, with who wrote them.
 OFF_POLICY = {
