@@ -132,3 +132,8 @@ def test_settings_that_a_server_cannot_serve_are_refused(tmp_path: Path, options
     settings(tmp_path, **SERVER)
     with pytest.raises(ValueError, match=message):
         settings(tmp_path, **{**SERVER, **options})
+
+
+def test_a_model_that_is_here_is_no_teacher_on_a_server(tmp_path: Path):
+    with pytest.raises(ValueError, match="takes the teacher's checkpoint by its path"):
+        trainer(tmp_path, teacher=tiny.model(seed=2), **SERVER)

@@ -54,7 +54,11 @@ class TeacherSource:
             ImportError: it is an adapter and PEFT is not installed.
         """
         teacher = teacher or args.teacher_model_name_or_path
-        if args.teacher_source == SERVER and isinstance(teacher, str):
+        if args.teacher_source == SERVER:
+            if not isinstance(teacher, str):
+                raise ValueError(
+                    "teacher_source='server' takes the teacher's checkpoint by its path."
+                )
             return cls(teacher)
         if args.teacher_source != "path":
             if teacher is not None:
