@@ -64,7 +64,9 @@ def write_responses(
         + END * (rollout.finish_reason == "stop")
         for rollout in rollouts
     }
-    return {_ids(students, prompt): list(_ids(students, texts[prompt])) for prompt in texts}
+    # What the teacher says in few tokens may be longer than the student's limit.
+    limit = pair.task_module.LONGEST_RESPONSE
+    return {_ids(students, p): list(_ids(students, text))[:limit] for p, text in texts.items()}
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:

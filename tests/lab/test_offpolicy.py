@@ -19,7 +19,7 @@ def tokenizer(monkeypatch):
         return object(), tokenizer
 
     monkeypatch.setattr(module, "load_model", load)
-    monkeypatch.setattr("lab.pairs.obtain", lambda recipe: recipe.folder)
+    monkeypatch.setattr("lab.moments.obtain", lambda recipe: recipe.folder)
     monkeypatch.setattr(module, "TransformersEngine", lambda model, tokenizer, batch_size: model)
     tokenizer.loaded = loaded
     return tokenizer
