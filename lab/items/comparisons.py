@@ -251,10 +251,10 @@ MERGING_LATER = replace(
 SELF_TAUGHT_SUMS = Comparison(
     "sums, shown",
     (SHOWN, SHOWN_ANOTHERS, SHOWN_MOVING, SUPERVISED_ON_SOLUTIONS),
-    steps=120,
-    eval_every=30,
+    steps=60,
+    eval_every=20,
     rates=(5e-4, 1e-3, 2e-3),
-    grid_steps=60,
+    grid_steps=30,
     claims=((SHOWN, SHOWN_ANOTHERS), (SHOWN, SUPERVISED_ON_SOLUTIONS)),
     by="end",
 )
