@@ -75,7 +75,7 @@ def test_a_pretrained_student_trains_with_its_rollouts_from_vllm(tmp_path: Path)
         tmp_path,
         model_name_or_path=model,
         teacher_model_name_or_path=model,
-        teacher_template="{{ prompt }} Think first.",
+        teacher_template="Think first. {{ prompt }}",
         dataset_name="arithmetic",
         max_prompts=4,
         max_steps=2,

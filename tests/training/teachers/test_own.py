@@ -243,7 +243,10 @@ def test_the_saved_student_has_nothing_of_its_teacher(tmp_path):
             {"source": "copy", "teacher_model_revision": "x"},
             "teacher_model_revision is for a teacher",
         ),
-        ({"source": "self"}, "teacher_source must be one of path, base, copy, ema, got 'self'"),
+        (
+            {"source": "self"},
+            "teacher_source must be one of path, base, copy, ema, server, got 'self'",
+        ),
         ({"source": "ema", "ema_decay": 1.0}, "ema_decay must be"),
         ({"source": "ema", "ema_decay": -0.1}, "ema_decay must be"),
     ],
