@@ -18,7 +18,6 @@ LAYER_SCALES, CONSUMED = "scaled by layer", "states that have read their token"
 HEADS, HEADS_READ_AGAIN = "Heads, centered", "Heads, centered, read again"
 TRAINED_PROJECTION = "Bridge, P_S trained"
 SHOWN, SHOWN_ANOTHERS = "self, shown the solution", "self, shown another's solution"
-SHOWN_MOVING = "self, shown the solution, moving average"
 WITH_SOLUTION, WITH_ANOTHERS = "self, with the solution", "self, with another's solution"
 ANOTHER_REFERENCE = "λ = 1.25, a reference of another seed"
 MERGED_PURE = "two teachers"
@@ -182,7 +181,6 @@ SELF_TAUGHT: dict[str, dict[str, Any]] = {
         WITH_ANOTHERS: f"{{{{ another }}}} {AGAIN}",
     }.items()
 }
-SELF_TAUGHT[SHOWN_MOVING] = {**SELF_TAUGHT[SHOWN], "teacher_source": "ema", "ema_decay": 0.95}
 # A student of two teachers, each of one of its tasks.
 TOGETHER = {"teachers": [{"name": "sums"}, {"name": "sorting"}]}
 MERGED = {

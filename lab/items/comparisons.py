@@ -15,7 +15,6 @@ from lab.methods import (
     RANDOM_DIRECTION,
     SHOWN,
     SHOWN_ANOTHERS,
-    SHOWN_MOVING,
     TRAINED_PROJECTION,
     WITH_ANOTHERS,
     WITH_SOLUTION,
@@ -250,7 +249,7 @@ MERGING_LATER = replace(
 )
 SELF_TAUGHT_SUMS = Comparison(
     "sums, shown",
-    (SHOWN, SHOWN_ANOTHERS, SHOWN_MOVING, SUPERVISED_ON_SOLUTIONS),
+    (SHOWN, SHOWN_ANOTHERS, SUPERVISED_ON_SOLUTIONS),
     steps=60,
     eval_every=20,
     rates=(5e-4, 1e-3, 2e-3),
