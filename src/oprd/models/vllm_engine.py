@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from oprd.extras import require
@@ -37,7 +38,11 @@ class VllmEngine:
         if dtype == "auto" and (own := config.get_text_config().dtype or config.dtype) is not None:
             # vLLM's own choice for float32 is half of it.
             dtype = str(own).removeprefix("torch.")
-        self._llm: Any = self._vllm.LLM(model=source, revision=revision, dtype=dtype)
+        options = {"model": source, "revision": revision, "dtype": dtype}
+        if not torch.accelerator.is_available():
+            # On a CPU a seeded request whose prompt is read in parts ends the engine.
+            options["enable_chunked_prefill"] = False
+        self._llm: Any = self._vllm.LLM(**options)
         self.tokenizer: PreTrainedTokenizerBase = self._llm.get_tokenizer()
         made = self._llm.llm_engine.model_config
         # vLLM's own limit: it looks into nested configurations, and may have stretched or cut it.
