@@ -20,7 +20,7 @@ SHAPINGS = [
     {"temperature": 1.0, "top_p": 1.0},
     {"temperature": 0.5, "top_p": 0.8},
     {"temperature": 0.7, "top_p": 1.0, "top_k": 50},
-    {"temperature": 0.5, "top_p": 1.0, "min_p": 0.5},
+    {"temperature": 1.0, "top_p": 1.0, "min_p": 0.2},
     {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.5},
 ]
 
@@ -62,7 +62,7 @@ def probabilities(model: Path, shaping: dict[str, Any]) -> torch.Tensor:
     with torch.no_grad():
         logits = made(torch.tensor([LONG])).logits[0, -1].double()
     penalty = shaping.get("repetition_penalty", 1.0)
-    for token in LONG:
+    for token in set(LONG):
         logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
     p = (logits / shaping["temperature"]).softmax(0)
     order = p.argsort(descending=True)
@@ -87,7 +87,8 @@ def agree(drawn: list[int], p: torch.Tensor) -> float:
     rest = len(drawn) - sum(observed), len(drawn) - sum(expected)
     if rest[1] > 1e-6:
         observed, expected = [*observed, rest[0]], [*expected, rest[1]]
-    return float(chisquare(observed, expected).pvalue)
+    # Of one token that is sure there is nothing to test.
+    return float(chisquare(observed, expected).pvalue) if len(expected) > 1 else 1.0
 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])
@@ -96,7 +97,8 @@ def test_samples_are_drawn_from_the_distribution_that_is_asked_for(
     found: dict[str, Any], model: Path, engine: str, number: int
 ):
     drawn = found[engine]["drawn"][number]
-    assert agree(drawn, probabilities(model, SHAPINGS[number])) > 1e-3
+    # Ten tests at this level fail by chance once in a thousand times.
+    assert agree(drawn, probabilities(model, SHAPINGS[number])) > 1e-4
     # Another distribution would be seen.
     other = probabilities(model, SHAPINGS[(number + 1) % len(SHAPINGS)])
     assert agree(drawn, other) < 1e-6
