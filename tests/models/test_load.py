@@ -134,7 +134,11 @@ class FakeLLM:
     order = 1
     length = 1
 
-    def __init__(self, model: str, revision: str | None, dtype: str) -> None:
+    def __init__(
+        self, model: str, revision: str | None, dtype: str, enable_chunked_prefill: bool = True
+    ) -> None:
+        # On a CPU a seeded request that is read in parts ends the engine.
+        assert enable_chunked_prefill == torch.accelerator.is_available()
         config = SimpleNamespace(max_model_len=256, dtype=getattr(torch, dtype))
         self.llm_engine = SimpleNamespace(model_config=config)
 

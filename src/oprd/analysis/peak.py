@@ -34,9 +34,7 @@ def estimate_run(trainer: OPRDTrainer) -> Estimate:
         response=args.max_completion_length or 0,
         layers=sorted({pair.student for pair in trainer.pairs}),
     )
-    team = trainer._team
-    readers = [*team.models.values(), *([team.reference.reader.model] if team.reference else [])]
-    return estimate(trainer.student, readers, sizes, str(cast(Any, args.optim).value))
+    return estimate(trainer.student, trainer.readers, sizes, str(cast(Any, args.optim).value))
 
 
 def longest_prompt(trainer: OPRDTrainer) -> int:

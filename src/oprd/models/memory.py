@@ -250,7 +250,8 @@ class _Live(TorchDispatchMode):
         return made
 
     def _watch(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        # The same storage is the same object for as long as it lives.
+        key, size = id(storage), storage.nbytes()
         if key in self._watched:
             return
 

@@ -50,7 +50,7 @@ class Reader:
         timed: Context = nullcontext,
     ) -> None:
         self.model, self.active, self._apart = model, active, apart
-        self._autocast, self._timed = autocast, timed
+        self._autocast, self.timed = autocast, timed
         self._wrapper: nn.Module | None = None
         self._redirect: Callable[..., Any] | None = None
         self._waits: Waiting | None = None
@@ -130,7 +130,7 @@ class Reader:
     def reading(self, student: nn.Module) -> Iterator[None]:
         """Entered while it reads."""
         activated = nullcontext() if self.active is None else self.active(self.own(student))
-        with torch.no_grad(), self._timed(), self._autocast(), activated:
+        with torch.no_grad(), self.timed(), self._autocast(), activated:
             yield
 
     def _forward(self, model: nn.Module, *inputs: Tensor, **extra: Any) -> Any:

@@ -122,3 +122,16 @@ def _read(tokenize: Callable[[list], list[list[int]]], prompts: list) -> list[li
         return [*tokenize(prompts)]
     except Exception:
         return [read(prompt) for prompt in prompts]
+
+
+def check_prompt_count(dataset: Any, rollouts_per_prompt: int, rollouts_per_step: int) -> None:
+    """Refuse, with a ValueError, a dataset too small for one step; a stream has no length."""
+    if not isinstance(dataset, Dataset):
+        return
+    available = len(dataset) * rollouts_per_prompt
+    if available < rollouts_per_step:
+        raise ValueError(
+            f"{len(dataset)} prompts give {available} rollouts, and a step needs "
+            f"{rollouts_per_step}: lower per_device_train_batch_size or "
+            "gradient_accumulation_steps, or add prompts."
+        )

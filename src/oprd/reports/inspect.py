@@ -54,7 +54,8 @@ def print_inspection(report: Report, console: Console) -> None:
     _say(console, f"A bridge of the pairs {looked_at}, on held-out rollouts:")
     console.print(rank_table(bridge["curve"]))
     console.print(_head_table(report["heads"]))
-    _say(console, report["memory"]["said"])
+    if "memory" in report:
+        _say(console, report["memory"]["said"])
     print_advice(report["advice"], console)
 
 

@@ -127,7 +127,7 @@ class ServedReader(Reader):
             ValueError: they are not the states of these tokens.
             FloatingPointError: they are not finite.
         """
-        with torch.no_grad(), self._timed():
+        with torch.no_grad(), self.timed():
             return views.read(lambda view: self._read(view, layers, last, transform))
 
     def head(self, student: nn.Module) -> LMHead:

@@ -262,16 +262,3 @@ def check_streaming(dataset: Any, args: OPRDConfig) -> None:
                 f"{name}={getattr(args, name)!r} needs a dataset with a length, and this one is "
                 "streamed."
             )
-
-
-def check_prompt_count(dataset: Any, args: OPRDConfig) -> None:
-    """Refuse a dataset too small for one step."""
-    if not isinstance(dataset, Dataset):
-        return
-    available = len(dataset) * args.rollouts_per_prompt
-    if available < args.rollouts_per_step:
-        raise ValueError(
-            f"{len(dataset)} prompts give {available} rollouts, and a step needs "
-            f"{args.rollouts_per_step}: lower per_device_train_batch_size or "
-            "gradient_accumulation_steps, or add prompts."
-        )

@@ -71,6 +71,7 @@ from oprd.models.teacher import Teacher
 from oprd.models.trial import check_callbacks
 from oprd.prompts.fingerprint import prompts_fingerprint
 from oprd.prompts.form import check_form, prompt_facts
+from oprd.prompts.lengths import check_prompt_count
 from oprd.prompts.load import with_prompts
 from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
@@ -82,7 +83,7 @@ from oprd.supported import check_transformers
 from oprd.text import escaped_lines
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.plan import Plan
-from oprd.training.rollouts import Rollouts, check_prompt_count, check_streaming
+from oprd.training.rollouts import Rollouts, check_streaming
 from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.assemble import check, obtain, settle
@@ -160,7 +161,8 @@ class OPRDTrainer(DistillationTrainer):
         eval_dataset = with_prompts(eval_dataset, "eval_dataset", args.teacher_columns)
         check_streaming(train_dataset, args)
         check_prompts(train_dataset, args.layer_pairing, args.max_completion_length)
-        check_prompt_count(train_dataset, args)
+        enough = args.rollouts_per_prompt, args.rollouts_per_step
+        check_prompt_count(train_dataset, *enough)
         self._team = Team(args, teacher_model)
         # TRL compares the sizes of the vocabularies of a teacher that it is given. What must agree
         # here is the meaning of the ids, so the teacher is prepared below.
@@ -236,7 +238,8 @@ class OPRDTrainer(DistillationTrainer):
             self.eval_dataset = {n: fitting(d, n) for n, d in self.eval_dataset.items()}
         else:
             self.eval_dataset = fitting(self.eval_dataset, "evaluation")
-        check_prompt_count(self.train_dataset, self.args)
+        args = self.args
+        check_prompt_count(self.train_dataset, args.rollouts_per_prompt, args.rollouts_per_step)
 
     def _set_callbacks(self) -> None:
         # First, so that a run that is refused leaves what another has written.
@@ -296,6 +299,12 @@ class OPRDTrainer(DistillationTrainer):
     def student(self) -> PreTrainedModel:
         """The model that trains, not wrapped for distribution."""
         return cast(PreTrainedModel, self.model)
+
+    @property
+    def readers(self) -> list[nn.Module]:
+        """The teachers, and what an extrapolation goes on from."""
+        beyond = self._team.reference
+        return [*self._team.models.values(), *([beyond.reader.model] if beyond else [])]
 
     @property
     def _teacher(self) -> Teacher:
