@@ -1,3 +1,4 @@
+import ctypes
 import json
 import math
 import time
@@ -197,6 +198,8 @@ def test_a_peak_is_seen_though_it_is_gone_at_the_end():
             time.sleep(0.01)
             del held
 
+    # What earlier tests have freed may stay resident, and hide what is taken of it again.
+    ctypes.CDLL(None).malloc_trim(0)
     peak = transient_bytes(run, torch.device("cpu"))
     assert 0.8 * 2**26 < peak < 3 * 2**26
 
