@@ -194,7 +194,7 @@ def test_memory_is_measured_in_fresh_processes_above_what_is_resident():
 # Memory is looked at every two milliseconds: what is shorter may be missed.
 GONE_AT_THE_END = """
 import time, torch
-from oprd.analysis.memory import FRESH_PROCESS
+from oprd.analysis.memory import transient_bytes
 
 def run():
     for _ in range(20):
