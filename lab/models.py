@@ -7,11 +7,12 @@ import hashlib
 import importlib
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 from datasets import Dataset
@@ -44,8 +45,38 @@ END, PAD = "#", "_"
 EXAMPLES = 50_000
 
 
+class Trained(ABC):
+    """A model that the lab trains: once, by whoever holds the lock."""
+
+    @property
+    @abstractmethod
+    def training(self) -> tuple[str, dict[str, Any]]:
+        """What its folder is called after, and everything that decides what comes out of it."""
+
+    @abstractmethod
+    def train(self) -> None:
+        """Make it anew; the caller holds the lock."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoints are."""
+        name, key = self.training
+        text = json.dumps(key, sort_keys=True)
+        return CACHE / "models" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    @property
+    def lock(self) -> str:
+        """The file that whoever trains it holds locked."""
+        return f"{self.folder}.lock"
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of its checkpoints are there."""
+        return (self.folder / "finished").exists()
+
+
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Trained):
     """How a model is made: its task, shape, budget and seed.
 
     Attributes:
@@ -105,47 +136,13 @@ class Recipe:
         return own if self.start is None else {**own, "start": self.start.key}
 
     @property
-    def folder(self) -> Path:
-        """Where its checkpoints are."""
-        text = json.dumps(self.key, sort_keys=True)
-        return CACHE / "models" / f"{self.task}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-
-    @property
-    def lock(self) -> str:
-        """The file that whoever trains it holds locked."""
-        return f"{self.folder}.lock"
-
-    @property
-    def finished(self) -> bool:
-        """Whether all of its checkpoints are there."""
-        return (self.folder / "finished").exists()
+    def training(self) -> tuple[str, dict[str, Any]]:
+        """See `Trained`."""
+        return self.task, self.key
 
     def train(self) -> None:
         """Train on worked solutions; the checkpoints stay. The caller holds the lock."""
         _train(self)
-
-
-class Trained(Protocol):
-    """A model that the lab trains: once, by whoever holds the lock."""
-
-    @property
-    def folder(self) -> Path:
-        """Where its checkpoints are."""
-        ...
-
-    @property
-    def lock(self) -> str:
-        """The file that whoever trains it holds locked."""
-        ...
-
-    @property
-    def finished(self) -> bool:
-        """Whether it is there."""
-        ...
-
-    def train(self) -> None:
-        """Make it anew; the caller holds the lock."""
-        ...
 
 
 def make_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:

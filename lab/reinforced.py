@@ -3,7 +3,6 @@
 GRPO with the grader's verdict as the reward, and nothing else: no reference, no other term.
 """
 
-import hashlib
 import importlib
 import json
 import shutil
@@ -35,7 +34,7 @@ def verdict(task: ModuleType, text: str, gold: str) -> float:
 
 
 @dataclass(frozen=True)
-class Reinforced:
+class Reinforced(Trained):
     """What GRPO makes of a model on its own task.
 
     Attributes:
@@ -82,29 +81,13 @@ class Reinforced:
     @property
     def key(self) -> dict[str, Any]:
         """Everything that decides what the model is."""
-        return {**self._training, "at": self.step}
+        return {**self.training[1], "at": self.step}
 
     @property
-    def _training(self) -> dict[str, Any]:
-        """Everything that decides what its training is."""
-        return {**asdict(replace(self, at=None)), "start": self.start.key}
-
-    @property
-    def folder(self) -> Path:
-        """Where its checkpoints and rewards are."""
-        text = json.dumps(self._training, sort_keys=True)
-        name = f"{self.start.recipe.task}-grpo-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-        return CACHE / "models" / name
-
-    @property
-    def lock(self) -> str:
-        """The file that whoever trains it holds locked."""
-        return f"{self.folder}.lock"
-
-    @property
-    def finished(self) -> bool:
-        """Whether it is there."""
-        return (self.folder / "finished").exists()
+    def training(self) -> tuple[str, dict[str, Any]]:
+        """See `Trained`; a step of it is no other training."""
+        key = {**asdict(replace(self, at=None)), "start": self.start.key}
+        return f"{self.start.recipe.task}-grpo", key
 
     @property
     def made_by(self) -> tuple[Trained, ...]:

@@ -64,8 +64,10 @@ class RowReader:
 
     def __call__(self, batch: Sequence[Selection]) -> PairedRows:
         """The rows of a batch, sequence by sequence, in the models' dtypes."""
-        student = rows_of(self._student, view_of(batch), self._student_layers)
-        view = view_of(batch, of_teacher=True)
+        view = view_of(batch)
+        student = rows_of(self._student, view, self._student_layers)
+        if batch[0].taught is not None:
+            view = view_of(batch, of_teacher=True)
         if self._gradient_seed is None:
             return PairedRows(student, rows_of(self._teacher, view, self._teacher_layers), None)
         with evaluation_mode(self._teacher):
