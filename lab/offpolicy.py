@@ -11,7 +11,7 @@ from oprd.calibration.rollouts import RenderedPrompt, collect_rollouts
 from oprd.models.generate import TransformersEngine
 from oprd.models.load import load_model
 from oprd.models.sampling import Sampling
-from oprd.training.rollouts import Write
+from oprd.rollouts.supervised import Write
 
 # Whose responses a run is trained on; the student's at the start stay what they are.
 TEACHER, START, SOLUTIONS = "teacher", "start", "solutions"

@@ -5,7 +5,7 @@ from typing import Any
 from torch.nn.functional import pad
 
 from oprd import OPRDConfig
-from oprd.training.batch import select
+from oprd.rollouts.counts import select
 
 
 def select_consumed(output: dict[str, Any], args: OPRDConfig) -> None:

@@ -38,13 +38,14 @@ ROOMS = {
     "serving": {"core", "models", "runs", *GROUND},
     "settings": {"core", "models", "runs", *GROUND},
     "guards": {"core", "models", "runs", "calibration", *GROUND},
+    "rollouts": {"core", "models", "runs", "evaluation", "prompts", "settings", *GROUND},
     "training": {
         "core", "models", "runs", "evaluation", "prompts", "calibration", "serving",
-        "settings", "guards", *GROUND,
+        "settings", "guards", "rollouts", *GROUND,
     },
     "analysis": {
-        "core", "models", "runs", "prompts", "calibration", "settings", "guards", "training",
-        *GROUND,
+        "core", "models", "runs", "prompts", "calibration", "settings", "guards", "rollouts",
+        "training", *GROUND,
     },
     "reports": {"runs", "evaluation", *GROUND},
     "cli": {

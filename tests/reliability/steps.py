@@ -10,8 +10,8 @@ from torch import Tensor
 from oprd.core.reduction import supervised_count
 from oprd.models.batch import MicroBatch
 from oprd.models.metrics import StepStatistics
-from oprd.training import batch
-from oprd.training.rollouts import Rollouts
+from oprd.rollouts import counts
+from oprd.rollouts.supervised import Rollouts
 from tests import tiny
 from tests.reliability.promise import Promise, Proof, nothing
 
@@ -33,7 +33,7 @@ def filled_and_forgotten(
 
 def ends_taken_for_padding(output: dict[str, Any], args: Any) -> None:
     """As a mask made by comparing ids does."""
-    batch.select(output, args)
+    counts.select(output, args)
     output["positions"] = output["positions"] & (output["completion_ids"] != tiny.EOS)
 
 
@@ -139,7 +139,7 @@ STEPS = (
         (
             Proof(
                 f"{TRAINER}::test_rollouts_that_are_all_empty_give_a_zero_loss_and_no_step",
-                {"oprd.training.rollouts.Rollouts.receive": filled_and_forgotten},
+                {"oprd.rollouts.supervised.Rollouts.receive": filled_and_forgotten},
             ),
         ),
         PROCESSES,
@@ -154,7 +154,7 @@ STEPS = (
         (
             Proof(
                 f"{TRAINER}::test_a_rollout_of_eos_alone_is_supervised_once",
-                {"oprd.training.rollouts.select": ends_taken_for_padding},
+                {"oprd.rollouts.supervised.select": ends_taken_for_padding},
             ),
         ),
     ),
@@ -169,7 +169,7 @@ STEPS = (
             Proof(
                 f"{TRAINER}::test_an_eos_stays_supervised_where_padding_is_none_or_the_eos_itself"
                 "[<eos>]",
-                {"oprd.training.rollouts.select": ends_taken_for_padding},
+                {"oprd.rollouts.supervised.select": ends_taken_for_padding},
             ),
         ),
     ),
@@ -240,9 +240,9 @@ STEPS = (
         "an error with both counts or lengths, never a silently smaller batch",
         (
             f"{TRAINER}::test_an_engine_that_loses_rollouts_is_an_error_with_counts",
-            "training/test_rollouts.py"
+            "rollouts/test_supervised.py"
             "::test_a_number_of_completions_that_was_not_asked_for_is_refused_with_both",
-            "training/test_rollouts.py"
+            "rollouts/test_supervised.py"
             "::test_a_completion_longer_than_was_asked_for_is_refused_with_both_lengths",
             "models/test_rollout_engine.py"
             "::test_completions_of_other_prompts_are_an_error_that_says_which",
@@ -253,9 +253,9 @@ STEPS = (
         ),
         (
             Proof(
-                "training/test_rollouts.py"
+                "rollouts/test_supervised.py"
                 "::test_a_number_of_completions_that_was_not_asked_for_is_refused_with_both",
-                {"oprd.training.rollouts.Rollouts.receive": filled_and_forgotten},
+                {"oprd.rollouts.supervised.Rollouts.receive": filled_and_forgotten},
             ),
         ),
         "with a stand-in for vLLM",

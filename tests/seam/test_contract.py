@@ -114,6 +114,11 @@ TABLE = [
         "training/trainer.py",
     ),
     Row(
+        f"{TRAINER}_get_dataloader",
+        "self, dataset, description, batch_size, sampler_fn, is_training, dataloader_key",
+        "training/trainer.py",
+    ),
+    Row(
         f"{DISTILLATION}DistillationTrainer._prepare_inputs",
         "self, generation_batch",
         "training/trainer.py",
@@ -240,12 +245,6 @@ TABLE = [
         "training/plan.py models/trial.py",
     ),
     # TRL's helpers.
-    Row(
-        "trl.trainer.utils:RepeatSampler.__init__",
-        "self, data_source, mini_repeat_count, batch_size, repeat_count, shuffle, seed",
-        "training/sampler.py training/trainer.py",
-    ),
-    Row("trl.trainer.utils:RepeatSampler.generator", ATTRIBUTE, "training/sampler.py"),
     Row(
         "trl.trainer.utils:create_model_from_path",
         "model_id, ..., **kwargs",
@@ -472,7 +471,6 @@ COMMON = {
     "control",
     "end",
     "forward",
-    "generator",
     "gradient_checkpointing",
     "keys",
     "layers",

@@ -24,6 +24,8 @@ THROUGH = {
     "eval_tasks": {"eval_task_names"},
     "allow_changed": {"allowed_changes"},
     "end_tokens": {"joins_ends"},
+    "rollouts_per_prompt": {"rollouts_needed"},
+    "rollout_horizon": {"response_limit"},
     "teacher_tokenizer": {"reads_own_tokens"},
 }
 OURS = sorted(
@@ -44,7 +46,9 @@ def read_names(folder: Path) -> set[str]:
     return found
 
 
-RUNS = set().union(*(read_names(SOURCE / room) for room in ("training", "guards", "serving")))
+RUNS = set().union(
+    *(read_names(SOURCE / room) for room in ("training", "rollouts", "guards", "serving"))
+)
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -43,6 +43,7 @@ STEPS = {
     "pairs that leave blocks out, checkpointed": (
         'layer_pairing="1:1",gradient_checkpointing=true,max_steps=2'
     ),
+    "rollouts of two steps written at once": "rollouts_ahead=2,max_steps=4",
     "a teacher's own prompts": "hints=1,output_loss=reverse_kl",
     "several teachers": "several=mixed,output_loss=reverse_kl",
     "several teachers, one an update": "several=pure,max_steps=2",

@@ -31,8 +31,8 @@ from oprd.models.reading import base_forward
 from oprd.models.reference import Reference
 from oprd.models.teacher import Teacher
 from oprd.models.views import add_prompts
+from oprd.rollouts.counts import BatchCounts, count, select
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import BatchCounts, count, select
 from oprd.training.update import Update
 
 BRIDGE, BRIDGE_RANK = "random", 8

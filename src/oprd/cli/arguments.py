@@ -13,6 +13,7 @@ from oprd.cli.config_file import check_file, unknown_field
 from oprd.prompts.examples import PROMPT_COLUMNS
 from oprd.runs.limits import LIMITS, check_limits
 from oprd.settings.objective import ObjectiveConfig
+from oprd.settings.rollouts import RolloutConfig
 from oprd.settings.run import AUTO, OPRDConfig
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.settings.teachers import TeacherConfig
@@ -154,6 +155,7 @@ class TrainParser(TrlParser):
             ("Representation distillation", OPRDConfig),
             ("Objective, bridge and stages", ObjectiveConfig),
             ("What the teacher reads", TeacherConfig),
+            ("How rollouts are written", RolloutConfig),
             ("Evaluation on tasks while training", TaskEvaluationConfig),
             ("Data", DataArguments),
             ("Command", CommandArguments),

@@ -124,14 +124,20 @@ def _read(tokenize: Callable[[list], list[list[int]]], prompts: list) -> list[li
         return [read(prompt) for prompt in prompts]
 
 
-def check_prompt_count(dataset: Any, rollouts_per_prompt: int, rollouts_per_step: int) -> None:
-    """Refuse, with a ValueError, a dataset too small for one step; a stream has no length."""
+def check_prompt_count(
+    dataset: Any, rollouts_per_prompt: int, rollouts_per_step: int, ahead: int = 1
+) -> None:
+    """Refuse, with a ValueError, a dataset too small for what is written at once.
+
+    A stream has no length.
+    """
     if not isinstance(dataset, Dataset):
         return
-    available = len(dataset) * rollouts_per_prompt
-    if available < rollouts_per_step:
+    available, needed = len(dataset) * rollouts_per_prompt, rollouts_per_step * ahead
+    if available < needed:
+        several = f"{ahead} steps (rollouts_ahead) need" if ahead > 1 else "a step needs"
         raise ValueError(
-            f"{len(dataset)} prompts give {available} rollouts, and a step needs "
-            f"{rollouts_per_step}: lower per_device_train_batch_size or "
+            f"{len(dataset)} prompts give {available} rollouts, and {several} {needed}: lower "
+            f"{'rollouts_ahead, ' if ahead > 1 else ''}per_device_train_batch_size or "
             "gradient_accumulation_steps, or add prompts."
         )

@@ -19,6 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 from oprd.runs.checkpoints import CHECKPOINT
 from oprd.runs.metrics import METRICS, read_metrics
 from oprd.runs.record import RATE_TEST, read_record
+from oprd.runs.shown import SHOWN
 from oprd.runs.snippet import snippet
 from oprd.secrets import masked
 from oprd.text import escaped, shortened
@@ -36,37 +37,6 @@ PAPER = {
     archivePrefix = {arXiv},
 }""",
 }
-# Settings that say how a student was trained, in the order of the table.
-SHOWN = (
-    "layers",
-    "layer_pairing",
-    "positions",
-    "position_k",
-    "reduction",
-    "state_loss",
-    "state_loss_kwargs",
-    "scale",
-    "representation_weight",
-    "output_loss",
-    "output_loss_kwargs",
-    "output_weight",
-    "bridge",
-    "prefix_gradients",
-    "stages",
-    "learning_rate",
-    "lr_scheduler_type",
-    "optim",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "rollouts_per_prompt",
-    "updates_per_rollout",
-    "max_completion_length",
-    "temperature",
-    "top_p",
-    "top_k",
-    "chat_template_kwargs",
-    "seed",
-)
 # Of a value, and of a name.
 LONGEST = 200
 # A figure of a task in the log, whose ends of an interval are logged under names of their own.

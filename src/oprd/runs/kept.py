@@ -33,6 +33,7 @@ KEPT_SETTINGS = (
     "positions",
     "position_k",
     "updates_per_rollout",
+    "rollouts_ahead",
     "state_loss",
     "state_loss_kwargs",
     "representation_weight",
@@ -78,6 +79,7 @@ SAID_SETTINGS = (
     "ignore_data_skip",
     # What is written to them, and by what.
     "rollouts_per_prompt",
+    "rollout_horizon",
     "max_completion_length",
     "max_tool_calling_iterations",
     "temperature",

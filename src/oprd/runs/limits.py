@@ -107,6 +107,7 @@ LIMITS = {
     "max_tool_calling_iterations": _whole(0, also=NONE),
     "rollouts_per_prompt": COUNT,
     "updates_per_rollout": COUNT,
+    "rollouts_ahead": COUNT,
     "sample_steps": _whole(0),
     "eval_patience": _whole(1, also=NONE),
     "position_k": COUNT,

@@ -1,7 +1,6 @@
 """Settings of a run: TRL's distillation settings, and what representation distillation adds."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast, get_args
 
@@ -16,6 +15,7 @@ from oprd.secrets import picklable, without_secrets
 from oprd.settings.bridge import settle_bridge
 from oprd.settings.given import Given, no_defaults
 from oprd.settings.objective import ObjectiveConfig
+from oprd.settings.rollouts import RolloutConfig, check_rollouts
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.settings.teachers import TeacherConfig
 from oprd.settings.team import ANY_DEPTH
@@ -34,8 +34,8 @@ LongPrompts = Literal["error", "drop"]
 
 
 @dataclass
-class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
-    """Settings of `OPRDTrainer`: TRL's, the objective's, the tasks', the teacher's, and these.
+class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutConfig):
+    """Settings of `OPRDTrainer`: TRL's, those of objective, tasks, teacher, rollouts, and these.
 
     The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,
     training is in float32 (TRL's default is bfloat16, which most CPUs emulate).
@@ -48,13 +48,6 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
             ("similarity" is measured before the first step), or pairs such as "1:1,2:3".
         positions: which response tokens are supervised: "all", "last", "first_k" or "last_k".
         position_k: how many, for "first_k" and "last_k".
-        rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
-        updates_per_rollout: optimizer steps on the same rollouts. A regression on states needs no
-            importance ratio; how far the student has moved from the one that wrote is logged as
-            `drift_kl`, with the noise of dropout in it where there is any. Checkpoints fall between
-            rollouts.
-        keep_teacher_states: with `updates_per_rollout`, keep what the teacher read for all of them.
-            Where memory is short, let it read again.
         sample_steps: at the first step, every so many and the last one, keep some rollouts in the
             run folder, token by token with the cosine of both models' states; 0 keeps none.
         long_prompts: "error" refuses a dataset with a prompt that leaves no room for the response
@@ -103,16 +96,6 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
     )
     position_k: int = field(
         default=2000, metadata={"help": 'How many positions "first_k" and "last_k" select.'}
-    )
-    rollouts_per_prompt: int = field(
-        default=1, metadata={"help": "Rollouts that the student writes for each prompt."}
-    )
-    updates_per_rollout: int = field(
-        default=1, metadata={"help": "Optimizer steps on the same rollouts."}
-    )
-    keep_teacher_states: bool = field(
-        default=True,
-        metadata={"help": "Let the teacher read rollouts once, not anew in each update on them."},
     )
     sample_steps: int = field(
         default=50,
@@ -184,7 +167,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
         if not self.use_vllm:
             try_generation(generation, self.cache_implementation)
         try_parts(self)
-        self._check_batches()
+        check_rollouts(self)
         self.given = Given(self, at_first)
 
     @property
@@ -266,54 +249,9 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig):
         """`learning_rate` as a number."""
         return cast(float, self.learning_rate)
 
-    @property
-    def rollouts_per_step(self) -> int:
-        """Rollouts of one optimizer step, over all processes."""
-        per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
-        return per_device * self.world_size
-
-    def _check_batches(self) -> None:
-        """A generation batch holds whole groups of rollouts, and a checkpoint falls after one."""
-        updates = self.updates_per_rollout
-        several = f"updates_per_rollout={updates}" if updates > 1 else None
-        several = "learning_rate='auto'" if self.finds_rate else several
-        if several and (written := _own_rollouts(self.objectives())):
-            raise ValueError(
-                f"output_loss={written!r} is the gradient of the student that wrote the rollouts, "
-                f"and {several} makes several updates on them: take another output loss, or "
-                f"{'set a rate' if self.finds_rate else 'one update'}."
-            )
-        for number, steps in enumerate(self.schedule.steps, 1):
-            if steps % updates:
-                raise ValueError(
-                    f"stage {number} has {steps} steps, which must be a multiple of "
-                    f"updates_per_rollout={updates}."
-                )
-        saved_at = {"max_steps": max(self.max_steps, 0)}
-        if self.save_strategy in ("steps", "best"):
-            name = "save_steps" if self.save_strategy == "steps" else "eval_steps"
-            saved_at[name] = getattr(self, name) or 0
-        for name, steps in saved_at.items():
-            if updates > 1 and steps % updates:
-                raise ValueError(
-                    f"{name}={steps:g} must be a multiple of updates_per_rollout={updates}: a run "
-                    "can be resumed between rollouts only."
-                )
-        if self.rollouts_per_step % self.rollouts_per_prompt:
-            raise ValueError(
-                f"a step holds {self.rollouts_per_step} rollouts (per_device_train_batch_size × "
-                f"gradient_accumulation_steps × processes), which rollouts_per_prompt="
-                f"{self.rollouts_per_prompt} does not divide."
-            )
-
 
 def _check_steps(max_steps: object, epochs: object) -> None:
     if max_steps == 0 or (isinstance(max_steps, int) and max_steps < -1):
         raise ValueError(f"max_steps must be at least 1, or -1 for whole epochs, got {max_steps}.")
     if max_steps == -1:
         check_positive("num_train_epochs", epochs)
-
-
-def _own_rollouts(objectives: Sequence[ObjectiveConfig]) -> str | None:
-    """The first output loss that holds only for rollouts of the student as it is."""
-    return next((o.output_loss for o in objectives if o.output and o.output.own_rollouts), None)

@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import (
     PreTrainedModel,
@@ -31,7 +31,6 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl.trainer.distillation_trainer import DistillationTrainer
 from trl.trainer.utils import (
-    RepeatSampler,
     get_config_model_id,
     print_prompt_completions_sample,
 )
@@ -75,6 +74,8 @@ from oprd.prompts.lengths import check_prompt_count
 from oprd.prompts.load import with_prompts
 from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
+from oprd.rollouts.sampler import PromptSampler
+from oprd.rollouts.supervised import Rollouts, check_source
 from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.record import GIVEN, RATE_TEST
 from oprd.settings.run import OPRDConfig
@@ -83,8 +84,6 @@ from oprd.supported import check_transformers
 from oprd.text import escaped_lines
 from oprd.training.callbacks import RunRecorder, TrainingProgress
 from oprd.training.plan import Plan
-from oprd.training.rollouts import Rollouts, check_streaming
-from oprd.training.sampler import EpochRepeatSampler
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.assemble import check, obtain, settle
 from oprd.training.teachers.team import Given, Team
@@ -159,10 +158,9 @@ class OPRDTrainer(DistillationTrainer):
         check_callbacks(callbacks or (), args)
         train_dataset = with_prompts(train_dataset, "train_dataset", args.teacher_columns)
         eval_dataset = with_prompts(eval_dataset, "eval_dataset", args.teacher_columns)
-        check_streaming(train_dataset, args)
+        check_source(train_dataset, args, tools)
         check_prompts(train_dataset, args.layer_pairing, args.max_completion_length)
-        enough = args.rollouts_per_prompt, args.rollouts_per_step
-        check_prompt_count(train_dataset, *enough)
+        check_prompt_count(train_dataset, *args.rollouts_needed)
         self._team = Team(args, teacher_model)
         # TRL compares the sizes of the vocabularies of a teacher that it is given. What must agree
         # here is the meaning of the ids, so the teacher is prepared below.
@@ -239,7 +237,7 @@ class OPRDTrainer(DistillationTrainer):
         else:
             self.eval_dataset = fitting(self.eval_dataset, "evaluation")
         args = self.args
-        check_prompt_count(self.train_dataset, args.rollouts_per_prompt, args.rollouts_per_step)
+        check_prompt_count(self.train_dataset, *args.rollouts_needed)
 
     def _set_callbacks(self) -> None:
         # First, so that a run that is refused leaves what another has written.
@@ -283,7 +281,7 @@ class OPRDTrainer(DistillationTrainer):
         if self.args.finds_rate:
             self.add_callback(RateSearch(self))
         take_over(self)
-        self.interruption = Interruption(self.accelerator, self.args.updates_per_rollout)
+        self.interruption = Interruption(self.accelerator, self.args.steps_per_writing)
         self.add_callback(self.interruption)
         if self.args.eval_task_names:
             self.add_callback(
@@ -413,28 +411,41 @@ class OPRDTrainer(DistillationTrainer):
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
-        """TRL's sampler, with each prompt repeated for its rollouts, and resumable."""
-        sampler = super()._get_train_sampler(dataset)
-        assert isinstance(sampler, RepeatSampler)
-        batch_size = sampler.batch_size // self.args.rollouts_per_prompt
-        if groups := self._team.groups(sampler.data_source, self.args):
+        """In the place of TRL's: resumable, with each prompt repeated for its rollouts."""
+        args, source = self.args, cast(Dataset, self.train_dataset if dataset is None else dataset)
+        batch_size = args.rollouts_per_step // args.rollouts_per_prompt
+        if groups := self._team.groups(source, args):
             check_groups(groups, batch_size)
-        return EpochRepeatSampler(
-            data_source=sampler.data_source,
-            rollouts_per_prompt=self.args.rollouts_per_prompt,
+        return PromptSampler(
+            data_source=source,
+            rollouts_per_prompt=args.rollouts_per_prompt,
             batch_size=batch_size,
-            repeat_count=sampler.repeat_count * self.args.updates_per_rollout,
-            shuffle=sampler.shuffle,
-            seed=self.args.seed,
+            repeat_count=self.rollouts.window.micro_steps,
+            shuffle=bool(self.shuffle_dataset),
+            seed=args.seed,
             epoch=lambda: int(self.state.epoch or 0),
             groups=groups,
+            ahead=args.rollouts_ahead,
+            processes=self.accelerator.num_processes,
         )
+
+    def _get_dataloader(
+        self, dataset: Any, description: str, batch_size: int, *args: Any, **kwargs: Any
+    ) -> DataLoader:
+        """Transformers', of what is written at once where TRL's is of one step."""
+        if kwargs.get("is_training"):
+            batch_size *= self.args.rollouts_ahead
+        return super()._get_dataloader(dataset, description, batch_size, *args, **kwargs)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """TRL's: rollouts, or the micro-batch of those at hand whose turn it is."""
-        at_hand = self._buffered_inputs
-        if self.student.training and self.rollouts.use(self._step) > 0 and at_hand is not None:
-            return at_hand[self._step % self.args.gradient_accumulation_steps]
+        at_hand, window = self._buffered_inputs, self.rollouts.window
+        if self.student.training:
+            if window.use(self._step) > 0 and at_hand is not None:
+                return at_hand[self._step % self.args.gradient_accumulation_steps]
+            if window.writes_ahead(self._step):
+                self._write_ahead(generation_batch)
+            generation_batch = window.turn(generation_batch, self._step)
         inputs = super()._prepare_inputs(generation_batch)
         self._measure_scales((self.student.training and self._buffered_inputs) or [inputs])
         return inputs
@@ -446,14 +457,26 @@ class OPRDTrainer(DistillationTrainer):
             self.rollouts.check_streamed(prompts, prompt_ids)
         return prompt_ids, images, fields
 
+    def _write_ahead(self, rows: list[dict[str, Any]]) -> None:
+        """Write the rollouts of several steps."""
+        with self.timed("rollout"):
+            prompt_ids, *_ = self._tokenize_prompts([row["prompt"] for row in rows])
+            self.rollouts.keep(self._write(prompt_ids, None, {}))
+
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
+        ahead = self.rollouts.take(len(prompt_ids)) if self.student.training else None
+        completions = ahead or self._write(prompt_ids, *args, **kwargs)
+        self.rollouts.receive(prompt_ids, completions, fill=not self.tools)
+        return completions
+
+    def _write(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> list[list[int]]:
+        """TRL's, of a student whose weights are finite."""
         write = self.rollouts.write if self.student.training else None
         try:
-            completions = (
-                write(prompt_ids)
-                if write is not None
-                else super()._generate_single_turn(prompt_ids, *args, **kwargs)
-            )
+            if write is not None:
+                return write(prompt_ids)
+            with self._limited():
+                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         except RuntimeError as error:
             if broken := first_broken_parameter(self.student):
                 raise FloatingPointError(
@@ -461,8 +484,21 @@ class OPRDTrainer(DistillationTrainer):
                     f"{self.state.global_step + 1}."
                 ) from error
             raise
-        self.rollouts.receive(prompt_ids, completions, fill=not self.tools)
-        return completions
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Let responses be as long as this step's may be, while the student trains."""
+        if self.args.rollout_horizon is None or not self.student.training:
+            yield
+            return
+        name = "max_completion_length" if self.use_vllm else "max_new_tokens"
+        engine = self.vllm_generation if self.use_vllm else self.generation_config
+        whole = getattr(engine, name)
+        setattr(engine, name, self.args.response_limit(self.state.global_step))
+        try:
+            yield
+        finally:
+            setattr(engine, name, whole)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Write rollouts, then select and count the supervised positions of the whole batch."""
@@ -554,8 +590,8 @@ class OPRDTrainer(DistillationTrainer):
     def _micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
         if not self.student.training:
             return MicroBatch.of(inputs)
-        again = self._repeats or not self.rollouts.is_last_use(self._step)
-        return MicroBatch.of(inputs, use=self.rollouts.use(self._step), comes_again=again)
+        again = self._repeats or not self.rollouts.window.is_last_use(self._step)
+        return MicroBatch.of(inputs, use=self.rollouts.window.use(self._step), comes_again=again)
 
     @property
     def _place(self) -> int:
@@ -564,7 +600,7 @@ class OPRDTrainer(DistillationTrainer):
         return step if self.student.training else max(step - 1, 0)
 
     def _measures_drift(self) -> bool:
-        return self.student.training and self.rollouts.measures_drift(self._step)
+        return self.student.training and self.rollouts.window.measures_drift(self._step)
 
     def _diagnosing(self) -> bool:
         """Whether this step, or this evaluation, measures the paper's diagnostics."""

@@ -23,8 +23,8 @@ from oprd.models.reader import Context
 from oprd.models.reading import Reading, read
 from oprd.models.teacher import Teacher
 from oprd.models.windowed import check_windows, read_windowed
+from oprd.rollouts.counts import supervised_window
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import supervised_window
 
 
 class Result(NamedTuple):

@@ -22,10 +22,10 @@ from oprd.models.teacher import Teacher
 from oprd.prompts.fingerprint import teacher_prompts_facts
 from oprd.prompts.routes import Routes
 from oprd.prompts.teacher import TeacherPrompts
+from oprd.rollouts.supervised import role
 from oprd.settings.run import OPRDConfig
 from oprd.training.bridges import load_bridges
 from oprd.training.plan import Plan
-from oprd.training.rollouts import role
 from oprd.training.teachers.source import TeacherSource
 from oprd.training.update import Result
 

@@ -18,8 +18,9 @@ from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
 from oprd.prompts.routes import Routes
 from oprd.prompts.teacher import TeacherPrompts
+from oprd.rollouts.ahead import Window
+from oprd.rollouts.counts import BatchCounts, count, select
 from oprd.settings.run import OPRDConfig
-from oprd.training.batch import BatchCounts, count, select
 
 Write = Callable[[list[list[int]]], list[list[int]]]
 Tokenize = Callable[[list], list[list[int]]]
@@ -47,6 +48,7 @@ class Rollouts:
             as token ids, it returns responses as token ids.
         select: adds the supervised `positions` to a generation batch.
         tokens: real tokens of the last training batch, over all processes.
+        window: which rollouts, and which update on them, a micro-step is about.
     """
 
     def __init__(
@@ -64,25 +66,24 @@ class Rollouts:
         self.write: Write | None = None
         self.select: Callable[[dict[str, Any], OPRDConfig], None] = select
         self.tokens = 0.0
+        self.window = Window(
+            args.gradient_accumulation_steps, args.updates_per_rollout, args.rollouts_ahead
+        )
         self._args, self._ends, self._limit = args, tuple(ends), limit
         self._vocabularies, self._contexts = vocabularies, contexts
         self._teacher_prompts, self._routes = teacher_prompts or {}, routes
         self._decode, self._own_tokens = decode, own_tokens or {}
         self._empty_rows: list[int] = []
+        self._waiting: list[list[int]] = []
 
-    def use(self, micro_step: int) -> int:
-        """Which update on the same rollouts a micro-step belongs to, from 0."""
-        args = self._args
-        return micro_step // args.gradient_accumulation_steps % args.updates_per_rollout
+    def keep(self, completions: list[list[int]]) -> None:
+        """Keep what was written for several steps, in their order; what was left is let go."""
+        self._waiting = completions
 
-    def is_last_use(self, micro_step: int) -> bool:
-        """Whether new rollouts are written after it."""
-        return self.use(micro_step) == self._args.updates_per_rollout - 1
-
-    def measures_drift(self, micro_step: int) -> bool:
-        """Whether this is the first or the last of several updates on the same rollouts."""
-        several = self._args.updates_per_rollout > 1
-        return several and (self.use(micro_step) == 0 or self.is_last_use(micro_step))
+    def take(self, count: int) -> list[list[int]]:
+        """The next so many of them; none where none are waiting."""
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken
 
     def fitting(self, dataset: Any, name: str, tokenize: Tokenize) -> Any:
         """A dataset with its prompts' lengths checked, where it has a length.
@@ -251,12 +252,20 @@ def role(teacher: str) -> str:
     return f"teacher {teacher}".rstrip()
 
 
-def check_streaming(dataset: Any, args: OPRDConfig) -> None:
-    """Refuse, with a ValueError, a stream where a setting needs a dataset with a length."""
+def check_source(dataset: Any, args: OPRDConfig, tools: object = None) -> None:
+    """Refuse, with a ValueError, prompts that a setting cannot do with."""
+    if args.rollouts_ahead > 1:
+        pictures = {"image", "images"} & set(getattr(dataset, "column_names", None) or ())
+        if pictures or tools:
+            raise ValueError(
+                f"rollouts_ahead={args.rollouts_ahead} writes responses to text in one go, and "
+                f"{'the prompts have pictures' if pictures else 'tools answer in between'}: "
+                "set it to 1."
+            )
     if not isinstance(dataset, IterableDataset):
         return
-    needing = {"rollouts_per_prompt": 1, "updates_per_rollout": 1, "long_prompts": "error"}
-    for name, default in needing.items():
+    ones = dict.fromkeys(("rollouts_per_prompt", "updates_per_rollout", "rollouts_ahead"), 1)
+    for name, default in {**ones, "long_prompts": "error"}.items():
         if getattr(args, name) != default:
             raise ValueError(
                 f"{name}={getattr(args, name)!r} needs a dataset with a length, and this one is "

@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from oprd.training.rollouts import Rollouts
+from oprd.rollouts.supervised import Rollouts
 from tests.training.runs import settings
 
 END = 257
@@ -26,14 +26,11 @@ def generated():
     }
 
 
-def test_uses_are_counted_in_micro_steps_of_all_updates_on_the_same_rollouts(tmp_path):
-    rollouts = made(tmp_path, updates_per_rollout=3, gradient_accumulation_steps=2, max_steps=3)
-    assert [rollouts.use(step) for step in range(8)] == [0, 0, 1, 1, 2, 2, 0, 0]
-    assert [rollouts.is_last_use(step) for step in range(6)] == [False] * 4 + [True] * 2
-    assert [rollouts.measures_drift(step) for step in range(6)] == [True] * 2 + [False] * 2 + [
-        True
-    ] * 2
-    assert not made(tmp_path).measures_drift(0)
+def test_what_was_written_ahead_is_given_out_in_order_and_once(tmp_path):
+    rollouts = made(tmp_path, rollouts_ahead=2, max_steps=2)
+    assert rollouts.take(1) == []
+    rollouts.keep([[1], [2], [3]])
+    assert [rollouts.take(2), rollouts.take(1), rollouts.take(1)] == [[[1], [2]], [[3]], []]
 
 
 def test_an_empty_completion_is_given_an_end_token_that_is_never_supervised(tmp_path):

@@ -1,0 +1,51 @@
+"""Rollouts of several steps, written at once: the more sequences, the less each of them costs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+Row = TypeVar("Row")
+
+
+class Window(NamedTuple):
+    """Which rollouts a micro-step is about, and which update on them.
+
+    Between two times of writing there are `ahead` steps' rollouts, on each of which `updates` are
+    made, in `accumulation` micro-steps each. Micro-steps are counted from 0.
+
+    Attributes:
+        accumulation: micro-steps of an update.
+        updates: on the same rollouts.
+        ahead: steps whose rollouts are written at once.
+    """
+
+    accumulation: int = 1
+    updates: int = 1
+    ahead: int = 1
+
+    @property
+    def micro_steps(self) -> int:
+        """Between two times of writing."""
+        return self.accumulation * self.updates * self.ahead
+
+    def use(self, micro_step: int) -> int:
+        """Which update on the same rollouts it belongs to, from 0."""
+        return micro_step // self.accumulation % self.updates
+
+    def is_last_use(self, micro_step: int) -> bool:
+        """Whether other rollouts come after it."""
+        return self.use(micro_step) == self.updates - 1
+
+    def measures_drift(self, micro_step: int) -> bool:
+        """Whether this is the first or the last of several updates on the same rollouts."""
+        several = self.updates > 1
+        return several and (self.use(micro_step) == 0 or self.is_last_use(micro_step))
+
+    def writes_ahead(self, micro_step: int) -> bool:
+        """Whether rollouts of several steps are written before it."""
+        return self.ahead > 1 and micro_step % self.micro_steps == 0
+
+    def turn(self, rows: Sequence[Row], micro_step: int) -> list[Row]:
+        """Of the rows that are written at once, those of the step that it belongs to."""
+        part = len(rows) // self.ahead
+        turn = micro_step // (self.accumulation * self.updates) % self.ahead
+        return list(rows[turn * part : (turn + 1) * part])

@@ -1,0 +1,167 @@
+"""Settings of how many rollouts are written when, how long, and how often each is used."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from trl.trainer.distillation_config import DistillationConfig
+
+from oprd.runs.limits import MOST
+from oprd.settings.weights import Weight, checked_weight
+
+if TYPE_CHECKING:
+    from oprd.settings.objective import ObjectiveConfig
+    from oprd.settings.run import OPRDConfig
+
+
+@dataclass
+class RolloutConfig(DistillationConfig):
+    """How many rollouts are written when, how long, and how often each is used.
+
+    Args:
+        rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
+        updates_per_rollout: optimizer steps on the same rollouts. A regression on states needs no
+            importance ratio; how far the student has moved from the one that wrote is logged as
+            `drift_kl`, with the noise of dropout in it where there is any. Checkpoints fall between
+            rollouts.
+        rollouts_ahead: steps whose rollouts are written at once, so that more sequences share each
+            reading of the weights. Each is used as often as ever, by a student that is up to so
+            many steps less one further. Checkpoints fall where they are used up.
+        rollout_horizon: the most tokens of a response, step by step, where it is not
+            `max_completion_length` throughout: a mapping such as
+            `{"from": 16, "to": 56, "steps": 0.5}`, see `representation_weight`.
+        keep_teacher_states: with `updates_per_rollout`, keep what the teacher read for all of them.
+            Where memory is short, let it read again.
+
+    Raises:
+        ValueError: a value is illegal; the message names it.
+    """
+
+    rollouts_per_prompt: int = field(
+        default=1, metadata={"help": "Rollouts that the student writes for each prompt."}
+    )
+    updates_per_rollout: int = field(
+        default=1, metadata={"help": "Optimizer steps on the same rollouts."}
+    )
+    rollouts_ahead: int = field(
+        default=1, metadata={"help": "Steps whose rollouts are written at once."}
+    )
+    rollout_horizon: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "The most tokens of a response, step by step, such as "
+            '{"from": 16, "to": 56, "steps": 0.5}.'
+        },
+    )
+    keep_teacher_states: bool = field(
+        default=True,
+        metadata={"help": "Let the teacher read rollouts once, not anew in each update on them."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the schedule of the limit."""
+        super().__post_init__()
+        if self.rollout_horizon is not None:
+            self.rollout_horizon = _checked_horizon(
+                self.rollout_horizon, self.max_completion_length or MOST
+            )
+
+    @property
+    def rollouts_per_step(self) -> int:
+        """Rollouts of one optimizer step, over all processes."""
+        per_device = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        return per_device * self.world_size
+
+    @property
+    def rollouts_needed(self) -> tuple[int, int, int]:
+        """For each prompt, for each step, and of how many steps at once."""
+        return self.rollouts_per_prompt, self.rollouts_per_step, self.rollouts_ahead
+
+    @property
+    def steps_per_writing(self) -> int:
+        """Optimizer steps from one time of writing to the next."""
+        return self.updates_per_rollout * self.rollouts_ahead
+
+    def response_limit(self, step: int) -> int | None:
+        """The most tokens of a response that is written before a step, counted from 0."""
+        if self.rollout_horizon is None:
+            return self.max_completion_length
+        return round(self._horizon.at(step))
+
+    @property
+    def _horizon(self) -> Weight:
+        given = cast(Mapping[str, Any], self.rollout_horizon)
+        length = self.max_steps if self.max_steps > 0 else None
+        return Weight.of("rollout_horizon", given, length)
+
+
+def check_rollouts(args: "OPRDConfig") -> None:
+    """A generation batch holds whole groups of rollouts, and a checkpoint falls after one.
+
+    Raises:
+        ValueError: it does not, or several steps use rollouts that only the first of them may.
+    """
+    if args.rollout_horizon is not None:
+        # It needs a run of known length.
+        args.response_limit(0)
+    several = _several_steps(args)
+    if several and (written := _own_rollouts(args.objectives())):
+        raise ValueError(
+            f"output_loss={written!r} is the gradient of the student that wrote the rollouts, and "
+            f"{several}: take another output loss, or "
+            f"{'set a rate' if args.finds_rate else 'write before each update'}."
+        )
+    steps_of = {f"stage {n}": steps for n, steps in enumerate(args.schedule.steps, 1)}
+    steps_of["max_steps"] = max(args.max_steps, 0)
+    if args.save_strategy in ("steps", "best"):
+        name = "save_steps" if args.save_strategy == "steps" else "eval_steps"
+        steps_of[name] = getattr(args, name) or 0
+    for name, steps in steps_of.items():
+        if steps % args.steps_per_writing:
+            raise ValueError(
+                f"{name}={steps:g} must be a multiple of {_product(args)}: a run can be resumed "
+                "only where all that was written is used up."
+            )
+    if args.rollouts_per_step % args.rollouts_per_prompt:
+        raise ValueError(
+            f"a step holds {args.rollouts_per_step} rollouts (per_device_train_batch_size × "
+            f"gradient_accumulation_steps × processes), which rollouts_per_prompt="
+            f"{args.rollouts_per_prompt} does not divide."
+        )
+
+
+def _checked_horizon(given: object, limit: int) -> dict[str, Any]:
+    found = checked_weight("rollout_horizon", given, zero=False)
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"rollout_horizon={found:g} does not change: set max_completion_length to it."
+        )
+    for name in ("from", "to"):
+        if found[name] != int(found[name]) or not 1 <= found[name] <= limit:
+            raise ValueError(
+                f"rollout_horizon: {name} must be a whole number from 1 to "
+                f"max_completion_length={limit}, got {found[name]:g}."
+            )
+    return found
+
+
+def _several_steps(args: "OPRDConfig") -> str:
+    """Why rollouts are used by another student than wrote them; nothing where they are not."""
+    if args.finds_rate:
+        return "learning_rate='auto' makes several updates on them"
+    if args.updates_per_rollout > 1:
+        return f"updates_per_rollout={args.updates_per_rollout} makes several updates on them"
+    if args.rollouts_ahead > 1:
+        return f"rollouts_ahead={args.rollouts_ahead} makes other updates before those on them"
+    return ""
+
+
+def _product(args: "OPRDConfig") -> str:
+    names = ("updates_per_rollout", "rollouts_ahead")
+    factors = {name: getattr(args, name) for name in names}
+    return " × ".join(f"{name}={value}" for name, value in factors.items() if value > 1)
+
+
+def _own_rollouts(objectives: "Sequence[ObjectiveConfig]") -> str | None:
+    """The first output loss that holds only for rollouts of the student as it is."""
+    return next((o.output_loss for o in objectives if o.output and o.output.own_rollouts), None)

@@ -1,0 +1,22 @@
+"""Which rollouts a micro-step is about, and which update on them."""
+
+from oprd.rollouts.ahead import Window
+
+
+def test_uses_are_counted_in_micro_steps_of_all_updates_on_the_same_rollouts():
+    window = Window(accumulation=2, updates=3)
+    assert [window.use(step) for step in range(8)] == [0, 0, 1, 1, 2, 2, 0, 0]
+    assert [window.is_last_use(step) for step in range(6)] == [False] * 4 + [True] * 2
+    measured = [window.measures_drift(step) for step in range(6)]
+    assert measured == [True] * 2 + [False] * 2 + [True] * 2
+    assert not Window().measures_drift(0)
+
+
+def test_each_step_has_its_part_of_what_is_written_at_once():
+    window = Window(accumulation=2, updates=2, ahead=3)
+    assert window.micro_steps == 12
+    rows = list("aabbcc")
+    turns = ["".join(window.turn(rows, step)) for step in range(24)]
+    assert turns == (["aa"] * 4 + ["bb"] * 4 + ["cc"] * 4) * 2
+    assert [step for step in range(24) if window.writes_ahead(step)] == [0, 12]
+    assert not any(Window(2, 2).writes_ahead(step) for step in range(8))

@@ -1,0 +1,163 @@
+"""Rollouts of several steps written at once, and limits that change."""
+
+import json
+
+import pytest
+import torch
+
+from tests.training import runs
+from tests.training.runs import scripted, trainer, weights
+
+WRITING = {"rollout": None, "learning_rate": 1e-2, "optim": "adamw_torch"}
+
+
+def counted(made):
+    """How many prompts are asked at a time, and the most tokens of a response then."""
+    calls, write = [], made._write
+
+    def counting(prompt_ids, *args):
+        calls.append((len(prompt_ids), made.generation_config.max_new_tokens))
+        return write(prompt_ids, *args)
+
+    made._write = counting
+    return calls
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("updates", [1, 2])
+def test_steps_written_at_once_train_on_the_rollouts_that_they_would_have(
+    tmp_path, accumulation, updates
+):
+    students, asked = [], []
+    prompts = [f"{n} and {n * n}?" for n in range(24)]
+    for ahead in (1, 3):
+        made = trainer(
+            tmp_path / str(ahead),
+            rollout=scripted,
+            prompts=prompts,
+            max_steps=6 * updates,
+            rollouts_ahead=ahead,
+            updates_per_rollout=updates,
+            per_device_train_batch_size=4 // accumulation,
+            gradient_accumulation_steps=accumulation,
+        )
+        asked.append(counted(made))
+        made.train()
+        students.append(weights(made.model))
+    assert [[count for count, _ in calls] for calls in asked] == [[4] * 6, [12] * 2]
+    one, three = students
+    # Scripted rollouts do not depend on the student: nothing else may be different.
+    assert all(torch.equal(one[name], three[name]) for name in one)
+
+
+def test_rollouts_written_ahead_are_those_of_the_student_that_was(tmp_path):
+    made = trainer(tmp_path, max_steps=4, rollouts_ahead=2, **WRITING)
+    written, write = [], made._write
+
+    def looking(prompt_ids, *args):
+        written.append(made.state.global_step)
+        return write(prompt_ids, *args)
+
+    made._write = looking
+    made.train()
+    assert written == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rollouts_ahead": 2},
+        {"rollout_horizon": {"from": 2, "to": 12, "steps": 6}},
+        {"rollouts_ahead": 2, "updates_per_rollout": 2, "rollouts_per_prompt": 2},
+        {"rollouts_ahead": 2, "rollout_horizon": {"from": 2, "to": 12, "steps": 6}},
+    ],
+)
+def test_a_resumed_run_ends_bit_identical(tmp_path, options):
+    def run(folder, resume=None):
+        saving = {"save_strategy": "steps", "save_steps": 4}
+        made = trainer(folder, max_steps=8, **WRITING, **saving, **options)
+        made.train(resume_from_checkpoint=resume)
+        return weights(made.model)
+
+    whole = run(tmp_path / "whole")
+    resumed = run(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-4"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_horizon_limits_responses_step_by_step_and_evaluations_never(tmp_path):
+    made = trainer(
+        tmp_path,
+        max_steps=4,
+        rollout_horizon={"from": 2, "to": 12, "start": 1, "steps": 2},
+        eval_prompts=runs.PROMPTS[:2],
+        eval_strategy="steps",
+        eval_steps=2,
+        **WRITING,
+    )
+    asked, write = [], made._write
+
+    def looking(*args):
+        with made._limited():
+            asked.append((made.student.training, made.generation_config.max_new_tokens))
+        return write(*args)
+
+    made._write = looking
+    made.train()
+    assert [limit for trains, limit in asked if trains] == [2, 2, 7, 12]
+    assert {limit for trains, limit in asked if not trains} == {12}
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    longest = [
+        line["completions/max_length"] for line in logged if "completions/max_length" in line
+    ]
+    assert longest[0] <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rollouts_ahead": 0}, "rollouts_ahead must be a whole number of at least 1"),
+        (
+            {"rollouts_ahead": 2, "updates_per_rollout": 2, "max_steps": 6},
+            "max_steps=6 must be a multiple of updates_per_rollout=2 × rollouts_ahead=2",
+        ),
+        (
+            {"rollouts_ahead": 2, "max_steps": 4, "save_strategy": "steps", "save_steps": 1},
+            "save_steps=1 must be a multiple of rollouts_ahead=2",
+        ),
+        (
+            {"rollouts_ahead": 2, "max_steps": 2, "output_loss": "sampled"},
+            "rollouts_ahead=2 makes other updates before those on them",
+        ),
+        (
+            {"rollout_horizon": {"from": 2, "to": 13, "steps": 1}},
+            "to must be a whole number from 1 to max_completion_length=12, got 13",
+        ),
+        (
+            {"rollout_horizon": {"from": 0, "to": 12, "steps": 1}},
+            "from must be a whole number from 1 to max_completion_length=12, got 0",
+        ),
+        ({"rollout_horizon": 8}, "rollout_horizon=8 does not change: set max_completion_length"),
+        (
+            {"rollout_horizon": {"from": 2, "to": 12, "steps": 2}},
+            "rollout_horizon changes until step 2, and there are 1 steps",
+        ),
+        (
+            {"rollout_horizon": {"from": 2, "to": 12, "steps": 0.5}, "max_steps": -1},
+            "rollout_horizon changes, which needs a run of known length: set max_steps",
+        ),
+        ({"rollout_horizon": {"from": 2, "to": 12}}, "rollout_horizon needs steps"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        runs.settings(tmp_path, **options)
+
+
+def test_prompts_that_fill_no_time_of_writing_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"8 steps \(rollouts_ahead\) need 32: lower"):
+        trainer(tmp_path, max_steps=8, rollouts_ahead=8)
+
+
+def test_pictures_and_tools_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"rollouts_ahead=2 .* the prompts have pictures"):
+        trainer(tmp_path, max_steps=2, rollouts_ahead=2, columns={"image": [None] * 16})
