@@ -66,6 +66,15 @@ def test_the_teacher_s_states_are_as_wide_as_the_widest():
     assert need.rows == SIZES.batch * SIZES.response * 2 * 32 * 4
 
 
+def test_a_teacher_that_is_larger_by_far_holds_more_than_the_student_s_update():
+    student, larger = tiny.model().train(), tiny.model(hidden_size=32, intermediate_size=8192)
+    alone, same = estimate(student, [], SIZES), estimate(student, [tiny.model()], SIZES)
+    need = estimate(student, [larger], SIZES)
+    assert same.activations == alone.activations
+    # The wide layer's two inputs to its last product.
+    assert need.activations > 2 * SIZES.batch * SIZES.tokens * 8192 * 4
+
+
 def test_what_does_not_fit_is_said_with_a_way_out():
     need = Estimate(GIB, 2 * GIB, GIB, GIB, 0, GIB // 2)
     assert need.coming == 4 * GIB and need.peak == 5 * GIB

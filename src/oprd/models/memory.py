@@ -116,12 +116,15 @@ def estimate(
     gradients = _bytes(p for p in student.parameters() if whole or p.requires_grad)
     passed = _peak(student, lambda model: _update(model, sizes), whole=whole)
     here = [reader for reader in readers if not next(reader.parameters()).is_meta]
-    largest = max((_peak(reader, lambda model: _read(model, sizes)) for reader in here), default=0)
+    # Without a graph, a model that is no larger holds less than the student's update.
+    own = _bytes(student.parameters())
+    larger = [reader for reader in here if _bytes(reader.parameters()) > own]
+    read = max((_peak(reader, lambda model: _read(model, sizes)) for reader in larger), default=0)
     return Estimate(
         weights=_bytes(tensor for model in (student, *here) for tensor in _tensors(model)),
         optimizer=round(gradients * MOMENTS.get(optimizer, ADAMW)),
         gradients=gradients,
-        activations=max(passed - gradients, largest),
+        activations=max(passed - gradients, read),
         rows=_rows(readers, sizes),
         rollout=_rollout(student, sizes),
     )
