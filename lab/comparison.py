@@ -1,5 +1,6 @@
 """Methods beside one another: each at its own best rate of one grid, over several seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
@@ -20,8 +21,8 @@ RATES = (2e-4, 5e-4, 1e-3, 2e-3)
 SEEDS = (0, 1, 2)
 # Rates whose accuracy on the tuning problems differs by less are compared over all seeds.
 NEAR = 0.01
-# The most updates that a method makes of the same rollouts.
-UPDATES = max(settings.get("updates_per_rollout", 1) for settings in METHODS.values())
+# Steps of quick runs are a multiple of it, so that most methods have used up their rollouts.
+WHOLE = 4
 # The share of the gap between student and teacher after which a method counts as there.
 REACHED = 0.9
 
@@ -92,7 +93,11 @@ class Comparison:
         methods = tuple(m for m in self.methods if m in claimed) if claimed else self.methods
         rates = {method: chosen.get(method, middle) for method in methods}
         # Divisible by all numbers of updates that a method makes of the same rollouts.
-        steps = max(UPDATES, self.steps // self.quick_part // UPDATES * UPDATES)
+        written = ("updates_per_rollout", "rollouts_ahead")
+        whole = math.lcm(
+            WHOLE, *(math.prod(METHODS[m].get(name, 1) for name in written) for m in self.methods)
+        )
+        steps = max(whole, self.steps // self.quick_part // whole * whole)
         return replace(
             self,
             methods=methods,

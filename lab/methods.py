@@ -98,6 +98,15 @@ METHODS: dict[str, dict[str, Any]] = {
     CONSUMED: PLAIN,
     "2 updates a rollout": {**PLAIN, "updates_per_rollout": 2},
     "4 updates a rollout": {**PLAIN, "updates_per_rollout": 4},
+    "5 steps ahead": {**PLAIN, "rollouts_ahead": 5},
+    "20 steps ahead": {**PLAIN, "rollouts_ahead": 20},
+    "5 steps ahead, 2 updates a rollout": {
+        **PLAIN,
+        "rollouts_ahead": 5,
+        "updates_per_rollout": 2,
+    },
+    "short rollouts first": {**PLAIN, "rollout_horizon": {"from": 5, "to": 20, "steps": 0.5}},
+    "positions by divergence": {**PLAIN, "positions": "divergence"},
     "Bridge": _bridge(RANK, 10),
     "Bridge, rrr": _bridge(RANK, 10, bridge_basis="rrr"),
     # The gradient at the last layer spans no more directions than these.

@@ -28,6 +28,7 @@ from lab.items.comparisons import (
     CHEAPER,
     COLLAPSE,
     COLLAPSE_LATER,
+    FEWER_ROLLOUTS,
     FOUND,
     HANDED_OVER,
     HANDED_OVER_BYTE_PAIRS,
@@ -276,6 +277,16 @@ _ALL: tuple[Item, ...] = (
             rates=(1e-3,),
             claims=(("OPRD", "last 5 tokens, constant prefix"),),
             quick_part=8,
+        ),
+    ),
+    Compared(
+        "fewer-rollouts",
+        "Rollouts written ahead, short ones first, positions by divergence, at one rate",
+        Comparison(
+            "sums",
+            FEWER_ROLLOUTS,
+            rates=(1e-3,),
+            claims=(("5 steps ahead", "short rollouts first"),),
         ),
     ),
 )

@@ -201,6 +201,14 @@ CHEAPER = (
     "2 updates a rollout",
     "4 updates a rollout",
 )
+FEWER_ROLLOUTS = (
+    "OPRD",
+    "5 steps ahead",
+    "20 steps ahead",
+    "5 steps ahead, 2 updates a rollout",
+    "short rollouts first",
+    "positions by divergence",
+)
 ON_AND_OFF_POLICY = ("OPRD", *OFF_POLICY)
 NOISE = {
     task: Noise(steps, shares=(0.3, 0.1, 0.03, 0.01))

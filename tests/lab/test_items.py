@@ -14,6 +14,7 @@ from tests.lab.fakes import finish, scores
 COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
+    "fewer-rollouts",
     "merging-later",
     "past-early",
     "past-the-teacher",

@@ -28,6 +28,8 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 def supervised_positions(positions: str, position_k: int) -> dict[str, Any]:
     """Which response tokens are supervised, as a bridge's provenance names them."""
     counted = positions in ("first_k", "last_k")
+    # Which selects all, and weighs them.
+    positions = "all" if positions == "divergence" else positions
     return {"positions": positions, "position_k": position_k if counted else None}
 
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-PositionSpec = Literal["all", "last", "first_k", "last_k"]
+PositionSpec = Literal["all", "last", "first_k", "last_k", "divergence"]
 
 
 def select_positions(mask: Tensor, spec: PositionSpec, k: int | None = None) -> Tensor:
@@ -22,7 +22,8 @@ def select_positions(mask: Tensor, spec: PositionSpec, k: int | None = None) -> 
 
     Args:
         mask: [B, K], true (or non-zero) at response tokens.
-        spec: `"all"`, `"last"` (the last true entry), `"first_k"` or `"last_k"`.
+        spec: `"all"`, `"last"` (the last true entry), `"first_k"` or `"last_k"`; `"divergence"`
+            selects all, which a loss weighs once it knows the states (`divergence_weights`).
         k: how many, for `"first_k"` and `"last_k"`.
 
     Returns:
@@ -36,7 +37,7 @@ def select_positions(mask: Tensor, spec: PositionSpec, k: int | None = None) -> 
     if mask.ndim != 2:
         raise ValueError(f"mask must be [B, K], got shape {tuple(mask.shape)}.")
     selected = mask.bool()
-    if spec == "all":
+    if spec in ("all", "divergence"):
         return selected
     if spec == "last":
         k = 1

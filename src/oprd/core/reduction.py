@@ -58,6 +58,29 @@ def position_weights(
     return weights if shares is None else weights * shares.to(weights)[:, None]
 
 
+def divergence_weights(distance: Tensor, mask: Tensor, shares: Tensor | None = None) -> Tensor:
+    """The weight of each row by how far it is: w_n = d_n / Σ_m d_m over the rows of its sequence.
+
+    The weights of a sequence add up to one, as those of the sequence reduction do, so that neither
+    the count nor the split of a batch matters; where all distances are zero they are alike. No
+    gradient flows through them: that of the loss is Σ_n w_n ∂d_n.
+
+    Args:
+        distance: [N], not negative, of the rows where the mask is true, in its row-major order.
+        mask: [B, K], true at N entries.
+        shares: [B], what a sequence's weights are multiplied by; 1 by default.
+
+    Returns:
+        [N], in the dtype of the distances, without a graph.
+    """
+    far = distance.detach()
+    sequence = mask.bool().nonzero()[:, 0].to(far.device)
+    sums = far.new_zeros(len(mask)).index_add(0, sequence, far)
+    alike = mask.bool().sum(dim=1).to(sums).clamp(min=1).reciprocal()
+    weights = torch.where(sums[sequence] > 0, far / sums[sequence], alike[sequence])
+    return weights if shares is None else weights * shares.to(weights)[sequence]
+
+
 def supervised_count(mask: Tensor, reduction: Reduction = "sequence") -> Tensor:
     """What a total is divided by: the sum of all position weights, scalar float32.
 

@@ -197,6 +197,7 @@ class Meeting:
             reduction=self._by.reduction,
             mean_squares=sizes,
             shares=self.part.shares,
+            by_divergence=trains and settings.positions == "divergence",
         )
 
     def _pair(self, student: nn.Module, student_read: Reading) -> Pair:

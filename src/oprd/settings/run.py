@@ -46,7 +46,9 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutCo
             the last where states meet through a bridge of both LM heads alone.
         layer_pairing: which teacher layers they meet: a name in `oprd.core.layers.PAIRINGS`
             ("similarity" is measured before the first step), or pairs such as "1:1,2:3".
-        positions: which response tokens are supervised: "all", "last", "first_k" or "last_k".
+        positions: which response tokens are supervised: "all", "last", "first_k" or "last_k", or
+            "divergence": all, at each layer weighed within a response by how far the states are
+            apart there.
         position_k: how many, for "first_k" and "last_k".
         sample_steps: at the first step, every so many and the last one, keep some rollouts in the
             run folder, token by token with the cosine of both models' states; 0 keeps none.
@@ -92,7 +94,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutCo
     )
     positions: str = field(
         default="last_k",
-        metadata={"help": 'Supervised response tokens: "all", "last", "first_k" or "last_k".'},
+        metadata={"help": "Supervised response tokens: all, last, first_k, last_k or divergence."},
     )
     position_k: int = field(
         default=2000, metadata={"help": 'How many positions "first_k" and "last_k" select.'}
@@ -200,7 +202,13 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutCo
 
     def _check_rows(self) -> None:
         """Enough positions in a response for the state loss to be other than zero."""
-        rows = {"all": MOST, "last": 1}.get(self.positions, self.position_k)
+        if self.positions == "divergence" and self.reduction == "token":
+            raise ValueError(
+                "positions='divergence' shares a weight of one out within each response, which "
+                "reduction='token' does not have: leave one of them out."
+            )
+        rows = {"last": 1, "first_k": self.position_k, "last_k": self.position_k}
+        rows = rows.get(self.positions, MOST)
         rows, least = min(rows, self.max_completion_length or MOST), self.state.least_rows
         if self.weights.representation.ever and rows < least:
             raise ValueError(

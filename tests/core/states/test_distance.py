@@ -40,6 +40,22 @@ def test_value_and_gradient_are_those_of_equations_6_and_14(
 
 
 @pytest.mark.parametrize("unit_length", [False, True])
+def test_weighed_by_divergence_it_is_the_definition_s_in_value_and_gradient(unit_length):
+    student, teacher = states(dtype=torch.float64)
+    total, count = representation_loss(
+        student, teacher, MASK, SquaredDistance(unit_length), by_divergence=True
+    )
+    (gradient,) = torch.autograd.grad(total, student)
+    expected, expected_count = reference.divergence_weighted_loss(
+        student, teacher, MASK, unit_length
+    )
+    (expected_gradient,) = torch.autograd.grad(expected, student)
+    assert count == expected_count
+    torch.testing.assert_close(total, expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("unit_length", [False, True])
 def test_no_gradient_reaches_the_teacher(unit_length):
     student, teacher = states()
     representation_loss(student, teacher, MASK, SquaredDistance(unit_length)).total.backward()

@@ -9,6 +9,9 @@ from tests.core.states.test_distance import MASK, states
 
 all_losses = pytest.mark.parametrize("loss", [kind() for kind in STATE_LOSSES.values()])
 all_reductions = pytest.mark.parametrize("reduction", ["sequence", "token"])
+all_weights = pytest.mark.parametrize(
+    "weights", [{"reduction": "sequence"}, {"reduction": "token"}, {"by_divergence": True}]
+)
 
 
 def value_and_gradient(loss, student, teacher, mask=MASK, **options):
@@ -42,21 +45,21 @@ def test_a_small_step_along_the_gradient_brings_the_student_nearer(loss):
 
 
 @all_losses
-@all_reductions
-def test_an_empty_mask_gives_a_finite_zero_with_a_graph(loss, reduction):
+@all_weights
+def test_an_empty_mask_gives_a_finite_zero_with_a_graph(loss, weights):
     student, teacher = states()
     empty = torch.zeros_like(MASK)
-    total, count = representation_loss(student, teacher, empty, loss, reduction=reduction)
+    total, count = representation_loss(student, teacher, empty, loss, **weights)
     total.backward()
     assert total == count == 0
     assert not student.grad.any()
 
 
 @all_losses
-@all_reductions
-def test_the_split_the_order_and_the_padding_of_sequences_do_not_matter(loss, reduction):
+@all_weights
+def test_the_split_the_order_and_the_padding_of_sequences_do_not_matter(loss, weights):
     student, teacher = states(dtype=torch.float64)
-    whole, gradient = value_and_gradient(loss, student, teacher, reduction=reduction)
+    whole, gradient = value_and_gradient(loss, student, teacher, **weights)
     order = torch.tensor([2, 0, 3, 1])
     parts, gradients = [], torch.zeros_like(gradient)
     for rows in order.split(2):
@@ -65,7 +68,7 @@ def test_the_split_the_order_and_the_padding_of_sequences_do_not_matter(loss, re
             torch.nn.functional.pad(x[rows], pad, value=torch.nan) for x in (student, teacher)
         ]
         mask = torch.nn.functional.pad(MASK[rows], pad[2:])
-        total, own = value_and_gradient(loss, *padded, mask, reduction=reduction)
+        total, own = value_and_gradient(loss, *padded, mask, **weights)
         parts.append(total)
         gradients[rows] = own[:, 2:-1]
     torch.testing.assert_close(sum(parts), whole)

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from oprd.core.layers import LayerPair
 from oprd.core.positions import row_index
-from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
+from oprd.core.reduction import (
+    LossSum,
+    Reduction,
+    divergence_weights,
+    position_weights,
+    supervised_count,
+)
 from oprd.core.states.distance import SquaredDistance
 from oprd.core.states.loss import Sequences, StateLoss
 
@@ -58,9 +64,12 @@ class LayerComparison:
             `"token"` (sum over positions).
         mean_squares: by student layer, what its distances are divided by; 1 where it is left out.
         shares: [B], what each sequence's distances are multiplied by; 1 by default.
+        by_divergence: weigh the positions of a sequence at each layer by their distances there
+            (`divergence_weights`), instead of alike.
 
     Raises:
-        ValueError: there is no pair, or the reduction is unknown.
+        ValueError: there is no pair, the reduction is unknown, or it is no reduction over sequences
+            that positions are to be weighed in.
     """
 
     def __init__(
@@ -74,16 +83,19 @@ class LayerComparison:
         reduction: Reduction = "sequence",
         mean_squares: Mapping[int, float] | None = None,
         shares: Tensor | None = None,
+        by_divergence: bool = False,
     ) -> None:
         if not pairs:
             raise ValueError("no layer pair to compare.")
+        if by_divergence and reduction != "sequence":
+            raise ValueError("positions are weighed by divergence within sequences alone.")
         self._teacher = teacher
         self._partners = dict(pairs)
         # Several student layers may meet one teacher layer; the deepest of them is its last use.
         self._last_use = {pair.teacher: pair.student for pair in sorted(pairs)}
         self._mask, self._index = mask, row_index(mask)
         self._reduction: Reduction = reduction
-        self._shares = shares
+        self._shares, self._by_divergence = shares, by_divergence
         self._count = supervised_count(mask, reduction)
         self._loss, self._losses = loss, losses or {}
         self._mean_squares = mean_squares or {}
@@ -113,8 +125,7 @@ class LayerComparison:
             del self._teacher[partner]
         loss = self._losses.get(layer, self._loss)
         distance, cosine, *norms = loss(rows, target, self._sequences)
-        weights = position_weights(self._mask, self._reduction, distance.dtype, self._shares)
-        total = (distance * weights.flatten()[self._index].to(distance)).sum()
+        total = (distance * self._weights(distance)).sum()
         if layer in self._mean_squares:
             total = total / self._mean_squares[layer]
         self._totals[layer] = total
@@ -125,6 +136,13 @@ class LayerComparison:
         statistics = [torch.zeros_like(norms[0]) if cosine is None else cosine, *norms]
         self._sums[layer] = torch.stack(statistics).sum(dim=1)
         return total
+
+    def _weights(self, distance: Tensor) -> Tensor:
+        """[N], of the rows."""
+        if self._by_divergence:
+            return divergence_weights(distance, self._mask, self._shares)
+        weights = position_weights(self._mask, self._reduction, distance.dtype, self._shares)
+        return weights.flatten()[self._index].to(distance)
 
     @property
     def row_cosine(self) -> Tensor | None:
