@@ -1,0 +1,219 @@
+"""Seconds until a share of the demo's gap is closed, by method: OPRD, reverse KL, TRL's trainer.
+
+    python benchmarks/time_to_accuracy.py                     # three seeds, at the best rates
+    python benchmarks/time_to_accuracy.py --tune --seeds 9    # rates, on other problems
+    python benchmarks/time_to_accuracy.py --table             # of what is there
+
+Every run is of the demo's pair, task and batch, at a constant rate after a warm-up of three steps.
+Seconds are processor time of one thread, so that runs may share a machine; evaluations, every few
+steps, are not counted. A run ends when it is there or has spent its budget. Results are added to a
+file as they come, and what is there is not made again.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
+from transformers.utils import logging
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "recipes" / "demo"))
+
+from demo import HERE, MAX_TOKENS, make_trainer  # noqa: E402 # found on the path above
+from smollm2 import base_model_folder  # noqa: E402
+
+from oprd.evaluation.evaluate import evaluate_model  # noqa: E402
+from oprd.evaluation.tasks.base import Task  # noqa: E402
+from oprd.evaluation.tasks.load import generate_task  # noqa: E402
+
+TRL = "TRL's DistillationTrainer"
+FEWER = {"rollouts_ahead": 4, "updates_per_rollout": 2}
+KL = {"representation_weight": 0.0, "output_loss": "reverse_kl"}
+# Settings, and rates to choose from; the first is the best one found with --tune.
+METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
+    "OPRD": ({}, (1e-4, 2e-4)),
+    "OPRD, fewer rollouts": (FEWER, (1e-4, 2e-4)),
+    "reverse KL": (KL, (5e-5, 1e-4)),
+    TRL: ({}, (5e-5, 1e-4)),
+}
+SHARE = 0.8
+# Problems of a seed's training set begin here; those that rates are chosen on are none of them.
+FIRST_SEED, TUNING_SEED = 200, 300
+
+
+class Clock(TrainerCallback):
+    """Counts what training takes, and evaluates every few steps with the clock stopped."""
+
+    def __init__(self, evaluate: Any, every: int, target: float, budget: float) -> None:
+        self._evaluate, self._every = evaluate, every
+        self._target, self._budget = target, budget
+        self.seconds = 0.0
+        self.curve: list[tuple[int, float, float]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin to count."""
+        self._since = time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Look how good the student is, and whether that is enough."""
+        self.seconds += time.process_time() - self._since
+        if state.global_step % self._every == 0:
+            solved = self._evaluate()
+            self.curve.append((state.global_step, self.seconds, solved))
+            print(f"    step {state.global_step}: {self.seconds:.0f} s, {solved:.1%}", flush=True)
+            control.should_training_stop |= solved >= self._target
+        control.should_training_stop |= self.seconds > self._budget
+        self._since = time.process_time()
+
+
+def main() -> None:
+    options = parse_options()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    options.run.mkdir(parents=True, exist_ok=True)
+    file = options.run / "results.jsonl"
+    if not options.table:
+        for seed in options.seeds:
+            for method in options.methods:
+                rates = METHODS[method][1]
+                for rate in rates if options.tune else rates[:1]:
+                    key = {"method": method, "rate": rate, "seed": seed, "tuning": options.tune}
+                    if key not in [line["key"] for line in read(file)]:
+                        print(f"{method}, {rate:g}, seed {seed}", flush=True)
+                        found = {"key": key, **run(options, method, rate, seed)}
+                        with file.open("a") as lines:
+                            lines.write(json.dumps(found) + "\n")
+    print_table(read(file))
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
+    parser.add_argument("--every", type=int, default=8, help="steps between evaluations")
+    parser.add_argument("--problems", type=int, default=64, help="held-out problems")
+    parser.add_argument("--budget", type=float, default=1600, help="processor seconds of a run")
+    parser.add_argument("--run", type=Path, default=ROOT / "runs" / "time-to-accuracy")
+    return parser.parse_args()
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def run(options: argparse.Namespace, method: str, rate: float, seed: int) -> dict[str, Any]:
+    """Train with one method until it is there or its budget is spent."""
+    steps = 400
+    first = TUNING_SEED if options.tune else FIRST_SEED
+    train = generate_task("additions", "train", steps * options.rollouts, seed=first + seed)
+    held_out = generate_task("additions", "test", options.problems, seed=int(options.tune))
+    folder = options.run / "now"
+    settings = {
+        "output_dir": str(folder),
+        "learning_rate": rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": 3,
+        "seed": seed,
+        "disable_tqdm": True,
+        "logging_steps": 8,
+    }
+    trainer = _trainer(options, method, train, settings, steps)
+
+    def solved(model: Any) -> float:
+        evaluation = evaluate_model(
+            model,
+            trainer.processing_class,
+            held_out,
+            samples=1,
+            top_p=1.0,
+            max_new_tokens=MAX_TOKENS,
+            batch_size=options.problems,
+            progress=False,
+        )
+        return evaluation.summary.average.value
+
+    student, teacher = trainer.accelerator.unwrap_model(trainer.model), trainer.teacher_model
+    before, best = solved(student), solved(teacher)
+    target = before + SHARE * (best - before)
+    clock = Clock(lambda: solved(student), options.every, target, options.budget)
+    trainer.add_callback(clock)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    reached = next((seconds for _, seconds, value in clock.curve if value >= target), None)
+    return {
+        "before": before,
+        "teacher": best,
+        "seconds": reached,
+        "spent": clock.seconds,
+        "curve": clock.curve,
+    }
+
+
+def _trainer(
+    options: argparse.Namespace, method: str, train: Task, settings: dict[str, Any], steps: int
+) -> Any:
+    ours = argparse.Namespace(
+        steps=steps, rollouts=options.rollouts, learning_rate=1e-4, run=options.run / "now"
+    )
+    trainer = make_trainer(ours, train, **{**settings, **METHODS[method][0]})
+    if method != TRL:
+        return trainer
+    from peft import PeftModel
+    from trl import DistillationConfig, DistillationTrainer
+
+    base = AutoModelForCausalLM.from_pretrained(
+        base_model_folder(ROOT / ".cache"), dtype=torch.float32
+    )
+    merged: Any = PeftModel.from_pretrained(base, str(HERE / "teacher"))
+    names = ("per_device_train_batch_size", "gradient_checkpointing", "use_cpu", "report_to")
+    shared = {name: getattr(trainer.args, name) for name in names}
+    return DistillationTrainer(
+        model=trainer.student,
+        teacher_model=merged.merge_and_unload(),
+        args=DistillationConfig(
+            **settings,
+            **shared,
+            max_steps=steps,
+            max_completion_length=MAX_TOKENS,
+            save_strategy="no",
+            # Its default, bfloat16, takes a processor several times as long.
+            bf16=False,
+        ),
+        train_dataset=trainer.train_dataset,
+        processing_class=trainer.processing_class,
+    )
+
+
+def print_table(results: list[dict[str, Any]]) -> None:
+    print(f"processor seconds of one thread until {SHARE:.0%} of the gap is closed")
+    print("| method | rate | seeds | median | each | last accuracy |\n|---|---|---|---|---|---|")
+    groups: dict[tuple[str, float, bool], list[dict[str, Any]]] = {}
+    for line in results:
+        key = line["key"]
+        groups.setdefault((key["method"], key["rate"], key["tuning"]), []).append(line)
+    for (method, rate, tuning), lines in groups.items():
+        counted = [line["seconds"] or line["spent"] for line in lines]
+        each = ", ".join(
+            f"{seconds:.0f}" if line["seconds"] else f"over {seconds:.0f}"
+            for seconds, line in zip(counted, lines, strict=True)
+        )
+        last = ", ".join(f"{line['curve'][-1][2]:.0%}" for line in lines if line["curve"])
+        name = f"{method}{' (tuning)' if tuning else ''}"
+        median = statistics.median(counted)
+        print(f"| {name} | {rate:g} | {len(lines)} | {median:.0f} | {each} | {last} |")
+
+
+if __name__ == "__main__":
+    main()
