@@ -26,7 +26,7 @@ from transformers.utils import logging
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes" / "demo"))
 
-from demo import HERE, MAX_TOKENS, make_trainer  # noqa: E402 # found on the path above
+from demo import FEWER_ROLLOUTS, HERE, MAX_TOKENS, make_trainer  # noqa: E402 # found on the path above
 from smollm2 import base_model_folder  # noqa: E402
 
 from oprd.evaluation.evaluate import evaluate_model  # noqa: E402
@@ -34,12 +34,11 @@ from oprd.evaluation.tasks.base import Task  # noqa: E402
 from oprd.evaluation.tasks.load import generate_task  # noqa: E402
 
 TRL = "TRL's DistillationTrainer"
-FEWER = {"rollouts_ahead": 4, "updates_per_rollout": 2}
 KL = {"representation_weight": 0.0, "output_loss": "reverse_kl"}
 # Settings, and rates to choose from; the first is the best one found with --tune.
 METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "OPRD": ({}, (1e-4, 2e-4)),
-    "OPRD, fewer rollouts": (FEWER, (1e-4, 2e-4)),
+    "OPRD, fewer rollouts": (FEWER_ROLLOUTS, (1e-4, 2e-4)),
     "reverse KL": (KL, (5e-5, 1e-4)),
     TRL: ({}, (5e-5, 1e-4)),
 }

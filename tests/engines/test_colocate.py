@@ -52,6 +52,22 @@ def test_weights_reach_the_engine_after_every_step(models: Path, training: dict[
     assert sorted(map(str, first)) != sorted(map(str, last))
 
 
+def test_rollouts_of_two_steps_come_at_once_and_within_their_limit(models: Path):
+    first, second = train(
+        models,
+        dataset_name=str(models / "prompts.jsonl"),
+        overwrite="true",
+        max_steps=4,
+        rollouts_ahead=2,
+        rollouts_per_prompt=2,
+        rollout_horizon=json.dumps({"from": 3, "to": 12, "steps": 2}),
+    )
+    for batch, limit in ((first, 3), (second, 12)):
+        assert batch["vllm"] == batch["transformers"]
+        assert len(batch["vllm"]) == 16
+        assert max(map(len, batch["vllm"])) == limit
+
+
 def test_rollouts_stop_at_the_end_tokens_of_both_models_or_are_cut(models: Path):
     (batch,) = train(
         models, dataset_name=str(models / "prompts.jsonl"), overwrite="true", max_steps=1

@@ -63,6 +63,20 @@ def test_rollouts_written_ahead_are_those_of_the_student_that_was(tmp_path):
     assert written == [0, 2]
 
 
+def test_a_rate_is_found_on_rollouts_that_are_written_anew_for_the_run(tmp_path):
+    made = trainer(
+        tmp_path,
+        max_steps=4,
+        rollouts_ahead=2,
+        rollout=None,
+        learning_rate="auto",
+        optim="adamw_torch",
+    )
+    asked = counted(made)
+    made.train()
+    assert [count for count, _ in asked] == [8] * 3
+
+
 @pytest.mark.parametrize(
     "options",
     [
