@@ -52,7 +52,10 @@ imports() {
         2> "$out/import.log"
 }
 if ! imports; then
-    part wheels 60 "$python" -m pip install --quiet --no-index --no-deps --find-links "$wheels" \
+    # Beside the image's own, which may not be written to.
+    export PYTHONPATH="$PYTHONPATH:$out/packages"
+    part wheels 60 "$python" -m pip install --quiet --no-index --no-deps --upgrade \
+        --target "$out/packages" --find-links "$wheels" \
         trl datasets multiprocess dill xxhash pyarrow pandas python-dateutil tzdata psutil typer rich \
         hypothesis sortedcontainers pytest-timeout annotated-doc
     # Nothing below can run without them, and the machine's time is short.

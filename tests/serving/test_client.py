@@ -193,10 +193,17 @@ def test_states_that_never_come_stop_the_run(stand_in: StandIn, tmp_path: Path):
     elsewhere.mkdir()
     stand_in.folder = elsewhere
     with serving(stand_in) as url:
-        server = StatesServer(url, tmp_path / "seen", timeout=5.0)
-        server._timeout = 0.3
-        with pytest.raises(ConnectionError, match=r"no states came to .*teacher_server_folder"):
+        server = StatesServer(url, tmp_path, timeout=0.3)
+        message = r"no states came to .* in {} seconds: does teacher_server_folder"
+        with pytest.raises(ConnectionError, match=message.format("0.3")):
             server.states([IDS], [1])
+        with pytest.raises(ConnectionError, match=message.format("0.1")):
+            server.complete(IDS, [1], within=0.1)
+
+
+def test_a_folder_that_is_not_here_is_refused_before_anything_is_asked(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"teacher_server_folder .*/seen' is no folder here"):
+        StatesServer("http://127.0.0.1:1", tmp_path / "seen")
 
 
 @pytest.mark.parametrize("said", [None, {}, {"hidden_states": {"name": "0" * 32, "layers": [1]}}])
@@ -298,7 +305,7 @@ def test_states_that_find_no_room_say_so_and_leave_nothing(
         deliver(tmp_path / "one", torch.ones(1, 1, 2), torch.ones(1), [1], "served")
     assert [file.name for file in (tmp_path / "one").iterdir()] == [MANIFEST]
     with pytest.raises(ValueError, match=r"gives no states: it could not write them .*No space"):
-        server._take("one", [1], [1])
+        server._take("one", [1], [1], wait=1)
 
 
 def test_states_that_are_there_are_not_written_over(tmp_path: Path):

@@ -55,6 +55,11 @@ class StatesServer:
 
     def __init__(self, url: str, folder: Path, timeout: float = 600.0) -> None:
         self.url, self.folder, self._timeout = url.rstrip("/"), folder, timeout
+        if not folder.is_dir():
+            raise ValueError(
+                f"teacher_server_folder {str(folder)!r} is no folder here: the server makes it "
+                "where it starts; name it as this machine sees it."
+            )
         # Of the last requests: one that was asked twice may write once more when it has been read.
         self._recent: set[str] = set()
         listed = self._json("/v1/models").get("data")
@@ -107,13 +112,18 @@ class StatesServer:
                 raise
 
     def complete(
-        self, ids: Sequence[int], layers: Sequence[int], **options: Any
+        self,
+        ids: Sequence[int],
+        layers: Sequence[int],
+        within: float | None = None,
+        **options: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """States [T, L, D] of one sequence, and what the server says with them.
 
         Args:
             ids: T token ids.
             layers: L of them.
+            within: seconds for the states to come after the answer, where the timeout is longer.
             options: further parameters of the request.
         """
         name = secrets.token_hex(16)
@@ -135,7 +145,8 @@ class StatesServer:
                     f"{self.url} answers, and says nothing of states: start it with this version's "
                     "oprd.serving.connector for its KV connector (--kv-transfer-config)."
                 )
-            found = self._take(name, ids, layers)
+            wait = min(self._timeout, within or self._timeout)
+            found = self._take(name, ids, layers, wait)
         finally:
             _delete(self.folder / name)
         if (self.folder / name).exists():
@@ -145,14 +156,14 @@ class StatesServer:
             )
         return found, said
 
-    def _take(self, name: str, ids: Sequence[int], layers: Sequence[int]) -> Tensor:
+    def _take(self, name: str, ids: Sequence[int], layers: Sequence[int], wait: float) -> Tensor:
         """Wait for an answer's states, check them and delete their files."""
         folder, started = self.folder / name, time.monotonic()
         while (manifest := self._manifest(folder)) is None:
-            if time.monotonic() - started > self._timeout:
+            if time.monotonic() - started > wait:
                 raise ConnectionError(
-                    f"{self.url} answered, and no states came to {folder} in {self._timeout:g} "
-                    "seconds: does teacher_server_folder name the folder that its connector "
+                    f"{self.url} answered, and no states came to {folder} in {wait:g} seconds: "
+                    "does teacher_server_folder name the folder that its connector "
                     "writes to, and what does its log say?"
                 )
             time.sleep(LOOK)
