@@ -74,13 +74,22 @@ def test_a_pretrained_teacher_has_its_rows_in_the_servers_precision(tmp_path: Pa
         reader = ServedReader.connect(source, Place(url, str(states), 60.0), nullcontext)
         found = reader.read(model, views, layers).states
     assert not list(states.iterdir())
-    own = Reader(model).read(model, views, layers).states
+    own, here = (
+        Reader(teacher).read(model, views, layers).states
+        for teacher in (model, AutoModelForCausalLM.from_pretrained(source, dtype=dtype).eval())
+    )
     for layer in layers:
         assert found[layer].dtype == getattr(torch, dtype)
         theirs, ours = found[layer].double(), own[layer].double()
         error = ((theirs - ours).norm(dim=1) / ours.norm(dim=1)).max()
-        turned = (1 - torch.cosine_similarity(theirs, ours, dim=1)).max()
-        assert turned < 1e-3 if dtype == "bfloat16" else error < PARITY
+        turned = 1 - torch.cosine_similarity(theirs, ours, dim=1)
+        if dtype == "float32":
+            assert error < PARITY
+            continue
+        # Where large numbers of a row cancel, a few rows turn further, in Transformers as well.
+        assert turned.quantile(0.95) < 1e-3
+        rounded = 1 - torch.cosine_similarity(here[layer].double(), ours, dim=1)
+        assert turned.max() < max(1e-3, 2 * rounded.max())
 
 
 def test_the_embedding_is_layer_0_and_no_layer_is_another(teacher: Path, place: Place):
