@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from oprd.runs.manifest import MANIFEST, manifest_text
-from oprd.serving import client, delivery
+from oprd.serving import client
 from oprd.serving.client import StatesServer
-from oprd.serving.delivery import FILE, asked_of, deliver
+from oprd.serving.delivery import FILE
 from tests import tiny
 from tests.serving.server import StandIn, serving
 
@@ -293,51 +292,7 @@ def test_a_server_that_cannot_be_connected_to_is_not_waited_for_four_times(
     assert tried == [5.0]
 
 
-def test_states_that_find_no_room_say_so_and_leave_nothing(
-    server: StatesServer, tmp_path: Path, monkeypatch
-):
-    def full(_, file: Path) -> None:
-        file.write_bytes(b"half of it")
-        raise SafetensorError("I/O error: No space left on device")
-
-    monkeypatch.setattr(delivery, "save_file", full)
-    with pytest.raises(SafetensorError):
-        deliver(tmp_path / "one", torch.ones(1, 1, 2), torch.ones(1), [1], "served")
-    assert [file.name for file in (tmp_path / "one").iterdir()] == [MANIFEST]
-    with pytest.raises(ValueError, match=r"gives no states: it could not write them .*No space"):
-        server._take("one", [1], [1], wait=1)
-
-
-def test_states_that_are_there_are_not_written_over(tmp_path: Path):
-    def content() -> dict[str, bytes]:
-        return {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()}
-
-    deliver(tmp_path / "one", torch.ones(1, 1, 2), torch.ones(1), [1], "served")
-    before = content()
-    with pytest.raises(FileExistsError):
-        deliver(tmp_path / "one", torch.zeros(1, 1, 2), torch.ones(1), [1], "served")
-    assert content() == before
-
-
 def test_a_server_of_no_model_is_refused(stand_in: StandIn, tmp_path: Path):
     stand_in.fault = lambda path, asked: (200, {"data": []})
     with serving(stand_in) as url, pytest.raises(ValueError, match="serves no model"):
         StatesServer(url, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"name": "../../etc", "layers": [1]},
-        {"name": "0" * 31, "layers": [1]},
-        {"name": "0" * 32, "layers": []},
-        {"name": "0" * 32, "layers": ["1"]},
-        {"name": "0" * 32},
-        "all",
-    ],
-)
-def test_a_request_cannot_name_another_folder(asked):
-    with pytest.raises(ValueError, match=r"name must be|layers must be"):
-        asked_of({"hidden_states": asked})
-    assert asked_of({"hidden_states": {"name": "0" * 32, "layers": [1]}}) == ("0" * 32, [1])
-    assert asked_of({}) is None and asked_of(None) is None
