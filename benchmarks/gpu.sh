@@ -7,7 +7,8 @@
 # What it lacks comes from the folder WHEELS, without a network; filled where there is one by
 #
 #     pip download --no-deps --dest WHEELS trl==1.16.0 datasets multiprocess dill xxhash pyarrow \
-#         pandas psutil typer rich hypothesis sortedcontainers pytest-timeout annotated-doc
+#         pandas python-dateutil tzdata psutil typer rich hypothesis sortedcontainers pytest-timeout \
+#         annotated-doc
 #
 # In OUT it leaves gpu.json, with every figure, and gpu.md, the table for docs/cost.md. It goes on
 # after a part that fails, and ends with a status other than 0 where one did.
@@ -46,10 +47,19 @@ part() {
 }
 
 : > "$out/parts.txt"
-if ! "$python" -c 'import trl, datasets, typer, rich, psutil, hypothesis, pytest_timeout' 2> "$out/import.log"; then
-    part wheels 60 "$python" -m pip install --quiet --no-index --no-deps --find-links "$wheels" \
-        trl datasets multiprocess dill xxhash pyarrow pandas psutil typer rich hypothesis \
-        sortedcontainers pytest-timeout annotated-doc
+imports() {
+    "$python" -c 'import trl, datasets, typer, rich, psutil, hypothesis, pytest_timeout' \
+        2> "$out/import.log"
+}
+if ! imports; then
+    # Beside the image's own, which may not be written to.
+    export PYTHONPATH="$PYTHONPATH:$out/packages"
+    part wheels 60 "$python" -m pip install --quiet --no-index --no-deps --upgrade \
+        --target "$out/packages" --find-links "$wheels" \
+        trl datasets multiprocess dill xxhash pyarrow pandas python-dateutil tzdata psutil typer rich \
+        hypothesis sortedcontainers pytest-timeout annotated-doc
+    # Nothing below can run without them, and the machine's time is short.
+    imports || { tail -n 3 "$out/import.log"; exit 1; }
 fi
 
 part tests 180 "$python" -m pytest -q -m gpu --timeout $((120 * slack)) -p no:cacheprovider \

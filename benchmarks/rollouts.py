@@ -3,14 +3,16 @@
     .venv-vllm/bin/python benchmarks/rollouts.py --model .cache/smollm2-135m-instruct
 
 Both draw the same number of tokens after the same prompts, in turns; a ratio is to its own round's
-`generate`. On a CPU vLLM is not compiled (`enforce_eager`), and `VLLM_CPU_KVCACHE_SPACE` must be
-set. `--json FILE` keeps every figure.
+`generate`. Beside the time by the clock stand CPU seconds of this process and vLLM's, which mean
+something on a machine that others use too, with one thread (`OMP_NUM_THREADS=1`). On a CPU vLLM is
+not compiled (`enforce_eager`). `--json FILE` keeps every figure.
 """
 
 import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +21,15 @@ from pathlib import Path
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
+import psutil
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from oprd.evaluation.tasks import arithmetic
 from oprd.models.generate import left_pad
 from oprd.models.prompt import render_prompt
+
+UNITS = ("seconds", "CPU seconds")
 
 
 def main() -> None:
@@ -74,15 +79,17 @@ def main() -> None:
 
     found = [measured(n, options, with_vllm, with_transformers) for n in options.rollouts]
     print(f"{options.model}, {options.dtype}, {device}, {torch.get_num_threads()} threads")
-    print("| rollouts × tokens | generate, s | vLLM, s | vLLM / generate | least to most |")
-    print("|---|---|---|---|---|")
+    print("| rollouts × tokens | counted in | generate | vLLM | vLLM / generate | least to most |")
+    print("|---|---|---|---|---|---|")
     for one in found:
-        ratios = one["ratios"]
-        print(
-            f"| {one['rollouts']} × {options.tokens} | {statistics.median(one['generate']):.2f} | "
-            f"{statistics.median(one['vllm']):.2f} | {statistics.median(ratios):.2f} | "
-            f"{min(ratios):.2f} to {max(ratios):.2f} |"
-        )
+        for unit in UNITS:
+            ratios = one[unit]["ratios"]
+            print(
+                f"| {one['rollouts']} × {options.tokens} | {unit} | "
+                f"{statistics.median(one[unit]['generate']):.2f} | "
+                f"{statistics.median(one[unit]['vllm']):.2f} | {statistics.median(ratios):.2f} | "
+                f"{min(ratios):.2f} to {max(ratios):.2f} |"
+            )
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
@@ -95,15 +102,25 @@ def measured(
 ) -> dict:
     """Seconds of both, in turns, after one call of each that is not counted."""
     ways = {"generate": with_transformers, "vllm": with_vllm}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict = {unit: {name: [] for name in ways} for unit in UNITS}
     for number in range(options.rounds + 1):
         for name, write in ways.items():
-            started = time.perf_counter()
+            started = time.perf_counter(), cpu_seconds()
             assert write(count) == count * options.tokens
-            if number:
-                seconds[name].append(time.perf_counter() - started)
-    ratios = [v / g for v, g in zip(seconds["vllm"], seconds["generate"], strict=True)]
-    return {"rollouts": count, "tokens": options.tokens, **seconds, "ratios": ratios}
+            taken = time.perf_counter() - started[0], cpu_seconds() - started[1]
+            print(f"{count}, round {number}, {name}: {taken[0]:.1f} s", file=sys.stderr)
+            for unit, seconds in zip(UNITS, taken, strict=True):
+                found[unit][name] += [seconds] if number else []
+    for of in found.values():
+        of["ratios"] = [v / g for v, g in zip(of["vllm"], of["generate"], strict=True)]
+    return {"rollouts": count, "tokens": options.tokens, **found}
+
+
+def cpu_seconds() -> float:
+    """Of this process and those that it has started."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(of.user + of.system for of in times)
 
 
 if __name__ == "__main__":

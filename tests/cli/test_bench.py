@@ -1,5 +1,6 @@
 import json
 import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -23,6 +24,19 @@ def test_it_prints_a_table_and_writes_json_and_a_picture(tmp_path):
     written = json.loads((tmp_path / "cost.json").read_text())
     assert [e["name"] for e in written["points"][0]["objectives"]] == ["floor", "oprd", "topk"]
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_figures_are_there_and_the_picture_is_asked_for(
+    tmp_path, monkeypatch
+):
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = invoke(*SMALL, "--objectives", "oprd", "--output_dir", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert [file.name for file in tmp_path.iterdir()] == ["cost.json"]
+    assert "a picture needs matplotlib, which is not installed" in result.stderr
+    assert f"cost.json is in {tmp_path}" in result.stdout.replace("\n", "")
 
 
 def test_it_sweeps(tmp_path):

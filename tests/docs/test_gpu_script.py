@@ -1,11 +1,18 @@
 """`benchmarks/gpu.sh` as far as a CPU goes: it is a script, and what it leaves becomes a table."""
 
 import json
+import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).parents[2]
+# What the script says of the image.
+IMAGE = ("torch", "transformers", "accelerate", "peft", "pytest")
 
 
 def test_it_is_a_script_that_asks_for_its_folders():
@@ -13,6 +20,33 @@ def test_it_is_a_script_that_asks_for_its_folders():
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     asked = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
     assert asked.returncode != 0 and "the folder of wheels" in asked.stderr
+
+
+def needed(package: str) -> set[str]:
+    """What a package wants installed beside it, on this machine."""
+    wanted = (Requirement(text) for text in requires(package) or ())
+    return {
+        canonicalize_name(one.name)
+        for one in wanted
+        if one.marker is None or one.marker.evaluate({"extra": ""})
+    }
+
+
+def test_the_wheels_that_it_names_are_all_that_the_image_lacks():
+    text = (ROOT / "benchmarks" / "gpu.sh").read_text()
+    named = [
+        set(re.findall(r"[a-z][a-z-]+", re.sub(r"==[\d.]+", "", found)))
+        for found in re.findall(
+            r"(?:--dest WHEELS|--find-links \"\$wheels\")((?:[^\n]*\\\n)*[^\n]*)", text
+        )
+    ]
+    assert len(named) == 2 and named[0] == named[1]
+    there, coming = set(), set(IMAGE)
+    while coming:
+        there |= coming
+        coming = {other for one in coming for other in needed(one)} - there
+    for package in ("oprd", *named[0]):
+        assert needed(package) <= there | named[0], package
 
 
 def test_what_it_leaves_becomes_one_file_and_one_table(tmp_path: Path):

@@ -85,7 +85,15 @@ def test_rollouts_stop_at_the_end_tokens_of_both_models_or_are_cut(models: Path)
     assert logged["completions/stopped_ratio"] == pytest.approx(sum(stopped) / len(stopped))
 
 
-def test_a_pretrained_student_trains_with_its_rollouts_from_vllm(tmp_path: Path):
+@pytest.mark.slow(minutes=5)
+@pytest.mark.parametrize(
+    "training",
+    [{"learning_rate": 3e-4, "optim": "adamw_torch"}, {**LORA, "learning_rate": 5e-3}],
+    ids=["all weights", "LoRA"],
+)
+def test_weights_of_a_pretrained_student_reach_the_engine_after_every_step(
+    tmp_path: Path, training: dict[str, Any]
+):
     model = base_model_folder(Path(".cache"))
     batches = train(
         tmp_path,
@@ -94,10 +102,14 @@ def test_a_pretrained_student_trains_with_its_rollouts_from_vllm(tmp_path: Path)
         teacher_template="Think first. {{ prompt }}",
         dataset_name="arithmetic",
         max_prompts=4,
-        max_steps=2,
+        max_steps=4,
         max_completion_length=24,
-        learning_rate=1e-4,
-        per_device_train_batch_size=2,
+        per_device_train_batch_size=4,
         dtype="float32",
+        **training,
     )
-    assert [batch["vllm"] == batch["transformers"] for batch in batches] == [True, True]
+    assert len(batches) == 4
+    for step, batch in enumerate(batches):
+        assert batch["vllm"] == batch["transformers"], f"after {step} steps"
+    written = [sorted(map(str, batch["vllm"])) for batch in batches]
+    assert written[0] != written[1] and written[0] != written[3]

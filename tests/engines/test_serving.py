@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from oprd.core.capture import num_layers
+from oprd.models.generate import left_pad
 from oprd.models.reader import Reader
+from oprd.models.reading import View
 from oprd.models.views import Views
 from oprd.serving.client import StatesServer
 from oprd.serving.reader import ServedReader
+from recipes.demo.smollm2 import base_model_folder
 from tests import tiny
 from tests.engines.models import WIDE, save
 from tests.engines.process import needs_vllm
@@ -51,6 +55,41 @@ def test_every_layer_has_the_rows_of_the_teacher_here(teacher: Path, place: Plac
             error = (theirs - ours).norm(dim=1) / ours.norm(dim=1)
             assert error.max() < PARITY
     assert not list(Path(place.teacher_server_folder).iterdir())
+
+
+@pytest.mark.slow(minutes=3)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_pretrained_teacher_has_its_rows_in_the_servers_precision(tmp_path: Path, dtype: str):
+    source = base_model_folder(Path(".cache"))
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    layers = [1, num_layers(model) // 2, num_layers(model)]
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    texts = ["The capital of France is Paris. 12 + 30 = 42.", "To be, or not to be? " * 12]
+    inputs = left_pad([tokenizer(text)["input_ids"] for text in texts], 0)
+    # All but the first token of each is a response's.
+    response = inputs["attention_mask"][:, 1:].bool() & inputs["attention_mask"][:, :-1].bool()
+    views = Views((View.of_rollouts(**inputs, response=response, positions=response),))
+    states = tmp_path / "states"
+    with vllm_server(Path(source), states, layers, "--dtype", dtype) as url:
+        reader = ServedReader.connect(source, Place(url, str(states), 60.0), nullcontext)
+        found = reader.read(model, views, layers).states
+    assert not list(states.iterdir())
+    own, here = (
+        Reader(teacher).read(model, views, layers).states
+        for teacher in (model, AutoModelForCausalLM.from_pretrained(source, dtype=dtype).eval())
+    )
+    for layer in layers:
+        assert found[layer].dtype == getattr(torch, dtype)
+        theirs, ours = found[layer].double(), own[layer].double()
+        error = ((theirs - ours).norm(dim=1) / ours.norm(dim=1)).max()
+        turned = 1 - torch.cosine_similarity(theirs, ours, dim=1)
+        if dtype == "float32":
+            assert error < PARITY
+            continue
+        # Where large numbers of a row cancel, a few rows turn further, in Transformers as well.
+        assert turned.quantile(0.95) < 1e-3
+        rounded = 1 - torch.cosine_similarity(here[layer].double(), ours, dim=1)
+        assert turned.max() < max(1e-3, 2 * rounded.max())
 
 
 def test_the_embedding_is_layer_0_and_no_layer_is_another(teacher: Path, place: Place):

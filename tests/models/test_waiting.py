@@ -42,6 +42,7 @@ def test_it_comes_back_where_reading_fails(waiting):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_only_the_teacher_that_reads_takes_memory_of_the_device():
     device = torch.device("cuda")
     student = tiny.model(seed=0).to(device)

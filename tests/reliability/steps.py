@@ -9,7 +9,9 @@ from torch import Tensor
 
 from oprd.core.reduction import supervised_count
 from oprd.models.batch import MicroBatch
+from oprd.models.generate import Request, Response
 from oprd.models.metrics import StepStatistics
+from oprd.models.vllm_engine import VllmEngine
 from oprd.rollouts import counts
 from oprd.rollouts.supervised import Rollouts
 from tests import tiny
@@ -29,6 +31,12 @@ def filled_and_forgotten(
 ) -> None:
     """An empty completion's end token is supervised like one that was written."""
     completions[:] = [ids or [self._ends[0]] for ids in completions]
+
+
+def unlooked_at(_: VllmEngine, request: Request, output: Any, *rest: Any) -> Response:
+    """Whatever an engine sends is taken for what was asked."""
+    ids = list(output.outputs[0].token_ids)
+    return Response(request, ids, "", output.outputs[0].finish_reason, 0.0)
 
 
 def ends_taken_for_padding(output: dict[str, Any], args: Any) -> None:
@@ -256,6 +264,15 @@ STEPS = (
                 "rollouts/test_supervised.py"
                 "::test_a_number_of_completions_that_was_not_asked_for_is_refused_with_both",
                 {"oprd.rollouts.supervised.Rollouts.receive": filled_and_forgotten},
+            ),
+            Proof(
+                "rollouts/test_supervised.py"
+                "::test_a_completion_longer_than_was_asked_for_is_refused_with_both_lengths",
+                {"oprd.rollouts.supervised.check_completions": nothing},
+            ),
+            Proof(
+                "models/test_load.py::test_vllm_that_leaves_responses_out_is_an_error",
+                {"oprd.models.vllm_engine.VllmEngine._response": unlooked_at},
             ),
         ),
         "with a stand-in for vLLM",

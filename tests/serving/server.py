@@ -37,6 +37,7 @@ class StandIn:
         states: changes states [T, L, D] before they are written.
         ids: changes token ids before they are read.
         damage: called with a folder that has been written.
+        says: what it answers beside the text, made of what it was asked there.
         requests: all that were asked for, by path.
     """
 
@@ -48,6 +49,7 @@ class StandIn:
         self.states: Change = lambda states: states
         self.ids: Callable[[list[int]], list[int]] = lambda ids: ids
         self.damage: Callable[[Path], None] = lambda folder: None
+        self.says: Callable[[dict[str, Any]], Any] = lambda given: given
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self._one = threading.Lock()
 
@@ -67,7 +69,8 @@ class StandIn:
         return 404, {"detail": "Not Found"}
 
     def _complete(self, asked: dict[str, Any]) -> dict[str, Any]:
-        name, layers = asked_of(asked["kv_transfer_params"])  # pyright: ignore
+        given = asked["kv_transfer_params"]
+        name, layers = asked_of(given)  # pyright: ignore
         ids = self.ids(list(asked["prompt"]))
         before: list[Tensor] = []
         norm = final_norm(self.model)
@@ -87,7 +90,7 @@ class StandIn:
         top = found.logits[0, -1].float().log_softmax(0).topk(asked.get("logprobs", 1))
         likely = dict(zip((f"token_id:{t}" for t in top.indices), top.values.tolist(), strict=True))
         choice = {"text": "", "logprobs": {"top_logprobs": [likely]}, "finish_reason": "length"}
-        return {"choices": [choice], "kv_transfer_params": None}
+        return {"choices": [choice], "kv_transfer_params": self.says(given)}
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """The client of a server's states, and what a server can do wrong."""
 
 import json
+import socketserver
+import threading
 import time
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from oprd.runs.manifest import MANIFEST, manifest_text
 from oprd.serving import client
 from oprd.serving.client import StatesServer
-from oprd.serving.delivery import FILE, asked_of
+from oprd.serving.delivery import FILE
 from tests import tiny
 from tests.serving.server import StandIn, serving
 
@@ -184,43 +187,112 @@ def test_a_server_that_hangs_stops_the_run_in_time(stand_in: StandIn, tmp_path: 
         assert time.monotonic() - started < 5
 
 
-def test_states_that_never_come_stop_the_run_and_those_that_come_late_are_deleted(
-    stand_in: StandIn, tmp_path: Path
-):
+def test_states_that_never_come_stop_the_run(stand_in: StandIn, tmp_path: Path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     stand_in.folder = elsewhere
     with serving(stand_in) as url:
-        server = StatesServer(url, tmp_path / "seen", timeout=5.0)
-        with pytest.raises(ConnectionError, match=r"wrote no states to .*teacher_server_folder"):
+        server = StatesServer(url, tmp_path, timeout=0.3)
+        message = r"no states came to .* in {} seconds: does teacher_server_folder"
+        with pytest.raises(ConnectionError, match=message.format("0.3")):
             server.states([IDS], [1])
-        # A late one is where it was looked for.
-        server.folder = elsewhere
-        (written,) = elsewhere.iterdir()
-        server._late.add(written.name)
-        server.states([], [1])
-        assert not list(elsewhere.iterdir())
+        with pytest.raises(ConnectionError, match=message.format("0.1")):
+            server.complete(IDS, [1], within=0.1)
+
+
+def test_a_folder_that_is_not_here_is_refused_before_anything_is_asked(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"teacher_server_folder .*/seen' is no folder here"):
+        StatesServer("http://127.0.0.1:1", tmp_path / "seen")
+
+
+@pytest.mark.parametrize("said", [None, {}, {"hidden_states": {"name": "0" * 32, "layers": [1]}}])
+def test_a_server_without_the_connector_is_refused_at_once(
+    server: StatesServer, stand_in: StandIn, said
+):
+    stand_in.says = lambda given: said
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"says nothing of states: .*oprd\.serving\.connector"):
+        server.states([IDS], [1])
+    assert time.monotonic() - started < 4
+
+
+def test_states_that_were_asked_for_twice_and_come_again_are_deleted(
+    server: StatesServer, stand_in: StandIn, tmp_path: Path
+):
+    server.states([IDS], [1])
+    _, asked = stand_in.requests[-1]
+    stand_in.answer("/v1/completions", asked)
+    assert list(tmp_path.iterdir())
+    server.states([IDS], [1])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_which_nothing_can_be_deleted_stops_the_run(
+    server: StatesServer, stand_in: StandIn, tmp_path: Path
+):
+    # As it is where the server's user alone may write into what it made.
+    stand_in.damage = lambda folder: (folder / "kept").touch()
+    with pytest.raises(ValueError, match="has been read and cannot be deleted, so that the server"):
+        server.states([IDS], [1])
+
+
+def test_a_manifest_that_cannot_be_read_is_one_sentence(server: StatesServer, stand_in: StandIn):
+    def unreadable(folder: Path) -> None:
+        (folder / MANIFEST).unlink()
+        (folder / MANIFEST).mkdir()
+
+    stand_in.damage = unreadable
+    with pytest.raises(ValueError, match=r"the states in .* cannot be read: .*Is a directory"):
+        server.states([IDS], [1])
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{", r"IncompleteRead\(1 bytes read"),
+        (b"no HTTP\r\n\r\n", "no HTTP"),
+        (b"", "closed connection without response"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    tmp_path: Path, monkeypatch, answer: bytes, message: str
+):
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
+    heard = []
+
+    class Breaking(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            heard.append(self.request.recv(4096))
+            self.request.sendall(answer)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Breaking) as breaking:
+        thread = threading.Thread(target=breaking.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            with pytest.raises(ConnectionError, match=f"answer after 4 tries: .*{message}"):
+                StatesServer(f"http://127.0.0.1:{breaking.server_address[1]}", tmp_path, timeout=5)
+        finally:
+            breaking.shutdown()
+            thread.join()
+    assert len(heard) == 4
+
+
+def test_a_server_that_cannot_be_connected_to_is_not_waited_for_four_times(
+    stand_in: StandIn, tmp_path: Path, monkeypatch
+):
+    tried = []
+
+    def hangs(*_, timeout):
+        tried.append(timeout)
+        raise urllib.error.URLError(TimeoutError("timed out"))
+
+    monkeypatch.setattr(client.urllib.request, "urlopen", hangs)
+    with pytest.raises(ConnectionError, match="does not answer in 5 seconds"):
+        StatesServer("http://127.0.0.1:1", tmp_path, timeout=5.0)
+    assert tried == [5.0]
 
 
 def test_a_server_of_no_model_is_refused(stand_in: StandIn, tmp_path: Path):
     stand_in.fault = lambda path, asked: (200, {"data": []})
     with serving(stand_in) as url, pytest.raises(ValueError, match="serves no model"):
         StatesServer(url, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"name": "../../etc", "layers": [1]},
-        {"name": "0" * 31, "layers": [1]},
-        {"name": "0" * 32, "layers": []},
-        {"name": "0" * 32, "layers": ["1"]},
-        {"name": "0" * 32},
-        "all",
-    ],
-)
-def test_a_request_cannot_name_another_folder(asked):
-    with pytest.raises(ValueError, match=r"name must be|layers must be"):
-        asked_of({"hidden_states": asked})
-    assert asked_of({"hidden_states": {"name": "0" * 32, "layers": [1]}}) == ("0" * 32, [1])
-    assert asked_of({}) is None and asked_of(None) is None

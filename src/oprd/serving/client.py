@@ -6,6 +6,7 @@ folder that server and run both see, see `oprd.serving.delivery`.
 Letters: T tokens of a sequence, L layers, D width.
 """
 
+import http.client
 import json
 import secrets
 import time
@@ -54,8 +55,13 @@ class StatesServer:
 
     def __init__(self, url: str, folder: Path, timeout: float = 600.0) -> None:
         self.url, self.folder, self._timeout = url.rstrip("/"), folder, timeout
-        # Of requests that were given up, whose states may still come.
-        self._late: set[str] = set()
+        if not folder.is_dir():
+            raise ValueError(
+                f"teacher_server_folder {str(folder)!r} is no folder here: the server makes it "
+                "where it starts; name it as this machine sees it."
+            )
+        # Of the last requests: one that was asked twice may write once more when it has been read.
+        self._recent: set[str] = set()
         listed = self._json("/v1/models").get("data")
         if not isinstance(listed, list) or not listed or not isinstance(listed[0], dict):
             raise ValueError(f"{self.url} serves no model: /v1/models lists none.")
@@ -89,7 +95,8 @@ class StatesServer:
             ValueError: they are not the states that were asked for.
             FloatingPointError: they are not finite.
         """
-        self._late = {name for name in self._late if not _deleted(self.folder / name)}
+        while self._recent:
+            _delete(self.folder / self._recent.pop())
 
         def one(number: int) -> Any:
             found, _ = self.complete(sequences[number], layers)
@@ -105,40 +112,59 @@ class StatesServer:
                 raise
 
     def complete(
-        self, ids: Sequence[int], layers: Sequence[int], **options: Any
+        self,
+        ids: Sequence[int],
+        layers: Sequence[int],
+        within: float | None = None,
+        **options: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """States [T, L, D] of one sequence, and what the server says with them.
 
         Args:
             ids: T token ids.
             layers: L of them.
+            within: seconds for the states to come after the answer, where the timeout is longer.
             options: further parameters of the request.
         """
         name = secrets.token_hex(16)
+        asked_for = {NAME: name, LAYERS: list(layers)}
         asked = {
             "model": self.name,
             "prompt": list(ids),
             "max_tokens": 1,
             "temperature": 0,
-            "kv_transfer_params": {ASKED: {NAME: name, LAYERS: list(layers)}},
+            "kv_transfer_params": {ASKED: asked_for},
             **options,
         }
+        self._recent.add(name)
         try:
             said = self._json("/v1/completions", asked)
-            return self._take(name, ids, layers), said
+            given = said.get("kv_transfer_params")
+            if not isinstance(given, dict) or given.get(ASKED) != asked_for:
+                raise ValueError(
+                    f"{self.url} answers, and says nothing of states: start it with this version's "
+                    "oprd.serving.connector for its KV connector (--kv-transfer-config)."
+                )
+            wait = min(self._timeout, within or self._timeout)
+            found = self._take(name, ids, layers, wait)
         finally:
-            if not _deleted(self.folder / name):
-                self._late.add(name)
+            _delete(self.folder / name)
+        if (self.folder / name).exists():
+            raise ValueError(
+                f"{self.folder / name} has been read and cannot be deleted, so that the server "
+                "would fill the folder: run and server must both be allowed to write into it."
+            )
+        return found, said
 
-    def _take(self, name: str, ids: Sequence[int], layers: Sequence[int]) -> Tensor:
+    def _take(self, name: str, ids: Sequence[int], layers: Sequence[int], wait: float) -> Tensor:
         """Wait for an answer's states, check them and delete their files."""
         folder, started = self.folder / name, time.monotonic()
         while (manifest := self._manifest(folder)) is None:
-            if time.monotonic() - started > self._timeout:
+            if time.monotonic() - started > wait:
                 raise ConnectionError(
-                    f"{self.url} answered, and wrote no states to {folder} in {self._timeout:g} "
-                    "seconds: has it oprd.serving.connector for its KV connector, and does "
-                    "teacher_server_folder name the folder that it writes to?"
+                    f"{self.url} answered, and no states came to {folder} in {wait:g} seconds: "
+                    "does teacher_server_folder name the folder that its connector "
+                    "writes to, and what does its log say?"
                 )
             time.sleep(LOOK)
         if (why := manifest.get(PROBLEM)) is not None:
@@ -156,6 +182,8 @@ class StatesServer:
             return read_manifest(folder)
         except ValueError as error:
             raise ValueError(f"the states in {folder} are damaged: {error}.") from error
+        except OSError as error:
+            raise ValueError(f"the states in {folder} cannot be read: {error}.") from error
 
     def _json(self, path: str, asked: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the server answers; asked again where it does not."""
@@ -180,11 +208,12 @@ class StatesServer:
                     raise ValueError(
                         f"{request.full_url} refuses a request ({error.code}): {said}"
                     ) from error
-            except TimeoutError as error:
-                raise ConnectionError(
-                    f"the server at {self.url} does not answer in {self._timeout:g} seconds."
-                ) from error
-            except (OSError, ValueError) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                # It has been waited for long enough; one that hangs in connecting is wrapped.
+                if isinstance(getattr(error, "reason", error), TimeoutError):
+                    raise ConnectionError(
+                        f"the server at {self.url} does not answer in {self._timeout:g} seconds."
+                    ) from error
                 if not left:
                     raise ConnectionError(
                         f"the server at {self.url} does not answer after {TRIES} tries: {error}."
@@ -228,13 +257,12 @@ def _checked(
     return states
 
 
-def _deleted(folder: Path) -> bool:
-    """Whether nothing is left of an answer; while it is written, something is."""
+def _delete(folder: Path) -> None:
+    """What there is of an answer; while it is written, something may stay."""
     with suppress(OSError):
         for name in (FILE, MANIFEST):
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
-    return not folder.exists()
 
 
 def _finite(states: Tensor) -> bool:

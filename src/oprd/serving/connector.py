@@ -25,7 +25,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.example_hidden_states_connecto
 )
 from vllm.logger import init_logger  # pyright: ignore[reportMissingImports]
 
-from oprd.serving.delivery import FOLDER, asked_of, deliver, refuse
+from oprd.serving.delivery import ASKED, FOLDER, LAYERS, NAME, asked_of, deliver, refuse
 
 logger = init_logger(__name__)
 
@@ -106,7 +106,7 @@ class StatesConnector(ExampleHiddenStatesConnector):
                 problem if missing else None,
             )
         )
-        return True, None
+        return True, {ASKED: {NAME: name, LAYERS: layers}}
 
     # --- in the worker --------------------------------------------------------------------------
 
@@ -145,5 +145,7 @@ class StatesConnector(ExampleHiddenStatesConnector):
                 model = self._vllm_config.model_config.model
                 ids = torch.tensor(wanted.token_ids)
                 deliver(folder, states, ids, wanted.layers, model)
+        except FileExistsError:
+            logger.warning("Request %s was asked for twice.", wanted.request)
         except Exception:
             logger.exception("The states of request %s were not written.", wanted.request)

@@ -7,6 +7,8 @@ answer; it deletes the folder once it has read it. The server writes into it
 - `manifest.json`: size and hash of that file, the layers, and what the server calls its model; or,
   where it could not do what it was asked for, why.
 
+That one will be there the answer to the request says: it carries back what was asked for.
+
 Layers have this package's numbers: 0 is the embedding, 1..L the blocks. The last one is before the
 final norm.
 
@@ -18,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -66,11 +69,18 @@ def deliver(
         model: what the server calls it.
 
     Raises:
-        OSError: it cannot be written.
+        FileExistsError: one is there: a client that got no reply has asked again.
+        OSError: it cannot be written, which the answer then says where there is room for that.
+        SafetensorError: likewise.
     """
     folder.mkdir()
-    save_file({STATES: states.contiguous(), TOKENS: token_ids}, folder / FILE)
-    write_manifest(folder, {LAYERS: list(layers), MODEL: model}, [FILE])
+    try:
+        save_file({STATES: states.contiguous(), TOKENS: token_ids}, folder / FILE)
+        write_manifest(folder, {LAYERS: list(layers), MODEL: model}, [FILE])
+    except (OSError, SafetensorError) as error:
+        (folder / FILE).unlink(missing_ok=True)
+        write_manifest(folder, {PROBLEM: f"it could not write them ({error})"}, [])
+        raise
 
 
 def refuse(folder: Path, why: str) -> None:

@@ -21,6 +21,8 @@ from oprd.serving.client import StatesServer
 TEXT = "A server reads this: 2 + 3 = 5, and π is 3.14159.\n"
 # Tokens whose log-probabilities are compared.
 ALTERNATIVES = 5
+# Seconds for its few states to come: another folder than the server's would be waited for in vain.
+WAIT = 60.0
 # Of differences between log-probabilities, in nats; a half-precision logit has eight bits.
 SINGLE, HALF = 1e-2, 0.5
 
@@ -61,7 +63,7 @@ def check_server(
             )
     last = num_layers(model)
     states, said = server.complete(
-        ids, [last], logprobs=ALTERNATIVES, return_tokens_as_token_ids=True
+        ids, [last], within=WAIT, logprobs=ALTERNATIVES, return_tokens_as_token_ids=True
     )
     width = hidden_size(model)
     if states.shape[2] != width:
