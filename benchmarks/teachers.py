@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import time
+import warnings
 
 import torch
 
@@ -32,6 +33,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = vars(parser.parse_args())
     rounds = options.pop("rounds")
+    # Libraries announce their own renamings, which are no news to the person here.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     torch.set_num_threads(1)
     setup = Setup(device="cpu", **options)
     scene, every = Scene(setup, Models(setup)), all_objectives()

@@ -83,6 +83,17 @@ def test_an_environment_with_the_wheel_alone_trains_evaluates_and_reports(wheel,
         *("--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 1),
         *("--max_completion_length", 8, "--report_to", "none"),
     )
-    run(program / "oprd", "eval", "--run", "runs/mine", "--tasks", "additions", "--limit", 2)
+    run(
+        program / "oprd",
+        "eval",
+        "--run",
+        "runs/mine",
+        "--tasks",
+        "additions",
+        "--limit",
+        2,
+        "--max_new_tokens",
+        16,
+    )
     run(program / "oprd", "report", "runs/mine")
     assert (home / "runs/mine/report.html").exists()
