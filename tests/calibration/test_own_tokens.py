@@ -26,12 +26,8 @@ TEXTS = ["the cat sat", "42 🙂 and é", " leading\r\n", "日本語", "a", "the
 
 
 def teacher(**overrides):
-    made = sentencepiece()
-    options = {
-        "vocab_size": len(made), "eos_token_id": made.eos_token_id, "bos_token_id": None,
-        "pad_token_id": made.pad_token_id, "num_hidden_layers": 4, "hidden_size": 48, **overrides,
-    }  # fmt: skip
-    return tiny.model("llama", seed=2, **options)
+    shape = {"num_hidden_layers": 4, "hidden_size": 48}
+    return tiny.reading(sentencepiece(), seed=2, **{**shape, **overrides})
 
 
 def models(**overrides) -> FitModels:

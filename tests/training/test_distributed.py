@@ -44,6 +44,9 @@ STEPS = {
         'layer_pairing="1:1",gradient_checkpointing=true,max_steps=2'
     ),
     "a teacher's own prompts": "hints=1,output_loss=reverse_kl",
+    "a teacher's own tokens": "teacher_tokenizer=own,positions=all",
+    "a teacher's own tokens, and no response in one process": "teacher_tokenizer=own,empty=1",
+    "a teacher's own tokens, the mean over tokens": "teacher_tokenizer=own,reduction=token",
     "several teachers": "several=mixed,output_loss=reverse_kl",
     "several teachers, one an update": "several=pure,max_steps=2",
     "past the teacher": "extrapolation=1.5,hints=1",
