@@ -98,7 +98,7 @@ def evaluate(name: str, model: Any, options: argparse.Namespace) -> Evaluation |
 
 
 def distil(options: argparse.Namespace) -> tuple[Any, float]:
-    """OPRD; the model, and the seconds that fit and training took."""
+    """OPRD; the model, and the processor seconds of fit and training."""
     drawn = problems("train", options.steps * options.rollouts, seed=2 + options.seed)
     chosen: dict[str, Any] = {
         "output_dir": str(options.output / "run"),
@@ -121,7 +121,7 @@ def distil(options: argparse.Namespace) -> tuple[Any, float]:
         **METHODS[options.method],
         **options.settings,
     }
-    began = time.monotonic()
+    began = time.process_time()
     trainer = OPRDTrainer(
         model=options.student,
         teacher_model=options.teacher,
@@ -129,11 +129,11 @@ def distil(options: argparse.Namespace) -> tuple[Any, float]:
         train_dataset=Dataset.from_list([{"prompt": problem.prompt} for problem in drawn]),
     )
     trainer.train()
-    return trainer.student, time.monotonic() - began
+    return trainer.student, time.process_time() - began
 
 
 def supervise(options: argparse.Namespace) -> tuple[Any, float]:
-    """Fine-tuning on the teacher's text; the model, and the seconds of training alone."""
+    """Fine-tuning on the teacher's text; the model, and the processor seconds of training alone."""
     drawn = problems("train", options.steps * options.rollouts, seed=2 + options.seed)
     texts = written(options.teacher, [problem.prompt for problem in drawn], options.seed)
     student, ours = load_model(options.student)
