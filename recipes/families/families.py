@@ -1,11 +1,13 @@
 """A student of one family and a teacher of another: one run, and what it taught.
 
-    python recipes/families/families.py bridge --teacher runs/families/teacher --output runs/families/0
+    python recipes/families/families.py heads-prior --student runs/families/student \\
+        --teacher runs/families/teacher --output runs/families/0
 
-Student: SmolLM2-135M-Instruct, or `--student` (a folder or a hub id). Teacher: what `make_teacher.py`
-makes, with a tokenizer of its own. The method is a name in `METHODS`, or `supervised` for fine-tuning
-on what the teacher writes to the same problems. The output folder holds the run and `found.json`: the
-share of held-out problems that teacher and student solve, before and after, and the seconds.
+Student: SmolLM2-135M-Instruct, or `--student` (a folder or a hub id). Teacher: what
+`make_teacher.py` makes, with a tokenizer of its own. The method is a name in `METHODS`, or
+`supervised` for fine-tuning on what the teacher writes to the same problems. The output folder
+holds the run and `found.json`: the share of held-out problems that teacher and student solve,
+before and after, and the seconds.
 """
 
 import argparse

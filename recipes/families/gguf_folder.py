@@ -2,8 +2,8 @@
 
     python recipes/families/gguf_folder.py model.gguf tokenizer/ --output gemma
 
-Transformers reads GGUF with the package `gguf`. The tokenizer is that of a `tokenizer.json`: to make
-one of a GGUF file's 262,144 tokens takes very long.
+Transformers reads GGUF with the package `gguf`. The tokenizer is that of a `tokenizer.json`: to
+make one of a GGUF file's 262,144 tokens takes very long.
 """
 
 import argparse

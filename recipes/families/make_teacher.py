@@ -2,11 +2,11 @@
 
     python recipes/families/make_teacher.py --base google/gemma-3-270m --output runs/families/teacher
 
-`--base` is a folder or a hub id. Supervised on worked solutions of the training split. The loss of a
-row is over candidates, the tokens of the solutions and those that the model finds likely somewhere in
-them: an LM head over 262,144 tokens would cost more than the model below it. In each of `--rounds` it
-is looked at again, since what is no candidate may become likely beside those that are. `families.py`
-evaluates what comes out over all tokens.
+`--base` is a folder or a hub id. Supervised on worked solutions of the training split. The loss of
+a row is over candidates, the tokens of the solutions and those that the model finds likely
+somewhere in them: an LM head over 262,144 tokens would cost more than the model below it. In each
+of `--rounds` it is looked at again, since what is no candidate may become likely beside those that
+are. `families.py` evaluates what comes out over all tokens.
 """
 
 import argparse

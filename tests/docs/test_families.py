@@ -94,12 +94,15 @@ def test_a_teacher_is_made_and_stops_at_its_end_of_turn(recipe, models, monkeypa
     made = AutoModelForCausalLM.from_pretrained(place)
     assert made.generation_config.eos_token_id == sentencepiece().eos_token_id
     base = AutoModelForCausalLM.from_pretrained(models / "base")
-    moved = [not torch.equal(a, b) for a, b in zip(made.parameters(), base.parameters())]
+    both = zip(made.parameters(), base.parameters(), strict=True)
+    moved = [not torch.equal(a, b) for a, b in both]
     assert any(moved)
 
 
 @pytest.mark.parametrize("method", ["bridge", "supervised"])
-def test_a_run_leaves_what_was_solved_and_its_seconds(recipe, models, monkeypatch, method, tmp_path):
+def test_a_run_leaves_what_was_solved_and_its_seconds(
+    recipe, models, monkeypatch, method, tmp_path
+):
     run(
         monkeypatch, recipe.families, method, "--student", str(models / "student"),
         "--teacher", str(models / "base"), "--output", str(tmp_path), "--steps", "2",

@@ -61,9 +61,7 @@ class Plan:
         read = draw_rows(met, MAX_ROWS, seed)
         asked = positions_by_prompt(select_rows(rollouts, positions, position_k))
         both = [
-            replace(
-                selection, positions=selection.positions & asked[selection.rollout.prompt]
-            )
+            replace(selection, positions=selection.positions & asked[selection.rollout.prompt])
             for selection in read
             if selection.rollout.prompt in asked
         ]
