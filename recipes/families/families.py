@@ -1,7 +1,6 @@
 """A student of one family and a teacher of another: one run, and what it taught.
 
-    python recipes/families/families.py heads-prior --student runs/families/student \\
-        --teacher runs/families/teacher --output runs/families/0
+    python recipes/families/families.py heads-prior --teacher runs/families/teacher --output run
 
 Student: SmolLM2-135M-Instruct, or `--student` (a folder or a hub id). Teacher: what
 `make_teacher.py` makes, with a tokenizer of its own. The method is a name in `METHODS`, or

@@ -1,6 +1,6 @@
 """Make a teacher of another family: a LoRA adapter that adds two numbers, merged into its base.
 
-    python recipes/families/make_teacher.py --base google/gemma-3-270m --output runs/families/teacher
+    python recipes/families/make_teacher.py --base google/gemma-3-270m --output teacher
 
 `--base` is a folder or a hub id. Supervised on worked solutions of the training split. The loss of
 a row is over candidates, the tokens of the solutions and those that the model finds likely
