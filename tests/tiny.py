@@ -108,6 +108,15 @@ def model(architecture: str = "llama", seed: int = 0, **overrides: object) -> Pr
     return made.eval()
 
 
+def reading(
+    reads_with: PreTrainedTokenizerFast, architecture: str = "llama", **options: object
+) -> PreTrainedModel:
+    """A model of a tokenizer's vocabulary that stops where it does."""
+    special = {"eos_token_id": reads_with.eos_token_id, "pad_token_id": reads_with.pad_token_id}
+    own = {"vocab_size": len(reads_with), "bos_token_id": None, **special}
+    return model(architecture, **{**own, **options})
+
+
 @functools.cache
 def tokenizer() -> PreTrainedTokenizerFast:
     """Bytes as tokens: ids 0..255, then padding, end and two special tokens."""

@@ -1,4 +1,6 @@
+import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from oprd.core.layers import pair_layers
 from tests import tiny
 from tests.calibration.pairs import student, teacher
 from tests.models import zoo
+from tests.models.built_tokenizers import sentencepiece
 
 
 @pytest.fixture(scope="module")
@@ -211,10 +214,115 @@ def test_another_tokenizer_is_refused(folder: Path):
     assert "the teacher reads 1 of the student's" in done.stderr
 
 
+# --- a teacher that reads its own tokens ----------------------------------------------------------
+
+TEMPLATES = {
+    "student": "{% for m in messages %}{{ m.content }}{% endfor %}<user>",
+    "stranger": "{{ opening }}{% for m in messages %}{{ m.content }}{% endfor %}:",
+}
+OWN = ("--teacher_tokenizer", "own")
+
+
+@pytest.fixture(scope="module")
+def strangers(folder: Path) -> Path:
+    """A student and a teacher of other vocabularies, both with a chat template; chats to answer."""
+    for name, (model, reads_with) in {
+        "student": (student(), tiny.tokenizer()),
+        "stranger": (tiny.reading(sentencepiece(), seed=4, hidden_size=48), sentencepiece()),
+    }.items():
+        place, reads_with = folder / "strangers" / name, copy.deepcopy(reads_with)
+        reads_with.chat_template = TEMPLATES[name]
+        model.save_pretrained(place)
+        reads_with.save_pretrained(place)
+    rows = [{"prompt": [{"role": "user", "content": f"What is {n}?"}]} for n in range(24)]
+    chats = folder / "strangers" / "chats.jsonl"
+    chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "strangers"
+
+
+def fit_own(strangers: Path, *options: str, output: str):
+    stranger = ("--teacher", f"{strangers}/stranger", "--batch_size", "24")
+    chats = f"{strangers}/chats.jsonl"
+    return fit(strangers, *stranger, *OWN, *options, output=output, prompts=chats)
+
+
+def test_a_teacher_of_other_tokens_is_fitted_in_its_own_and_the_bridge_says_so(
+    strangers: Path, caplog
+):
+    done = fit_own(strangers, output="own")
+    assert done.exit_code == 0, done.output
+    assert "<eos> (end of text) → </s>" in caplog.text
+    bridge = Bridge.load(strangers / "own" / "bridge.safetensors")
+    assert bridge.provenance is not None and bridge.provenance["teacher_tokenizer"] == "own"
+    assert (bridge.student_dim, bridge.teacher_dim) == (32, 48)
+
+
+def test_what_the_teacher_is_given_for_its_own_tokens_arrives(strangers: Path, monkeypatch, caplog):
+    """Its chat template's options, and a token for one of the student's that would have none."""
+    from oprd.calibration.models import FitModels
+
+    read = FitModels._teach
+    taught = []
+
+    def kept(self, rollout):
+        taught.append((self.own, read(self, rollout)))
+        return taught[-1][1]
+
+    monkeypatch.setattr(FitModels, "_teach", kept)
+    options = {
+        "--teacher_chat_template_kwargs": json.dumps({"opening": "so "}),
+        "--teacher_special_tokens": json.dumps({"<user>": "</s>", "<eos>": None}),
+    }
+    flat = [part for pair in options.items() for part in pair]
+    done = fit_own(strangers, *flat, output="given")
+    assert done.exit_code == 0, done.output
+    own, first = taught[0]
+    assert own.tokenizer.decode(first.prompt_ids).strip() == "so What is 0?:"
+    ids = {name: tiny.tokenizer().convert_tokens_to_ids(name) for name in ("<user>", "<eos>")}
+    assert own.special.partners[ids["<user>"]] == sentencepiece().eos_token_id
+    assert own.special.partners[ids["<eos>"]] is None
+    assert "reads nothing in their place: <eos>, <system>" in caplog.text
+
+
+def test_heads_are_read_over_the_tokens_that_both_spell_alike_and_their_share_is_said(
+    strangers: Path,
+):
+    done = fit_own(strangers, "--basis", "heads", output="heads")
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.stdout.split())
+    assert re.search(r"both vocabularies spell alike carry \d+\.\d% of the teacher's", said)
+    report = json.loads((strangers / "heads" / "report.json").read_text())
+    assert 0 < report["carried"] < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((*OWN, "--teacher_special_tokens", '{"<nowhere>": null}'), "no token of the student"),
+        ((*OWN, "--teacher_special_tokens", '{"<eos>": "<nowhere>"}'), "no token of the teacher"),
+        ((*OWN, "--teacher_special_tokens", "<eos>"), "teacher_special_tokens must be a JSON"),
+        (("--teacher_tokenizer", "mine"), "teacher_tokenizer must be"),
+        (
+            ("--teacher_tokenizer", "student", "--teacher_special_tokens", '{"<eos>": null}'),
+            "add --teacher_tokenizer own",
+        ),
+        (("--teacher_tokenizer", "student"), "let it read tokens of its own"),
+    ],
+)
+def test_bad_input_about_other_tokens_is_one_sentence(strangers: Path, options, message):
+    stranger = ("--teacher", f"{strangers}/stranger")
+    done = fit(strangers, *stranger, *options, output="bad", prompts=f"{strangers}/chats.jsonl")
+    assert done.exit_code == 1
+    assert message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
 def test_help_names_every_option():
     shown = CliRunner().invoke(app, ["bridge", "fit", "--help"])
     assert shown.exit_code == 0
-    for option in ("--student", "--teacher", "--prompts", "--rollouts", "--rank", "--max_rows"):
+    for option in (
+        *("--student", "--teacher", "--prompts", "--rollouts", "--rank", "--max_rows"),
+        *("--teacher_tokenizer", "--teacher_special_tokens", "--teacher_chat_template_kwargs"),
+    ):
         assert option in shown.stdout
 
 

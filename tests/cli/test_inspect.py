@@ -1,14 +1,18 @@
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from tokenizers import decoders
 from typer.testing import CliRunner
 
 from oprd.cli.main import app
 from tests import tiny
 from tests.calibration.pairs import sibling, student, teacher
+from tests.models.built_tokenizers import sentencepiece
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +87,69 @@ def test_models_of_other_widths_are_advised_the_output_space(folder: Path, witho
     assert ("bridge" in settings) == (settings.get("representation_weight") != 0)
 
 
-def test_another_tokenizer_is_shown_before_it_is_refused(folder: Path):
-    other = tiny.tokenizer().__class__.from_pretrained(f"{folder}/student")
-    other.add_tokens(["<more>"])
-    tiny.model(vocab_size=300).save_pretrained(folder / "longer")
-    other.save_pretrained(folder / "longer")
-    done = inspect(folder, "--student", f"{folder}/longer", output="tokens")
+def stranger(folder: Path, **options: Any) -> str:
+    """A teacher of another vocabulary, and where it is."""
+    reads_with = sentencepiece()
+    place = folder / f"stranger{len(options)}"
+    tiny.reading(reads_with, seed=4, **options).save_pretrained(place)
+    reads_with.save_pretrained(place)
+    return str(place)
+
+
+@pytest.mark.parametrize("width", [32, 48])
+def test_a_teacher_of_another_vocabulary_is_looked_at_as_it_reads_its_own(
+    folder: Path, width: int, without_picture
+):
+    output = f"own-{width}"
+    teacher = stranger(folder, hidden_size=width)
+    done = inspect(folder, "--teacher", teacher, output=output)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.stdout.replace("│", " ").split())
+    assert "id 0: '!', '<unk>'" in said
+    assert "As the teacher reads it, in tokens of its own: What is " in said
+    assert "Both models have read the same at" in said
+    assert "no probabilities can be compared between two vocabularies" in said
+    settings = yaml.safe_load((folder / output / "train.yaml").read_text())
+    assert (settings["teacher_tokenizer"], settings["bridge"]) == ("own", "fit")
+    assert "output_loss" not in settings
+    report = json.loads((folder / output / "inspect.json").read_text())
+    assert report["rows"]["own"] and 0 < report["rows"]["shared"] <= 1
+    assert report["asked"]["teacher"] == teacher
+
+
+def test_a_teacher_of_the_same_family_needs_no_bridge_in_its_own_tokens(
+    folder: Path, without_picture
+):
+    """The student's vocabulary has a token more, and its states are the teacher's nearly."""
+    longer = tiny.tokenizer().__class__.from_pretrained(f"{folder}/student")
+    longer.add_tokens(["<more>"])
+    model = student()
+    model.resize_token_embeddings(len(longer))
+    model.save_pretrained(folder / "longer")
+    longer.save_pretrained(folder / "longer")
+    done = inspect(folder, "--student", f"{folder}/longer", output="longer-out")
+    assert done.exit_code == 0, done.output
+    settings = yaml.safe_load((folder / "longer-out/train.yaml").read_text())
+    assert (settings["teacher_tokenizer"], settings["state_loss"]) == ("own", "mse")
+    assert "bridge" not in settings
+
+
+def test_a_vocabulary_whose_bytes_are_not_known_is_refused_before_models_load(
+    folder: Path, monkeypatch
+):
+    words = copy.deepcopy(sentencepiece())
+    words.backend_tokenizer.decoder = decoders.WordPiece()
+    tiny.reading(words).save_pretrained(folder / "words")
+    words.save_pretrained(folder / "words")
+    monkeypatch.setattr(
+        "oprd.calibration.models.load_model", lambda *_, **__: pytest.fail("a model was loaded")
+    )
+    done = inspect(folder, "--teacher", f"{folder}/words", output="words-out")
     assert done.exit_code == 1
-    assert "id 260: '<more>', None" in " ".join(done.stdout.replace("│", " ").split())
-    assert "the teacher reads 1 of the student's" in done.stderr
-    assert "use a teacher with the student's tokenizer" in done.stderr
-    assert not list((folder / "tokens").iterdir())
+    said = " ".join(done.stderr.split())
+    assert "which cannot read the text in its own either. The teacher's tokenizer:" in said
+    assert "WordPiece" in said and "byte-level BPE" in said
+    assert not list((folder / "words-out").iterdir())
 
 
 def test_a_teacher_that_is_the_student_is_refused_before_a_rollout(folder: Path):
@@ -183,8 +239,9 @@ def test_help_names_every_option():
 
 
 @pytest.mark.slow(minutes=1)
-@pytest.mark.parametrize("model", ["sibling", "wider"])
+@pytest.mark.parametrize("model", ["sibling", "wider", "stranger0"])
 def test_what_is_advised_runs_as_it_is(folder: Path, model: str):
+    stranger(folder)
     output = f"run-{model}"
     assert inspect(folder, "--teacher", f"{folder}/{model}", output=output).exit_code == 0
     config = ("--config", f"{folder}/{output}/train.yaml")

@@ -36,3 +36,18 @@ def test_a_trainer_that_is_gone_listens_no_longer():
     del listener
     gc.collect()
     assert [len(logging.getLogger(name).handlers) for name in LOGGERS] == before
+
+
+def test_a_warning_is_written_to_the_terminal_as_before_where_nothing_else_shows_it(
+    monkeypatch, capsys
+):
+    """By two listeners once, and by none where a program has a handler of its own."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    listeners = [RunWarnings(), RunWarnings()]
+    logging.getLogger("oprd.anything").warning("said aloud")
+    logging.getLogger("oprd.anything").info("not said")
+    assert capsys.readouterr().err == "said aloud\n"
+    monkeypatch.setattr(logging.root, "handlers", [logging.NullHandler()])
+    logging.getLogger("oprd.anything").warning("shown elsewhere")
+    assert capsys.readouterr().err == ""
+    assert all("said aloud" in listener._waiting for listener in listeners)

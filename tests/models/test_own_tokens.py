@@ -208,3 +208,18 @@ def test_tokens_that_both_spell_alike_are_each_once_in_either_vocabulary():
 
 def test_nothing_is_read_of_nothing():
     assert both("characters", "byte-level BPE").own.read([]) == Reread([], [])
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [("byte-level BPE", "SentencePiece with bytes"), ("qwen3", "gemma3"), ("gemma3", "llama3")],
+    ids=" → ".join,
+)
+def test_tokens_that_both_spell_alike_are_those_that_both_write(kinds):
+    """A vocabulary with bytes for what it has no token for spells some characters twice."""
+    made = both(*kinds)
+    common = dict(zip(*(ids.tolist() for ids in made.own.common()), strict=True))
+    for letter in "4ae,. ":
+        (ours,) = made.bytes[0].encode(letter.encode())
+        (theirs,) = made.bytes[1].encode(letter.encode())
+        assert common[ours] == theirs

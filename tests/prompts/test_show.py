@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from oprd.prompts.show import SHOWN, first_rollout
+from oprd.models.token_bytes import TokenBytes
+from oprd.prompts.show import SHOWN, first_rollout, marked_tokens
 from tests import tiny
+from tests.models.built_tokenizers import byte_level, characters, sentencepiece, unigram
 
 HOSTILE = {
     "a colour": "\x1b[31mred\x1b[0m",
@@ -53,3 +55,13 @@ def test_a_long_prompt_is_shown_by_its_ends():
     prompt, _ = shown("a" * 5000 + "end?", "c", [True])
     assert "5004 tokens" in prompt and " … " in prompt and prompt.endswith("end?")
     assert len(prompt) < SHOWN + 100
+
+
+@pytest.mark.parametrize("kind", [sentencepiece, byte_level, unigram, characters])
+def test_tokens_shown_one_by_one_are_the_text_with_its_spaces(kind):
+    reads_with = kind()
+    text = "the cat  sat on it"
+    ids = TokenBytes(reads_with).encode(text.encode())
+    shown = marked_tokens(reads_with, ids, [True] * len(ids))
+    assert shown.strip("⟦⟧").replace("|", "") == text
+    assert shown.count("|") == len(ids) - 1

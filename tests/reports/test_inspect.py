@@ -38,7 +38,7 @@ REPORT = {
         "teacher": {"layers": 3, "width": 32},
     },
     "rollouts": {"count": 64, "mean_tokens": 20.5, "longest": 40, "empty": 0.0, "cut": 0.25},
-    "rows": {"read": 2000, "supervised": 1800, "drawn": 1024},
+    "rows": {"read": 2000, "supervised": 1800, "drawn": 1024, "own": False, "shared": 1.0},
     "similarity": [[1.0, 0.2, 0.1], [0.3, 0.5, 0.9]],
     "pairings": [
         {"name": "proportional", "pairs": "1:1,2:3", "cka": 0.625, "cosine": 0.875},
@@ -82,14 +82,24 @@ def test_stop_tokens_that_are_the_same_are_said_once():
 
 def test_what_differs_first_is_shown_and_both_prompts():
     report = copy.deepcopy(REPORT)
-    report["tokens"]["vocabulary"] |= {"different": 1200, "first_difference": [7, "a", None]}
     parts = {"at": 3, "student": "<|u|>", "teacher": "[INST]"}
     report["tokens"]["prompt"]["first_difference"] = parts
     report["tokens"]["prompt"]["teacher"] = {"problem": "is refused"}
     text = printed(print_tokens, report, 200)
-    assert "id 7: 'a', None (1,200 differ)" in text
     assert "character 3: '<|u|>', '[INST]'" in text
     assert "As the teacher's own tokenizer writes it" in text and "is refused" in text
+    report["tokens"]["vocabulary"] |= {"different": 1200, "first_difference": [7, "a", None]}
+    text = printed(print_tokens, report, 200)
+    assert "id 7: 'a', None (1,200 differ)" in text
+    assert "As the teacher reads it, in tokens of its own: is refused" in text
+
+
+def test_where_the_teacher_reads_its_own_tokens_the_share_that_meets_is_said():
+    report = copy.deepcopy(REPORT)
+    assert "have read the same" not in printed(print_inspection, report)
+    report["rows"] |= {"own": True, "shared": 0.625}
+    said = " ".join(printed(print_inspection, report).split())
+    assert "Both models have read the same at 62.5% of the student's tokens" in said
 
 
 def test_the_figures_stand_in_tables():

@@ -20,6 +20,7 @@ from torch import nn
 
 from oprd.core.layers import LayerPair
 from tests import tiny
+from tests.models.built_tokenizers import sentencepiece
 from tests.training.runs import PROMPTS, scripted, trainer
 
 
@@ -45,6 +46,10 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     teacher = None
     if "teacher_source" not in extra:
         teacher = tiny.model(seed=2, num_hidden_layers=depth).double()
+    reads_with = None
+    if extra.get("teacher_tokenizer") == "own":
+        reads_with = sentencepiece()
+        teacher = tiny.reading(reads_with, seed=2).double()
     hints = [[f"{n}. {p}", f"{p} {p}"][: 1 + n % 2] for n, p in enumerate(PROMPTS)]
     columns = {"teacher_prompts": hints} if extra.pop("hints", None) else None
     if (batches := extra.pop("several", None)) is not None:
@@ -68,6 +73,7 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
         shuffle_dataset=False,
         columns=columns,
         reference_model=reference,
+        reads_with=reads_with,
         **{name: yaml.safe_load(value) for name, value in extra.items()},
     )
     if unkept:

@@ -127,9 +127,8 @@ def _inspect(asked: "Asked", dtype: str, folder: Path) -> None:
     from transformers.utils import logging
 
     from oprd.analysis.inspection.inspect import inspect_models
-    from oprd.analysis.inspection.tokens import compare_tokenizers
+    from oprd.analysis.inspection.tokens import check_own_tokens, compare_tokenizers
     from oprd.calibration.models import FitModels
-    from oprd.models.tokenizers import check_meanings
     from oprd.reports.inspect import print_inspection, print_tokens
 
     started, console = time.monotonic(), Console()
@@ -138,11 +137,17 @@ def _inspect(asked: "Asked", dtype: str, folder: Path) -> None:
         dataset = asked.load_prompts(ours)
         tokens = compare_tokenizers(ours, theirs, dataset[0]["prompt"], asked.template_options)
         print_tokens({"tokens": tokens}, console)
-        check_meanings(ours, theirs)
+        own_tokens = bool(tokens["vocabulary"]["different"])
+        if own_tokens:
+            check_own_tokens(ours, theirs, dataset[0]["prompt"])
         logging.disable_progress_bar()
         PartialState(cpu=not torch.accelerator.is_available())
         models = FitModels.load(
-            asked.student, asked.teacher, dtype, teacher_base=asked.teacher_base
+            asked.student,
+            asked.teacher,
+            dtype,
+            teacher_base=asked.teacher_base,
+            own_tokens=own_tokens,
         )
     report = inspect_models(models, dataset, asked, tokens, folder)
     report["seconds"]["all"] = time.monotonic() - started

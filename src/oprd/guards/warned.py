@@ -74,11 +74,29 @@ class _Handler(logging.Handler):
         self._listener = weakref.ref(listener)
 
     def emit(self, record: logging.LogRecord) -> None:
+        # A logger with a handler counts as heard, and Python no longer writes what nobody shows.
+        handlers = _handlers(record.name)
+        if logging.lastResort and handlers[0] is self and not any(map(_shows, handlers)):
+            logging.lastResort.handle(record)
         if (listener := self._listener()) is not None:
             try:
                 listener.take(record.getMessage())
             except Exception:
                 self.handleError(record)
+
+
+def _handlers(name: str) -> list[logging.Handler]:
+    """All that a logger's records reach, in their order."""
+    found: list[logging.Handler] = []
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        found += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    return found
+
+
+def _shows(handler: logging.Handler) -> bool:
+    return not isinstance(handler, _Handler)
 
 
 def _remove(handler: logging.Handler) -> None:

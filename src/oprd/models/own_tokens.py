@@ -105,8 +105,9 @@ class OwnTokens:
     def common(self) -> tuple[Tensor, Tensor]:
         """[v] ids of the student and [v] of the teacher: tokens that both spell alike.
 
-        Those of the same bytes, the first where a vocabulary has several, and special ones that
-        meet, each once.
+        Those of the same bytes, and special ones that meet, each once. Where a vocabulary has
+        several of the same bytes, that which it writes: `4`, and not the `<0x34>` that is there for
+        what has no token.
         """
         ours, theirs = (
             _by_bytes(known, tokenizer)
@@ -244,7 +245,7 @@ def _only_ends(found: Sequence[int], ours: Sequence[int], theirs: Sequence[int])
 
 def _by_bytes(known: TokenBytes, tokenizer: Any) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
-    for token in sorted(tokenizer.get_vocab().values()):
+    for token in sorted(tokenizer.get_vocab().values(), key=lambda t: (known.falls_back(t), t)):
         if piece := known[token]:
             found.setdefault(piece, token)
     return found

@@ -74,6 +74,12 @@ class TokenBytes:
             self._known[token] = self._read(token)
         return self._known[token]
 
+    def falls_back(self, token: int) -> bool:
+        """Whether a token is a byte's, for what the vocabulary does not have otherwise."""
+        name = self._names.id_to_token(token) or ""
+        falls_back = any(kind == "ByteFallback" for kind, _ in self._steps)
+        return falls_back and BYTE.fullmatch(name) is not None
+
     def of(self, ids: Sequence[int]) -> bytes:
         """What tokens stand for one after another."""
         return b"".join(self[token] for token in ids)

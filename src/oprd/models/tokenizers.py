@@ -80,12 +80,6 @@ def check_same_meaning(
         ValueError: an id of the student is another token, or none, to the teacher; the message
             lists the first such ids.
     """
-    check_meanings(student, teacher)
-    _check_size(student, teacher_vocab_size)
-
-
-def check_meanings(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
-    """The same, of tokenizers alone, before the teacher's embedding is there."""
     if different := other_meanings(student, teacher):
         listed = ", ".join(
             f"{index} ({ours!r} / {theirs!r})" for index, ours, theirs in different[:SHOWN]
@@ -96,6 +90,7 @@ def check_meanings(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenize
             "use a teacher with the student's tokenizer, or let it read tokens of its own by "
             "teacher_tokenizer='own', mostly with a bridge."
         )
+    _check_size(student, teacher_vocab_size)
 
 
 def other_meanings(

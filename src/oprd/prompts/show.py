@@ -94,13 +94,25 @@ def plain_tokens(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def marked_tokens(tokenizer: Any, ids: Sequence[int], supervised: Sequence[bool]) -> str:
     """The same, with what is supervised between ⟦ and ⟧."""
-    pieces = [escaped(str(tokenizer.decode([token]))) for token in ids]
+    pieces = [escaped(text) for text in _pieces(tokenizer, ids)]
     both = list(zip(pieces, supervised, strict=True))
     if len(both) > TOKENS:
         both = [*both[: TOKENS // 2], ("…", False), *both[len(both) - TOKENS // 2 :]]
     groups = groupby(both, key=lambda pair: pair[1])
     joined = ((inside, "|".join(piece for piece, _ in group)) for inside, group in groups)
     return "|".join(f"⟦{text}⟧" if inside else text for inside, text in joined)
+
+
+def _pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Each token's text behind another's: some tokenizers leave out a space that comes first."""
+    before = list(tokenizer("a", add_special_tokens=False)["input_ids"])[-1:]
+    known = str(tokenizer.decode(before))
+    found: list[str] = []
+    for token in ids:
+        text = str(tokenizer.decode([*before, token]))
+        own = text.startswith(known)
+        found.append(text[len(known) :] if own else str(tokenizer.decode([token])))
+    return found
 
 
 def _side_by_side(*columns: tuple[str, str]) -> str:

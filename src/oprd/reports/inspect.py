@@ -32,11 +32,14 @@ def print_tokens(report: Report, console: Console) -> None:
     table.add_row("tokens of the first prompt", *lengths, Text(_difference(prompt)))
     console.print(table)
     _say(console, f"First prompt as the student reads it: {_prompt(prompt['student'])}")
-    if prompt["first_difference"]:
+    theirs = _prompt(prompt["teacher"])
+    if vocabulary["different"]:
+        _say(console, f"As the teacher reads it, in tokens of its own: {theirs}")
+    elif prompt["first_difference"]:
         _say(
             console,
             "As the teacher's own tokenizer writes it (in training it reads the student's tokens): "
-            + _prompt(prompt["teacher"]),
+            + theirs,
         )
 
 
@@ -83,6 +86,12 @@ def _print_rollouts(report: Report, console: Console) -> None:
         f"{rollouts['empty']:.0%} empty; {rows['supervised']:,} supervised positions, of which "
         f"figures by layer are of {rows['drawn']:,}.",
     )
+    if rows["own"]:
+        _say(
+            console,
+            f"Both models have read the same at {rows['shared']:.1%} of the student's tokens, and "
+            "figures are of these alone.",
+        )
     ours, theirs = (", ".join(report["tokens"]["stops"][role]) for role in ROLES)
     same = "as with the teacher" if ours == theirs else f"with the teacher at {theirs}"
     _say(console, f"Responses end at {ours}, {same}.")

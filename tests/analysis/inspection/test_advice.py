@@ -38,6 +38,7 @@ WIDER = replace(
     pairings=(PairingFacts("proportional", "1:1,2:3", 0.4, None),),
 )
 UNRELATED = replace(RELATED, pairings=(BY_DEPTH._replace(cosine=0.05),))
+OWN = {"own_tokens": True, "shared": 0.875}
 UNREADABLE = "the LM head of X cannot be read: it is a Sequential"
 
 OPRD = {
@@ -91,6 +92,10 @@ BRIDGE = {
         (replace(RELATED, same_states=True), OUTPUT, "they differ in their LM heads"),
         (replace(WIDER, head_problem=UNREADABLE), BRIDGE, UNREADABLE),
         (replace(UNRELATED, head_problem=UNREADABLE), BRIDGE, "mean cosine of 0.050"),
+        # Another vocabulary, whatever its heads are and whether widths are equal.
+        (replace(WIDER, **OWN), {"teacher_tokenizer": "own", **BRIDGE}, "two vocabularies"),
+        (replace(UNRELATED, **OWN), {"teacher_tokenizer": "own", **BRIDGE}, "two vocabularies"),
+        (replace(RELATED, **OWN), {"teacher_tokenizer": "own", **OPRD}, "mean cosine of 0.800"),
         # States need no head.
         (replace(RELATED, head_problem=UNREADABLE), OPRD, "mean cosine of 0.800"),
     ],
@@ -108,6 +113,7 @@ CASES = [
     WIDER,
     replace(WIDER, bridge_rank=0),
     replace(WIDER, head_problem=UNREADABLE),
+    replace(WIDER, **OWN),
 ]
 
 
@@ -136,6 +142,10 @@ def test_the_scale_names_how_states_grow():
     assert "by a factor of 15 between layers (root mean square 2 to 30). Plain states," in because
     through = reason(replace(WIDER, head_problem=UNREADABLE), "scale")
     assert through.endswith("Through a bridge they meet at unit length, as in the paper.")
+
+
+def test_the_share_of_tokens_that_meet_is_named():
+    assert "at 88% of the student's tokens" in reason(replace(WIDER, **OWN), "teacher_tokenizer")
 
 
 def test_layers_and_positions_name_their_cosines_where_there_are_any():

@@ -6,6 +6,7 @@ from oprd.analysis.inspection.rows import DrawnRows, Plan, chosen_rows, read_onc
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.selection import batches
 from tests import tiny
+from tests.calibration import test_own_tokens as own
 from tests.calibration.pairs import rollouts, student, teacher
 from tests.calibration.test_fit import states
 
@@ -31,6 +32,26 @@ def test_drawn_rows_are_those_of_transformers_own_hidden_states():
             ]
             torch.testing.assert_close(rows, torch.cat(naive), atol=1e-5, rtol=1e-4)
     assert sorted(drawn.student) == [1, 2, 3] and sorted(drawn.teacher) == [1, 2, 3, 4]
+
+
+def test_a_teacher_of_other_tokens_is_read_where_both_have_read_the_same():
+    made, written = own.models(), own.rollouts()
+    plan = Plan.of(written, "last_k", 3, 0, made.teach)
+    met = [made.own.read(rollout.completion_ids).met() for rollout in written]
+    assert plan.shared == pytest.approx(float(torch.cat(met).float().mean()))
+    assert 0 < plan.shared < 1
+    drawn = DrawnRows(plan.supervised, 10_000, seed=0)
+    read((made.student, made.teacher), plan, [drawn])
+    chosen = {selection.rollout.prompt: selection for selection in plan.supervised}
+    order = [selection for batch in batches(plan.read, 5, 0, 1) for selection in batch]
+    expected = [
+        pair
+        for selection in order
+        if (of := chosen.get(selection.rollout.prompt))
+        for pair in own.by_hand(made, of)
+    ]
+    for found, side in ((drawn.student, 0), (drawn.teacher, 1)):
+        torch.testing.assert_close(found[2], torch.stack([pair[side] for pair in expected]))
 
 
 def test_each_model_reads_each_rollout_once(monkeypatch):

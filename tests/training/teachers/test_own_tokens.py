@@ -28,9 +28,7 @@ def written(prompt_ids: list[int]) -> list[int]:
 
 
 def teacher(reads_with, seed: int = 2, **overrides):
-    special = {"eos_token_id": reads_with.eos_token_id, "pad_token_id": reads_with.pad_token_id}
-    options = {"vocab_size": len(reads_with), "bos_token_id": None, **special, **overrides}
-    return tiny.model(seed=seed, **options)
+    return tiny.reading(reads_with, seed=seed, **overrides)
 
 
 def made(folder, reads_with=None, rollout=written, **options):

@@ -71,7 +71,7 @@ def advise(facts: Facts) -> Advice:
     """How to train, and why."""
     if facts.related:
         return _states(facts)
-    if facts.head_problem is None:
+    if facts.head_problem is None and not facts.own_tokens:
         return _output(facts)
     return _bridge(facts)
 
@@ -127,11 +127,13 @@ def _beside_a_bridge(facts: Facts) -> Advice:
 
 def _bridge(facts: Facts) -> Advice:
     """States in a common space, where nothing else is left."""
+    unread = f"output-space losses cannot read the LM heads ({facts.head_problem})"
+    if facts.own_tokens:
+        unread = "no probabilities can be compared between two vocabularies"
     method = Reason(
         "bridge",
-        f"{_no_states(facts)}, and output-space losses cannot read the LM heads "
-        f"({facts.head_problem}). What is left is a bridge, through which the lab's student "
-        "learned less than from an output-space loss (65.7% beside 85.7%).",
+        f"{_no_states(facts)}, and {unread}. What is left is a bridge, through which the lab's "
+        "student learned less than from an output-space loss (65.7% beside 85.7%).",
     )
     papers = "" if facts.bridge_rank else "; 8 is the paper's"
     rank = Reason("bridge_rank", f"{_carried(facts)}{papers}.")
@@ -148,13 +150,21 @@ def _bridge(facts: Facts) -> Advice:
 def _complete(
     method: str, settings: dict[str, Any], reasons: tuple[Reason, ...], facts: Facts
 ) -> Advice:
-    """With what every run needs."""
+    """With what every run needs, and what the teacher reads."""
+    reads: dict[str, Any] = {}
+    if facts.own_tokens:
+        reads = {"teacher_tokenizer": "own"}
+        because = (
+            "the student's token ids are other tokens to the teacher, so that it reads the text in "
+            f"tokens of its own. States meet at {facts.shared:.0%} of the student's tokens."
+        )
+        reasons = (*reasons, Reason("teacher_tokenizer", because))
     length = f"that of the rollouts here, of which {facts.cut:.0%} were cut at it"
     if facts.cut >= MANY_CUT:
         length += ": a higher limit would show how those end"
     return Advice(
         method,
-        {**settings, "max_completion_length": facts.limit, "learning_rate": RATE},
+        {**reads, **settings, "max_completion_length": facts.limit, "learning_rate": RATE},
         (
             *reasons,
             Reason("max_completion_length", f"{length}."),

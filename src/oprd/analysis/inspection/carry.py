@@ -10,7 +10,7 @@ import torch
 
 from oprd.analysis.inspection.rows import chosen_rows, positions_by_prompt, taken
 from oprd.calibration.bridge.fit import new_fitter, solve_bridges
-from oprd.calibration.bridge.heads import heads_of_last
+from oprd.calibration.bridge.heads import Common, heads_of_last
 from oprd.calibration.bridge.report import bridge_report
 from oprd.calibration.bridge.scores import score_held_out
 from oprd.calibration.bridge.settings import FitSettings
@@ -32,6 +32,7 @@ class Carry:
         teacher: likewise.
         pairs: the layers that meet, of which `PAIRS` are looked at.
         supervised: the positions that count.
+        common: the tokens that two vocabularies have; None of one.
     """
 
     def __init__(
@@ -40,13 +41,14 @@ class Carry:
         teacher: Any,
         pairs: Sequence[LayerPair],
         supervised: Sequence[Selection],
+        common: Common = None,
     ) -> None:
         self._pairs = spread(pairs, PAIRS)
         fit, held_out = hold_out(supervised)
         self._counts = {"rollouts": len(supervised), "fit": len(fit), "held_out": len(held_out)}
         self._parts = positions_by_prompt(fit), positions_by_prompt(held_out)
         self._fitters = [new_fitter(student, teacher, self._pairs) for _ in self._parts]
-        self._heads = heads_of_last(student, teacher, self._pairs)
+        self._heads = heads_of_last(student, teacher, self._pairs, common)
         self._held_out: list[PairedRows] = []
 
     def add(self, batch: Sequence[Selection], rows: PairedRows) -> None:

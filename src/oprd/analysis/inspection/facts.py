@@ -42,6 +42,8 @@ class Facts:
         bridge_r_squared: of a bridge of that rank on held-out rows.
         cut: the share of responses that ended at the limit.
         limit: `max_completion_length`.
+        own_tokens: whether the teacher reads tokens of its own.
+        shared: the share of response tokens whose states meet.
     """
 
     widths: tuple[int, int]
@@ -58,6 +60,8 @@ class Facts:
     bridge_r_squared: float
     cut: float
     limit: int
+    own_tokens: bool = False
+    shared: float = 1.0
 
     @classmethod
     def of(
@@ -94,6 +98,8 @@ class Facts:
             bridge_r_squared=_r_squared(figures["bridge"]["curve"], rank),
             cut=figures["rollouts"]["cut"],
             limit=limit,
+            own_tokens=figures["rows"]["own"],
+            shared=figures["rows"]["shared"],
         )
 
     @property

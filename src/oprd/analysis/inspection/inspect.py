@@ -79,7 +79,14 @@ def inspect_models(
     with watch("measuring"), progress_bar(progress) as bar:
         shown = bar.add_task("reading", total=len(rollouts))
         figures = measure_pair(
-            student, teacher, seen, rollouts, asked.settings, lambda n: bar.advance(shown, n)
+            student,
+            teacher,
+            seen,
+            rollouts,
+            asked.settings,
+            lambda n: bar.advance(shown, n),
+            teach=models.teach,
+            common=models.common,
         )
     facts = Facts.of(
         figures,

@@ -14,9 +14,10 @@ from oprd.analysis.inspection.ends import Ends
 from oprd.analysis.inspection.heads import compare_heads
 from oprd.analysis.inspection.layers import layer_figures, mean_cosine
 from oprd.analysis.inspection.rows import DrawnRows, Observer, Plan, read_once
+from oprd.calibration.bridge.heads import Common
 from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.rollouts import Rollout
-from oprd.calibration.selection import batches
+from oprd.calibration.selection import Teach, batches
 from oprd.calibration.similarity import MAX_ROWS
 from oprd.core.capture import hidden_size, num_layers
 from oprd.core.cka import debiased_cka
@@ -53,6 +54,9 @@ def measure_pair(
     rollouts: Sequence[Rollout],
     settings: FitSettings,
     advance: Callable[[int], None] = lambda _: None,
+    *,
+    teach: Teach = None,
+    common: Common = None,
 ) -> dict[str, Any]:
     """Figures of two models on the student's rollouts, as JSON can hold them.
 
@@ -60,23 +64,25 @@ def measure_pair(
 
     Args:
         student: a causal language model; its mode is left as it was.
-        teacher: likewise, of any depth and width, that reads the student's token ids.
+        teacher: likewise, of any depth and width.
         seen: of `check_pair`.
         rollouts: what the student wrote.
         settings: layers, pairing, positions, batches and seed; no bridge is kept.
         advance: called with the number of rollouts that are read.
+        teach: how the teacher reads a rollout in tokens of its own; None in the student's.
+        common: then the tokens that both vocabularies have.
 
     Raises:
         ValueError: there is too little to go by, or a layer is the same in all rows.
         FloatingPointError: a row is not finite; the message names its prompt.
     """
-    plan = Plan.of(rollouts, settings.positions, settings.position_k, settings.seed)
+    plan = Plan.of(rollouts, settings.positions, settings.position_k, settings.seed, teach)
     both, layers, pairing = (student, teacher), settings.layers, settings.layer_pairing
     # What is streamed needs pairs before any can be measured.
     pairs = pair_models(*both, layers, PROPORTIONAL if measures(pairing) else pairing)
     drawn = DrawnRows(plan.supervised, MAX_ROWS, settings.seed)
     ends = Ends(pairs) if same_width(*both) else None
-    carry = Carry(*both, pairs, plan.supervised)
+    carry = Carry(*both, pairs, plan.supervised, common)
     observers: list[Observer] = [drawn, carry, *([ends] if ends else [])]
     read_once(*both, batches(plan.read, settings.batch_size, 0, 1), observers, advance)
     ours, theirs = drawn.student, drawn.teacher
@@ -98,6 +104,8 @@ def measure_pair(
             "read": sum(selection.rows for selection in plan.read),
             "supervised": rows,
             "drawn": min(rows, MAX_ROWS),
+            "shared": plan.shared,
+            "own": teach is not None,
         },
         "similarity": similarity.tolist(),
         "pairings": [_pairing(name, way, ours, theirs, similarity) for name, way in ways.items()],

@@ -4,7 +4,7 @@ Letters: N rows of a batch, K response tokens, D width.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from oprd.calibration.reading import PairedRows, check_finite, naming_prompts, rows_of, view_of
 from oprd.calibration.rollouts import Rollout
-from oprd.calibration.selection import Selection, draw_rows, select_rows
+from oprd.calibration.selection import Selection, Teach, draw_rows, select_rows
 from oprd.core.capture import num_layers
 from oprd.core.cka import MIN_ROWS
 from oprd.core.positions import PositionSpec
@@ -36,24 +36,32 @@ class Plan:
     Attributes:
         read: of each rollout; all response tokens, or a draw of them.
         supervised: those of them that are supervised, of each rollout that has any.
+        shared: the share of response tokens whose states meet one of the teacher's.
     """
 
     read: Sequence[Selection]
     supervised: Sequence[Selection]
+    shared: float
 
     @classmethod
     def of(
-        cls, rollouts: Sequence[Rollout], positions: PositionSpec, position_k: int, seed: int
+        cls,
+        rollouts: Sequence[Rollout],
+        positions: PositionSpec,
+        position_k: int,
+        seed: int,
+        teach: Teach = None,
     ) -> "Plan":
-        """Plan to read rollouts.
+        """Plan to read rollouts, by a teacher of other tokens as `teach` says.
 
         Raises:
             ValueError: there is too little to go by.
         """
-        read = draw_rows(select_rows(rollouts, "all", 1), MAX_ROWS, seed)
+        met = select_rows(rollouts, "all", 1, teach=teach)
+        read = draw_rows(met, MAX_ROWS, seed)
         asked = positions_by_prompt(select_rows(rollouts, positions, position_k))
         both = [
-            Selection(selection.rollout, selection.positions & asked[selection.rollout.prompt])
+            replace(selection, positions=selection.positions & asked[selection.rollout.prompt])
             for selection in read
             if selection.rollout.prompt in asked
         ]
@@ -65,7 +73,8 @@ class Plan:
                 f"in all, and an inspection needs 2 rollouts and {MIN_ROWS} positions: add "
                 "prompts, or look whether the student answers them at all (rollouts.jsonl)."
             )
-        return cls(read, supervised)
+        written = sum(len(rollout.completion_ids) for rollout in rollouts)
+        return cls(read, supervised, sum(selection.rows for selection in met) / written)
 
 
 def read_once(
@@ -79,7 +88,7 @@ def read_once(
 
     Args:
         student: a causal language model; its mode is left as it was.
-        teacher: likewise.
+        teacher: likewise; it reads tokens of its own where the batches say which.
         batches: of positions to read.
         observers: what is kept is theirs.
         advance: called with the number of rollouts that are done.
@@ -88,8 +97,8 @@ def read_once(
         FloatingPointError: a row is not finite; the message names its prompt.
     """
     for batch in batches:
-        view = view_of(batch)
-        rows = PairedRows(_all_rows(student, view), _all_rows(teacher, view), None)
+        views = view_of(batch), view_of(batch, of_teacher=True)
+        rows = PairedRows(_all_rows(student, views[0]), _all_rows(teacher, views[1]), None)
         with naming_prompts(batch):
             check_finite("student", rows.student)
             check_finite("teacher", rows.teacher)

@@ -7,7 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from oprd.models.generate import end_token_ids
 from oprd.models.prompt import Prompt, render_prompt
+from oprd.models.token_bytes import TokenBytes
 from oprd.models.tokenizers import other_meanings
+from oprd.prompts.seam import check_seam
 
 # Characters before and after the place where two texts part.
 AROUND = 24
@@ -25,7 +27,8 @@ def compare_tokenizers(
         student: the student's.
         teacher: the teacher's.
         prompt: what is rendered.
-        template_options: what both templates are given.
+        template_options: what the student's template is given, and the teacher's where it reads
+            the student's tokens.
 
     Returns:
         `vocabulary`, `template` and `prompt`, each with an entry for either model, and what differs
@@ -34,7 +37,8 @@ def compare_tokenizers(
     both = {"student": student, "teacher": teacher}
     different = other_meanings(student, teacher)
     templates = {role: _template(tokenizer) for role, tokenizer in both.items()}
-    rendered = {role: _rendered(t, prompt, template_options) for role, t in both.items()}
+    options = {"student": template_options, "teacher": {} if different else template_options}
+    rendered = {role: _rendered(t, prompt, options[role]) for role, t in both.items()}
     texts = [rendered[role].get("text") for role in both]
     return {
         "vocabulary": {
@@ -45,6 +49,27 @@ def compare_tokenizers(
         "template": {**templates, "first_difference": first_difference(*templates.values())},
         "prompt": {**rendered, "first_difference": first_difference(*texts)},
     }
+
+
+def check_own_tokens(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, prompt: Prompt
+) -> None:
+    """Whether a teacher to which the student's ids are other tokens can read its own.
+
+    A chat template that writes something else before a response is warned of.
+
+    Raises:
+        ValueError: the bytes of one's tokens are not known, or see `check_seam`.
+    """
+    for role, tokenizer in (("student", student), ("teacher", teacher)):
+        try:
+            TokenBytes(tokenizer)
+        except ValueError as error:
+            raise ValueError(
+                "the student's token ids are other tokens to the teacher, which cannot read the "
+                f"text in its own either. The {role}'s tokenizer: {error}"
+            ) from error
+    check_seam(teacher, prompt, *render_prompt(teacher, prompt))
 
 
 def stop_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -65,7 +65,8 @@ def bridge_report(
         "layers": [_layer(bridge, scores, spectra, pair) for pair in bridge.pairs],
         "curve": curve,
         "advice": advice,
-        "pull": scores.pull and _pull(scores.pull),
+        # What the tokens of two vocabularies carry is known where there are two.
+        "pull": scores.pull and _pull(scores.pull, one_vocabulary=scores.carried is None),
         **({} if scores.carried is None else {"carried": scores.carried}),
     }
 
@@ -132,7 +133,7 @@ def _at_rank(scores: Sequence[PairScore], errors: Tensor, rank: int) -> dict[str
     }
 
 
-def _pull(found: Pull) -> dict[str, Any]:
+def _pull(found: Pull, *, one_vocabulary: bool) -> dict[str, Any]:
     """Means over the rows that were read, and what follows where the pull leads away."""
     before, after = (total / max(found.rows, 1) for total in (found.before, found.after))
     problem = None
@@ -140,9 +141,9 @@ def _pull(found: Pull) -> dict[str, Any]:
         problem = (
             f"this bridge pulls the student away from what the teacher says: {STEPS} gradient "
             "steps on its last states bring them nearer, and the KL of its next tokens to the "
-            f"teacher's from {before:.3g} to {after:.3g} nats. Take another rank or basis, or an "
-            "output_loss with representation_weight=0."
+            f"teacher's from {before:.3g} to {after:.3g} nats. Take another rank or basis"
         )
+        problem += ", or an output_loss with representation_weight=0." if one_vocabulary else "."
     return {"rows": found.rows, "before": before, "after": after, "problem": problem}
 
 
