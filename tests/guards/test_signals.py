@@ -52,6 +52,7 @@ def run(folder, number=0, step=1, resume=None, **options):
         (signal.SIGINT, {}, 2),
         (signal.SIGTERM, {"updates_per_rollout": 2}, 2),
         (signal.SIGTERM, {"updates_per_rollout": 4}, 4),
+        (signal.SIGTERM, {"rollouts_ahead": 2}, 2),
         (signal.SIGTERM, {"enable_jit_checkpoint": True}, 2),
         (
             signal.SIGTERM,
@@ -64,7 +65,7 @@ def run(folder, number=0, step=1, resume=None, **options):
 def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_identically(
     tmp_path, capfd, number, options, ends
 ):
-    step = 0 if "updates_per_rollout" in options else 1
+    step = 0 if {"updates_per_rollout", "rollouts_ahead"} & set(options) else 1
     with pytest.raises(Stopped) as stopped:
         run(tmp_path / "stopped", number, step, **options)
     assert stopped.value.code == CODES[number]

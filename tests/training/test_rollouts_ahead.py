@@ -5,6 +5,9 @@ import json
 import pytest
 import torch
 
+from oprd.rollouts.supervised import check_source
+from tests import tiny
+from tests.reference.representation import divergence_weighted_loss
 from tests.training import runs
 from tests.training.runs import scripted, trainer, weights
 
@@ -150,6 +153,30 @@ def test_a_horizon_limits_responses_step_by_step_and_evaluations_never(tmp_path)
             {"rollout_horizon": {"from": 0, "to": 12, "steps": 1}},
             "from must be a whole number from 1 to max_completion_length=12, got 0",
         ),
+        (
+            {
+                "rollout_horizon": {"from": 1, "to": 12, "steps": 2},
+                "state_loss": "gram",
+                "max_steps": 2,
+            },
+            "of 1 it learns nothing",
+        ),
+        (
+            {
+                "rollout_horizon": {"from": 2, "to": 12, "steps": 2},
+                "generation_kwargs": {"min_new_tokens": 6},
+                "max_steps": 2,
+            },
+            r"asks for 6 tokens at least \(min_new_tokens\), and rollout_horizon allows 2",
+        ),
+        (
+            {"rollouts_ahead": 2, "max_steps": 4, "save_strategy": "steps", "save_steps": 0.75},
+            "save_steps=0.75 must be a multiple of rollouts_ahead=2",
+        ),
+        (
+            {"positions": "divergence", "reduction": "token"},
+            "which reduction='token' does not have: leave one of them out",
+        ),
         ({"rollout_horizon": 8}, "rollout_horizon=8 does not change: set max_completion_length"),
         (
             {"rollout_horizon": {"from": 2, "to": 12, "steps": 2}},
@@ -175,3 +202,63 @@ def test_prompts_that_fill_no_time_of_writing_are_refused(tmp_path):
 def test_pictures_and_tools_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"rollouts_ahead=2 .* the prompts have pictures"):
         trainer(tmp_path, max_steps=2, rollouts_ahead=2, columns={"image": [None] * 16})
+    with pytest.raises(ValueError, match=r"rollouts_ahead=2 .* tools answer in between"):
+        check_source(None, runs.settings(tmp_path, max_steps=2, rollouts_ahead=2), [print])
+
+
+def test_shares_of_a_run_are_saved_where_they_fall_between_rollouts(tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 0.5, "max_steps": 4}
+    assert runs.settings(tmp_path, **saving).save_steps == 0.5
+    assert runs.settings(tmp_path, rollouts_ahead=2, **saving).save_steps == 0.5
+
+
+def test_a_checkpoint_between_rollouts_written_at_once_is_not_gone_on_from(tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    trainer(tmp_path, max_steps=1, **WRITING, **saving).train()
+    saving = {"save_steps": 2, "save_strategy": "steps", "allow_changed": "rollouts_ahead"}
+    made = trainer(tmp_path, max_steps=4, rollouts_ahead=2, **WRITING, **saving)
+    with pytest.raises(ValueError, match="not all that was written is used up: with rollouts_ahea"):
+        made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_teachers_whose_prompts_fill_no_time_of_writing_are_refused(tmp_path):
+    columns = {"teacher": ["a", "b", "b", "a", "b"] * 3}
+    made = trainer(
+        tmp_path,
+        teacher={"a": tiny.model(seed=2), "b": tiny.model(seed=3)},
+        teachers='[{"name": "a"}, {"name": "b"}]',
+        prompts=[str(n) for n in range(15)],
+        columns=columns,
+        per_device_train_batch_size=5,
+        rollouts_ahead=3,
+        max_steps=3,
+    )
+    with pytest.raises(ValueError, match="fill no 3 steps of one teacher each"):
+        made.get_train_dataloader()
+
+
+def test_positions_by_divergence_are_weighed_as_the_definition_says(tmp_path):
+    both = tiny.model(seed=1), tiny.model(seed=2)
+    kept = {}
+    made = trainer(tmp_path, student=both[0], teacher=both[1], positions="divergence", layers="2")
+    loss_of = made._compute_loss
+
+    def keeping(student, inputs, count):
+        with torch.no_grad():
+            ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+            mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+            places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+            read = [
+                m(ids, attention_mask=mask, position_ids=places, output_hidden_states=True)
+                for m in both
+            ]
+            rows = slice(inputs["prompt_ids"].shape[1] - 1, -1)
+            states = [found.hidden_states[2][:, rows] for found in read]
+        total, responses = divergence_weighted_loss(*states, inputs["positions"].bool(), False)
+        kept["expected"] = float(total) / responses
+        return loss_of(student, inputs, count)
+
+    made._compute_loss = keeping
+    made.train()
+    (line, *_) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["loss"] == pytest.approx(kept["expected"], rel=1e-3)

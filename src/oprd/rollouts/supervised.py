@@ -74,16 +74,31 @@ class Rollouts:
         self._teacher_prompts, self._routes = teacher_prompts or {}, routes
         self._decode, self._own_tokens = decode, own_tokens or {}
         self._empty_rows: list[int] = []
-        self._waiting: list[list[int]] = []
+        self._waiting: list[tuple[list[int], list[int]]] = []
 
-    def keep(self, completions: list[list[int]]) -> None:
-        """Keep what was written for several steps, in their order; what was left is let go."""
-        self._waiting = completions
+    def keep(self, prompt_ids: list[list[int]], completions: list[list[int]]) -> None:
+        """Keep what was written for several steps, in their order; what was left is let go.
 
-    def take(self, count: int) -> list[list[int]]:
-        """The next so many of them; none where none are waiting."""
-        taken, self._waiting = self._waiting[:count], self._waiting[count:]
-        return taken
+        Raises:
+            RuntimeError: see `receive`.
+        """
+        check_completions(prompt_ids, completions, self._limit)
+        self._waiting = list(zip(prompt_ids, completions, strict=True))
+
+    def take(self, prompt_ids: list[list[int]]) -> list[list[int]]:
+        """What was written ahead for prompts, the next of those that wait.
+
+        Raises:
+            RuntimeError: it was written for others, or for fewer.
+        """
+        taken = self._waiting[: len(prompt_ids)]
+        if [asked for asked, _ in taken] != prompt_ids:
+            raise RuntimeError(
+                f"{len(prompt_ids)} prompts have their turn, and the {len(self._waiting)} rollouts "
+                "that were written ahead are for others."
+            )
+        self._waiting = self._waiting[len(prompt_ids) :]
+        return [completion for _, completion in taken]
 
     def fitting(self, dataset: Any, name: str, tokenize: Tokenize) -> Any:
         """A dataset with its prompts' lengths checked, where it has a length.

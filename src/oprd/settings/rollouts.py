@@ -1,13 +1,17 @@
 """Settings of how many rollouts are written when, how long, and how often each is used."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from trl.trainer.distillation_config import DistillationConfig
 
+from oprd.runs.checkpoints import checkpoint_step
 from oprd.runs.limits import MOST
 from oprd.settings.weights import Weight, checked_weight
+from oprd.values import parse_mapping
 
 if TYPE_CHECKING:
     from oprd.settings.objective import ObjectiveConfig
@@ -21,12 +25,13 @@ class RolloutConfig(DistillationConfig):
     Args:
         rollouts_per_prompt: rollouts that the student writes for each prompt of a batch.
         updates_per_rollout: optimizer steps on the same rollouts. A regression on states needs no
-            importance ratio; how far the student has moved from the one that wrote is logged as
+            importance ratio; how far the student has moved since the first of them is logged as
             `drift_kl`, with the noise of dropout in it where there is any. Checkpoints fall between
             rollouts.
-        rollouts_ahead: steps whose rollouts are written at once, so that more sequences share each
-            reading of the weights. Each is used as often as ever, by a student that is up to so
-            many steps less one further. Checkpoints fall where they are used up.
+        rollouts_ahead: batches of rollouts that are written at once, so that more sequences share
+            each reading of the weights. Each is used as often as ever, the later ones by a student
+            that the updates on the earlier ones have moved; `drift_kl` does not see that.
+            Checkpoints fall where they are used up.
         rollout_horizon: the most tokens of a response, step by step, where it is not
             `max_completion_length` throughout: a mapping such as
             `{"from": 16, "to": 56, "steps": 0.5}`, see `representation_weight`.
@@ -89,6 +94,13 @@ class RolloutConfig(DistillationConfig):
         return round(self._horizon.at(step))
 
     @property
+    def shortest_limit(self) -> int:
+        """The most tokens of a response at the step that allows fewest."""
+        given = cast(Mapping[str, Any] | None, self.rollout_horizon)
+        whole = self.max_completion_length or MOST
+        return whole if given is None else int(min(given["from"], given["to"]))
+
+    @property
     def _horizon(self) -> Weight:
         given = cast(Mapping[str, Any], self.rollout_horizon)
         length = self.max_steps if self.max_steps > 0 else None
@@ -104,6 +116,7 @@ def check_rollouts(args: "OPRDConfig") -> None:
     if args.rollout_horizon is not None:
         # It needs a run of known length.
         args.response_limit(0)
+        _check_shortest(args)
     several = _several_steps(args)
     if several and (written := _own_rollouts(args.objectives())):
         raise ValueError(
@@ -116,10 +129,12 @@ def check_rollouts(args: "OPRDConfig") -> None:
     if args.save_strategy in ("steps", "best"):
         name = "save_steps" if args.save_strategy == "steps" else "eval_steps"
         steps_of[name] = getattr(args, name) or 0
-    for name, steps in steps_of.items():
-        if steps % args.steps_per_writing:
+    for name, asked in steps_of.items():
+        # Below 1 it is a share of all steps.
+        steps = math.ceil(asked * args.max_steps) if 0 < asked < 1 and several else asked
+        if steps % args.steps_per_writing and args.steps_per_writing > 1:
             raise ValueError(
-                f"{name}={steps:g} must be a multiple of {_product(args)}: a run can be resumed "
+                f"{name}={asked:g} must be a multiple of {_product(args)}: a run can be resumed "
                 "only where all that was written is used up."
             )
     if args.rollouts_per_step % args.rollouts_per_prompt:
@@ -127,6 +142,15 @@ def check_rollouts(args: "OPRDConfig") -> None:
             f"a step holds {args.rollouts_per_step} rollouts (per_device_train_batch_size × "
             f"gradient_accumulation_steps × processes), which rollouts_per_prompt="
             f"{args.rollouts_per_prompt} does not divide."
+        )
+
+
+def check_used_up(args: "OPRDConfig", checkpoint: Path) -> None:
+    """Refuse, with a ValueError, a checkpoint at a step where rollouts were left to be used."""
+    if args.steps_per_writing > 1 and checkpoint_step(checkpoint) % args.steps_per_writing:
+        raise ValueError(
+            f"{str(checkpoint)!r} stands where not all that was written is used up: with "
+            f"{_product(args)} a run goes on from a step that is a multiple of it."
         )
 
 
@@ -143,6 +167,17 @@ def _checked_horizon(given: object, limit: int) -> dict[str, Any]:
                 f"max_completion_length={limit}, got {found[name]:g}."
             )
     return found
+
+
+def _check_shortest(args: "OPRDConfig") -> None:
+    given = args.generation_kwargs
+    given = parse_mapping("generation_kwargs", given) if isinstance(given, str) else given
+    least = (given or {}).get("min_new_tokens") or 0
+    if args.shortest_limit < least:
+        raise ValueError(
+            f"generation_kwargs asks for {least} tokens at least (min_new_tokens), and "
+            f"rollout_horizon allows {args.shortest_limit} at some step: raise it."
+        )
 
 
 def _several_steps(args: "OPRDConfig") -> str:

@@ -209,13 +209,13 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutCo
             )
         rows = {"last": 1, "first_k": self.position_k, "last_k": self.position_k}
         rows = rows.get(self.positions, MOST)
-        rows, least = min(rows, self.max_completion_length or MOST), self.state.least_rows
+        rows, least = min(rows, self.shortest_limit), self.state.least_rows
         if self.weights.representation.ever and rows < least:
             raise ValueError(
                 f"state_loss={self.state_loss!r} compares the positions of a response with each "
                 f"other, and of {rows} it learns nothing: supervise {least} or more by positions="
-                f"{self.positions!r}, position_k={self.position_k} and max_completion_length="
-                f"{self.max_completion_length}, or take another state_loss."
+                f"{self.positions!r}, position_k={self.position_k} and a limit of "
+                f"{self.shortest_limit} tokens, or take another state_loss."
             )
 
     def to_dict(self) -> dict[str, Any]:

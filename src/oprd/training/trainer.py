@@ -78,6 +78,7 @@ from oprd.rollouts.sampler import PromptSampler
 from oprd.rollouts.supervised import Rollouts, check_source
 from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.record import GIVEN, RATE_TEST
+from oprd.settings.rollouts import check_used_up
 from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
@@ -344,6 +345,7 @@ class OPRDTrainer(DistillationTrainer):
         beginning = self.checkpoints.run(resume_from_checkpoint)
         with self.interruption.listening(), beginning as begun:
             if begun.checkpoint is not None:
+                check_used_up(self.args, Path(begun.checkpoint))
                 self._take_up(begun.facts)
             result = super().train(begun.checkpoint, *args, **kwargs)
             # No further loss would show what the last step did.
@@ -416,7 +418,7 @@ class OPRDTrainer(DistillationTrainer):
         batch_size = args.rollouts_per_step // args.rollouts_per_prompt
         if groups := self._team.groups(source, args):
             check_groups(groups, batch_size)
-        return PromptSampler(
+        sampler = PromptSampler(
             data_source=source,
             rollouts_per_prompt=args.rollouts_per_prompt,
             batch_size=batch_size,
@@ -428,6 +430,12 @@ class OPRDTrainer(DistillationTrainer):
             ahead=args.rollouts_ahead,
             processes=self.accelerator.num_processes,
         )
+        if not len(sampler):
+            raise ValueError(
+                f"the prompts fill no {args.rollouts_ahead} steps of one teacher each, which are "
+                "written at once: lower rollouts_ahead, or set teacher_batches='mixed'."
+            )
+        return sampler
 
     def _get_dataloader(
         self, dataset: Any, description: str, batch_size: int, *args: Any, **kwargs: Any
@@ -460,12 +468,16 @@ class OPRDTrainer(DistillationTrainer):
     def _write_ahead(self, rows: list[dict[str, Any]]) -> None:
         """Write the rollouts of several steps."""
         with self.timed("rollout"):
-            prompt_ids, *_ = self._tokenize_prompts([row["prompt"] for row in rows])
-            self.rollouts.keep(self._write(prompt_ids, None, {}))
+            prompt_ids, images, fields = self._tokenize_prompts([row["prompt"] for row in rows])
+            if images:
+                raise ValueError("rollouts_ahead is for text, and prompts have pictures: leave it.")
+            self.rollouts.keep(prompt_ids, self._write(prompt_ids, None, fields))
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
-        ahead = self.rollouts.take(len(prompt_ids)) if self.student.training else None
-        completions = ahead or self._write(prompt_ids, *args, **kwargs)
+        if self.student.training and self.args.rollouts_ahead > 1:
+            completions = self.rollouts.take(prompt_ids)
+        else:
+            completions = self._write(prompt_ids, *args, **kwargs)
         self.rollouts.receive(prompt_ids, completions, fill=not self.tools)
         return completions
 
@@ -474,7 +486,8 @@ class OPRDTrainer(DistillationTrainer):
         write = self.rollouts.write if self.student.training else None
         try:
             if write is not None:
-                return write(prompt_ids)
+                limit = self.args.response_limit(self.state.global_step)
+                return [ids[:limit] for ids in write(prompt_ids)]
             with self._limited():
                 return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         except RuntimeError as error:

@@ -52,6 +52,17 @@ def test_weighed_by_divergence_it_is_the_definition_s_in_value_and_gradient(unit
     (expected_gradient,) = torch.autograd.grad(expected, student)
     assert count == expected_count
     torch.testing.assert_close(total, expected, rtol=1e-10, atol=0)
+    shares = torch.tensor([0.5, 1, 2, 0])
+    shared, _ = representation_loss(
+        student, teacher, MASK, SquaredDistance(unit_length), by_divergence=True, shares=shares
+    )
+    one_by_one = [
+        reference.divergence_weighted_loss(
+            *(s[b : b + 1] for s in (student, teacher, MASK)), unit_length
+        )[0]
+        for b in range(len(MASK))
+    ]
+    torch.testing.assert_close(shared, sum(s * t for s, t in zip(shares, one_by_one, strict=True)))
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-14)
 
 
