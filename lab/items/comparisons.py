@@ -154,9 +154,6 @@ OTHER_TOKENS = replace(
     BRIDGES,
     pair="sums, other tokens",
     methods=(OWN_TOKENS, RAW_IDS, SUPERVISED),
-    steps=120,
-    eval_every=30,
-    grid_steps=60,
     claims=((OWN_TOKENS, RAW_IDS),),
     by="end",
 )
