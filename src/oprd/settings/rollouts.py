@@ -124,17 +124,19 @@ def check_rollouts(args: "OPRDConfig") -> None:
             f"{several}: take another output loss, or "
             f"{'set a rate' if args.finds_rate else 'write before each update'}."
         )
-    steps_of = {f"stage {n}": steps for n, steps in enumerate(args.schedule.steps, 1)}
-    steps_of["max_steps"] = max(args.max_steps, 0)
+    stages = enumerate(args.schedule.steps, 1)
+    steps_of: dict[str, float] = {f"stage {n} has {s} steps, which": s for n, s in stages}
+    steps_of[f"max_steps={args.max_steps}"] = max(args.max_steps, 0)
     if args.save_strategy in ("steps", "best"):
         name = "save_steps" if args.save_strategy == "steps" else "eval_steps"
-        steps_of[name] = getattr(args, name) or 0
+        found = getattr(args, name) or 0
+        steps_of[f"{name}={found:g}"] = found
     for name, asked in steps_of.items():
         # Below 1 it is a share of all steps.
         steps = math.ceil(asked * args.max_steps) if 0 < asked < 1 and several else asked
         if steps % args.steps_per_writing and args.steps_per_writing > 1:
             raise ValueError(
-                f"{name}={asked:g} must be a multiple of {_product(args)}: a run can be resumed "
+                f"{name} must be a multiple of {_product(args)}: a run can be resumed "
                 "only where all that was written is used up."
             )
     if args.rollouts_per_step % args.rollouts_per_prompt:
