@@ -22,7 +22,7 @@ def test_the_teacher_is_a_small_adapter_by_the_hub_id_of_its_base():
     assert not [path for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
 
 
-@pytest.mark.slow(minutes=10)
+@pytest.mark.slow(minutes=6)
 def test_the_demo_closes_most_of_the_gap(tmp_path):
     command = [sys.executable, str(ROOT / "recipes/demo/demo.py"), "--run", str(tmp_path / "run")]
     # A person's environment does not hold it to the tests' one thread.
