@@ -271,3 +271,9 @@ def test_what_is_not_said_of_a_bridge_follows_from_what_is(options, settled):
     assert (made.layers, made.bridge_prompts) == settled
     again = config(**{**options, "layers": made.layers, "bridge_prompts": made.bridge_prompts})
     assert again.to_dict() == made.to_dict()
+
+
+def test_a_bridge_of_one_number_at_unit_length_teaches_nothing_and_is_refused():
+    with pytest.raises(ValueError, match="bridge_rank=1 leaves one number of a state"):
+        config(bridge="fit", bridge_rank=1)
+    config(bridge="fit", bridge_rank=1, scale="none")

@@ -12,7 +12,7 @@ from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.kept import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
 from oprd.secrets import picklable, without_secrets
-from oprd.settings.bridge import settle_bridge
+from oprd.settings.bridge import FIT, settle_bridge
 from oprd.settings.given import Given, no_defaults
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.rollouts import RolloutConfig, check_rollouts
@@ -202,6 +202,12 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutCo
 
     def _check_rows(self) -> None:
         """Enough positions in a response for the state loss to be other than zero."""
+        plain = self.bridge == FIT and "heads" not in self.bridge_basis
+        if plain and self.bridge_rank == 1 and self.scale == "unit":
+            raise ValueError(
+                "bridge_rank=1 leaves one number of a state, of which scale='unit' keeps the sign, "
+                "and nothing is learned: take a higher rank, or another scale."
+            )
         if self.positions == "divergence" and self.reduction == "token":
             raise ValueError(
                 "positions='divergence' shares a weight of one out within each response, which "

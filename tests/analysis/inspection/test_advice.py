@@ -194,6 +194,11 @@ def test_what_was_asked_for_stays():
     assert reason(facts, "positions").endswith("; as asked for.")
 
 
+def test_a_bridge_has_a_rank_in_which_states_of_unit_length_can_turn():
+    for facts in (WIDER, replace(WIDER, head_problem=UNREADABLE)):
+        assert advise(replace(facts, bridge_rank=1)).settings["bridge_rank"] == 2
+
+
 def test_no_advised_rank_is_said_and_the_papers_is_taken():
     facts = replace(WIDER, head_problem=UNREADABLE, bridge_rank=0)
     assert advise(facts).settings["bridge_rank"] == 8

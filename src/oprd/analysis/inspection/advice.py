@@ -35,6 +35,8 @@ DISTRIBUTIONS = (
 )
 # Of the bridges that were tried beside an output-space loss.
 LABS_RANK = 16
+# At unit length a single number is a sign, which no gradient changes.
+LEAST_RANK = 2
 THROUGH_A_BRIDGE = "Through a bridge they meet at unit length, as in the paper."
 
 
@@ -110,19 +112,24 @@ def _beside_a_bridge(facts: Facts) -> Advice:
         "4.2 over byte pairs [1.6, 6.9]; by itself it taught less (24.4% beside 69.0%).",
     )
     rank = Reason(
-        "bridge_rank", f"{_carried(facts)}. Beside an output loss the lab took no more than 16."
+        "bridge_rank",
+        f"{_carried(facts)}{_least(facts)}. Beside an output loss the lab took no more than 16.",
     )
     weight = Reason("representation_weight", "that of the lab's runs, and the default.")
     settings = {
         "output_loss": "reverse_kl",
         "bridge": "fit",
-        "bridge_rank": min(facts.bridge_rank, LABS_RANK),
+        "bridge_rank": max(min(facts.bridge_rank, LABS_RANK), LEAST_RANK),
         "bridge_basis": "pca",
         "representation_weight": 10.0,
         **_compared(facts),
     }
     reasons = (method, bridge, rank, BASIS, weight, *_compared_reasons(facts, THROUGH_A_BRIDGE))
     return _complete("reverse KL, and a bridge between states beside it", settings, reasons, facts)
+
+
+def _least(facts: Facts) -> str:
+    return "; of one number unit length leaves a sign, so it is 2" if facts.bridge_rank == 1 else ""
 
 
 def _bridge(facts: Facts) -> Advice:
@@ -136,10 +143,10 @@ def _bridge(facts: Facts) -> Advice:
         "student learned less than from an output-space loss (65.7% beside 85.7%).",
     )
     papers = "" if facts.bridge_rank else "; 8 is the paper's"
-    rank = Reason("bridge_rank", f"{_carried(facts)}{papers}.")
+    rank = Reason("bridge_rank", f"{_carried(facts)}{papers}{_least(facts)}.")
     settings = {
         "bridge": "fit",
-        "bridge_rank": facts.bridge_rank or 8,
+        "bridge_rank": max(facts.bridge_rank, LEAST_RANK) if facts.bridge_rank else 8,
         "bridge_basis": "pca",
         **_compared(facts),
     }
