@@ -83,6 +83,7 @@ def test_a_rate_is_found_on_rollouts_that_are_written_anew_for_the_run(tmp_path)
 @pytest.mark.parametrize(
     "options",
     [
+        {"updates_per_rollout": 2},
         {"rollouts_ahead": 2},
         {"rollout_horizon": {"from": 2, "to": 12, "steps": 6}},
         {"rollouts_ahead": 2, "updates_per_rollout": 2, "rollouts_per_prompt": 2},

@@ -139,26 +139,6 @@ def test_an_epoch_has_as_many_steps_more(tmp_path):
     assert made.state.global_step == 3 * len(runs.PROMPTS) // 4
 
 
-def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path):
-    def run(folder, resume=None):
-        made = trainer(
-            folder,
-            rollout=None,
-            max_steps=8,
-            updates_per_rollout=2,
-            learning_rate=1e-2,
-            optim="adamw_torch",
-            save_strategy="steps",
-            save_steps=4,
-        )
-        made.train(resume_from_checkpoint=resume)
-        return weights(made.model)
-
-    whole = run(tmp_path / "whole")
-    resumed = run(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-4"))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-
 def test_what_is_kept_with_a_micro_batch_gets_past_a_wrapper_that_copies_its_arguments(tmp_path):
     made = trainer(tmp_path, max_steps=2, updates_per_rollout=2)
     redirect = made._forward_redirection

@@ -58,7 +58,9 @@ def position_weights(
     return weights if shares is None else weights * shares.to(weights)[:, None]
 
 
-def divergence_weights(distance: Tensor, mask: Tensor, shares: Tensor | None = None) -> Tensor:
+def divergence_weights(
+    distance: Tensor, index: Tensor, mask: Tensor, shares: Tensor | None = None
+) -> Tensor:
     """The weight of each row by how far it is: w_n = d_n / Σ_m d_m over the rows of its sequence.
 
     The weights of a sequence add up to one, as those of the sequence reduction do, so that neither
@@ -67,6 +69,7 @@ def divergence_weights(distance: Tensor, mask: Tensor, shares: Tensor | None = N
 
     Args:
         distance: [N], not negative, of the rows where the mask is true, in its row-major order.
+        index: [N], where these are (`row_index`, which waits for the device: once for all layers).
         mask: [B, K], true at N entries.
         shares: [B], what a sequence's weights are multiplied by; 1 by default.
 
@@ -74,7 +77,7 @@ def divergence_weights(distance: Tensor, mask: Tensor, shares: Tensor | None = N
         [N], in the dtype of the distances, without a graph.
     """
     far = distance.detach()
-    sequence = mask.bool().nonzero()[:, 0].to(far.device)
+    sequence = index.to(far.device) // mask.shape[1]
     sums = far.new_zeros(len(mask)).index_add(0, sequence, far)
     alike = mask.bool().sum(dim=1).to(sums).clamp(min=1).reciprocal()
     weights = torch.where(sums[sequence] > 0, far / sums[sequence], alike[sequence])

@@ -486,8 +486,11 @@ class OPRDTrainer(DistillationTrainer):
         write = self.rollouts.write if self.student.training else None
         try:
             if write is not None:
+                written = write(prompt_ids)
+                if self.args.rollout_horizon is None:
+                    return written
                 limit = self.args.response_limit(self.state.global_step)
-                return [ids[:limit] for ids in write(prompt_ids)]
+                return [ids[:limit] for ids in written]
             with self._limited():
                 return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         except RuntimeError as error:

@@ -64,6 +64,12 @@ def test_no_pair_is_refused():
         LayerComparison({}, (), MASK)
 
 
+def test_positions_are_weighed_by_divergence_within_sequences_alone():
+    pairs = (LayerPair(1, 1),)
+    with pytest.raises(ValueError, match="by divergence within sequences alone"):
+        LayerComparison({}, pairs, MASK, reduction="token", by_divergence=True)
+
+
 class FirstColumns(SquaredDistance):
     """The first columns of either model, however wide it is."""
 

@@ -140,7 +140,7 @@ class LayerComparison:
     def _weights(self, distance: Tensor) -> Tensor:
         """[N], of the rows."""
         if self._by_divergence:
-            return divergence_weights(distance, self._mask, self._shares)
+            return divergence_weights(distance, self._index, self._mask, self._shares)
         weights = position_weights(self._mask, self._reduction, distance.dtype, self._shares)
         return weights.flatten()[self._index].to(distance)
 
