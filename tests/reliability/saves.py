@@ -287,8 +287,7 @@ SAVES = (
             "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
             "training/test_bridges.py"
             "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
-            "training/test_updates_per_rollout.py"
-            "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
+            "training/test_rollouts_ahead.py::test_a_resumed_run_ends_bit_identical",
             "calibration/test_rate_search.py::test_a_resumed_run_keeps_the_rate_that_was_found",
         ),
         (
