@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lab import page, queue
+from lab import page, queue, verdicts
 from lab.items import ITEMS, plan, report
 from lab.pairs import PAIRS
 from lab.results import differences, read
@@ -77,6 +77,12 @@ def _compare(names: Sequence[str]) -> None:
     typer.echo(f"\nVerdicts of the committed results that were found again: {count} of {count}.")
     if missing := [name for name in names if name not in committed]:
         typer.echo(f"Without committed results to compare with: {', '.join(missing)}.")
+
+
+@app.command("verdicts")
+def print_verdicts() -> None:
+    """Grade what is expected of every item by the committed results."""
+    typer.echo("\n".join(verdicts.table()))
 
 
 @app.command("page")

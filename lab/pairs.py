@@ -38,6 +38,24 @@ class Pair:
         """Its problems and grader."""
         return importlib.import_module(self.task)
 
+    def check(self, samples: int) -> None:
+        """Refuse a teacher from whom there is nothing to learn; its models must be there.
+
+        Args:
+            samples: responses a problem.
+
+        Raises:
+            ValueError: it solves no more than its student does.
+        """
+        teacher, student = (
+            model.scores(samples)["reported"]["accuracy"] for model in (self.teacher, self.student)
+        )
+        if teacher <= student:
+            raise ValueError(
+                f"the teacher solves {teacher:.1%} and its student {student:.1%} of {self.task}: "
+                "train the teacher for longer, or begin with an earlier student."
+            )
+
     @property
     def key(self) -> dict[str, Any]:
         """What the models are made of; of a pretrained one its role."""
@@ -85,7 +103,7 @@ PAIRS = {
     # The student's tokens are characters, the teacher's byte pairs of numbers.
     "sums, other tokens": Pair(
         Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350), 350),
-        Moment(Recipe("sums", vocabulary=128), 1500),
+        Moment(Recipe("sums", vocabulary=32), 1500),
     ),
     # As in the paper: reinforcement learning made the teacher of the student.
     "sums, reinforced": Pair(BEFORE, Reinforced(BEFORE, at=300)),

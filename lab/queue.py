@@ -87,11 +87,16 @@ def _one_thread() -> SpawnContext:
 
 
 def make(run: Run) -> bool:
-    """Make a run and its models unless another process is making one of them; whether it did."""
+    """Make a run and its models unless another process is making one of them; whether it did.
+
+    Raises:
+        ValueError: the teacher is no better than the student.
+    """
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         for model in models([run]):
             train_once(model)
+        PAIRS[run.pair].check(run.samples["reported"])
         with FileLock(f"{run.folder}.lock", timeout=0):
             if run.finished:
                 return False

@@ -82,10 +82,14 @@ class Estimate:
         """As text, for differences of shares, with their sign."""
         return f"{100 * self.mean:+.1f}{self._interval('+.1f')}"
 
-    def _interval(self, form: str) -> str:
+    def plain(self) -> str:
+        """As text, for differences of numbers, with their sign."""
+        return f"{self.mean:+.2f}{self._interval('+.2f', 1)}"
+
+    def _interval(self, form: str, scale: float = 100) -> str:
         if self.low is None or self.high is None:
             return ""
-        return f" [{100 * self.low:{form}}, {100 * self.high:{form}}]"
+        return f" [{scale * self.low:{form}}, {scale * self.high:{form}}]"
 
 
 def accuracy(run: Run) -> Curve:

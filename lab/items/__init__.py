@@ -50,6 +50,7 @@ from lab.items.comparisons import (
     THROUGH_HEADS,
 )
 from lab.items.cost import LAB_OPD, Case, Cost
+from lab.items.expected import EXPECTED
 from lab.items.gradient_noise import GradientNoise
 from lab.items.head_geometry import HeadGeometry
 from lab.items.item import Item
@@ -290,7 +291,7 @@ _ALL: tuple[Item, ...] = (
         ),
     ),
 )
-ITEMS = {item.name: item for item in _ALL}
+ITEMS = {item.name: replace(item, expects=EXPECTED.get(item.name, ())) for item in _ALL}
 
 
 def plan(names: Iterable[str], quick: bool) -> list[Run]:

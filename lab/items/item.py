@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from lab.expectations import Expectation
 from lab.runs import Run
 
 
@@ -15,12 +16,14 @@ class Item(ABC):
     Attributes:
         name: of its files in `lab/results`.
         title: what of the paper it is.
+        expects: what is claimed of it, and what would confirm it.
         report_minutes: what its report takes when all runs are there, about.
         alone: whether its report measures time, so that nothing else should run.
     """
 
     name: str
     title: str
+    expects: tuple[Expectation, ...] = field(default=(), kw_only=True, hash=False)
     report_minutes: ClassVar[float]
     alone: ClassVar[bool] = False
 

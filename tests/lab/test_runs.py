@@ -8,8 +8,11 @@ from filelock import FileLock, Timeout
 from lab import models, queue, runs
 from lab.methods import METHODS
 from lab.models import Recipe
+from lab.moments import Moment
+from lab.pairs import PAIRS, Pair
 from lab.runs import Run, execute
 from oprd import OPRDConfig
+from tests.lab.fakes import scores
 from tests.lab.left import leave_process
 
 
@@ -29,6 +32,7 @@ def executed(cache, monkeypatch):
 
     monkeypatch.setattr(queue, "execute", execute)
     monkeypatch.setattr(queue, "train_once", lambda recipe: None)
+    monkeypatch.setattr(Pair, "check", lambda self, samples: None)
     return done
 
 
@@ -103,6 +107,26 @@ def test_the_weights_of_a_large_student_go_when_it_is_evaluated(cache, monkeypat
 def test_models_that_the_lab_does_not_train_are_no_work_for_the_queue():
     (recipe,) = queue.models([Run("additions", "OPRD", 1e-3, 0), RUNS[0]])
     assert recipe.task == "sums"
+
+
+@pytest.mark.parametrize("teacher", [0.2, 0.3])
+def test_a_pair_whose_teacher_is_no_better_than_its_student_is_refused(monkeypatch, teacher):
+    solved = {PAIRS["sums"].teacher: teacher, PAIRS["sums"].student: 0.3}
+    monkeypatch.setattr(Moment, "scores", lambda self, samples: scores(solved[self]))
+    with pytest.raises(ValueError, match=f"teacher solves {teacher:.1%} and its student 30.0%"):
+        PAIRS["sums"].check(samples=8)
+    solved[PAIRS["sums"].teacher] = 0.31
+    PAIRS["sums"].check(samples=8)
+
+
+def test_no_run_is_made_of_a_pair_that_is_refused(executed, monkeypatch):
+    def refuse(self, samples):
+        raise ValueError("nothing to learn")
+
+    monkeypatch.setattr(Pair, "check", refuse)
+    with pytest.raises(ValueError, match="nothing to learn"):
+        queue.make(RUNS[0])
+    assert executed == []
 
 
 def test_a_finished_run_is_not_made_again(executed):

@@ -1,0 +1,301 @@
+"""What is expected of the items, by their names.
+
+Bars are the paper's figures, or its direction where its scale is another. Items with results were
+run before they were written down here; the others were not.
+"""
+
+from collections.abc import Mapping
+
+from lab.expectations import Above, Expectation, FallsFromItsTop, GapClosed, Reading
+from lab.items.measurements import (
+    RANK,
+    RANK_COSINE,
+    blind,
+    cost,
+    deterministic,
+    ends_part,
+    linear,
+    merged,
+    null_space,
+    rank_curve,
+    rank_error,
+    rank_falls,
+)
+from lab.methods import (
+    HEADS,
+    MERGED_PURE,
+    RANDOM_DIRECTION,
+    SHOWN,
+    SHOWN_ANOTHERS,
+    WITH_ANOTHERS,
+    WITH_SOLUTION,
+)
+from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
+
+TOP_K = "top-4 of the paper's runs"
+PAST = "λ = 1.25"
+MIXED = "two teachers, mixed batches"
+# Reported by the paper.
+GAP_CLOSED = 0.94
+
+
+def _accuracy(long: bool) -> tuple[Expectation, ...]:
+    found = (
+        Expectation("Table 2", "OPRD ends above top-1, the sampled token", Above("OPRD", "top-1")),
+        Expectation("Table 2", "OPRD ends above the likeliest tokens", Above("OPRD", TOP_K)),
+        Expectation("Table 2", "OPRD closes the gap to its teacher", GapClosed("OPRD", GAP_CLOSED)),
+        Expectation("Figs. 1, 4", "OPRD is ahead on the way", Above("OPRD", TOP_K, "area")),
+        Expectation(
+            "left out there", "OPRD ends above the exact reverse KL", Above("OPRD", "reverse KL")
+        ),
+    )
+    length = Expectation(
+        "Fig. 9", "students of OPD write longer responses", Above("top-1", "OPRD", "length", by=0.1)
+    )
+    return (*found, length) if long else found
+
+
+EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
+    "accuracy-sums": _accuracy(long=True),
+    "accuracy-sorting": _accuracy(long=False),
+    "smollm2": (
+        Expectation("Table 2", "so with a pretrained student, of top-1", Above("OPRD", "top-1")),
+        Expectation(
+            "Table 2",
+            "so with a pretrained student, of the likeliest tokens",
+            Above("OPRD", "top-16 of the paper's runs"),
+        ),
+    ),
+    "cost": (
+        Expectation(
+            "Table 3", "an update is faster, and takes less memory", cost("Qwen2.5-0.5B, 6 layers")
+        ),
+        Expectation("Table 3", "so where the vocabulary is small", cost("SmolLM2-135M")),
+    ),
+    "weights": (
+        Expectation("Fig. 7", "OPRD beside top-1 helps, µ = 1", Above("top-1 + OPRD", "top-1")),
+        Expectation(
+            "Fig. 7",
+            "OPRD beside top-1 helps more, µ = 10",
+            Above("top-1 + 10 OPRD", "top-1 + OPRD"),
+        ),
+    ),
+    "positions": (
+        Expectation(
+            "Fig. 8",
+            "models part towards the end of responses",
+            Reading("the last tokens' cosine is below the first ones'", ends_part),
+        ),
+    ),
+    "bridges": (
+        Expectation("Table 4", "a bridge alone teaches", GapClosed("Bridge", 0)),
+        Expectation("Table 4", "a bridge alone is below top-1", Above("top-1", "Bridge")),
+        Expectation(
+            "Table 4",
+            "a bridge alone solves as many problems by one of several samples as top-1",
+            Above("Bridge", "top-1", "best", by=-1),
+        ),
+        Expectation(
+            "Table 5",
+            "a bridge, then top-1, ends above the bridge",
+            Above("Bridge, then top-1", "Bridge"),
+        ),
+        Expectation(
+            "Table 5",
+            "a bridge, then top-1, solves more by one of several samples than top-1",
+            Above("Bridge, then top-1", "top-1", "best"),
+        ),
+    ),
+    "collapse": (
+        Expectation("Eq. 14", "training P_S does worse", Above("Bridge", "Bridge, P_S trained")),
+    ),
+    "collapse-later": (
+        Expectation(
+            "LastOPD, 2609.28845",
+            "a bridge alone rises and then collapses",
+            FallsFromItsTop("Bridge", by=5),
+        ),
+    ),
+    "ranks": (
+        Expectation(
+            "Fig. 12",
+            "few directions suffice",
+            Reading(f"the cosine is above {RANK_COSINE:.0%} at rank {RANK}", rank_curve),
+        ),
+        Expectation(
+            "Fig. 12",
+            "more directions carry less",
+            Reading("the cosine at full width is a point below its top", rank_falls),
+        ),
+        Expectation(
+            "Theorem 3",
+            "the best rank is where ρ² crosses 1/2",
+            Reading("the advised rank is within a factor of 2 of the least E(r)", rank_error),
+        ),
+    ),
+    "ranks-smollm2": (
+        Expectation(
+            "Fig. 12",
+            "few directions suffice for a pretrained model",
+            Reading(f"the cosine is above {RANK_COSINE:.0%} at rank {RANK}", rank_curve),
+        ),
+    ),
+    "gradient-noise-sums": (
+        Expectation(
+            "Theorems 1, 5",
+            "given the rollouts OPRD's gradient is exact, the sampled token's is not",
+            Reading("over tokens the variance is 0 of all but top-1", deterministic),
+        ),
+        Expectation(
+            "Theorem 6",
+            "the sampled token's SNR falls to 0 linearly in δ",
+            Reading("slopes within two standard errors of 1", linear),
+        ),
+    ),
+    "gradient-noise-sorting": (
+        Expectation(
+            "Theorem 6",
+            "the sampled token's SNR falls to 0 linearly in δ",
+            Reading("slopes within two standard errors of 1", linear),
+        ),
+    ),
+    "head-geometry": (
+        Expectation(
+            "Theorems 2, 7",
+            "output losses leave an error where the LM head is blind",
+            Reading("OPRD leaves less in the head's null space than the reverse KL", null_space),
+        ),
+        Expectation(
+            "Theorem 8",
+            "the weakest direction is seen (σ_1/σ_d)² times less",
+            Reading("within a factor of 3", blind),
+        ),
+    ),
+    "off-policy": (
+        Expectation(
+            "the title",
+            "the student's own rollouts teach more than the teacher's responses",
+            Above("OPRD", "OPRD on the teacher's responses"),
+        ),
+        Expectation(
+            "the title",
+            "the student's own rollouts teach more than those it wrote before training",
+            Above("OPRD", "OPRD on the student's first responses"),
+        ),
+    ),
+    "handed-over": (
+        Expectation(
+            "LastOPD, 2609.28845",
+            "a bridge that hands over to the output space beats it alone",
+            Above("Bridge, crossfade to reverse KL", "reverse KL"),
+        ),
+        Expectation(
+            "LastOPD, 2609.28845",
+            "handing over slowly beats a hard switch",
+            Above("Bridge, crossfade to reverse KL", "Bridge, then reverse KL"),
+        ),
+        Expectation(
+            "oprd",
+            "a bridge always on beats the output space",
+            Above("10 Bridge + reverse KL", "reverse KL"),
+        ),
+    ),
+    "handed-over-bpe": (
+        Expectation(
+            "oprd",
+            "so over a vocabulary of byte pairs",
+            Above("10 Bridge + reverse KL", "reverse KL"),
+        ),
+    ),
+    "heads": (
+        Expectation(
+            "oprd",
+            "both LM heads as a bridge teach at least as much as the reverse KL",
+            Above(HEADS, "reverse KL", by=-2),
+        ),
+    ),
+    "heads-bpe": (
+        Expectation(
+            "oprd", "so over a vocabulary of byte pairs", Above(HEADS, "reverse KL", by=-2)
+        ),
+    ),
+    "tokenizers": (
+        Expectation(
+            "oprd",
+            "rows aligned by text teach across tokenizers",
+            GapClosed(OWN_TOKENS, 0),
+        ),
+        Expectation(
+            "oprd",
+            "rows aligned by text teach more than the student's ids read by the teacher",
+            Above(OWN_TOKENS, RAW_IDS),
+        ),
+        Expectation(
+            "oprd",
+            "rows aligned by text teach more than the teacher's text at equal time",
+            Above(OWN_TOKENS, SUPERVISED),
+        ),
+    ),
+    **{
+        name: (
+            Expectation(
+                "RIDE, 2609.36484", f"{of}: λ = 1.25 ends above λ = 1", Above(PAST, "OPRD")
+            ),
+            Expectation(
+                "RIDE, 2609.36484", f"{of}: λ = 1.25 ends above the teacher", GapClosed(PAST, 1)
+            ),
+            Expectation(
+                "RIDE, 2609.36484",
+                f"{of}: the direction is what helps",
+                Above(PAST, RANDOM_DIRECTION),
+            ),
+        )
+        for name, of in (
+            ("past-reinforced", "a reinforced teacher"),
+            ("past-the-teacher", "a supervised teacher"),
+            ("past-early", "a teacher half way"),
+        )
+    },
+    "merging": (
+        Expectation(
+            "Latent-MOPD, 2610.02381",
+            "one teacher an update beats several",
+            Above(MERGED_PURE, MIXED),
+        ),
+        Expectation(
+            "Latent-MOPD, 2610.02381",
+            "the last three layers beat all",
+            Above("two teachers, last three layers", MERGED_PURE),
+        ),
+        Expectation(
+            "oprd",
+            "one student is as good as both specialists",
+            Reading("within 3 points of each on its own task", merged),
+        ),
+    ),
+    "merging-later": (
+        Expectation(
+            "oprd",
+            "one student is as good as both specialists after three times the steps",
+            Reading("within 3 points of each on its own task", merged),
+        ),
+    ),
+    **{
+        name: (
+            Expectation(
+                "named as open",
+                f"{of}: a solution shown to the teacher alone teaches",
+                Above(shown, anothers),
+            ),
+            Expectation(
+                "named as open",
+                f"{of}: it teaches more than supervised training on it at equal time",
+                Above(shown, SUPERVISED_ON_SOLUTIONS),
+            ),
+        )
+        for name, of, shown, anothers in (
+            ("self-distillation-sums", "sums", SHOWN, SHOWN_ANOTHERS),
+            ("self-distillation", "SmolLM2", WITH_SOLUTION, WITH_ANOTHERS),
+        )
+    },
+}

@@ -1,0 +1,121 @@
+"""What findings that compare no methods say of a claim.
+
+Each reading returns whether it holds, and the figures.
+"""
+
+from lab.expectations import Found, Reading
+from lab.methods import MERGED_PURE
+
+# Reported by the paper.
+FASTER, MEMORY = 1.44, 0.46
+RANK, RANK_COSINE = 4, 0.9
+# The slope of log SNR against log δ.
+LINEAR = 1.0
+
+
+def rank_curve(found: Found) -> tuple[bool, str]:
+    """Fig. 12: whether few directions suffice."""
+    cosines = {at["rank"]: at["cosine"] for at in found["curve"]}
+    said = ", ".join(f"{rank}: {value:.1%}" for rank, value in cosines.items())
+    return cosines[RANK] > RANK_COSINE, said
+
+
+def rank_falls(found: Found) -> tuple[bool, str]:
+    """Fig. 12: whether all directions carry a point less than the best number of them."""
+    cosines = {at["rank"]: at["cosine"] for at in found["curve"]}
+    best, full = max(cosines, key=lambda rank: cosines[rank]), max(cosines)
+    why = f"highest at rank {best}, {cosines[best]:.1%}; at full width {cosines[full]:.1%}"
+    return best < full and cosines[full] < cosines[best] - 0.01, why
+
+
+def rank_error(found: Found) -> tuple[bool, str]:
+    """Theorem 3: whether the rank that ρ² advises is about the one of the least E(r)."""
+    errors = {at["rank"]: at["rank_error"] for at in found["curve"]}
+    best, advised = min(errors, key=lambda rank: errors[rank]), found["advice"]["rank"]
+    why = f"advised {advised}, E(r) least at {best} of the ranks measured"
+    return best / 2 <= advised <= best * 2, why
+
+
+def deterministic(found: Found) -> tuple[bool, str]:
+    """Theorems 1 and 5: whether drawn tokens change top-1's gradient and no other."""
+    points = [*found["training"], *found["line"]]
+    others = [v for p in points for v in p["tokens"]["variance_of_others"].values()]
+    finite = all(p["tokens"]["snr"] is not None for p in points)
+    why = f"largest variance of all but top-1: {max(others, default=0.0):g}, {len(points)} students"
+    return finite and not any(others), why
+
+
+def linear(found: Found) -> tuple[bool, str]:
+    """Theorem 6: whether top-1's SNR is proportional to δ."""
+    fits = found["slopes"].values()
+    why = ", ".join(f"{name} {fit['slope']:.2f}" for name, fit in found["slopes"].items())
+    within = all(abs(fit["slope"] - LINEAR) < 2 * fit["error"] for fit in fits)
+    return within, f"slope of log SNR against log δ: {why}"
+
+
+def null_space(found: Found) -> tuple[bool, str]:
+    """Theorems 2 and 7: whether OPRD leaves less where the LM head is blind."""
+    of = {
+        name: sum(seed["unseen"] for seed in found["errors"][name]) / len(found["errors"][name])
+        for name in ("OPRD", "reverse KL")
+    }
+    why = ", ".join(f"{name} {value:.1%}" for name, value in of.items())
+    return of["OPRD"] < of["reverse KL"], f"error left there: {why}"
+
+
+def blind(found: Found) -> tuple[bool, str]:
+    """Theorem 8: whether a pretrained head's weakest direction is seen as much less as it says."""
+    head = found["heads"]["SmolLM2-135M"]
+    first, last = head["along"][0], head["along"][-1]
+    measured = first["losses"]["reverse KL"] / last["losses"]["reverse KL"]
+    told = (first["value"] / last["value"]) ** 2
+    return told / 3 < measured < 3 * told, f"measured {measured:,.0f}, (σ_1/σ_d)² {told:,.0f}"
+
+
+def ends_part(found: Found) -> tuple[bool, str]:
+    """Fig. 8: whether an untouched student's states are further off at the end."""
+    curve = found["curves"]["sums, untouched"]
+    place = max(0, len(curve["k"]) // 4 - 1)
+    first, last = (curve[end]["last"][place] for end in ("first_k", "last_k"))
+    why = f"first {curve['k'][place]} tokens {first:.1%}, last {last:.1%}"
+    return last < first, why
+
+
+def cost(models: str) -> Reading:
+    """An update beside one that forms whole logits, on one of the models."""
+
+    def read(found: Found) -> tuple[bool, str]:
+        case = found["cases"][models]
+        times, peaks = (
+            {of["name"]: of for of in case[part]["points"][0]["objectives"]}
+            for part in ("time", "memory")
+        )
+        ratios = sorted(
+            b / a
+            for a, b in zip(
+                times["oprd"]["each_round"], times["naive_topk"]["each_round"], strict=True
+            )
+        )
+        faster = ratios[len(ratios) // 2]
+        memory = peaks["oprd"]["transient_bytes"] / peaks["naive_topk"]["transient_bytes"]
+        why = f"{faster:.2f} times as fast with {memory:.0%} of the memory"
+        return faster >= FASTER and memory <= MEMORY, why
+
+    says = f"{models}: at least {FASTER} times as fast as whole logits, {MEMORY:.0%} of the memory"
+    return Reading(says, read)
+
+
+def merged(found: Found) -> tuple[bool, str]:
+    """Whether one student is as good as both specialists, within 3 points."""
+    of = found["by_task"]
+    tasks = ("sums", "sorting")
+    lost = {
+        task: 100
+        * (
+            of[f"the specialist of {task}"][0][task]
+            - sum(seed[task] for seed in of[MERGED_PURE]) / len(of[MERGED_PURE])
+        )
+        for task in tasks
+    }
+    why = ", ".join(f"{task} {points:.1f} points below it" for task, points in lost.items())
+    return max(lost.values()) <= 3, why
