@@ -49,6 +49,7 @@ def measure(name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         given = {
             "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 1,
             "max_completion_length": 192,
             "gradient_checkpointing": False,
             **settings,

@@ -62,6 +62,19 @@ def test_drawing_leaves_random_state_mode_and_settings_alone() -> None:
     assert found == {problem: ids for problem, (ids, _) in drawn(REQUESTS, 5).items()}
 
 
+def test_a_model_saved_with_its_cache_off_reads_each_token_once() -> None:
+    model, lengths = tiny.model(), []
+    model.config.use_cache = model.generation_config.use_cache = False
+    model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    engine = TransformersEngine(model, tiny.tokenizer(), 5)
+    found = {r.request.problem: r.ids for b in engine.generate(REQUESTS, SAMPLING) for r in b}
+    assert found == {problem: ids for problem, (ids, _) in drawn(REQUESTS, 5).items()}
+    assert len(lengths) > 1 and set(lengths[1:]) == {1}
+    assert model.generation_config.use_cache is False
+
+
 def test_the_sampler_draws_from_the_model_distribution() -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
     rows = 4_000

@@ -601,3 +601,34 @@ def test_evaluation_logs_the_same_figures(tmp_path):
     assert -1 <= evaluated["eval_rep_cosine"] <= 1
     assert "eval_entropy" not in evaluated
     assert min(logged(tmp_path, "seconds/student")) > 0
+
+
+@pytest.mark.parametrize("asked", [None, False])
+def test_a_student_saved_with_its_cache_off_writes_with_one_unless_told_not_to(tmp_path, asked):
+    student, lengths = tiny.model(seed=1), []
+    student.config.use_cache = student.generation_config.use_cache = False
+    kwargs = {"min_new_tokens": 4, **({} if asked is None else {"use_cache": asked})}
+    made = trainer(
+        tmp_path,
+        student=student,
+        rollout=None,
+        max_steps=1,
+        max_completion_length=4,
+        generation_kwargs=kwargs,
+    )
+    generate = made.model.generate
+
+    def counted(*args, **options):
+        handle = made.model.model.register_forward_pre_hook(
+            lambda module, args, given: lengths.append(given["input_ids"].shape[1]),
+            with_kwargs=True,
+        )
+        try:
+            return generate(*args, **options)
+        finally:
+            handle.remove()
+
+    made.model.generate = counted
+    made.train()
+    assert len(lengths) > 1
+    assert all(length == 1 for length in lengths[1:]) == (asked is None)

@@ -132,6 +132,7 @@ class TransformersEngine:
             no_repeat_ngram_size=0,
             min_length=0,
         )
+        write_with_cache(config)
         with evaluation_mode(self.model):
             output = self.model.generate(
                 **inputs,
@@ -220,6 +221,16 @@ def left_pad(prompts: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
         "input_ids": torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts]),
         "attention_mask": torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts]),
     }
+
+
+def write_with_cache(config: GenerationConfig) -> None:
+    """Let generation keep keys and values unless it was told not to, whatever the model says.
+
+    Training leaves `use_cache` off in what it saves, and such a model would read its whole response
+    again for every token.
+    """
+    if config.use_cache is None:
+        config.use_cache = True
 
 
 def end_token_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -52,6 +52,7 @@ from oprd.log import leave_out_number
 from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.batch import MicroBatch, written
 from oprd.models.finite import first_broken_parameter
+from oprd.models.generate import write_with_cache
 from oprd.models.identity import student_facts
 from oprd.models.matching import (
     check_trains,
@@ -179,6 +180,7 @@ class OPRDTrainer(DistillationTrainer):
             tools=tools,
         )
         self.args: OPRDConfig = args
+        write_with_cache(self.generation_config)
         if self.use_vllm:
             half = bool(args.bf16 or args.fp16)
             joined(self.vllm_generation, self.student, half=half)
