@@ -125,6 +125,32 @@ class GapClosed(Bar):
 
 
 @dataclass(frozen=True)
+class ShareOfGain(Bar):
+    """A method gains a share of what another one gains, by the whole interval.
+
+    Attributes:
+        method: which.
+        whole: the other one.
+        share: of its gain.
+    """
+
+    method: str
+    whole: str
+    share: float
+
+    def __str__(self) -> str:
+        """What counts as confirmed."""
+        return f"{self.method} gains at least {self.share:.0%} of what {self.whole} gains"
+
+    def judge(self, found: Found) -> Judged:
+        """By the accuracy at the end above that of the untrained student, paired by seed."""
+        before = found["student"]["accuracy"]
+        ends = zip(*(_scores(found, m, "accuracy") for m in (self.method, self.whole)), strict=True)
+        share = Estimate.of((part - before) / (whole - before) for part, whole in ends)
+        return Judged.of(_low(share) >= self.share, f"{share.percent()} of it")
+
+
+@dataclass(frozen=True)
 class FallsFromItsTop(Bar):
     """A method's accuracy ends below the best that its curve had.
 

@@ -190,6 +190,15 @@ SELF_TAUGHT: dict[str, dict[str, Any]] = {
         WITH_ANOTHERS: f"{{{{ another }}}} {AGAIN}",
     }.items()
 }
+# Methods that train on the first so many prompts alone, again and again.
+FEW_PROMPTS = {
+    "OPRD, 1 prompt": 1,
+    "OPRD, 16 prompts": 16,
+    "OPRD, 256 prompts": 256,
+    "reverse KL, 1 prompt": 1,
+    "reverse KL, 16 prompts": 16,
+}
+METHODS |= {name: METHODS[name.partition(",")[0]] for name in FEW_PROMPTS}
 # A student of two teachers, each of one of its tasks.
 TOGETHER = {"teachers": [{"name": "sums"}, {"name": "sorting"}]}
 MERGED = {

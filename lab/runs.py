@@ -20,6 +20,7 @@ from lab import both
 from lab.methods import (
     ANOTHER_REFERENCE,
     CONSUMED,
+    FEW_PROMPTS,
     HEADS,
     HEADS_READ_AGAIN,
     MERGED,
@@ -177,7 +178,7 @@ def _distil(run: Run) -> None:
     pair = PAIRS[run.pair]
     task, settings = pair.task_module, run.all_settings
     # Drawn anew: some may be among those that the models were trained on, none is held out.
-    problems = task.examples("train", run.length * run.rollouts, seed=PROBLEMS_SEED + run.seed)
+    problems = _problems(run)
     solutions = [solution for _, solution in problems]
     columns: dict[str, list[str]] = {}
     if run.method in SELF_TAUGHT:
@@ -213,6 +214,15 @@ def _distil(run: Run) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
+
+
+def _problems(run: Run) -> list[tuple[str, str]]:
+    """Prompts with their solutions, one a rollout: different ones, or a few again and again."""
+    count = run.length * run.rollouts
+    different = min(count, FEW_PROMPTS.get(run.method, count))
+    task = PAIRS[run.pair].task_module
+    drawn = task.examples("train", different, seed=PROBLEMS_SEED + run.seed)
+    return [drawn[place % different] for place in range(count)]
 
 
 def _teacher(pair: Pair) -> str | dict[str, str]:

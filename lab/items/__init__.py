@@ -43,6 +43,7 @@ from lab.items.comparisons import (
     PAST_REINFORCED,
     PAST_THE_TEACHER,
     PRETRAINED,
+    PROMPTS,
     RANKS_OVER_BYTE_PAIRS,
     SCALED,
     SELF_DISTILLATION,
@@ -241,6 +242,7 @@ _ALL: tuple[Item, ...] = (
         "The same loss on responses that the student did not write, at one rate",
         Comparison("sums", ON_AND_OFF_POLICY, rates=(1e-3,), quick_part=8),
     ),
+    Compared("prompts", "What is gained from 1, 16, 256 and all prompts", PROMPTS),
     *(
         Compared(name, title, comparison)
         for name, title, comparison in (

@@ -209,6 +209,24 @@ FEWER_ROLLOUTS = (
     "short rollouts first",
     "positions by divergence",
 )
+# How many prompts it takes.
+PROMPTS = Comparison(
+    "sums",
+    (
+        "OPRD",
+        "OPRD, 256 prompts",
+        "OPRD, 16 prompts",
+        "OPRD, 1 prompt",
+        "reverse KL",
+        "reverse KL, 16 prompts",
+        "reverse KL, 1 prompt",
+    ),
+    steps=100,
+    grid_steps=50,
+    rates=(5e-4, 1e-3, 2e-3),
+    claims=(("OPRD", "OPRD, 1 prompt"), ("reverse KL", "reverse KL, 1 prompt")),
+    by="end",
+)
 ON_AND_OFF_POLICY = ("OPRD", *OFF_POLICY)
 NOISE = {
     task: Noise(steps, shares=(0.3, 0.1, 0.03, 0.01))

@@ -6,7 +6,7 @@ run before they were written down here; the others were not.
 
 from collections.abc import Mapping
 
-from lab.expectations import Above, Expectation, FallsFromItsTop, GapClosed, Reading
+from lab.expectations import Above, Expectation, FallsFromItsTop, GapClosed, Reading, ShareOfGain
 from lab.items.measurements import (
     RANK,
     RANK_COSINE,
@@ -37,6 +37,8 @@ PAST = "λ = 1.25"
 MIXED = "two teachers, mixed batches"
 # Reported by the paper.
 GAP_CLOSED = 0.94
+# What one prompt gives of the gain of all, at least, as published for output-space distillation.
+ONE_PROMPT = 0.62
 
 
 def _accuracy(long: bool) -> tuple[Expectation, ...]:
@@ -181,6 +183,23 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
             "the title",
             "the student's own rollouts teach more than those it wrote before training",
             Above("OPRD", "OPRD on the student's first responses"),
+        ),
+    ),
+    "prompts": (
+        Expectation(
+            "2609.04172",
+            "one prompt gives most of the gain, of the reverse KL",
+            ShareOfGain("reverse KL, 1 prompt", "reverse KL", ONE_PROMPT),
+        ),
+        Expectation(
+            "oprd",
+            "one prompt gives most of the gain, of OPRD",
+            ShareOfGain("OPRD, 1 prompt", "OPRD", ONE_PROMPT),
+        ),
+        Expectation(
+            "oprd",
+            "16 prompts give most of the gain, of OPRD",
+            ShareOfGain("OPRD, 16 prompts", "OPRD", ONE_PROMPT),
         ),
     ),
     "handed-over": (

@@ -7,6 +7,7 @@ from lab.expectations import (
     GapClosed,
     Judged,
     Reading,
+    ShareOfGain,
     Verdict,
 )
 
@@ -53,6 +54,9 @@ UNCLEAR = found(a=(0.80, 0.81, 0.82), b=(0.40, 0.95, 0.48))
         (GapClosed("a", 0.9), CLEAR, NO),
         (GapClosed("b", 0), UNCLEAR, NO),
         (GapClosed("a", 1), CLEAR, NO),
+        # Gains of 51 points and of 71.
+        (ShareOfGain("b", "a", 0.65), CLEAR, YES),
+        (ShareOfGain("b", "a", 0.75), CLEAR, NO),
         (FallsFromItsTop("b", by=10), CLEAR, YES),
         (FallsFromItsTop("b", by=18), CLEAR, NO),
         (FallsFromItsTop("a", by=5), CLEAR, NO),
@@ -89,6 +93,7 @@ def test_a_method_that_was_not_compared_is_an_error():
         (GapClosed("a", 0.9), "a closes at least 90% of the gap to its teacher"),
         (GapClosed("a", 0), "a ends above where it began"),
         (GapClosed("a", 1), "a ends above its teacher"),
+        (ShareOfGain("a", "b", 0.6), "a gains at least 60% of what b gains"),
         (FallsFromItsTop("a", 5), "a ends more than 5 points below its curve's top"),
     ],
 )

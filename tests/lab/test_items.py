@@ -18,6 +18,7 @@ AWAITED = {
     "merging-later",
     "past-early",
     "past-the-teacher",
+    "prompts",
     "self-distillation",
     "tokenizers",
 }

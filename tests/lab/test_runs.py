@@ -1,5 +1,6 @@
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def test_whatever_decides_the_numbers_of_a_run_names_its_folder(cache):
         Run("sorting", "OPRD", 1e-3, 0),
     ]
     assert len({run.folder for run in changed}) == len(changed)
+
+
+@pytest.mark.parametrize(("method", "different"), [("OPRD", 8), ("OPRD, 1 prompt", 1)])
+def test_a_run_of_few_prompts_repeats_them_and_one_of_many_does_not(method, different):
+    run = Run("sums", method, 1e-3, 0, steps=2, rollouts=4)
+    problems = runs._problems(run)
+    assert (len(problems), len(set(problems))) == (8, different)
+    assert set(problems) <= set(runs._problems(replace(run, method="OPRD")))
+    assert set(problems) != set(runs._problems(replace(run, seed=1)))
 
 
 def test_a_method_that_was_changed_makes_another_run(cache, monkeypatch):
