@@ -1,0 +1,5 @@
+# %% [markdown]
+# # first_run
+
+# %%
+x = 1

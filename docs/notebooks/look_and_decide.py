@@ -1,0 +1,5 @@
+# %% [markdown]
+# # look_and_decide
+
+# %%
+x = 1

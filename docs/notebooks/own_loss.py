@@ -1,0 +1,5 @@
+# %% [markdown]
+# # own_loss
+
+# %%
+x = 1
