@@ -1,5 +1,6 @@
 """What MkDocs asks for while it builds the site: pages that are made, and links out of `docs`."""
 
+import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -8,6 +9,7 @@ from mkdocs.structure.pages import Page
 
 from docs.generate import errors, notebooks, reference, sources
 
+CELL = re.compile(r"<td[ >].*?</td>", flags=re.DOTALL)
 MADE = {
     "reference/errors.md": errors.page,
     "reference/all-settings.md": reference.settings,
@@ -42,6 +44,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     project = {place: path for path, place in sources.PROJECT.items()}
     origin = sources.ROOT / project[name] if name in project else sources.DOCS / name
     return sources.rewritten(markdown, origin)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Take the strokes before bars in a table's code away, as GitHub does."""
+    return CELL.sub(lambda cell: cell.group().replace("\\|", "|"), html)
 
 
 def _made(config: MkDocsConfig, name: str, text: str) -> File:

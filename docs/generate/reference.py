@@ -4,7 +4,6 @@ import dataclasses
 import json
 from typing import Any
 
-import click
 from trl import DistillationConfig
 from typer.main import get_command
 
@@ -15,9 +14,10 @@ from oprd.runs import kept
 SETTINGS = """\
 # All settings
 
-Those that `OPRDConfig` adds to `trl.DistillationConfig`, with their types and defaults, and what becomes of one
-that is not the same when a run is resumed: **kept**, refused unless `allow_changed` names it; **said**, used
-with a warning; **free**. [Settings of a run](../settings.md) says when to take which.
+Those that `OPRDConfig` adds to `trl.DistillationConfig`, or has another default for, with their
+types, and what becomes of one that is not the same when a run is resumed: **kept**, refused unless
+`allow_changed` names it; **said**, used with a warning; **free**. A default that depends on other
+settings is shown as none. [Settings of a run](../settings.md) says when to take which.
 
 This page is made of the code when the site is built.
 
@@ -27,9 +27,9 @@ This page is made of the code when the site is built.
 COMMANDS = """\
 # Commands
 
-`oprd`, and what each of its commands takes. `oprd train` takes [every setting](all-settings.md) as an option,
-those of TRL and Transformers too, with `--config FILE.yaml`, `--preview` and `--overwrite`; `oprd train
---help` lists them. `oprd --debug` shows the tracebacks of errors.
+`oprd`, and what each of its commands takes. `oprd train` takes [every setting](all-settings.md) as
+an option, those of TRL and Transformers too, with `--config FILE.yaml` and `--preview`;
+`oprd train --help` lists them. `oprd --debug` shows the tracebacks of errors.
 
 This page is made of the code when the site is built.
 """
@@ -59,29 +59,24 @@ def commands() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _leaves(command: Any, name: str) -> list[tuple[str, click.Command]]:
+def _leaves(command: Any, name: str) -> list[tuple[str, Any]]:
     if not hasattr(command, "commands"):
         return [(name, command)]
-    return [
-        leaf
-        for called, each in command.commands.items()
-        for leaf in _leaves(each, f"{name} {called}")
-    ]
+    below = command.commands.items()
+    return [leaf for called, each in below for leaf in _leaves(each, f"{name} {called}")]
 
 
 def _option(option: Any) -> str:
     called = option.opts[0] if option.param_type_name == "option" else option.name.upper()
-    default = option.default if not callable(option.default) else None
+    default = None if callable(option.default) else option.default
     shown = "" if default in (None, (), []) else f"`{default}`"
-    return "| " + " | ".join(map(_cell, (f"`{called}`", shown, getattr(option, "help", "")))) + " |"
+    cells = (f"`{called}`", shown, getattr(option, "help", ""))
+    return "| " + " | ".join(map(_cell, cells)) + " |"
 
 
 def _type(field: dataclasses.Field[Any]) -> str:
-    return (
-        field.type
-        if isinstance(field.type, str)
-        else getattr(field.type, "__name__", str(field.type))
-    )
+    kind = field.type
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
@@ -92,9 +87,9 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _resumed(name: str) -> str:
-    if name in kept.KEPT_SETTINGS:
+    if name in (*kept.KEPT_SETTINGS, *kept.OF_FACTS):
         return "kept"
-    return "said" if name in kept.SAID_SETTINGS else "free"
+    return "free" if kept.may_change(name) else "said"
 
 
 def _help(field: dataclasses.Field[Any]) -> str:
