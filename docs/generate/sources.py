@@ -46,6 +46,20 @@ def links(text: str) -> list[str]:
     return found
 
 
+def anchors(text: str) -> set[str]:
+    """What the headings of a page are called in links, by GitHub and by the site."""
+    found: list[str] = []
+
+    def collect(part: str) -> str:
+        for title in re.findall(r"^#+ (.+?) *#*$", part, flags=re.MULTILINE):
+            plain = re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", title).lower())
+            found.append(plain.strip().replace(" ", "-"))
+        return part
+
+    outside_code(text, collect)
+    return set(found)
+
+
 def target_of(page: Path, link: str) -> tuple[Path, str]:
     """The file that a link of a page leads to, and its anchor with the sign before it."""
     path, sign, anchor = link.partition("#")

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,11 @@ def furnish(folder: Path) -> None:
     ):
         lines = (json.dumps({column: row[column] for column in columns}) for row in rows)
         (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    _furnish_callers(folder)
 
 
-def furnish_callers(folder: Path) -> None:
-    """Lay out two models whose chat template knows tools."""
+def _furnish_callers(folder: Path) -> None:
+    """Two models whose chat template knows tools."""
     plain = tiny.tokenizer()
     tokenizer = type(plain)(
         tokenizer_object=plain.backend_tokenizer,
@@ -171,6 +173,8 @@ class Workshop:
                 self._notebook("first_run")
             case ["python", file, *rest]:
                 self._python(file, rest)
+            case ["make", target]:
+                assert f"\n{target}:" in (ROOT / "Makefile").read_text()
             case ["pip", "install", *rest]:
                 check_extras(" ".join(rest))
             case _:
@@ -184,9 +188,7 @@ class Workshop:
     def _of_train(self, words: list[str]) -> list[str]:
         config = words[words.index("--config") + 1] if "--config" in words else None
         given = yaml.safe_load(Path(config).read_text()) if config else {}
-        given |= {
-            name.removeprefix("--"): value for name, value in zip(words, words[1:], strict=False)
-        }
+        given |= {name.removeprefix("--"): value for name, value in pairwise(words)}
         few = {**OVERRIDES, **SMALL, **_few(given)}
         # A recipe's own models and prompts are not here.
         few |= {
@@ -249,7 +251,7 @@ def _few(given: dict[str, Any]) -> dict[str, Any]:
         if "heads" not in str(given.get("bridge_basis")):
             few["bridge_rank"] = 4
     if given.get("eval_tasks"):
-        few |= {"eval_samples": 4, "eval_steps": 1, "eval_limit": 2, "eval_max_new_tokens": 8}
+        few |= {"eval_steps": 1, "eval_limit": 2, "eval_max_new_tokens": 8}
     return few
 
 

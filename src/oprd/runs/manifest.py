@@ -18,7 +18,7 @@ from oprd.runs.atomic import synchronize, written_whole
 from oprd.text import escaped, parse_json
 
 MANIFEST = "manifest.json"
-# A model's card, of which nothing is loaded: it is written again whenever more is known of the model.
+# A model's card, of which nothing is loaded: it is written again when more is known of the model.
 CARD = "README.md"
 # In a folder while it is saved: without a manifest beside it, the save was cut off. Files of such a
 # name are not uploaded.
