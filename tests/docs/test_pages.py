@@ -35,7 +35,7 @@ HERE: dict[str, dict[str, str]] = {
     "docs/results.md": {"--run runs/demo": "--model student"},
     "docs/settings.md": {
         "output_weight": "output_loss: reverse_kl\noutput_weight",
-        "start: 20, steps: 50": "start: 1, steps: 1",
+        "start: 20, steps: 50": "start: 0, steps: 1",
     },
     **{f"docs/how-to/{path.name}": {} for path in sorted((ROOT / "docs/how-to").glob("*.md"))},
 }
