@@ -9,6 +9,8 @@ from mkdocs.structure.pages import Page
 
 from docs.generate import errors, notebooks, reference, sources
 
+# A page that is to be seen whole, and so has all of the width.
+ONE_SCREEN = "decide.md"
 CELL = re.compile(r"<td[ >].*?</td>", flags=re.DOTALL)
 MADE = {
     "reference/errors.md": errors.page,
@@ -30,7 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         else:
             files.append(_made(config, name, sources.shown(path)))
     for path in sorted((sources.DOCS / "notebooks").glob("*.py")):
-        files.append(_made(config, sources.place(path), notebooks.page(_read(path))))
+        files.append(_made(config, sources.place(path), notebooks.page(path)))
     for name, page in MADE.items():
         files.append(_made(config, name, page()))
     return files
@@ -39,6 +41,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links lead to where the site has their targets."""
     name = page.file.src_uri
+    if name == ONE_SCREEN:
+        page.meta["hide"] = ["toc"]
     if name.startswith("source/") or name in MADE:
         return markdown
     project = {place: path for path, place in sources.PROJECT.items()}

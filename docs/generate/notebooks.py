@@ -1,13 +1,14 @@
 """A notebook that is kept as text (jupytext's py:percent) as a page."""
 
 import re
+from pathlib import Path
 
 CELL = re.compile(r"^# %%(.*)$", flags=re.MULTILINE)
 
 
-def page(text: str) -> str:
-    """Cells of Markdown as text, the others as code."""
-    _, *parts = CELL.split(text)
+def page(path: Path) -> str:
+    """Cells of Markdown as text, the others as code, and the file to take away."""
+    _, *parts = CELL.split(path.read_text(encoding="utf-8"))
     shown = []
     for kind, body in zip(parts[::2], parts[1::2], strict=True):
         if kind.strip() == "[markdown]":
@@ -16,6 +17,7 @@ def page(text: str) -> str:
             )
         else:
             shown.append("```python\n" + "\n".join(lines(body)) + "\n```")
+    shown.append(f'<a href="{path.name}" download>{path.name}</a>')
     return "\n\n".join(shown) + "\n"
 
 
