@@ -85,7 +85,9 @@ def test_a_missing_extra_is_one_sentence_with_the_way_out(extra, places, monkeyp
     row = json.dumps({"problem": "1 + 1", "answer": "2"})
     Path("sums.jsonl").write_text(row + "\n")
     Path("zero.json").write_text("{}")
-    monkeypatch.setitem(sys.modules, module, None)
+    loaded = [name for name in sys.modules if name.startswith(f"{module}.")]
+    for name in (module, *loaded):
+        monkeypatch.setitem(sys.modules, name, None)
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 1
     said = [line for line in done.output.splitlines() if line.startswith("oprd: ")]
