@@ -1,6 +1,7 @@
 """What oprd says where it refuses something, read off the code."""
 
 import ast
+import builtins
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -9,8 +10,8 @@ SOURCE = Path(__file__).parents[2] / "src" / "oprd"
 HEAD = """\
 # Errors
 
-Every sentence that oprd itself refuses something with, by the room that says it. Where a value
-stands, its name stands here. A command prints `oprd:` and the sentence, and ends with 1 (with 2 for
+The sentences that oprd itself refuses something with, as far as they stand where they are raised,
+by the room that says them. Where a value stands, its name stands here. A command prints `oprd:` and the sentence, and ends with 1 (with 2 for
 an option that it does not know); `--debug` before the command shows the traceback. In Python it is
 an exception.
 
@@ -26,7 +27,7 @@ def message(node: ast.expr) -> str | None:
         case ast.JoinedStr(values=parts):
             return "".join(
                 part.value if isinstance(part, ast.Constant) and isinstance(part.value, str)
-                else f"‹{ast.unparse(part.value)}›" if isinstance(part, ast.FormattedValue)
+                else f"‹{_name(part.value)}›" if isinstance(part, ast.FormattedValue)
                 else ""
                 for part in parts
             )  # fmt: skip
@@ -34,6 +35,16 @@ def message(node: ast.expr) -> str | None:
             found = [message(left), message(right)]
             return None if None in found else "".join(part for part in found if part)
     return None
+
+
+def _name(value: ast.expr) -> str:
+    """What a value is called: the first name in it that is no function of Python's."""
+    for node in ast.walk(value):
+        if isinstance(node, ast.Attribute) and node.attr != "join":
+            return node.attr
+        if isinstance(node, ast.Name) and not hasattr(builtins, node.id):
+            return node.id
+    return ast.unparse(value)
 
 
 def raised(path: Path) -> list[tuple[str, str]]:
@@ -55,7 +66,7 @@ def by_room() -> dict[str, dict[str, list[tuple[str, str]]]]:
     rooms: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(dict)
     for path in sorted(SOURCE.rglob("*.py")):
         name = path.relative_to(SOURCE)
-        if found := raised(path):
+        if name.name != "__init__.py" and (found := raised(path)):
             rooms[name.parts[0].removesuffix(".py")][name.as_posix()] = found
     return rooms
 
