@@ -11,9 +11,9 @@ HEAD = """\
 # Errors
 
 The sentences that oprd itself refuses something with, as far as they stand where they are raised,
-by the room that says them. Where a value stands, its name stands here. A command prints `oprd:` and the sentence, and ends with 1 (with 2 for
-an option that it does not know); `--debug` before the command shows the traceback. In Python it is
-an exception.
+by the room that says them. Where a value stands, its name stands here. A command prints `oprd:`
+and the sentence, and ends with 1 (with 2 for an option that it does not know); `--debug` before
+the command shows the traceback. In Python it is an exception.
 
 This page is made of the code when the site is built.
 """
