@@ -86,7 +86,7 @@ def test_every_command_that_is_named_exists():
     assert shown <= set(commands) and len(shown) > 8
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named(r"(?:^|`)make ([a-z-]+)") <= targets
-    assert named(r"python -m lab run ([\w-]+)") <= set(ITEMS)
+    assert named(r"python -m lab run ([a-z][\w-]*)") <= set(ITEMS)
     programs = named(r"python ((?:recipes|benchmarks)/[\w/]+\.py)")
     assert len(programs) > 5 and all((ROOT / name).is_file() for name in programs)
 
