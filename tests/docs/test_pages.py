@@ -9,6 +9,7 @@ from typer.main import get_command
 from docs.generate import sources
 from lab.items import ITEMS
 from oprd.cli.main import app
+from oprd.core.objective import STATE_LOSSES
 from tests.docs import workshop
 from tests.docs.workshop import ROOT, SHOWN, Workshop, blocks
 
@@ -51,6 +52,15 @@ ELSEWHERE = {
 }
 # Commands that need another environment, and the test that runs them there.
 ENGINES = {"vllm": "tests/engines/test_exported.py"}
+
+
+@pytest.fixture(autouse=True)
+def tables():
+    """A page that puts a loss of its own into a table leaves it as it was."""
+    kept = dict(STATE_LOSSES)
+    yield
+    STATE_LOSSES.clear()
+    STATE_LOSSES.update(kept)
 
 
 @pytest.mark.parametrize("page", HERE)
