@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 # That run tests side by side, each on one thread.
 WORKERS ?= 2
 
-.PHONY: help setup setup-vllm demo test test-slow test-vllm reliability soak lint format bench lab lab-quick dist clean
+.PHONY: help setup setup-vllm demo test test-slow test-vllm reliability soak lint format bench lab lab-quick docs dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -73,10 +73,13 @@ lab: setup ## list the figures and tables of the paper that can be made here
 lab-quick: setup ## make them at their smallest setting
 	$(BIN)/python -m lab run --quick
 
+docs: setup ## build the site from README, docs and the code, in .site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 dist: setup ## build what is published, a wheel and the sources, in dist
 	rm -rf dist
 	$(BIN)/python -m build
 
 clean: ## remove the environment and caches, not runs, the lab's neither
-	rm -rf .venv $(VLLM) dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv $(VLLM) .site dist .pytest_cache .ruff_cache .hypothesis
 	test ! -d .cache || find .cache -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} +

@@ -84,6 +84,17 @@ def test_a_library_error_is_expected_while_setting_up_and_a_bug_later(capsys):
         raising(OSError("no such model"), in_library=True)()
 
 
+@pytest.mark.parametrize("error", ["ConnectError", "ConnectTimeout", "ReadTimeout"])
+@pytest.mark.parametrize("library", ["httpx", "httpx2", "requests"])
+def test_a_network_that_is_not_there_is_one_sentence_whoever_found_out(library, error, capsys):
+    found = type(error, (Exception,), {"__module__": f"{library}._exceptions"})("refused")
+    with pytest.raises(typer.Exit):
+        raising(found, in_library=True)()
+    said = capsys.readouterr().err
+    assert said.startswith("oprd: the Hugging Face hub") and "(refused)" in said
+    assert said.count("\n") == 1 and "leave push_to_hub out" in said
+
+
 @pytest.mark.parametrize("error", [TypeError("x"), RuntimeError("x"), KeyError("x")])
 def test_a_bug_keeps_its_traceback(error: Exception):
     with pytest.raises(type(error)):

@@ -24,7 +24,10 @@ def blocks(page: str) -> list[str]:
 RUN, SPECIAL = blocks("docs/tokenizers.md")
 
 
-@pytest.mark.parametrize("config", [RUN + SPECIAL, blocks("README.md")[1]], ids=["page", "README"])
+SHORT = blocks("docs/how-to/tokenizer.md")[0]
+
+
+@pytest.mark.parametrize("config", [RUN + SPECIAL, SHORT], ids=["page", "how to"])
 def test_a_configuration_trains(config, tmp_path, monkeypatch):
     """A teacher of another vocabulary, and tokens of the page's names in both."""
     student, teacher = (tiny.tokenizer().backend_tokenizer.to_str() for _ in range(2))

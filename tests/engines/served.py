@@ -1,4 +1,4 @@
-"""A server of vLLM's with the connector of this package, on this machine alone."""
+"""A server of vLLM's, with the connector of this package or without, on this machine alone."""
 
 import json
 import subprocess
@@ -16,8 +16,7 @@ from tests.engines.process import SECONDS, environment, free_port
 
 @contextmanager
 def vllm_server(model: Path, states: Path, layers: Sequence[int], *flags: str) -> Iterator[str]:
-    """The URL of one that serves a model; ended after the block."""
-    port = free_port()
+    """The URL of one that serves a model and its states; ended after the block."""
     speculative: dict[str, Any] = {
         "method": "extract_hidden_states",
         "num_speculative_tokens": 1,
@@ -29,16 +28,24 @@ def vllm_server(model: Path, states: Path, layers: Sequence[int], *flags: str) -
         "kv_connector_module_path": "oprd.serving.connector",
         "kv_connector_extra_config": {"folder": str(states)},
     }
+    flags = ("--speculative-config", json.dumps(speculative), *flags)
+    flags = ("--kv-transfer-config", json.dumps(transfer), *flags)
+    with plain_server(model, states.parent / "server.log", *flags) as url:
+        yield url
+
+
+@contextmanager
+def plain_server(model: Path, log: Path, *flags: str) -> Iterator[str]:
+    """The URL of one that serves a model; ended after the block."""
+    port = free_port()
     command = [
         # The build for a CPU has not the name that `vllm serve` asks for its version.
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"),
-        *("--max-model-len", "256", "--speculative-config", json.dumps(speculative)),
-        *("--kv-transfer-config", json.dumps(transfer), *flags),
+        *("--max-model-len", "256", *flags),
     ]
     # One that this process starts has no rank among others.
     env = {k: v for k, v in environment().items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    log = states.parent / "server.log"
     with log.open("wb") as said:
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, env=env

@@ -64,7 +64,7 @@ def test_quick_results_that_contradict_the_committed_ones_end_with_an_error(tmp_
         assert ("that were found again: 1 of 1." in result.output) == (code == 0)
 
 
-# Names of the README by those of the lab.
+# Names of the page on results by those of the lab.
 METHODS = {
     "OPRD, plain states (the paper's)": "OPRD",
     "OPRD, states at unit length (the default)": "OPRD, unit length",
@@ -77,9 +77,9 @@ METHODS = {
 
 
 @pytest.mark.parametrize(("item", "column"), [("accuracy-sums", 1), ("accuracy-sorting", 3)])
-def test_the_accuracies_of_the_readme_are_those_of_the_results(item, column):
-    readme = (page.PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.splitlines()]
+def test_the_accuracies_of_the_page_on_results_are_those_of_the_lab(item, column):
+    shown_at = (page.PAGE.parent / "results.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown_at.splitlines()]
     shown = {row[0]: row[column : column + 2] for row in rows if row and row[0] in METHODS}
     assert set(shown) == set(METHODS)
     for name, (accuracy, steps) in shown.items():

@@ -401,7 +401,9 @@ def test_a_dataset_that_the_hub_does_not_give_is_named(monkeypatch: pytest.Monke
         raise ConnectionError("Couldn't reach\nthe Hub")
 
     monkeypatch.setattr("oprd.prompts.load.load_dataset", unreachable)
-    expected = r"'owner/name' cannot be loaded from the Hugging Face hub \(Couldn't reach the Hub\)"
+    expected = (
+        r"'owner/name' cannot be loaded from the Hugging Face hub \(Couldn't reach the Hub\): with"
+    )
     with pytest.raises(ValueError, match=expected):
         load_prompts("owner/name")
 

@@ -87,7 +87,7 @@ def test_the_tests_of_promises_run_whatever_was_imported_before(tmp_path):
     }, done.stderr
 
 
-# --- what the README claims ---------------------------------------------------------------------
+# --- what the README and the pages that took its parts claim -------------------------------------
 
 # What a sentence says that is a claim about what happens when something goes wrong.
 SAFETY = re.compile(
@@ -95,7 +95,16 @@ SAFETY = re.compile(
     r"checkpoint is complete|goes on (from|after)|resum\w+|never|nothing is lost|secrets?|safe\w*|"
     r"refused?|trusted)\b"
 )
-TEST = re.compile(r"\[[^\]]*\]\((?P<path>tests/[^)#]+|docs/reliability\.md|SECURITY\.md)[^)]*\)")
+TEST = re.compile(
+    r"\[[^\]]*\]\((?:\.\./)*"
+    r"(?P<path>tests/[^)#]+|(?:docs/)?reliability\.md|SECURITY\.md)[^)]*\)"
+)
+CLAIMING = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("start", "decide", "faq", "results")),
+    *sorted((ROOT / "docs" / "how-to").glob("*.md")),
+]
+PLACES = (ROOT, ROOT / "docs")
 
 
 def claims(text):
@@ -105,11 +114,14 @@ def claims(text):
     return [part.strip() for part in parts if SAFETY.search(re.sub(r"\]\([^)]*\)", "]", part))]
 
 
-@pytest.mark.parametrize("claim", claims((ROOT / "README.md").read_text()))
-def test_every_claim_of_the_readme_about_safety_points_at_a_test(claim):
+CLAIMS = [(page.name, claim) for page in CLAIMING for claim in claims(page.read_text())]
+
+
+@pytest.mark.parametrize(("page", "claim"), CLAIMS)
+def test_every_claim_about_safety_points_at_a_test(page, claim):
     found = list(TEST.finditer(claim))
-    assert found, "link the test, docs/reliability.md or SECURITY.md beside the claim"
-    assert all((ROOT / match["path"]).is_file() for match in found)
+    assert found, "link the test, reliability.md or SECURITY.md beside the claim"
+    assert all(any((place / match["path"]).is_file() for place in PLACES) for match in found)
 
 
 def test_a_claim_without_a_test_would_be_seen():

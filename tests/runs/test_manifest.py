@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from oprd.runs import manifest
 from oprd.runs.manifest import (
+    CARD,
     CUT_OFF,
     NOT_THERE,
     SAVING,
@@ -41,6 +42,15 @@ def test_a_folder_is_complete_once_its_manifest_is_written(tmp_path: Path):
 def test_what_is_not_named_is_no_part_of_it(tmp_path: Path):
     saved = checkpoint(tmp_path, 3)
     (saved / "notes.txt").write_text("mine")
+    assert problem(saved) is None
+
+
+def test_a_card_may_be_written_again(tmp_path: Path):
+    """PEFT saves one of its own with an adapter, in whose place a run's stands afterwards."""
+    saved = checkpoint(tmp_path, 3, complete=False)
+    (saved / CARD).write_text("of a library")
+    write_manifest(saved, {})
+    (saved / CARD).write_text("of the run")
     assert problem(saved) is None
 
 

@@ -21,6 +21,11 @@ R = TypeVar("R")
 # What code raises on purpose, here or in a library, when what it was given cannot be used.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
 
+# The packages that the hub's library asks the network by.
+NETWORK = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
+UNREACHABLE = "the Hugging Face hub, or whatever HF_ENDPOINT names, cannot be reached"
+OFFLINE = "Without a network name folders and files, and leave push_to_hub out."
+
 _show_tracebacks = False
 
 
@@ -82,7 +87,11 @@ def one_sentence(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except Exception as error:
-            if _show_tracebacks or not _is_expected(error):
+            if _show_tracebacks:
+                raise
+            if _is_unreachable(error):
+                _fail(CommandError(f"{UNREACHABLE} ({one_line(error)}). {OFFLINE}"))
+            if not _is_expected(error):
                 raise
             _fail(error)
 
@@ -99,6 +108,14 @@ def say(text: str) -> None:
 def _fail(error: Exception) -> NoReturn:
     say(f"oprd: {one_line(error)}")
     raise typer.Exit(1) from error
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether a package of the network's could not connect, or waited for too long."""
+    kind = type(error)
+    return kind.__module__.split(".")[0] in NETWORK and (
+        "Connect" in kind.__name__ or "Timeout" in kind.__name__
+    )
 
 
 def _is_expected(error: Exception) -> bool:

@@ -165,13 +165,15 @@ def _save(report: dict[str, Any], folder: Path) -> None:
     for name, text in ((JSON_FILE, json.dumps(report) + "\n"), (RECIPE, report["recipe"])):
         with written_whole(folder / name) as file:
             file.write_text(masked(text), encoding="utf-8")
+    what = "Figures, picture and rollouts"
     try:
         plot_inspection(report, folder / PICTURE)
     except ImportError as error:
+        what = "Figures and rollouts"
         typer.echo(str(error))
     # A name may hold what steers a terminal.
     places = escaped(str(folder)), escaped(shlex.quote(str(folder / RECIPE)))
     typer.echo(
-        f"\n{report['seconds']['all']:.0f} seconds. Figures, picture and rollouts are in "
+        f"\n{report['seconds']['all']:.0f} seconds. {what} are in "
         f"{places[0]}. Train with\n    oprd train --config {places[1]}"
     )

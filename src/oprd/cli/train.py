@@ -22,6 +22,7 @@ from oprd.cli.arguments import DataArguments, parse
 from oprd.cli.errors import setting_up, writing
 from oprd.cli.preview import asked, show_rollouts, show_settings
 from oprd.core.layers import measures
+from oprd.extras import check_installed
 from oprd.guards.saving import resumed_from
 from oprd.models.load import find_model
 from oprd.models.memory import free_bytes, told
@@ -125,6 +126,8 @@ def _trainer(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> OPRD
         _require(args.teacher_model_name_or_path, "teacher_model_name_or_path", "the teacher")
     _require(data.dataset_name, "dataset_name", "the prompts")
     _set_load_options(args, models)
+    if models.use_peft:
+        check_installed("peft", "peft", "use_peft")
     student = _find(student, "student", args.model_init_kwargs, None)
     found = {name: _find_teacher(name, own) for name, own in args.by_teacher().items()}
     teacher = found if args.teachers else found[""]

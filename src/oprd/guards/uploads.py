@@ -13,9 +13,8 @@ from typing import Any
 
 from transformers import trainer
 
-from oprd.runs.manifest import MANIFEST, read_manifest
+from oprd.runs.manifest import CARD, MANIFEST, read_manifest
 
-CARD = "README.md"
 # Of a checkpoint, what is not the student: what its trainer goes on with.
 TRAINERS = (
     "optimizer*",

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from oprd.extras import check_installed
 from oprd.log import get_logger
 from oprd.supported import check_vllm
 
@@ -25,7 +26,7 @@ def check_engine(mode: str, device: str) -> None:
         device: on which the student trains, by its type.
 
     Raises:
-        ImportError: see `check_vllm`.
+        ImportError: there is none, or see `check_vllm`.
         ValueError: weights go to a server by NCCL, and this is no CUDA device.
     """
     found = check_vllm()
@@ -34,8 +35,9 @@ def check_engine(mode: str, device: str) -> None:
             "vllm_mode='server' sends weights to the server by NCCL, from a CUDA device, and this "
             f"run trains on {device}: take vllm_mode='colocate', or use_vllm=false."
         )
-    # Where there is none, TRL says so.
-    if found is not None and mode == "colocate" and device == "cpu":
+    if found is None:
+        check_installed("vllm", "vllm", "use_vllm")
+    elif mode == "colocate" and device == "cpu":
         _leave_weights_unpacked(found)
 
 

@@ -244,7 +244,9 @@ def _load(source: str, folder: Path | None, split: str, config_name: str | None)
     except (DatasetsError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         where = "" if folder else "from the Hugging Face hub "
-        raise ValueError(f"dataset {source!r} cannot be loaded {where}({reason})") from error
+        way_out = "." if folder else ": with a copy at hand, name its file or folder."
+        said = f"dataset {source!r} cannot be loaded {where}({reason}){way_out}"
+        raise ValueError(said) from error
     if isinstance(dataset, Dataset):
         return dataset
     if split not in dataset:

@@ -17,6 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from oprd.runs.checkpoints import CHECKPOINT
+from oprd.runs.manifest import CARD
 from oprd.runs.metrics import METRICS, read_metrics
 from oprd.runs.record import RATE_TEST, read_record
 from oprd.runs.shown import SHOWN
@@ -24,7 +25,6 @@ from oprd.runs.snippet import snippet
 from oprd.secrets import masked
 from oprd.text import escaped, shortened
 
-CARD = "README.md"
 HUB = "https://huggingface.co"
 PAPER = {
     "title": "OPRD: On-Policy Representation Distillation",

@@ -18,6 +18,8 @@ from oprd.runs.atomic import synchronize, written_whole
 from oprd.text import escaped, parse_json
 
 MANIFEST = "manifest.json"
+# A model's card, of which nothing is loaded: it is written again when more is known of the model.
+CARD = "README.md"
 # In a folder while it is saved: without a manifest beside it, the save was cut off. Files of such a
 # name are not uploaded.
 SAVING = "_saving"
@@ -123,7 +125,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def problem(folder: Path, *, contents: bool = True) -> str | None:
-    """Why a folder is not what was saved in it, None where it is.
+    """Why a folder is not what was saved in it, None where it is, whatever its card says.
 
     Args:
         folder: of a checkpoint or a model.
@@ -141,6 +143,8 @@ def problem(folder: Path, *, contents: bool = True) -> str | None:
     if manifest is None:
         return CUT_OFF if (folder / SAVING).exists() else UNKNOWN
     for name, entry in manifest["files"].items():
+        if name == CARD:
+            continue
         try:
             if (found := _difference(folder / name, entry, contents)) is not None:
                 return f"its {escaped(name)} {found}"

@@ -8,6 +8,7 @@ import torch
 
 from oprd.core.layers import PAIRINGS, check_pairing, select_layers
 from oprd.core.positions import PositionSpec
+from oprd.extras import check_installed
 from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.kept import KEPT
 from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
@@ -157,6 +158,8 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutCo
             # Transformers wants to be told, in words about a GPU.
             self.use_cpu = self.use_cpu or bool(self.bf16)
         self.report_to = parse_names(self.report_to or "none")
+        if self.deepspeed:
+            check_installed("deepspeed", "deepspeed", "deepspeed")
         super().__post_init__()
         for settings in self.objectives():
             settings._check_rows()
