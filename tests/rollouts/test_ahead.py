@@ -1,6 +1,9 @@
 """Which rollouts a micro-step is about, and which update on them."""
 
-from oprd.rollouts.ahead import Window
+import pytest
+
+from oprd.rollouts.ahead import Window, WrittenAhead
+from oprd.rollouts.written import Rollout
 
 
 def test_uses_are_counted_in_micro_steps_of_all_updates_on_the_same_rollouts():
@@ -20,3 +23,21 @@ def test_each_step_has_its_part_of_what_is_written_at_once():
     assert turns == (["aa"] * 4 + ["bb"] * 4 + ["cc"] * 4) * 2
     assert [step for step in range(24) if window.writes_ahead(step)] == [0, 12]
     assert not any(Window(2, 2).writes_ahead(step) for step in range(8))
+
+
+def waiting(*tokens: int) -> WrittenAhead:
+    ahead = WrittenAhead()
+    ahead.keep([Rollout([token], [token + 4]) for token in tokens])
+    return ahead
+
+
+def test_what_was_written_ahead_is_given_out_in_order_and_once():
+    ahead = waiting(1, 2, 3)
+    given = [[rollout.response_ids for rollout in ahead.take(a)] for a in ([[1], [2]], [[3]])]
+    assert given == [[[5], [6]], [[7]]]
+
+
+@pytest.mark.parametrize("asked", [[[2]], [[1], [3]], [[1], [2], [3]]])
+def test_what_was_written_for_other_prompts_is_refused(asked):
+    with pytest.raises(RuntimeError, match="the 2 rollouts that were written ahead are for others"):
+        waiting(1, 2).take(asked)

@@ -26,6 +26,7 @@ THROUGH = {
     "end_tokens": {"joins_ends"},
     "rollouts_per_prompt": {"rollouts_needed"},
     "rollout_horizon": {"response_limit"},
+    "teacher_prefix": {"prefix_share"},
     "teacher_tokenizer": {"reads_own_tokens"},
 }
 OURS = sorted(

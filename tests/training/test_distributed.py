@@ -44,6 +44,9 @@ STEPS = {
         'layer_pairing="1:1",gradient_checkpointing=true,max_steps=2'
     ),
     "rollouts of two steps written at once": "rollouts_ahead=2,max_steps=4",
+    "responses that the teacher begins": (
+        "writes=1,top_k=1,teacher_prefix=0.5,teacher_prefix_length=3,max_steps=2"
+    ),
     "a teacher's own prompts": "hints=1,output_loss=reverse_kl",
     "a teacher's own tokens": "teacher_tokenizer=own,positions=all",
     "a teacher's own tokens, and no response in one process": "teacher_tokenizer=own,empty=1",

@@ -263,3 +263,10 @@ def test_positions_by_divergence_are_weighed_as_the_definition_says(tmp_path):
     made.train()
     (line, *_) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["loss"] == pytest.approx(kept["expected"], rel=1e-3)
+
+
+def test_fewer_rollouts_ahead_than_were_asked_for_are_refused(tmp_path):
+    made = trainer(tmp_path, max_steps=2, rollouts_ahead=2)
+    made.rollouts.write = lambda prompt_ids: [[5]] * (len(prompt_ids) - 1)
+    with pytest.raises(RuntimeError, match="8 rollouts were asked for and 7 came back"):
+        made.train()

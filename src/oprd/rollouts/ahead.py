@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+from oprd.rollouts.written import Rollout
+
 Row = TypeVar("Row")
 
 
@@ -49,3 +51,29 @@ class Window(NamedTuple):
         part = len(rows) // self.ahead
         turn = micro_step // (self.accumulation * self.updates) % self.ahead
         return list(rows[turn * part : (turn + 1) * part])
+
+
+class WrittenAhead:
+    """What was written for several steps and waits for its turn."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Rollout] = []
+
+    def keep(self, written: Sequence[Rollout]) -> None:
+        """Keep it, in the order of its turns; what was left is let go."""
+        self._waiting = list(written)
+
+    def take(self, prompt_ids: list[list[int]]) -> list[Rollout]:
+        """What was written for prompts, the next of those that wait.
+
+        Raises:
+            RuntimeError: it was written for others, or for fewer.
+        """
+        taken = self._waiting[: len(prompt_ids)]
+        if [rollout.prompt_ids for rollout in taken] != prompt_ids:
+            raise RuntimeError(
+                f"{len(prompt_ids)} prompts have their turn, and the {len(self._waiting)} rollouts "
+                "that were written ahead are for others."
+            )
+        self._waiting = self._waiting[len(prompt_ids) :]
+        return taken

@@ -80,6 +80,8 @@ SAID_SETTINGS = (
     # What is written to them, and by what.
     "rollouts_per_prompt",
     "rollout_horizon",
+    "teacher_prefix",
+    "teacher_prefix_length",
     "max_completion_length",
     "max_tool_calling_iterations",
     "temperature",

@@ -108,6 +108,7 @@ LIMITS = {
     "rollouts_per_prompt": COUNT,
     "updates_per_rollout": COUNT,
     "rollouts_ahead": COUNT,
+    "teacher_prefix_length": _whole(1, also=NONE),
     "sample_steps": _whole(0),
     "eval_patience": _whole(1, also=NONE),
     "position_k": COUNT,

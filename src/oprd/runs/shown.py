@@ -25,6 +25,8 @@ SHOWN = (
     "updates_per_rollout",
     "rollouts_ahead",
     "rollout_horizon",
+    "teacher_prefix",
+    "teacher_prefix_length",
     "max_completion_length",
     "temperature",
     "top_p",

@@ -118,7 +118,7 @@ def check_rollouts(args: "OPRDConfig") -> None:
         args.response_limit(0)
         _check_shortest(args)
     several = _several_steps(args)
-    if several and (written := _own_rollouts(args.objectives())):
+    if several and (written := own_rollouts(args.objectives())):
         raise ValueError(
             f"output_loss={written!r} is the gradient of the student that wrote the rollouts, and "
             f"{several}: take another output loss, or "
@@ -199,6 +199,6 @@ def _product(args: "OPRDConfig") -> str:
     return " × ".join(f"{name}={value}" for name, value in factors.items() if value > 1)
 
 
-def _own_rollouts(objectives: "Sequence[ObjectiveConfig]") -> str | None:
+def own_rollouts(objectives: "Sequence[ObjectiveConfig]") -> str | None:
     """The first output loss that holds only for rollouts of the student as it is."""
     return next((o.output_loss for o in objectives if o.output and o.output.own_rollouts), None)

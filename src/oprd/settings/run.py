@@ -14,6 +14,7 @@ from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, check
 from oprd.secrets import picklable, without_secrets
 from oprd.settings.bridge import FIT, settle_bridge
 from oprd.settings.given import Given, no_defaults
+from oprd.settings.mixture import MixtureConfig, check_mixture
 from oprd.settings.objective import ObjectiveConfig
 from oprd.settings.rollouts import RolloutConfig, check_rollouts
 from oprd.settings.tasks import TaskEvaluationConfig
@@ -34,7 +35,9 @@ LongPrompts = Literal["error", "drop"]
 
 
 @dataclass
-class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutConfig):
+class OPRDConfig(
+    ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutConfig, MixtureConfig
+):
     """Settings of `OPRDTrainer`: TRL's, those of objective, tasks, teacher, rollouts, and these.
 
     The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,
@@ -170,6 +173,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutCo
             try_generation(generation, self.cache_implementation)
         try_parts(self)
         check_rollouts(self)
+        check_mixture(self)
         self.given = Given(self, at_first)
 
     @property

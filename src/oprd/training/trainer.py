@@ -60,7 +60,7 @@ from oprd.models.matching import (
 )
 from oprd.models.metrics import StepStatistics
 from oprd.models.reading import context_length
-from oprd.models.rollout_engine import check_engine, joined
+from oprd.models.rollout_engine import check_completions, check_engine, joined
 from oprd.models.scales import (
     MEAN_SQUARES,
     recorded_mean_squares,
@@ -74,8 +74,10 @@ from oprd.prompts.lengths import check_prompt_count
 from oprd.prompts.load import with_prompts
 from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
+from oprd.rollouts.prefix import begun_by_teacher, teacher_writes, write_begun
 from oprd.rollouts.sampler import PromptSampler
 from oprd.rollouts.supervised import Rollouts, check_source
+from oprd.rollouts.written import Rollout
 from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.record import GIVEN, RATE_TEST
 from oprd.settings.rollouts import check_used_up
@@ -189,6 +191,8 @@ class OPRDTrainer(DistillationTrainer):
         self._step_tokens = 0.0
         self._average: MovingAverage | None = None
         self._seen_first_batch = self._shown = self._repeats = False
+        # Of the dataset, those whose rollouts are written.
+        self._rows: list[dict[str, Any]] = []
         self._identity |= obtain(self._team, self, teacher_processing_class, reference_model)
         check(self._team, self)
         self._set_rollouts()
@@ -467,32 +471,32 @@ class OPRDTrainer(DistillationTrainer):
 
     def _write_ahead(self, rows: list[dict[str, Any]]) -> None:
         """Write the rollouts of several steps."""
+        self._rows = rows
         with self.timed("rollout"):
             prompt_ids, images, fields = self._tokenize_prompts([row["prompt"] for row in rows])
             if images:
                 raise ValueError("rollouts_ahead is for text, and prompts have pictures: leave it.")
-            self.rollouts.keep(prompt_ids, self._write(prompt_ids, None, fields))
+            self.rollouts.ahead.keep(self._write(prompt_ids, None, fields))
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
-        if self.student.training and self.args.rollouts_ahead > 1:
-            completions = self.rollouts.take(prompt_ids)
+        trains = self.student.training
+        if trains and self.args.rollouts_ahead > 1:
+            found = self.rollouts.ahead.take(prompt_ids)
         else:
-            completions = self._write(prompt_ids, *args, **kwargs)
+            found = self._write(prompt_ids, *args, **kwargs)
+        self.rollouts.written = found if trains else []
+        completions = [rollout.response_ids for rollout in found]
         self.rollouts.receive(prompt_ids, completions, fill=not self.tools)
         return completions
 
-    def _write(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> list[list[int]]:
-        """TRL's, of a student whose weights are finite."""
-        write = self.rollouts.write if self.student.training else None
+    def _write(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> list[Rollout]:
+        """Rollouts of a student whose weights are finite, of which the teacher may begin some."""
         try:
-            if write is not None:
-                written = write(prompt_ids)
-                if self.args.rollout_horizon is None:
-                    return written
-                limit = self.args.response_limit(self.state.global_step)
-                return [ids[:limit] for ids in written]
-            with self._limited():
-                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            if self.student.training and self.args.teacher_prefix is not None:
+                return self._write_begun(prompt_ids)
+            written = self._student_writes(prompt_ids, None, *args, **kwargs)
+            check_completions(prompt_ids, written, self.max_completion_length)
+            return [Rollout(*pair) for pair in zip(prompt_ids, written, strict=True)]
         except RuntimeError as error:
             if broken := first_broken_parameter(self.student):
                 raise FloatingPointError(
@@ -501,16 +505,54 @@ class OPRDTrainer(DistillationTrainer):
                 ) from error
             raise
 
+    def _write_begun(self, prompt_ids: list[list[int]]) -> list[Rollout]:
+        args, accelerator, member = self.args, self.accelerator, self._team.first
+        step = self.state.global_step
+        processes = accelerator.process_index, accelerator.num_processes
+
+        def begin(places: list[int], limit: int) -> list[list[int]]:
+            own = member.prompts.batch([self._rows[place] for place in places])
+            # Of several prompts of a teacher the first is the one that it writes to.
+            asked = [prompt_ids[p] for p in places] if own is None else [ids[0] for ids in own]
+            config, ends = self.generation_config, self.eos_token_ids
+            reader, device = member.teacher.reader, accelerator.device
+            return teacher_writes(reader, self.student, asked, config, limit, ends, device)
+
+        return write_begun(
+            prompt_ids,
+            begun_by_teacher(args, step, len(prompt_ids), *processes),
+            begin,
+            lambda asked, limit: self._student_writes(asked, limit, None, {}),
+            length=args.teacher_prefix_length,
+            limit=cast(int, args.response_limit(step)),
+            ends=self.eos_token_ids,
+            context=context_length(self.student.config),
+        )
+
+    def _student_writes(
+        self, prompt_ids: list[list[int]], most: int | None, *args: Any, **kwargs: Any
+    ) -> list[list[int]]:
+        """TRL's, or what stands in the engine's place; of `most` tokens, if that is given."""
+        write = self.rollouts.write if self.student.training else None
+        if write is None:
+            with self._limited(most):
+                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        if most is None and self.args.rollout_horizon is not None:
+            most = self.args.response_limit(self.state.global_step)
+        return [ids[:most] for ids in write(prompt_ids)]
+
     @contextmanager
-    def _limited(self) -> Iterator[None]:
-        """Let responses be as long as this step's may be, while the student trains."""
-        if self.args.rollout_horizon is None or not self.student.training:
+    def _limited(self, most: int | None = None) -> Iterator[None]:
+        """Let responses have as many tokens as is given, or as this training step's may have."""
+        if self.student.training and most is None and self.args.rollout_horizon is not None:
+            most = self.args.response_limit(self.state.global_step)
+        if most is None:
             yield
             return
         name = "max_completion_length" if self.use_vllm else "max_new_tokens"
         engine = self.vllm_generation if self.use_vllm else self.generation_config
         whole = getattr(engine, name)
-        setattr(engine, name, self.args.response_limit(self.state.global_step))
+        setattr(engine, name, most)
         try:
             yield
         finally:
@@ -519,6 +561,7 @@ class OPRDTrainer(DistillationTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Write rollouts, then select and count the supervised positions of the whole batch."""
         mode = "train" if self.student.training else "eval"
+        self._rows = inputs
         with self.timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
         metrics = self.rollouts.supervise(output, self._summed, inputs)

@@ -205,14 +205,16 @@ class Update:
     def _drift(
         self, student: nn.Module, student_read: Reading, batch: MicroBatch
     ) -> dict[str, Tensor]:
-        """How far the student has moved since the first update on these rollouts."""
+        """How far the student has moved since the first update on what it wrote of these."""
         assert student_read.last is not None
         head = whole(lm_head(student))
-        device = head.weight.device
+        device, own, rows = head.weight.device, batch.own, student_read.last
+        if own is not batch.response:
+            rows = rows[own[batch.response]]
         now = token_log_probs(
-            student_read.last.to(device),
+            rows.to(device),
             head,
-            batch.response.to(device),
+            own.to(device),
             batch.response_ids.to(device),
             temperature=self._settings.temperature,
         )

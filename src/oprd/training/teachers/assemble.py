@@ -54,6 +54,11 @@ def obtain(
             "teacher_offload='cpu' moves whole models, which FSDP and DeepSpeed keep in "
             "pieces: leave it out, and let fsdp_config or the DeepSpeed configuration offload."
         )
+    if shard and args.teacher_prefix is not None:
+        raise ValueError(
+            "teacher_prefix lets the teacher write by itself, and FSDP and DeepSpeed keep its "
+            "weights in pieces: leave it out."
+        )
     timed = partial(trainer.timed, "teacher")
     options = {"autocast": trainer.accelerator.autocast, "timed": timed}
     shared = Shared.of([member.source for member in team.values()])

@@ -1,0 +1,126 @@
+"""Settings of what a batch is made of besides rollouts that the student writes for it alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from trl.trainer.distillation_config import DistillationConfig
+
+from oprd.settings.rollouts import own_rollouts
+from oprd.settings.serving import SERVER
+from oprd.settings.weights import Weight, checked_weight
+from oprd.values import parse_mapping
+
+if TYPE_CHECKING:
+    from oprd.settings.run import OPRDConfig
+
+
+@dataclass
+class MixtureConfig(DistillationConfig):
+    """What a batch is made of besides rollouts that the student writes for it alone.
+
+    Args:
+        teacher_prefix: the share of a batch's responses that the teacher begins, drawn as the
+            student's are, and after its own prompt where it has one. A number up to 1, or how it
+            changes, `{"from": 1, "to": 0, "steps": 0.25}`, see `representation_weight`. What the
+            teacher wrote is supervised as what the student writes.
+        teacher_prefix_length: how many tokens of these responses it writes; all of them by default.
+
+    Raises:
+        ValueError: a value is illegal; the message names it.
+    """
+
+    # None where the student writes all.
+    teacher_prefix: float | dict[str, Any] | str = field(
+        default=cast(float, None),
+        metadata={
+            "help": "Share of a batch's responses that the teacher begins. A number, or such as "
+            '{"from": 1, "to": 0, "steps": 0.25}.'
+        },
+    )
+    teacher_prefix_length: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of these responses that it writes; all of them by default."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the form of each."""
+        super().__post_init__()
+        if self.teacher_prefix is not None:
+            self.teacher_prefix = _checked_share("teacher_prefix", self.teacher_prefix)
+
+    def prefix_share(self, step: int) -> float:
+        """The share of the responses written before a step, from 0, that the teacher begins."""
+        return 0.0 if self.teacher_prefix is None else self._prefix.at(step)
+
+    @property
+    def _prefix(self) -> Weight:
+        length = self.max_steps if self.max_steps > 0 else None
+        return Weight.of("teacher_prefix", cast(Any, self.teacher_prefix), length)
+
+
+def check_mixture(args: "OPRDConfig") -> None:
+    """What a batch is made of fits the other settings.
+
+    Raises:
+        ValueError: it does not.
+    """
+    _check_prefix(args)
+
+
+def _check_prefix(args: "OPRDConfig") -> None:
+    length = args.teacher_prefix_length
+    if args.teacher_prefix is None:
+        if length is not None:
+            raise ValueError(
+                f"teacher_prefix_length={length} has no effect without teacher_prefix, the share "
+                "of responses that the teacher begins: set that too."
+            )
+        return
+    # One that changes needs a run of known length.
+    args.prefix_share(0)
+    if own := own_rollouts(args.objectives()):
+        raise ValueError(
+            f"output_loss={own!r} is the gradient of the student that wrote the rollouts, and "
+            "teacher_prefix lets the teacher write of them: leave one of them out."
+        )
+    if args.max_completion_length is None:
+        raise ValueError(
+            "teacher_prefix needs a limit on what the teacher writes: set max_completion_length."
+        )
+    limit = args.shortest_limit
+    if length is not None and length >= limit:
+        raise ValueError(
+            f"teacher_prefix_length={length} leaves the student nothing of a response of "
+            f"{limit} tokens: lower it, or leave it out to let the teacher write all of them."
+        )
+    given = args.generation_kwargs
+    given = parse_mapping("generation_kwargs", given) if isinstance(given, str) else given
+    least = (given or {}).get("min_new_tokens")
+    if length is not None and least:
+        raise ValueError(
+            f"min_new_tokens={least} would be counted from where the student "
+            "goes on: leave it or teacher_prefix_length out."
+        )
+    ways = {
+        "the teacher stands on a server, which reads and does not write": (
+            args.teacher_source == SERVER
+        ),
+        "the teacher reads other tokens than the student's (teacher_tokenizer='own')": (
+            args.reads_own_tokens
+        ),
+        "there are several teachers, and a response has one beginning": bool(args.teachers),
+        "vLLM holds the student alone (use_vllm)": args.use_vllm,
+    }
+    for why, holds in ways.items():
+        if holds:
+            raise ValueError(f"teacher_prefix lets the teacher write, and {why}: leave it out.")
+
+
+def _checked_share(name: str, given: object) -> float | dict[str, Any]:
+    """A share above 0 and up to 1, or how it changes."""
+    found = checked_weight(name, given, zero=True)
+    numbers = (found["from"], found["to"]) if isinstance(found, Mapping) else (found,)
+    if not 0 < max(numbers) <= 1:
+        raise ValueError(f"{name} is a share above 0, of 1 at most, got {max(numbers):g}.")
+    return found
