@@ -1,6 +1,7 @@
 """Which responses the teacher begins, and how the student goes on with them."""
 
 import pytest
+import torch
 
 from oprd.rollouts.prefix import begun_by_teacher, cut, write_begun
 from tests.training.runs import settings
@@ -47,7 +48,7 @@ def writing(begun, beginnings, rest, **options):
 
     def go_on(prompts, limit):
         asked.append((prompts, limit))
-        return [rest[: min(limit, len(rest))] for _ in prompts]
+        return [(rest[:limit], torch.arange(min(limit, len(rest)))) for _ in prompts]
 
     prompts = [[n] for n in range(len(begun))]
     given = {"length": 2, "limit": 5, "ends": (END,), **options}
@@ -61,6 +62,8 @@ def test_the_student_goes_on_where_the_teacher_left_off_in_one_call():
     assert [r.response_ids for r in found] == [[1, 2, 3, 4, 5], [3, 4, 5, 6, 7]]
     assert [r.by_teacher for r in found] == [2, 0]
     assert [r.prompt_ids for r in found] == [[0], [1]]
+    # Of what the student wrote.
+    assert [r.log_probs.tolist() for r in found] == [[0, 1, 2], [0, 1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("beginning", [[END], [1, END], []])
@@ -86,19 +89,6 @@ def test_nothing_is_written_beyond_what_the_student_reads():
     _, asked = writing([True, False], [[1, 2]], [3] * 5, context=6)
     assert asked == [([[1]], 5), ([[0, 1, 2]], 3)]
     assert all(len(prompts[0]) + limit <= 6 for prompts, limit in asked)
-
-
-def test_fewer_responses_than_were_asked_for_are_refused():
-    with pytest.raises(RuntimeError, match="2 rollouts were asked for and 1 came back"):
-        write_begun(
-            [[1], [2]],
-            [False, False],
-            lambda *_: [],
-            lambda *_: [[5]],
-            length=2,
-            limit=5,
-            ends=(END,),
-        )
 
 
 def test_a_response_ends_with_its_first_end_token():

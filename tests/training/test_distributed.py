@@ -44,6 +44,10 @@ STEPS = {
         'layer_pairing="1:1",gradient_checkpointing=true,max_steps=2'
     ),
     "rollouts of two steps written at once": "rollouts_ahead=2,max_steps=4",
+    "rollouts of earlier steps": "replay=8,max_steps=4",
+    "rollouts of earlier steps, dropped as the student drifts": (
+        "replay=8,max_drift_kl=0.00001,max_steps=4"
+    ),
     "responses that the teacher begins": (
         "writes=1,top_k=1,teacher_prefix=0.5,teacher_prefix_length=3,max_steps=2"
     ),

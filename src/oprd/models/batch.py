@@ -17,6 +17,9 @@ from oprd.models.views import Views, views_in
 SHARES, READS = "teacher_shares", "teacher_reads"
 # [B], how many tokens of each response, the first ones, the teacher wrote.
 BY_TEACHER = "by_teacher"
+# [B], the place of each response among those of this process; and [B, K], its tokens'
+# log-probabilities for the student that wrote it, NaN where they are not known.
+PLACE, WRITTEN_LOG_PROBS = "place", "written_log_probs"
 # Keys of a TRL batch that are inputs of a multimodal base model.
 MULTIMODAL_KEYS = (
     "pixel_values",
@@ -49,6 +52,10 @@ class MicroBatch:
             teachers; None for one.
         by_teacher: [B], how many tokens of each response, the first ones, the teacher wrote; None
             where the student wrote all.
+        place: [B], of each response among those of this process in the whole generation batch; None
+            where nobody asks.
+        written_log_probs: [B, K], of the tokens that the student drew, as it was then; NaN where
+            they are not known, None where none is.
         reads: [B, A] bool, whether a teacher has a sequence in the whole generation batch, in any
             process; alike in all rows.
     """
@@ -66,6 +73,8 @@ class MicroBatch:
     shares: Tensor | None = None
     reads: Tensor | None = None
     by_teacher: Tensor | None = None
+    place: Tensor | None = None
+    written_log_probs: Tensor | None = None
 
     @property
     def own(self) -> Tensor:
@@ -115,9 +124,8 @@ class MicroBatch:
         taught = {name: Views.of_rollouts(inputs, *masks, name) for name in views_in(inputs)}
         of_several = {"shares": inputs.get(SHARES), "reads": inputs.get(READS)}
         uses = {"use": use, "comes_again": comes_again, "kept": kept}
-        return replace(
-            batch, **uses, taught=taught, **of_several, by_teacher=inputs.get(BY_TEACHER)
-        )
+        told = {name: inputs.get(name) for name in (BY_TEACHER, PLACE, WRITTEN_LOG_PROBS)}
+        return replace(batch, **uses, taught=taught, **of_several, **told)
 
     def take(self, index: Tensor) -> "MicroBatch":
         """Some of its sequences, by their index [b]; counts are those of all.
@@ -134,7 +142,10 @@ class MicroBatch:
             taught={name: views.take(index) for name, views in self.taught.items()},
             shares=None if self.shares is None else self.shares[index],
             reads=None if self.reads is None else self.reads[index],
-            by_teacher=None if self.by_teacher is None else self.by_teacher[index],
+            **{
+                name: None if (told := getattr(self, name)) is None else told[index]
+                for name in (BY_TEACHER, PLACE, WRITTEN_LOG_PROBS)
+            },
         )
 
     def unsupervised(self) -> "MicroBatch":

@@ -37,10 +37,25 @@ class Window(NamedTuple):
         """Whether other rollouts come after it."""
         return self.use(micro_step) == self.updates - 1
 
-    def measures_drift(self, micro_step: int) -> bool:
-        """Whether this is the first or the last of several updates on the same rollouts."""
+    def measures_drift(
+        self, micro_step: int, *, recorded: bool = False, replays: bool = False
+    ) -> bool:
+        """Whether an update measures how likely the student's tokens are to it.
+
+        It is the last one of several on the same rollouts; of those that were written ahead, the
+        last one before others are written; and the first one, if it was not recorded as they were
+        written, or where some were written for earlier steps.
+
+        Args:
+            micro_step: of it.
+            recorded: whether it was recorded as rollouts were written.
+            replays: whether rollouts of earlier steps are among those of each.
+        """
+        first, last = self.use(micro_step) == 0, self.is_last_use(micro_step)
         several = self.updates > 1
-        return several and (self.use(micro_step) == 0 or self.is_last_use(micro_step))
+        ends = (micro_step // self.accumulation + 1) % (self.updates * self.ahead) == 0
+        oldest = recorded and self.ahead > 1 and ends
+        return (several and last) or oldest or (first and (replays or (several and not recorded)))
 
     def writes_ahead(self, micro_step: int) -> bool:
         """Whether rollouts of several steps are written before it."""

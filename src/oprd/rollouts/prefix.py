@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oprd.models.generate import left_pad
 from oprd.models.reader import Reader
-from oprd.models.rollout_engine import check_completions
 from oprd.rollouts.written import Rollout
 from oprd.settings.run import OPRDConfig
 
+# What was drawn, and the log-probabilities of its tokens where they are known.
+Drawn = tuple[list[int], Tensor | None]
 # Given prompts and the most tokens of what follows, it writes what follows.
-Write = Callable[[list[list[int]], int], list[list[int]]]
+Write = Callable[[list[list[int]], int], list[Drawn]]
 
 
 def begun_by_teacher(
@@ -94,11 +95,11 @@ def write_begun(
         if not group:
             continue
         room = limit - min(r.by_teacher for r in group)
-        asked = [r.prompt_ids + r.response_ids for r in group]
-        rest = go_on(asked, room)
-        check_completions(asked, rest, room)
-        for rollout, ids in zip(group, rest, strict=True):
+        rest = go_on([r.prompt_ids + r.response_ids for r in group], room)
+        for rollout, (ids, log_probs) in zip(group, rest, strict=True):
             rollout.response_ids = (rollout.response_ids + ids)[:limit]
+            known = len(rollout.response_ids) - rollout.by_teacher
+            rollout.log_probs = None if log_probs is None else log_probs[:known]
     return rollouts
 
 

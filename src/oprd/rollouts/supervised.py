@@ -11,16 +11,16 @@ from torch import Tensor
 from oprd.core.reduction import Reduction
 from oprd.evaluation.stated import holds_answer
 from oprd.log import get_logger
-from oprd.models.batch import BY_TEACHER, MULTIMODAL_KEYS, READS, SHARES
+from oprd.models.batch import MULTIMODAL_KEYS, READS, SHARES
 from oprd.models.own_tokens import Met, OwnTokens, add_responses
 from oprd.models.rollout_engine import check_completions, check_ids
 from oprd.models.views import add_prompts
 from oprd.prompts.lengths import check_prompt_lengths, prompt_problem
 from oprd.prompts.routes import Routes
 from oprd.prompts.teacher import TeacherPrompts
-from oprd.rollouts.ahead import Window, WrittenAhead
+from oprd.rollouts.ahead import Window
 from oprd.rollouts.counts import BatchCounts, count, select
-from oprd.rollouts.written import Rollout
+from oprd.rollouts.origins import SUMS, Origins
 from oprd.settings.run import OPRDConfig
 
 Write = Callable[[list[list[int]]], list[list[int]]]
@@ -50,8 +50,7 @@ class Rollouts:
         select: adds the supervised `positions` to a generation batch.
         tokens: real tokens of the last training batch, over all processes.
         window: which rollouts, and which update on them, a micro-step is about.
-        ahead: what was written for later steps.
-        written: this process's training batch as it was written, in its order; empty in evaluation.
+        origins: the rollouts as they were written.
     """
 
     def __init__(
@@ -77,8 +76,7 @@ class Rollouts:
         self._teacher_prompts, self._routes = teacher_prompts or {}, routes
         self._decode, self._own_tokens = decode, own_tokens or {}
         self._empty_rows: list[int] = []
-        self.ahead = WrittenAhead()
-        self.written: list[Rollout] = []
+        self.origins = Origins(args)
 
     def fitting(self, dataset: Any, name: str, tokenize: Tokenize) -> Any:
         """A dataset with its prompts' lengths checked, where it has a length.
@@ -133,6 +131,20 @@ class Rollouts:
         for row in self._empty_rows:
             completions[row] = [self._ends[0]]
 
+    def add_replayed(
+        self,
+        prompt_ids: list[list[int]],
+        completions: list[list[int]],
+        rows: Sequence[Mapping[str, Any]],
+        step: int,
+    ) -> None:
+        """Put rollouts of earlier steps behind those that came back; see `Origins`."""
+        self.origins.add_replayed(prompt_ids, completions, rows, step)
+        for row, ids in enumerate(completions):
+            if not ids:
+                self._empty_rows.append(row)
+                completions[row] = [self._ends[0]]
+
     def supervise(
         self,
         output: dict[str, Any],
@@ -160,7 +172,7 @@ class Rollouts:
         met = torch.tensor(self._read_own_tokens(output)).float()
         local = count(output, cast(Reduction, self._args.reduction))
         ways, taught = self._ways_to_end(output).to(local), self._route(output, rows).to(local)
-        met = torch.cat([met, self._tell_apart(output)])
+        met = torch.cat([met, self.origins.tell(output)])
         summed = sum_over_processes(torch.cat([local, ways, taught, met.to(local)]))
         summed, met = summed.split([len(summed) - len(met), len(met)])
         counts = BatchCounts(*summed[: len(local)].unbind())
@@ -179,10 +191,9 @@ class Rollouts:
         }
         if self._decode is not None:
             metrics["completions/answer_ratio"] = answered
-        shared, tokens, only_ends, begun, lengths = met.tolist()
-        if BY_TEACHER in output:
-            metrics["completions/teacher_ratio"] = begun / max(lengths, 1)
+        metrics |= self.origins.metrics(output, met[-SUMS:], sequences)
         if self._own_tokens:
+            shared, tokens, only_ends = met[:-SUMS].tolist()
             metrics["completions/shared_ratio"] = shared / max(tokens, 1)
             metrics["completions/only_ends_ratio"] = only_ends / sequences
         return metrics
@@ -199,15 +210,6 @@ class Rollouts:
             else []
         )
         return torch.tensor([float(stopped.sum()), float(sum(map(holds_answer, texts)))])
-
-    def _tell_apart(self, output: dict[str, Any]) -> Tensor:
-        """[2]: tokens of responses that the teacher wrote, and all; says in the batch which."""
-        if self._args.teacher_prefix is None or not self.written:
-            return torch.zeros(2)
-        mask = output["completion_mask"]
-        begun = torch.tensor([rollout.by_teacher for rollout in self.written])
-        output[BY_TEACHER] = begun.to(mask.device)
-        return torch.stack([begun.sum(), mask.sum().cpu()]).float()
 
     def _add_teacher_prompts(
         self, output: dict[str, Any], rows: Sequence[Mapping[str, Any]]
@@ -262,17 +264,17 @@ def role(teacher: str) -> str:
 def check_source(dataset: Any, args: OPRDConfig, tools: object = None) -> None:
     """Refuse, with a ValueError, prompts that a setting cannot do with."""
     pictures = {"image", "images"} & set(getattr(dataset, "column_names", None) or ())
-    for name, none in {"rollouts_ahead": 1, "teacher_prefix": None}.items():
+    for name, none in {"rollouts_ahead": 1, "teacher_prefix": None, "replay": 0}.items():
         if getattr(args, name) != none and (pictures or tools):
             raise ValueError(
-                f"{name}={getattr(args, name)} writes responses to text in one go, and "
+                f"{name}={getattr(args, name)} is for responses to text in one go, and "
                 f"{'the prompts have pictures' if pictures else 'tools answer in between'}: "
                 f"{'set it to 1' if none else 'leave it out'}."
             )
     if not isinstance(dataset, IterableDataset):
         return
     ones = dict.fromkeys(("rollouts_per_prompt", "updates_per_rollout", "rollouts_ahead"), 1)
-    for name, default in {**ones, "long_prompts": "error"}.items():
+    for name, default in {**ones, "replay": 0, "long_prompts": "error"}.items():
         if getattr(args, name) != default:
             raise ValueError(
                 f"{name}={getattr(args, name)!r} needs a dataset with a length, and this one is "

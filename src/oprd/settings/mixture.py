@@ -1,12 +1,11 @@
 """Settings of what a batch is made of besides rollouts that the student writes for it alone."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from trl.trainer.distillation_config import DistillationConfig
-
-from oprd.settings.rollouts import own_rollouts
+from oprd.settings.rollouts import RolloutConfig, own_rollouts
 from oprd.settings.serving import SERVER
 from oprd.settings.weights import Weight, checked_weight
 from oprd.values import parse_mapping
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class MixtureConfig(DistillationConfig):
+class MixtureConfig(RolloutConfig):
     """What a batch is made of besides rollouts that the student writes for it alone.
 
     Args:
@@ -25,6 +24,11 @@ class MixtureConfig(DistillationConfig):
             changes, `{"from": 1, "to": 0, "steps": 0.25}`, see `representation_weight`. What the
             teacher wrote is supervised as what the student writes.
         teacher_prefix_length: how many tokens of these responses it writes; all of them by default.
+        replay: rollouts of earlier steps that are kept to be learned from again, over all
+            processes; 0 keeps none.
+        replay_share: the share of a batch that is drawn from them, instead of being written.
+        max_drift_kl: drop a rollout once the student has drifted further than this from the one
+            that wrote it, by `drift_kl` over its own tokens, as an update on it measures.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -43,6 +47,18 @@ class MixtureConfig(DistillationConfig):
         metadata={"help": "Tokens of these responses that it writes; all of them by default."},
     )
 
+    replay: int = field(
+        default=0,
+        metadata={"help": "Rollouts of earlier steps that are kept to be learned from again."},
+    )
+    replay_share: float = field(
+        default=0.5, metadata={"help": "Share of a batch that is drawn from them."}
+    )
+    max_drift_kl: float | None = field(
+        default=None,
+        metadata={"help": "Drop a kept rollout once the student has drifted further from it."},
+    )
+
     def __post_init__(self) -> None:
         """Check the form of each."""
         super().__post_init__()
@@ -52,6 +68,21 @@ class MixtureConfig(DistillationConfig):
     def prefix_share(self, step: int) -> float:
         """The share of the responses written before a step, from 0, that the teacher begins."""
         return 0.0 if self.teacher_prefix is None else self._prefix.at(step)
+
+    @property
+    def replayed_per_step(self) -> int:
+        """Rollouts of one optimizer step that are drawn from earlier ones, over all processes."""
+        return round(self.rollouts_per_step * self.replay_share) if self.replay else 0
+
+    @property
+    def written_per_step(self) -> int:
+        """Those that are written for it."""
+        return self.rollouts_per_step - self.replayed_per_step
+
+    @property
+    def measures_drift(self) -> bool:
+        """Whether the log-probabilities of the student's own tokens are needed."""
+        return self.updates_per_rollout > 1 or self.replay > 0
 
     @property
     def _prefix(self) -> Weight:
@@ -66,6 +97,41 @@ def check_mixture(args: "OPRDConfig") -> None:
         ValueError: it does not.
     """
     _check_prefix(args)
+    _check_replay(args)
+
+
+def _check_replay(args: "OPRDConfig") -> None:
+    most, share, step = args.max_drift_kl, args.replay_share, args.rollouts_per_step
+    if not args.replay:
+        if most is not None:
+            raise ValueError(
+                f"max_drift_kl={most} has no effect without replay, the rollouts that are kept: "
+                "set that too."
+            )
+        return
+    if args.replay < step:
+        raise ValueError(
+            f"replay={args.replay} keeps fewer rollouts than the {step} of a step: raise it."
+        )
+    if own := own_rollouts(args.objectives()):
+        raise ValueError(
+            f"output_loss={own!r} is the gradient of the student that wrote the rollouts, and "
+            "those of replay were drawn from another distribution: leave one of them out."
+        )
+    if args.teachers and args.teacher_batches == "pure":
+        raise ValueError(
+            "replay draws rollouts of any teacher, and teacher_batches='pure' keeps an update to "
+            "one: set teacher_batches='mixed'."
+        )
+    drawn, world = args.replayed_per_step, args.world_size
+    unit = math.lcm(world, args.rollouts_per_prompt)
+    if not 0 < drawn < step or args.written_per_step % unit or drawn % world:
+        raise ValueError(
+            f"replay_share={share:g} of the {step} rollouts of a step leaves "
+            f"{args.written_per_step} to be written, which must be a multiple of "
+            f"rollouts_per_prompt × processes' common multiple {unit}, and {drawn} to be drawn, "
+            f"a multiple of {world} processes: choose another share or batch."
+        )
 
 
 def _check_prefix(args: "OPRDConfig") -> None:

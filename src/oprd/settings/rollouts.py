@@ -78,9 +78,14 @@ class RolloutConfig(DistillationConfig):
         return per_device * self.world_size
 
     @property
+    def written_per_step(self) -> int:
+        """Those of them that are written for it."""
+        return self.rollouts_per_step
+
+    @property
     def rollouts_needed(self) -> tuple[int, int, int]:
-        """For each prompt, for each step, and of how many steps at once."""
-        return self.rollouts_per_prompt, self.rollouts_per_step, self.rollouts_ahead
+        """To be written for each prompt, for each step, and of how many steps at once."""
+        return self.rollouts_per_prompt, self.written_per_step, self.rollouts_ahead
 
     @property
     def steps_per_writing(self) -> int:

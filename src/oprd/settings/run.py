@@ -16,7 +16,7 @@ from oprd.settings.bridge import FIT, settle_bridge
 from oprd.settings.given import Given, no_defaults
 from oprd.settings.mixture import MixtureConfig, check_mixture
 from oprd.settings.objective import ObjectiveConfig
-from oprd.settings.rollouts import RolloutConfig, check_rollouts
+from oprd.settings.rollouts import check_rollouts
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.settings.teachers import TeacherConfig
 from oprd.settings.team import ANY_DEPTH
@@ -35,9 +35,7 @@ LongPrompts = Literal["error", "drop"]
 
 
 @dataclass
-class OPRDConfig(
-    ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutConfig, MixtureConfig
-):
+class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, MixtureConfig):
     """Settings of `OPRDTrainer`: TRL's, those of objective, tasks, teacher, rollouts, and these.
 
     The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,

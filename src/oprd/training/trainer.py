@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -36,6 +37,7 @@ from trl.trainer.utils import (
 )
 
 from oprd.calibration.pairing import check_prompts
+from oprd.calibration.processes import heads_in_pieces
 from oprd.calibration.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, student_layers
@@ -51,6 +53,7 @@ from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
 from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.batch import MicroBatch, written
+from oprd.models.bind import head_is_read
 from oprd.models.finite import first_broken_parameter
 from oprd.models.identity import student_facts
 from oprd.models.matching import (
@@ -74,7 +77,9 @@ from oprd.prompts.lengths import check_prompt_count
 from oprd.prompts.load import with_prompts
 from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
-from oprd.rollouts.prefix import begun_by_teacher, teacher_writes, write_begun
+from oprd.rollouts.prefix import Drawn, begun_by_teacher, teacher_writes, write_begun
+from oprd.rollouts.recorded import Recorder
+from oprd.rollouts.replay import Replay
 from oprd.rollouts.sampler import PromptSampler
 from oprd.rollouts.supervised import Rollouts, check_source
 from oprd.rollouts.written import Rollout
@@ -232,6 +237,15 @@ class OPRDTrainer(DistillationTrainer):
             {name: member.own for name, member in self._team.items() if member.own is not None},
         )
 
+        args, accelerator = self.args, self.accelerator
+        origins = self.rollouts.origins
+        # With beams, what was drawn is not what comes back.
+        hears = not args.use_vllm and (self.generation_config.num_beams or 1) == 1
+        hears = hears and not heads_in_pieces(accelerator)
+        origins.records = args.rollouts_ahead > 1 and hears and head_is_read(student)
+        if args.replay:
+            origins.replay = Replay(args, accelerator.process_index, accelerator.num_processes)
+
         def fitting(dataset: Any, name: str) -> Any:
             return self.rollouts.fitting(dataset, name, lambda p: self._tokenize_prompts(p)[0])
 
@@ -241,13 +255,13 @@ class OPRDTrainer(DistillationTrainer):
             self.eval_dataset = {n: fitting(d, n) for n, d in self.eval_dataset.items()}
         else:
             self.eval_dataset = fitting(self.eval_dataset, "evaluation")
-        args = self.args
         check_prompt_count(self.train_dataset, *args.rollouts_needed)
 
     def _set_callbacks(self) -> None:
         # First, so that a run that is refused leaves what another has written.
         self._finite = Finite(self, lambda: self._team.models, self._broken_batch)
-        self.space = Space(self, len(self._tokenizer), lambda: self._average)
+        kept = self.rollouts.origins.kept_bytes
+        self.space = Space(self, len(self._tokenizer), lambda: self._average, lambda: kept)
         self.add_callback(self.space)
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
@@ -346,6 +360,7 @@ class OPRDTrainer(DistillationTrainer):
         """
         check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
+        self.rollouts.origins.forget()
         beginning = self.checkpoints.run(resume_from_checkpoint)
         with self.interruption.listening(), beginning as begun:
             if begun.checkpoint is not None:
@@ -407,6 +422,7 @@ class OPRDTrainer(DistillationTrainer):
             self._shown = shown
             self._metrics, self._logs, self.state.num_input_tokens_seen = kept
             self._step, self._buffered_inputs = 0, None
+            self.rollouts.origins.forget()
             self._statistics.take()
             self._stopwatch.take()
 
@@ -419,7 +435,7 @@ class OPRDTrainer(DistillationTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         """In the place of TRL's: resumable, with each prompt repeated for its rollouts."""
         args, source = self.args, cast(Dataset, self.train_dataset if dataset is None else dataset)
-        batch_size = args.rollouts_per_step // args.rollouts_per_prompt
+        batch_size = args.written_per_step // args.rollouts_per_prompt
         if groups := self._team.groups(source, args):
             check_groups(groups, batch_size)
         sampler = PromptSampler(
@@ -446,7 +462,8 @@ class OPRDTrainer(DistillationTrainer):
     ) -> DataLoader:
         """Transformers', of what is written at once where TRL's is of one step."""
         if kwargs.get("is_training"):
-            batch_size *= self.args.rollouts_ahead
+            own = self.args
+            batch_size = own.written_per_step * own.rollouts_ahead // own.world_size
         return super()._get_dataloader(dataset, description, batch_size, *args, **kwargs)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
@@ -476,15 +493,15 @@ class OPRDTrainer(DistillationTrainer):
             prompt_ids, images, fields = self._tokenize_prompts([row["prompt"] for row in rows])
             if images:
                 raise ValueError("rollouts_ahead is for text, and prompts have pictures: leave it.")
-            self.rollouts.ahead.keep(self._write(prompt_ids, None, fields))
+            self.rollouts.origins.ahead.keep(self._write(prompt_ids, None, fields))
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
         trains = self.student.training
         if trains and self.args.rollouts_ahead > 1:
-            found = self.rollouts.ahead.take(prompt_ids)
+            found = self.rollouts.origins.ahead.take(prompt_ids)
         else:
             found = self._write(prompt_ids, *args, **kwargs)
-        self.rollouts.written = found if trains else []
+        self.rollouts.origins.batch = found if trains else []
         completions = [rollout.response_ids for rollout in found]
         self.rollouts.receive(prompt_ids, completions, fill=not self.tools)
         return completions
@@ -494,9 +511,11 @@ class OPRDTrainer(DistillationTrainer):
         try:
             if self.student.training and self.args.teacher_prefix is not None:
                 return self._write_begun(prompt_ids)
-            written = self._student_writes(prompt_ids, None, *args, **kwargs)
-            check_completions(prompt_ids, written, self.max_completion_length)
-            return [Rollout(*pair) for pair in zip(prompt_ids, written, strict=True)]
+            drawn = self._student_writes(prompt_ids, None, *args, **kwargs)
+            return [
+                Rollout(asked, ids, log_probs=log_probs)
+                for asked, (ids, log_probs) in zip(prompt_ids, drawn, strict=True)
+            ]
         except RuntimeError as error:
             if broken := first_broken_parameter(self.student):
                 raise FloatingPointError(
@@ -531,21 +550,24 @@ class OPRDTrainer(DistillationTrainer):
 
     def _student_writes(
         self, prompt_ids: list[list[int]], most: int | None, *args: Any, **kwargs: Any
-    ) -> list[list[int]]:
+    ) -> list[Drawn]:
         """TRL's, or what stands in the engine's place; of `most` tokens, if that is given."""
-        write = self.rollouts.write if self.student.training else None
-        if write is None:
-            with self._limited(most):
-                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        if most is None and self.args.rollout_horizon is not None:
+        trains, recorder = self.student.training, Recorder(self.args.temperature)
+        if trains and most is None and self.args.rollout_horizon is not None:
             most = self.args.response_limit(self.state.global_step)
-        return [ids[:most] for ids in write(prompt_ids)]
+        if trains and self.rollouts.write is not None:
+            written = [ids[:most] for ids in self.rollouts.write(prompt_ids)]
+        else:
+            listens = trains and self.rollouts.origins.records
+            heard = recorder.listening(self.student) if listens else nullcontext()
+            with self._limited(most), heard:
+                written = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        check_completions(prompt_ids, written, most or self.max_completion_length)
+        return list(zip(written, recorder.of(written), strict=True))
 
     @contextmanager
-    def _limited(self, most: int | None = None) -> Iterator[None]:
-        """Let responses have as many tokens as is given, or as this training step's may have."""
-        if self.student.training and most is None and self.args.rollout_horizon is not None:
-            most = self.args.response_limit(self.state.global_step)
+    def _limited(self, most: int | None) -> Iterator[None]:
+        """Let responses have so many tokens, if they are given."""
         if most is None:
             yield
             return
@@ -558,13 +580,23 @@ class OPRDTrainer(DistillationTrainer):
         finally:
             setattr(engine, name, whole)
 
+    def _generate(self, prompts: list) -> Any:
+        """TRL's, with rollouts of earlier steps behind those that are written."""
+        prompt_ids, completions, *rest = super()._generate(prompts)
+        if self.student.training:
+            step = self.state.global_step
+            self.rollouts.add_replayed(prompt_ids, completions, self._rows, step)
+        return prompt_ids, completions, *rest
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Write rollouts, then select and count the supervised positions of the whole batch."""
         mode = "train" if self.student.training else "eval"
         self._rows = inputs
         with self.timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
-        metrics = self.rollouts.supervise(output, self._summed, inputs)
+        batch = self.rollouts.origins.batch if self.rollouts.origins.replay else ()
+        rows = [rollout.row for rollout in batch] or inputs
+        metrics = self.rollouts.supervise(output, self._summed, rows)
         if mode == "train":
             self._step_tokens = self.rollouts.tokens
             self._show_first(output)
@@ -642,6 +674,8 @@ class OPRDTrainer(DistillationTrainer):
         result = self._team(unwrapped_student, batch, self._place, diagnose=diagnose, drift=drift)
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
+        if result.log_probs is not None and not self._repeats:
+            self.rollouts.origins.learn(batch, result.log_probs)
         if self.student.training and not self._repeats:
             self._keeper.add(self.state, inputs, batch, result.row_cosine)
         return result.objective
@@ -659,7 +693,11 @@ class OPRDTrainer(DistillationTrainer):
         return step if self.student.training else max(step - 1, 0)
 
     def _measures_drift(self) -> bool:
-        return self.student.training and self.rollouts.window.measures_drift(self._step)
+        origins, window = self.rollouts.origins, self.rollouts.window
+        recorded = origins.records and self.rollouts.write is None
+        return self.student.training and window.measures_drift(
+            self._step, recorded=recorded, replays=origins.replay is not None
+        )
 
     def _diagnosing(self) -> bool:
         """Whether this step, or this evaluation, measures the paper's diagnostics."""
@@ -732,12 +770,16 @@ class OPRDTrainer(DistillationTrainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self._average is not None:
             self._average.save(Path(output_dir), write=self.args.should_save)
+        if (replay := self.rollouts.origins.replay) is not None:
+            replay.save(Path(output_dir), gather_object, write=self.args.should_save)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with self.checkpoints.own_rates():
             super()._load_optimizer_and_scheduler(checkpoint)
         if self._average is not None and checkpoint is not None:
             self._average.resume(Path(checkpoint))
+        if (replay := self.rollouts.origins.replay) is not None and checkpoint is not None:
+            replay.resume(Path(checkpoint))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         own = students_weights(self.student, state_dict)

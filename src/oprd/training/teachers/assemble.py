@@ -121,7 +121,7 @@ def check(team: Team, trainer: Any) -> None:
     """
     args, student = trainer.args, trainer.student
     objectives = [o for member in team.values() for o in member.args.objectives()]
-    heads = args.updates_per_rollout > 1 or any(o.reads_heads for o in objectives)
+    heads = args.measures_drift or any(o.reads_heads for o in objectives)
     if heads:
         check_heads_stand_whole(trainer.accelerator)
     heads |= any(o.fits_heads for o in objectives)
