@@ -46,6 +46,7 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
         (1e-4, 2e-4),
     ),
     "OPRD, half of earlier steps": ({"replay": 32}, (1e-4, 2e-4)),
+    "OPRD, half of the prompts by distance": ({"curriculum": "error"}, (1e-4, 2e-4)),
     "OPRD, half begun by the teacher": (
         {"teacher_prefix": 0.5, "teacher_prefix_length": 12},
         (1e-4, 2e-4),

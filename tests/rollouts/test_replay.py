@@ -40,6 +40,20 @@ def test_a_batch_is_filled_with_rollouts_of_earlier_steps_each_once(tmp_path):
             assert replay.drawn == 4
 
 
+def test_a_group_draws_none_of_its_rollouts_twice(tmp_path):
+    replay = buffer(tmp_path, replay=32, replay_share=0.75)
+    found = [mixed(replay, step, range(2)) for step in range(12)]
+    assert all(len(set(batch)) == 6 for batch in found[3:])
+
+
+def test_what_is_drawn_is_now_younger_and_now_older(tmp_path):
+    replay = buffer(tmp_path)
+    drawn = [mixed(replay, step) for step in range(24)][4:]
+    for slot in range(4):
+        ages = {step - batch[slot] // 10 for step, batch in enumerate(drawn, 4)}
+        assert ages == {1, 2, 3, 4}
+
+
 def test_in_the_first_step_what_was_written_stands_in_the_batch_twice(tmp_path):
     replay = buffer(tmp_path)
     assert sorted(mixed(replay, 0)) == [0, 1, 2, 3]

@@ -48,6 +48,7 @@ STEPS = {
     "rollouts of earlier steps, dropped as the student drifts": (
         "replay=8,max_drift_kl=0.00001,max_steps=4"
     ),
+    "prompts drawn by the distance on them": "curriculum=error,max_steps=4",
     "responses that the teacher begins": (
         "writes=1,top_k=1,teacher_prefix=0.5,teacher_prefix_length=3,max_steps=2"
     ),
@@ -72,6 +73,13 @@ def steps(tmp_path_factory, two_processes):
     assert not any(errors), errors
     alone = {options: step(folder, 4, options) for options in STEPS.values()}
     return {1: alone, 2: torch.load(folder / "results.pt", weights_only=True)}
+
+
+def test_rollouts_that_the_student_has_left_behind_are_dropped_there(steps):
+    name = "rollouts of earlier steps"
+    kept, dropped = (STEPS[case] for case in (name, f"{name}, dropped as the student drifts"))
+    both = (steps[1][options]["weights"] for options in (kept, dropped))
+    assert largest_difference(*both) > 1e-3
 
 
 @pytest.mark.parametrize("options", STEPS.values(), ids=STEPS)

@@ -25,7 +25,8 @@ class Origins:
     Attributes:
         ahead: what was written for later steps.
         replay: rollouts of earlier steps, where they are learned from again.
-        batch: the training batch, in its order; empty in evaluation.
+        batch: the last training batch, in its order.
+        trains: whether the rollouts that are asked for are to be learned from.
         records: whether it is recorded how likely tokens are to the student that draws them.
     """
 
@@ -34,12 +35,8 @@ class Origins:
         self.ahead = WrittenAhead()
         self.replay: Replay | None = None
         self.batch: list[Rollout] = []
+        self.trains = True
         self.records = False
-
-    @property
-    def kept_bytes(self) -> int:
-        """Of what a checkpoint keeps of them at most."""
-        return 0 if self.replay is None else self.replay.bytes
 
     def forget(self) -> None:
         """Begin anew, without rollouts of earlier steps."""
@@ -88,27 +85,29 @@ class Origins:
             earlier ones, and those of them that were dropped.
         """
         mask, batch, sums = output["completion_mask"], self.batch, torch.zeros(SUMS)
-        if not batch:
+        if not batch or not self.trains:
             return sums
         sums[1] = mask.sum()
         if self._args.teacher_prefix is not None:
             begun = torch.tensor([rollout.by_teacher for rollout in batch])
             output[BY_TEACHER] = begun.to(mask.device)
             sums[0] = begun.sum()
-        if self.replay is not None:
+        if self.replay is not None or self._args.curriculum:
             output[PLACE] = torch.arange(len(batch), device=mask.device)
+        if self.replay is not None:
             sums[2], sums[3], self.replay.dropped = self.replay.drawn, self.replay.dropped, 0
         if self.replay is not None or self.records:
             output[WRITTEN_LOG_PROBS] = known_log_probs(batch, mask.shape[1]).to(mask.device)
         return sums
 
-    @staticmethod
-    def metrics(output: Mapping[str, Any], sums: Tensor, sequences: float) -> dict[str, float]:
+    def metrics(
+        self, output: Mapping[str, Any], sums: Tensor, sequences: float
+    ) -> dict[str, float]:
         """What is logged of `tell`'s sums over all processes, and of so many sequences."""
         by_teacher, tokens, drawn, dropped = sums.tolist()
         found = {}
         if BY_TEACHER in output:
             found["completions/teacher_ratio"] = by_teacher / max(tokens, 1)
-        if PLACE in output:
+        if PLACE in output and self.replay is not None:
             found |= {"replay/ratio": drawn / sequences, "replay/dropped": dropped}
         return found

@@ -20,6 +20,7 @@ from oprd.prompts.routes import Routes
 from oprd.prompts.teacher import TeacherPrompts
 from oprd.rollouts.ahead import Window
 from oprd.rollouts.counts import BatchCounts, count, select
+from oprd.rollouts.curriculum import Curriculum
 from oprd.rollouts.origins import SUMS, Origins
 from oprd.settings.run import OPRDConfig
 
@@ -51,6 +52,7 @@ class Rollouts:
         tokens: real tokens of the last training batch, over all processes.
         window: which rollouts, and which update on them, a micro-step is about.
         origins: the rollouts as they were written.
+        curriculum: which prompts come again, where some do.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Rollouts:
         self._decode, self._own_tokens = decode, own_tokens or {}
         self._empty_rows: list[int] = []
         self.origins = Origins(args)
+        self.curriculum: Curriculum | None = None
 
     def fitting(self, dataset: Any, name: str, tokenize: Tokenize) -> Any:
         """A dataset with its prompts' lengths checked, where it has a length.
@@ -130,6 +133,17 @@ class Rollouts:
         self._empty_rows = [row for row, ids in enumerate(completions) if fill and not ids]
         for row in self._empty_rows:
             completions[row] = [self._ends[0]]
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of what a checkpoint keeps of them at most."""
+        return sum(own.bytes for own in (self.origins.replay, self.curriculum) if own is not None)
+
+    def forget(self) -> None:
+        """Begin anew, without rollouts of earlier steps and what was met."""
+        self.origins.forget()
+        if self.curriculum is not None:
+            self.curriculum.forget()
 
     def add_replayed(
         self,
@@ -191,6 +205,8 @@ class Rollouts:
         }
         if self._decode is not None:
             metrics["completions/answer_ratio"] = answered
+        if self.curriculum is not None and self.origins.trains:
+            metrics["curriculum/error_ratio"] = self.curriculum.ratio
         metrics |= self.origins.metrics(output, met[-SUMS:], sequences)
         if self._own_tokens:
             shared, tokens, only_ends = met[:-SUMS].tolist()
@@ -271,10 +287,15 @@ def check_source(dataset: Any, args: OPRDConfig, tools: object = None) -> None:
                 f"{'the prompts have pictures' if pictures else 'tools answer in between'}: "
                 f"{'set it to 1' if none else 'leave it out'}."
             )
+    if args.curriculum and args.remove_unused_columns:
+        raise ValueError(
+            "curriculum='error' knows prompts by their rows, of which remove_unused_columns=True "
+            "takes away what is no column of TRL's: leave it out."
+        )
     if not isinstance(dataset, IterableDataset):
         return
     ones = dict.fromkeys(("rollouts_per_prompt", "updates_per_rollout", "rollouts_ahead"), 1)
-    for name, default in {**ones, "replay": 0, "long_prompts": "error"}.items():
+    for name, default in {**ones, "replay": 0, "curriculum": None, "long_prompts": "error"}.items():
         if getattr(args, name) != default:
             raise ValueError(
                 f"{name}={getattr(args, name)!r} needs a dataset with a length, and this one is "

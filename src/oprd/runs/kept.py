@@ -37,6 +37,8 @@ KEPT_SETTINGS = (
     "replay",
     "replay_share",
     "max_drift_kl",
+    "curriculum",
+    "curriculum_floor",
     "state_loss",
     "state_loss_kwargs",
     "representation_weight",

@@ -111,6 +111,7 @@ LIMITS = {
     "teacher_prefix_length": _whole(1, also=NONE),
     "replay": _whole(0),
     "replay_share": Limit(0, 1, "()"),
+    "curriculum_floor": Limit(0, 1, "()"),
     "max_drift_kl": Limit(0, ends="(]", also=NONE),
     "sample_steps": _whole(0),
     "eval_patience": _whole(1, also=NONE),

@@ -30,6 +30,8 @@ SHOWN = (
     "replay",
     "replay_share",
     "max_drift_kl",
+    "curriculum",
+    "curriculum_floor",
     "max_completion_length",
     "temperature",
     "top_p",

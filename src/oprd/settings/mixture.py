@@ -29,6 +29,10 @@ class MixtureConfig(RolloutConfig):
         replay_share: the share of a batch that is drawn from them, instead of being written.
         max_drift_kl: drop a rollout once the student has drifted further than this from the one
             that wrote it, by `drift_kl` over its own tokens, as an update on it measures.
+        curriculum: "error" draws prompts again among those that were met, as likely as their last
+            rollouts' states were far from the teacher's.
+        curriculum_floor: the share of a step's prompts that come in the usual order, in which every
+            epoch passes all of them.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -59,11 +63,24 @@ class MixtureConfig(RolloutConfig):
         metadata={"help": "Drop a kept rollout once the student has drifted further from it."},
     )
 
+    curriculum: str | None = field(
+        default=None,
+        metadata={"help": "error draws prompts again where the student is far from its teacher."},
+    )
+    curriculum_floor: float = field(
+        default=0.5, metadata={"help": "Share of a step's prompts that come in the usual order."}
+    )
+
     def __post_init__(self) -> None:
         """Check the form of each."""
         super().__post_init__()
         if self.teacher_prefix is not None:
             self.teacher_prefix = _checked_share("teacher_prefix", self.teacher_prefix)
+        if self.curriculum not in (None, "error"):
+            raise ValueError(
+                f"curriculum is 'error', or is left out for the usual order, got "
+                f"{self.curriculum!r}."
+            )
 
     def prefix_share(self, step: int) -> float:
         """The share of the responses written before a step, from 0, that the teacher begins."""
@@ -78,6 +95,14 @@ class MixtureConfig(RolloutConfig):
     def written_per_step(self) -> int:
         """Those that are written for it."""
         return self.rollouts_per_step - self.replayed_per_step
+
+    @property
+    def loaded_per_step(self) -> int:
+        """Those of these whose prompts come in the dataset's order."""
+        if self.curriculum is None:
+            return self.written_per_step
+        prompts = self.written_per_step // self.rollouts_per_prompt
+        return round(prompts * self.curriculum_floor) * self.rollouts_per_prompt
 
     @property
     def measures_drift(self) -> bool:
@@ -98,6 +123,30 @@ def check_mixture(args: "OPRDConfig") -> None:
     """
     _check_prefix(args)
     _check_replay(args)
+    _check_curriculum(args)
+
+
+def _check_curriculum(args: "OPRDConfig") -> None:
+    if args.curriculum is None:
+        return
+    if not any(own.weights.representation.ever for own in args.objectives()):
+        raise ValueError(
+            "curriculum='error' draws prompts by the distance of states, and representation_weight "
+            "is 0: leave one of them out."
+        )
+    if args.teachers and args.teacher_batches == "pure":
+        raise ValueError(
+            "curriculum='error' draws prompts of any teacher, and teacher_batches='pure' keeps an "
+            "update to one: set teacher_batches='mixed'."
+        )
+    loaded, written, world = args.loaded_per_step, args.written_per_step, args.world_size
+    if not 0 < loaded < written or loaded % world or written % world:
+        raise ValueError(
+            f"curriculum_floor={args.curriculum_floor:g} of the {written} rollouts that are "
+            f"written for a step leaves {loaded} for prompts in the usual order and "
+            f"{written - loaded} for those that are drawn: there must be some of both, in equal "
+            f"parts for {world} processes. Choose another floor or batch."
+        )
 
 
 def _check_replay(args: "OPRDConfig") -> None:

@@ -83,9 +83,14 @@ class RolloutConfig(DistillationConfig):
         return self.rollouts_per_step
 
     @property
+    def loaded_per_step(self) -> int:
+        """Those of these whose prompts come in the dataset's order."""
+        return self.written_per_step
+
+    @property
     def rollouts_needed(self) -> tuple[int, int, int]:
-        """To be written for each prompt, for each step, and of how many steps at once."""
-        return self.rollouts_per_prompt, self.written_per_step, self.rollouts_ahead
+        """For each prompt in the dataset's order, for each step, and of how many steps at once."""
+        return self.rollouts_per_prompt, self.loaded_per_step, self.rollouts_ahead
 
     @property
     def steps_per_writing(self) -> int:

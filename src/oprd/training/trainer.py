@@ -9,7 +9,7 @@ weights. The file is longer than others because TRL wants one class.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -77,6 +77,7 @@ from oprd.prompts.lengths import check_prompt_count
 from oprd.prompts.load import with_prompts
 from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
+from oprd.rollouts.curriculum import Curriculum, Numbered
 from oprd.rollouts.prefix import Drawn, begun_by_teacher, teacher_writes, write_begun
 from oprd.rollouts.recorded import Recorder
 from oprd.rollouts.replay import Replay
@@ -198,6 +199,8 @@ class OPRDTrainer(DistillationTrainer):
         self._seen_first_batch = self._shown = self._repeats = False
         # Of the dataset, those whose rollouts are written.
         self._rows: list[dict[str, Any]] = []
+        # Those of a batch's rollouts.
+        self._batch_rows: Sequence[Mapping[str, Any]] = []
         self._identity |= obtain(self._team, self, teacher_processing_class, reference_model)
         check(self._team, self)
         self._set_rollouts()
@@ -256,11 +259,15 @@ class OPRDTrainer(DistillationTrainer):
         else:
             self.eval_dataset = fitting(self.eval_dataset, "evaluation")
         check_prompt_count(self.train_dataset, *args.rollouts_needed)
+        if args.curriculum:
+            processes = accelerator.process_index, accelerator.num_processes
+            rows = cast(Dataset, self.train_dataset)
+            self.rollouts.curriculum = Curriculum(args, rows, *processes)
 
     def _set_callbacks(self) -> None:
         # First, so that a run that is refused leaves what another has written.
         self._finite = Finite(self, lambda: self._team.models, self._broken_batch)
-        kept = self.rollouts.origins.kept_bytes
+        kept = self.rollouts.kept_bytes
         self.space = Space(self, len(self._tokenizer), lambda: self._average, lambda: kept)
         self.add_callback(self.space)
         if not self.args.disable_tqdm:
@@ -360,7 +367,7 @@ class OPRDTrainer(DistillationTrainer):
         """
         check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
-        self.rollouts.origins.forget()
+        self.rollouts.forget()
         beginning = self.checkpoints.run(resume_from_checkpoint)
         with self.interruption.listening(), beginning as begun:
             if begun.checkpoint is not None:
@@ -422,7 +429,7 @@ class OPRDTrainer(DistillationTrainer):
             self._shown = shown
             self._metrics, self._logs, self.state.num_input_tokens_seen = kept
             self._step, self._buffered_inputs = 0, None
-            self.rollouts.origins.forget()
+            self.rollouts.forget()
             self._statistics.take()
             self._stopwatch.take()
 
@@ -435,7 +442,7 @@ class OPRDTrainer(DistillationTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         """In the place of TRL's: resumable, with each prompt repeated for its rollouts."""
         args, source = self.args, cast(Dataset, self.train_dataset if dataset is None else dataset)
-        batch_size = args.written_per_step // args.rollouts_per_prompt
+        batch_size = args.loaded_per_step // args.rollouts_per_prompt
         if groups := self._team.groups(source, args):
             check_groups(groups, batch_size)
         sampler = PromptSampler(
@@ -463,7 +470,9 @@ class OPRDTrainer(DistillationTrainer):
         """Transformers', of what is written at once where TRL's is of one step."""
         if kwargs.get("is_training"):
             own = self.args
-            batch_size = own.written_per_step * own.rollouts_ahead // own.world_size
+            batch_size = own.loaded_per_step * own.rollouts_ahead // own.world_size
+            if self.rollouts.curriculum is not None:
+                dataset = Numbered(dataset)
         return super()._get_dataloader(dataset, description, batch_size, *args, **kwargs)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
@@ -472,6 +481,10 @@ class OPRDTrainer(DistillationTrainer):
         if self.student.training:
             if window.use(self._step) > 0 and at_hand is not None:
                 return at_hand[self._step % self.args.gradient_accumulation_steps]
+            if (curriculum := self.rollouts.curriculum) is not None:
+                begins = self._step % window.micro_steps == 0
+                step = self.state.global_step
+                generation_batch = curriculum.extended(generation_batch, step, begins=begins)
             if window.writes_ahead(self._step):
                 self._write_ahead(generation_batch)
             generation_batch = window.turn(generation_batch, self._step)
@@ -501,7 +514,9 @@ class OPRDTrainer(DistillationTrainer):
             found = self.rollouts.origins.ahead.take(prompt_ids)
         else:
             found = self._write(prompt_ids, *args, **kwargs)
-        self.rollouts.origins.batch = found if trains else []
+        self.rollouts.origins.trains = trains
+        if trains:
+            self.rollouts.origins.batch = found
         completions = [rollout.response_ids for rollout in found]
         self.rollouts.receive(prompt_ids, completions, fill=not self.tools)
         return completions
@@ -594,8 +609,11 @@ class OPRDTrainer(DistillationTrainer):
         self._rows = inputs
         with self.timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
-        batch = self.rollouts.origins.batch if self.rollouts.origins.replay else ()
-        rows = [rollout.row for rollout in batch] or inputs
+        rows: Sequence[Mapping[str, Any]] = inputs
+        if mode == "train":
+            if self.rollouts.origins.replay is not None:
+                rows = [rollout.row for rollout in self.rollouts.origins.batch]
+            self._batch_rows = rows
         metrics = self.rollouts.supervise(output, self._summed, rows)
         if mode == "train":
             self._step_tokens = self.rollouts.tokens
@@ -657,6 +675,10 @@ class OPRDTrainer(DistillationTrainer):
         if not self.student.training:
             self._log_statistics("eval")
         elif self.accelerator.sync_gradients:
+            if self.rollouts.curriculum is not None:
+                self.rollouts.curriculum.learn(
+                    lambda own: cast(Tensor, self.accelerator.gather(own))
+                )
             # Before backward, because DeepSpeed steps the optimizer inside it.
             self._log_statistics("train")
         loss = share * self.accelerator.num_processes
@@ -674,6 +696,9 @@ class OPRDTrainer(DistillationTrainer):
         result = self._team(unwrapped_student, batch, self._place, diagnose=diagnose, drift=drift)
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
+        curriculum, place = self.rollouts.curriculum, batch.place
+        if curriculum is not None and place is not None and not (batch.use or self._repeats):
+            curriculum.meet(self._batch_rows, place, batch.positions, result.row_distance)
         if result.log_probs is not None and not self._repeats:
             self.rollouts.origins.learn(batch, result.log_probs)
         if self.student.training and not self._repeats:
@@ -772,6 +797,8 @@ class OPRDTrainer(DistillationTrainer):
             self._average.save(Path(output_dir), write=self.args.should_save)
         if (replay := self.rollouts.origins.replay) is not None:
             replay.save(Path(output_dir), gather_object, write=self.args.should_save)
+        if (curriculum := self.rollouts.curriculum) is not None:
+            curriculum.save(Path(output_dir), write=self.args.should_save)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with self.checkpoints.own_rates():
@@ -780,6 +807,8 @@ class OPRDTrainer(DistillationTrainer):
             self._average.resume(Path(checkpoint))
         if (replay := self.rollouts.origins.replay) is not None and checkpoint is not None:
             replay.resume(Path(checkpoint))
+        if (curriculum := self.rollouts.curriculum) is not None and checkpoint is not None:
+            curriculum.resume(Path(checkpoint))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         own = students_weights(self.student, state_dict)

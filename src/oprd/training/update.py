@@ -35,6 +35,7 @@ class Result(NamedTuple):
         sums: by name, what adds up over micro-batches and processes; see `StepStatistics`.
         row_cosine: [N], of the states at each supervised position, mean over layers; None where
             none were compared.
+        row_distance: [N], likewise of their losses.
         log_probs: [M], of the tokens that the student drew, as it is now; None where its drift is
             not measured.
     """
@@ -42,6 +43,7 @@ class Result(NamedTuple):
     objective: Tensor
     sums: dict[str, Tensor]
     row_cosine: Tensor | None = None
+    row_distance: Tensor | None = None
     log_probs: Tensor | None = None
 
 
@@ -168,7 +170,7 @@ class Update:
             student_read = self._read(student, batch, list(meetings.values()), drift=drift)
             sums = {"positions": batch.positions.sum(), "supervised": batch.positions.sum()}
             terms: list[Term] = []
-            rows = None
+            rows = distances = None
             for name, meeting in meetings.items():
                 met = meeting.end(student, student_read)
                 terms += met.terms
@@ -179,14 +181,15 @@ class Update:
                     found = {n: value for n, value in found.items() if n not in own}
                 for key, value in found.items():
                     sums[key] = sums[key] + value if key in sums else value
-                rows = meeting.part.add_cosines(rows, met.row_cosine)
+                rows = meeting.part.add_rows(rows, met.row_cosine)
+                distances = meeting.part.add_rows(distances, met.row_distance)
             if any(term.name == "output" for term in terms):
                 sums["supervised"] = batch.response.sum()
             now = None
             if drift:
                 now, found = self._drift(student, student_read, batch)
                 sums |= found
-            return Result(objective(terms), sums, rows, now)
+            return Result(objective(terms), sums, rows, distances, now)
 
     def _read(
         self, student: nn.Module, batch: MicroBatch, meetings: Sequence[Meeting], *, drift: bool
