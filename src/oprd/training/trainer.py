@@ -697,9 +697,9 @@ class OPRDTrainer(DistillationTrainer):
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
         curriculum, place = self.rollouts.curriculum, batch.place
-        if curriculum is not None and place is not None and not (batch.use or self._repeats):
+        if curriculum is not None and place is not None:
             curriculum.meet(self._batch_rows, place, batch.positions, result.row_distance)
-        if result.log_probs is not None and not self._repeats:
+        if result.log_probs is not None:
             self.rollouts.origins.learn(batch, result.log_probs)
         if self.student.training and not self._repeats:
             self._keeper.add(self.state, inputs, batch, result.row_cosine)
