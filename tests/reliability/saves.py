@@ -280,8 +280,8 @@ SAVES = (
     ),
     Promise(
         "going on after k of n steps, within an accumulation or an epoch, with dropout, an "
-        "adapter, a bridge, several updates a rollout, rollouts of earlier steps, prompts that were "
-        "drawn, a rate that was found",
+        "adapter, a bridge, several updates a rollout, rollouts of earlier steps, prompts that "
+        "were drawn, a rate that was found",
         "the weights are those of n steps in one go, bit for bit",
         (
             "training/test_resume.py"

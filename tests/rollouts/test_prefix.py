@@ -10,7 +10,9 @@ END = 9
 
 
 def begun(tmp_path, step=0, rows=8, process=0, processes=1, **options):
-    args = settings(tmp_path, **{"max_steps": 100, **options})
+    batch = rows // options.get("rollouts_ahead", 1) * processes
+    given = {"max_steps": 100, "per_device_train_batch_size": batch}
+    args = settings(tmp_path, **{**given, **options})
     return begun_by_teacher(args, step, rows, process, processes)
 
 

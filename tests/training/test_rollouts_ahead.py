@@ -118,7 +118,8 @@ def test_a_rate_is_found_on_rollouts_that_are_written_anew_for_the_run(tmp_path)
     )
     asked = counted(made)
     made.train()
-    assert [count for count, _ in asked] == [8] * 3
+    # Of the first step alone for the test.
+    assert [count for count, _ in asked] == [4, 8, 8]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,14 @@ def test_a_horizon_limits_responses_step_by_step_and_evaluations_never(tmp_path)
             {"rollout_horizon": {"from": 2, "to": 12, "steps": 0.5}, "max_steps": -1},
             "rollout_horizon changes, which needs a run of known length: set max_steps",
         ),
-        ({"rollout_horizon": {"from": 2, "to": 12}}, "rollout_horizon needs steps"),
+        (
+            {"rollout_horizon": {"from": 2, "to": 12}},
+            'rollout_horizon needs steps: write it as {"from": 16, "to": 56, "steps": 0.5}',
+        ),
+        (
+            {"rollout_horizon": {"from": 8, "to": 8, "steps": 1}},
+            "goes from 8 to the same: set max_completion_length to it, and leave this out",
+        ),
     ],
 )
 def test_what_cannot_be_right_is_refused(tmp_path, options, message):

@@ -30,12 +30,12 @@ def begun_by_teacher(
     Args:
         args: of the run.
         step: from 0.
-        rows: of this process, those of every step that is written at once after each other.
+        rows: how many they are, those of every step that is written at once after each other.
         process: its number.
         processes: how many there are.
     """
     share = args.prefix_share(step)
-    part = rows // args.rollouts_ahead
+    part = args.written_per_step // processes
     before = step // args.updates_per_rollout * part * processes
 
     def begins(row: int) -> bool:

@@ -13,6 +13,9 @@ from oprd.runs.limits import MOST
 from oprd.settings.weights import Weight, checked_weight
 from oprd.values import parse_mapping
 
+# How a horizon is written, from one limit to the other in half a run.
+_FORM = '{"from": 16, "to": 56, "steps": 0.5}'
+
 if TYPE_CHECKING:
     from oprd.settings.objective import ObjectiveConfig
     from oprd.settings.run import OPRDConfig
@@ -167,11 +170,12 @@ def check_used_up(args: "OPRDConfig", checkpoint: Path) -> None:
 
 
 def _checked_horizon(given: object, limit: int) -> dict[str, Any]:
-    found = checked_weight("rollout_horizon", given, zero=False)
+    instead = "set max_completion_length to it"
+    found = checked_weight(
+        "rollout_horizon", given, zero=False, form=_FORM, instead=f"{instead}, and leave this out"
+    )
     if not isinstance(found, dict):
-        raise ValueError(
-            f"rollout_horizon={found:g} does not change: set max_completion_length to it."
-        )
+        raise ValueError(f"rollout_horizon={found:g} does not change: {instead}.")
     for name in ("from", "to"):
         if found[name] != int(found[name]) or not 1 <= found[name] <= limit:
             raise ValueError(

@@ -485,9 +485,11 @@ class OPRDTrainer(DistillationTrainer):
                 begins = self._step % window.micro_steps == 0
                 step = self.state.global_step
                 generation_batch = curriculum.extended(generation_batch, step, begins=begins)
+            rows = window.turn(generation_batch, self._step)
             if window.writes_ahead(self._step):
-                self._write_ahead(generation_batch)
-            generation_batch = window.turn(generation_batch, self._step)
+                # What is tried needs the first step alone.
+                self._write_ahead(rows if self._repeats else generation_batch)
+            generation_batch = rows
         inputs = super()._prepare_inputs(generation_batch)
         self._measure_scales((self.student.training and self._buffered_inputs) or [inputs])
         return inputs
