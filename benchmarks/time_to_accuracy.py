@@ -45,6 +45,10 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
         {**FEWER_ROLLOUTS, **TEACHER_FIRST},
         (1e-4, 2e-4),
     ),
+    "OPRD, fewer rollouts, ended ones left": (
+        {**FEWER_ROLLOUTS, "leave_ended": True},
+        (1e-4, 2e-4),
+    ),
     "OPRD, half of earlier steps": ({"replay": 32}, (1e-4, 2e-4)),
     "OPRD, half of the prompts by distance": ({"curriculum": "error"}, (1e-4, 2e-4)),
     "OPRD, half begun by the teacher": (

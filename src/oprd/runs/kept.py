@@ -85,6 +85,7 @@ SAID_SETTINGS = (
     # What is written to them, and by what.
     "rollouts_per_prompt",
     "rollout_horizon",
+    "leave_ended",
     "teacher_prefix",
     "teacher_prefix_length",
     "max_completion_length",

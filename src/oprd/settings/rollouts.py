@@ -38,6 +38,9 @@ class RolloutConfig(DistillationConfig):
         rollout_horizon: the most tokens of a response, step by step, where it is not
             `max_completion_length` throughout: a mapping such as
             `{"from": 16, "to": 56, "steps": 0.5}`, see `representation_weight`.
+        leave_ended: let Transformers write on without the responses of a batch that have ended,
+            once a quarter of those that it writes have. The same responses are as likely; a seed
+            draws others.
         keep_teacher_states: with `updates_per_rollout`, keep what the teacher read for all of them.
             Where memory is short, let it read again.
 
@@ -60,6 +63,10 @@ class RolloutConfig(DistillationConfig):
             "help": "The most tokens of a response, step by step, such as "
             '{"from": 16, "to": 56, "steps": 0.5}.'
         },
+    )
+    leave_ended: bool = field(
+        default=False,
+        metadata={"help": "Write on without the responses of a batch that have ended."},
     )
     keep_teacher_states: bool = field(
         default=True,
@@ -130,6 +137,8 @@ def check_rollouts(args: "OPRDConfig") -> None:
         # It needs a run of known length.
         args.response_limit(0)
         _check_shortest(args)
+    if args.leave_ended:
+        _check_leaving(args)
     several = _several_steps(args)
     if several and (written := own_rollouts(args.objectives())):
         raise ValueError(
@@ -194,6 +203,27 @@ def _check_shortest(args: "OPRDConfig") -> None:
             f"generation_kwargs asks for {least} tokens at least (min_new_tokens), and "
             f"rollout_horizon allows {args.shortest_limit} at some step: raise it."
         )
+
+
+def _check_leaving(args: "OPRDConfig") -> None:
+    """What a call of `generate` counts from its beginning would begin anew."""
+    given = args.generation_kwargs
+    given = parse_mapping("generation_kwargs", given) if isinstance(given, str) else given
+    given = given or {}
+    counted = ("min_new_tokens", "begin_suppress_tokens", "exponential_decay_length_penalty")
+    counted = next((f"{name}={given[name]!r}" for name in counted if given.get(name)), "")
+    beams = (given.get("num_beams") or 1) > 1
+    for name, holds in {
+        "use_vllm=True": args.use_vllm,
+        f"cache_implementation={args.cache_implementation!r}": args.cache_implementation,
+        "num_beams": beams,
+        counted: counted,
+    }.items():
+        if holds:
+            raise ValueError(
+                f"leave_ended=True lets Transformers' generate stop and go on with a part of its "
+                f"rows, which {name} does not allow: leave one of them out."
+            )
 
 
 def _several_steps(args: "OPRDConfig") -> str:

@@ -78,6 +78,7 @@ from oprd.prompts.load import with_prompts
 from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
 from oprd.rollouts.curriculum import Curriculum, Numbered
+from oprd.rollouts.leaving import leaving_ended
 from oprd.rollouts.prefix import Drawn, begun_by_teacher, teacher_writes, write_begun
 from oprd.rollouts.recorded import Recorder
 from oprd.rollouts.replay import Replay
@@ -577,7 +578,9 @@ class OPRDTrainer(DistillationTrainer):
         else:
             listens = trains and self.rollouts.origins.records
             heard = recorder.listening(self.student) if listens else nullcontext()
-            with self._limited(most), heard:
+            leaves = trains and self.args.leave_ended
+            left = leaving_ended(self.student, self.eos_token_ids, recorder)
+            with self._limited(most), heard, left if leaves else nullcontext():
                 written = super()._generate_single_turn(prompt_ids, *args, **kwargs)
         check_completions(prompt_ids, written, most or self.max_completion_length)
         return list(zip(written, recorder.of(written), strict=True))

@@ -59,6 +59,11 @@ def obtain(
             "teacher_prefix lets the teacher write by itself, and FSDP and DeepSpeed keep its "
             "weights in pieces: leave it out."
         )
+    if shard and args.leave_ended:
+        raise ValueError(
+            "leave_ended=True lets each process stop writing and go on by itself, and FSDP and "
+            "DeepSpeed keep weights in pieces, which all gather together: leave it out."
+        )
     timed = partial(trainer.timed, "teacher")
     options = {"autocast": trainer.accelerator.autocast, "timed": timed}
     shared = Shared.of([member.source for member in team.values()])
