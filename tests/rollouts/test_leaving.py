@@ -16,7 +16,7 @@ ENDS = tuple(range(40))
 
 
 def config(**options):
-    given = {"max_new_tokens": 12, "do_sample": True, "top_k": 0, "top_p": 1.0, "pad_token_id": 0}
+    given = {"max_new_tokens": 12, "do_sample": True, "top_k": 0, "top_p": 1.0, "pad_token_id": 255}
     return GenerationConfig(**{**given, "eos_token_id": list(ENDS), **options})
 
 

@@ -298,8 +298,18 @@ TABLE = [
         "self, key_states, value_states, layer_idx, *args, **kwargs",
         "models/windowed.py",
     ),
-    Row(f"{CACHE}DynamicCache.__init__", "self, ..., config", "models/windowed.py"),
-    Row(f"{CACHE}DynamicLayer.__init__", "self, **kwargs", "models/windowed.py"),
+    Row(
+        f"{CACHE}DynamicCache.__init__",
+        "self, ..., config",
+        "models/windowed.py rollouts/leaving.py",
+    ),
+    Row(f"{CACHE}DynamicCache.batch_select_indices", "self, indices", "rollouts/leaving.py"),
+    Row("transformers.generation.utils:GenerateDecoderOnlyOutput", CLASS, "rollouts/leaving.py"),
+    Row(
+        f"{CACHE}DynamicLayer.__init__",
+        "self, **kwargs",
+        "models/windowed.py rollouts/leaving.py",
+    ),
     Row(
         f"{CACHE}DynamicLayer.lazy_initialization",
         "self, key_states, value_states",
