@@ -35,10 +35,26 @@ from oprd.evaluation.tasks.load import generate_task  # noqa: E402
 
 TRL = "TRL's DistillationTrainer"
 KL = {"representation_weight": 0.0, "output_loss": "reverse_kl"}
+TEACHER_FIRST = {"teacher_prefix": {"from": 1, "to": 0, "steps": 24}}
 # Settings, and rates to choose from; the first is the best one found with --tune.
 METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "OPRD": ({}, (1e-4, 2e-4)),
     "OPRD, fewer rollouts": (FEWER_ROLLOUTS, (1e-4, 2e-4)),
+    "OPRD, the teacher's text at first": (TEACHER_FIRST, (1e-4, 2e-4)),
+    "OPRD, fewer rollouts, the teacher's text at first": (
+        {**FEWER_ROLLOUTS, **TEACHER_FIRST},
+        (1e-4, 2e-4),
+    ),
+    "OPRD, fewer rollouts, ended ones left": (
+        {**FEWER_ROLLOUTS, "leave_ended": True},
+        (1e-4, 2e-4),
+    ),
+    "OPRD, half of earlier steps": ({"replay": 32}, (1e-4, 2e-4)),
+    "OPRD, half of the prompts by distance": ({"curriculum": "error"}, (1e-4, 2e-4)),
+    "OPRD, half begun by the teacher": (
+        {"teacher_prefix": 0.5, "teacher_prefix_length": 12},
+        (1e-4, 2e-4),
+    ),
     "reverse KL": (KL, (5e-5, 1e-4)),
     TRL: ({}, (5e-5, 1e-4)),
 }

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import TrainerCallback
 
+from oprd.models.bind import head_is_read
 from oprd.models.probe import probe
 from tests import tiny
 from tests.models import zoo
@@ -143,3 +144,12 @@ def test_llama_4_trains(tmp_path, options):
     before = weights(made.student)
     made.train()
     assert largest_difference(before, weights(made.student)) > 0
+
+
+def test_a_head_that_computes_otherwise_than_it_is_read_is_known():
+    model = zoo.model("gemma2")
+    assert head_is_read(model) and head_is_read(tiny.model())
+    # What caps logits in the model is no longer in what is read of it.
+    model.config.final_logit_softcapping = None
+    model.lm_head.register_forward_hook(lambda head, args, logits: 2 * logits)
+    assert not head_is_read(model)

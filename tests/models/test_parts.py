@@ -62,7 +62,7 @@ def test_cosines_of_all_parts_are_averaged_by_share_at_their_rows():
     made = batch([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])
     total = None
     for number, cosines in enumerate(([0.5, 1.0, 0.0], [0.0, 1.0])):
-        total = Part.of(made, number).add_cosines(total, torch.tensor(cosines))
+        total = Part.of(made, number).add_rows(total, torch.tensor(cosines))
     assert total is not None and total.tolist() == [0.5, 0.25, 0.75]
 
 

@@ -280,7 +280,8 @@ SAVES = (
     ),
     Promise(
         "going on after k of n steps, within an accumulation or an epoch, with dropout, an "
-        "adapter, a bridge, several updates a rollout, a rate that was found",
+        "adapter, a bridge, several updates a rollout, rollouts of earlier steps, prompts that "
+        "were drawn, a rate that was found",
         "the weights are those of n steps in one go, bit for bit",
         (
             "training/test_resume.py"
@@ -288,6 +289,9 @@ SAVES = (
             "training/test_bridges.py"
             "::test_a_resumed_run_ends_with_the_weights_of_one_never_stopped",
             "training/test_rollouts_ahead.py::test_a_resumed_run_ends_bit_identical",
+            "training/test_teacher_prefix.py::test_a_resumed_run_ends_bit_identical",
+            "training/test_replay.py::test_a_resumed_run_ends_bit_identical",
+            "training/test_curriculum.py::test_a_resumed_run_ends_bit_identical",
             "calibration/test_rate_search.py::test_a_resumed_run_keeps_the_rate_that_was_found",
         ),
         (
@@ -297,6 +301,14 @@ SAVES = (
                 {
                     "oprd.training.trainer.OPRDTrainer._load_optimizer_and_scheduler": nothing,
                 },
+            ),
+            Proof(
+                "training/test_replay.py::test_a_resumed_run_ends_bit_identical[options0]",
+                {"oprd.rollouts.replay.Replay.resume": nothing},
+            ),
+            Proof(
+                "training/test_curriculum.py::test_a_resumed_run_ends_bit_identical[options0]",
+                {"oprd.rollouts.curriculum.Curriculum.resume": nothing},
             ),
         ),
     ),

@@ -26,26 +26,6 @@ def generated():
     }
 
 
-def test_what_was_written_ahead_is_given_out_in_order_and_once(tmp_path):
-    rollouts = made(tmp_path, rollouts_ahead=2, max_steps=2)
-    rollouts.keep([[1], [2], [3]], [[5], [6], [7]])
-    assert [rollouts.take([[1], [2]]), rollouts.take([[3]])] == [[[5], [6]], [[7]]]
-
-
-@pytest.mark.parametrize("asked", [[[2]], [[1], [3]], [[1], [2], [3]]])
-def test_what_was_written_for_other_prompts_is_refused(tmp_path, asked):
-    rollouts = made(tmp_path, rollouts_ahead=2, max_steps=2)
-    rollouts.keep([[1], [2]], [[5], [6]])
-    with pytest.raises(RuntimeError, match="the 2 rollouts that were written ahead are for others"):
-        rollouts.take(asked)
-
-
-def test_fewer_rollouts_ahead_than_were_asked_for_are_refused(tmp_path):
-    rollouts = made(tmp_path, rollouts_ahead=2, max_steps=2)
-    with pytest.raises(RuntimeError):
-        rollouts.keep([[1], [2]], [[5]])
-
-
 def test_an_empty_completion_is_given_an_end_token_that_is_never_supervised(tmp_path):
     rollouts = made(tmp_path, positions="all")
     completions = [[5, 6, END], []]

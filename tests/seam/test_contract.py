@@ -109,6 +109,12 @@ TABLE = [
         "training/trainer.py",
     ),
     Row(
+        f"{DISTILLATION}DistillationTrainer._generate",
+        "self, prompts",
+        "training/trainer.py",
+        by="_generate",
+    ),
+    Row(
         f"{DISTILLATION}DistillationTrainer._get_train_sampler",
         "self, dataset",
         "training/trainer.py",
@@ -292,8 +298,18 @@ TABLE = [
         "self, key_states, value_states, layer_idx, *args, **kwargs",
         "models/windowed.py",
     ),
-    Row(f"{CACHE}DynamicCache.__init__", "self, ..., config", "models/windowed.py"),
-    Row(f"{CACHE}DynamicLayer.__init__", "self, **kwargs", "models/windowed.py"),
+    Row(
+        f"{CACHE}DynamicCache.__init__",
+        "self, ..., config",
+        "models/windowed.py rollouts/leaving.py",
+    ),
+    Row(f"{CACHE}DynamicCache.batch_select_indices", "self, indices", "rollouts/leaving.py"),
+    Row("transformers.generation.utils:GenerateDecoderOnlyOutput", CLASS, "rollouts/leaving.py"),
+    Row(
+        f"{CACHE}DynamicLayer.__init__",
+        "self, **kwargs",
+        "models/windowed.py rollouts/leaving.py",
+    ),
     Row(
         f"{CACHE}DynamicLayer.lazy_initialization",
         "self, key_states, value_states",
@@ -395,7 +411,7 @@ TABLE = [
         "peft:PeftModel.get_base_model",
         "self",
         "core/capture.py models/reading.py models/heads.py models/shared_base.py "
-        "models/identity.py",
+        "models/identity.py rollouts/recorded.py",
     ),
     Row(
         "peft:PeftModel.load_adapter",
@@ -420,7 +436,11 @@ TABLE = [
         "self, model, ..., evaluation_mode",
         "training/teachers/place.py",
     ),
-    Row("accelerate.utils:gather_object", "object", "guards/finite.py models/shared_engine.py"),
+    Row(
+        "accelerate.utils:gather_object",
+        "object",
+        "guards/finite.py models/shared_engine.py training/trainer.py",
+    ),
     Row("accelerate.utils:broadcast_object_list", "object_list, ...", "calibration/processes.py"),
     Row("accelerate.utils:reduce", "tensor, reduction, ...", "calibration/bridge/scores.py"),
     # Read with a default, behind which a move would hide.
@@ -624,7 +644,7 @@ def test_a_file_that_a_row_names_wrongly_or_leaves_out_is_found():
     row = Row("accelerate.utils:gather_object", "object", "training/plan.py no/such/file.py")
     assert misplaced(row) == (
         {"training/plan.py", "no/such/file.py"},
-        {"guards/finite.py", "models/shared_engine.py"},
+        {"guards/finite.py", "models/shared_engine.py", "training/trainer.py"},
     )
 
 

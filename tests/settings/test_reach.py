@@ -26,6 +26,9 @@ THROUGH = {
     "end_tokens": {"joins_ends"},
     "rollouts_per_prompt": {"rollouts_needed"},
     "rollout_horizon": {"response_limit"},
+    "teacher_prefix": {"prefix_share"},
+    "replay_share": {"replayed_per_step"},
+    "curriculum_floor": {"loaded_per_step"},
     "teacher_tokenizer": {"reads_own_tokens"},
 }
 OURS = sorted(

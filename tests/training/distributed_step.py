@@ -46,6 +46,8 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     teacher = None
     if "teacher_source" not in extra:
         teacher = tiny.model(seed=2, num_hidden_layers=depth).double()
+    # Drawn by both, and not by a script.
+    writes = extra.pop("writes", None) is not None
     reads_with = None
     if extra.get("teacher_tokenizer") == "own":
         reads_with = sentencepiece()
@@ -66,7 +68,7 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
         folder,
         student=student,
         teacher=teacher,
-        rollout=lambda ids: [] if tiny.tokenizer().decode(ids) in empty else scripted(ids),
+        rollout=None if writes else lambda ids: [] if decoded(ids) in empty else scripted(ids),
         per_device_train_batch_size=batch_size,
         position_k=3,
         max_grad_norm=0.0,
@@ -82,6 +84,10 @@ def step(folder: Path, batch_size: int, options: str) -> dict[str, Any]:
     _check_pairs(made.pairs)
     weights = made.accelerator.get_state_dict(made.model_wrapped)
     return {"weights": weights, "loss": made.state.log_history[0]["loss"]}
+
+
+def decoded(ids: list[int]) -> str:
+    return tiny.tokenizer().decode(ids)
 
 
 def unwritable(*_: Any) -> Any:

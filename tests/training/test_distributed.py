@@ -44,6 +44,15 @@ STEPS = {
         'layer_pairing="1:1",gradient_checkpointing=true,max_steps=2'
     ),
     "rollouts of two steps written at once": "rollouts_ahead=2,max_steps=4",
+    "rollouts of earlier steps": "replay=8,max_steps=4",
+    "rollouts of earlier steps, dropped as the student drifts": (
+        "replay=8,max_drift_kl=0.00001,max_steps=4"
+    ),
+    "prompts drawn by the distance on them": "curriculum=error,max_steps=4",
+    "without the responses that have ended": "writes=1,top_k=1,leave_ended=true,max_steps=2",
+    "responses that the teacher begins": (
+        "writes=1,top_k=1,teacher_prefix=0.5,teacher_prefix_length=3,max_steps=2"
+    ),
     "a teacher's own prompts": "hints=1,output_loss=reverse_kl",
     "a teacher's own tokens": "teacher_tokenizer=own,positions=all",
     "a teacher's own tokens, and no response in one process": "teacher_tokenizer=own,empty=1",
@@ -65,6 +74,13 @@ def steps(tmp_path_factory, two_processes):
     assert not any(errors), errors
     alone = {options: step(folder, 4, options) for options in STEPS.values()}
     return {1: alone, 2: torch.load(folder / "results.pt", weights_only=True)}
+
+
+def test_rollouts_that_the_student_has_left_behind_are_dropped_there(steps):
+    name = "rollouts of earlier steps"
+    kept, dropped = (STEPS[case] for case in (name, f"{name}, dropped as the student drifts"))
+    both = (steps[1][options]["weights"] for options in (kept, dropped))
+    assert largest_difference(*both) > 1e-3
 
 
 @pytest.mark.parametrize("options", STEPS.values(), ids=STEPS)

@@ -66,6 +66,47 @@ def test_rollouts_written_ahead_are_those_of_the_student_that_was(tmp_path):
     assert written == [0, 2]
 
 
+@pytest.mark.parametrize("updates", [1, 2])
+def test_the_drift_is_that_since_they_were_written(tmp_path, updates):
+    student = tiny.model(seed=1)
+    options = {"rollouts_ahead": 2, "updates_per_rollout": updates, "temperature": 0.7}
+    made = trainer(
+        tmp_path, student=student, max_steps=2 * updates, **{**WRITING, "optim": "sgd"}, **options
+    )
+    states, micro_step = [], made.training_step
+
+    def keeping(*args, **kwargs):
+        states.append({name: t.clone() for name, t in student.state_dict().items()})
+        return micro_step(*args, **kwargs)
+
+    made.training_step = keeping
+    made.train()
+    changes = []
+    for rollout in made.rollouts.origins.batch:
+        ids, log_probs = rollout.prompt_ids + rollout.response_ids, []
+        for state in (states[0], states[-1]):
+            student.load_state_dict(state)
+            with torch.no_grad():
+                logits = student(torch.tensor([ids])).logits[0, len(rollout.prompt_ids) - 1 : -1]
+            target = torch.tensor(rollout.response_ids)[:, None]
+            log_probs.append((logits / 0.7).log_softmax(-1).gather(1, target)[:, 0])
+        changes.append(log_probs[1] - log_probs[0])
+    change = torch.cat(changes)
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    found = {line["step"]: line["drift_kl"] for line in logged if "drift_kl" in line}
+    # With several updates, the last one on each.
+    assert list(found) == ([2] if updates == 1 else [2, 4])
+    expected = (change.exp() - 1 - change).mean().item()
+    assert expected > 1e-7 and found[2 * updates] == pytest.approx(expected, rel=1e-2)
+
+
+def test_a_student_whose_head_cannot_be_read_writes_ahead_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("oprd.training.trainer.head_is_read", lambda student: False)
+    made = trainer(tmp_path, max_steps=2, rollouts_ahead=2, **WRITING)
+    made.train()
+    assert "drift_kl" not in (tmp_path / "metrics.jsonl").read_text()
+
+
 def test_a_rate_is_found_on_rollouts_that_are_written_anew_for_the_run(tmp_path):
     made = trainer(
         tmp_path,
@@ -77,7 +118,8 @@ def test_a_rate_is_found_on_rollouts_that_are_written_anew_for_the_run(tmp_path)
     )
     asked = counted(made)
     made.train()
-    assert [count for count, _ in asked] == [8] * 3
+    # Of the first step alone for the test.
+    assert [count for count, _ in asked] == [4, 8, 8]
 
 
 @pytest.mark.parametrize(
@@ -112,14 +154,13 @@ def test_a_horizon_limits_responses_step_by_step_and_evaluations_never(tmp_path)
         eval_steps=2,
         **WRITING,
     )
-    asked, write = [], made._write
+    asked, generate = [], made.student.generate
 
-    def looking(*args):
-        with made._limited():
-            asked.append((made.student.training, made.generation_config.max_new_tokens))
-        return write(*args)
+    def looking(*args, **options):
+        asked.append((made.student.training, options["generation_config"].max_new_tokens))
+        return generate(*args, **options)
 
-    made._write = looking
+    made.student.generate = looking
     made.train()
     assert [limit for trains, limit in asked if trains] == [2, 2, 7, 12]
     assert {limit for trains, limit in asked if not trains} == {12}
@@ -187,7 +228,14 @@ def test_a_horizon_limits_responses_step_by_step_and_evaluations_never(tmp_path)
             {"rollout_horizon": {"from": 2, "to": 12, "steps": 0.5}, "max_steps": -1},
             "rollout_horizon changes, which needs a run of known length: set max_steps",
         ),
-        ({"rollout_horizon": {"from": 2, "to": 12}}, "rollout_horizon needs steps"),
+        (
+            {"rollout_horizon": {"from": 2, "to": 12}},
+            'rollout_horizon needs steps: write it as {"from": 16, "to": 56, "steps": 0.5}',
+        ),
+        (
+            {"rollout_horizon": {"from": 8, "to": 8, "steps": 1}},
+            "goes from 8 to the same: set max_completion_length to it, and leave this out",
+        ),
     ],
 )
 def test_what_cannot_be_right_is_refused(tmp_path, options, message):
@@ -263,3 +311,10 @@ def test_positions_by_divergence_are_weighed_as_the_definition_says(tmp_path):
     made.train()
     (line, *_) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["loss"] == pytest.approx(kept["expected"], rel=1e-3)
+
+
+def test_fewer_rollouts_ahead_than_were_asked_for_are_refused(tmp_path):
+    made = trainer(tmp_path, max_steps=2, rollouts_ahead=2)
+    made.rollouts.write = lambda prompt_ids: [[5]] * (len(prompt_ids) - 1)
+    with pytest.raises(RuntimeError, match="8 rollouts were asked for and 7 came back"):
+        made.train()

@@ -25,7 +25,7 @@ def estimate_run(trainer: OPRDTrainer) -> Estimate:
     kind = args.distributed_state and args.distributed_state.distributed_type
     if kind in SPLIT or trainer.is_fsdp_enabled:
         raise ValueError("models are split over devices")
-    written = args.rollouts_per_step * args.rollouts_ahead // args.world_size
+    written = args.written_per_step * args.rollouts_ahead // args.world_size
     evaluated = args.per_device_eval_batch_size if args.eval_tasks else 0
     sizes = Sizes(
         batch=args.per_device_train_batch_size,

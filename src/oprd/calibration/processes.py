@@ -57,14 +57,19 @@ def stand_in_pieces(accelerator: Accelerator) -> bool:
     return any(getattr(accelerator.state, plugin, None) is not None for plugin in plugins)
 
 
-def check_heads_stand_whole(accelerator: Accelerator) -> None:
-    """Refuse output terms where the LM heads' weights are not there to be read."""
+def heads_in_pieces(accelerator: Accelerator) -> str:
+    """What keeps the LM heads' weights where they cannot be read; nothing where they can."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     zero3 = plugin is not None and plugin.zero_stage == 3
     fsdp = getattr(accelerator.state, "fsdp_plugin", None) is not None
-    if zero3 or (fsdp and not accelerator.is_fsdp2):
+    return "DeepSpeed ZeRO-3" if zero3 else "FSDP 1" if fsdp and not accelerator.is_fsdp2 else ""
+
+
+def check_heads_stand_whole(accelerator: Accelerator) -> None:
+    """Refuse output terms where the LM heads' weights are not there to be read."""
+    if keeper := heads_in_pieces(accelerator):
         raise ValueError(
-            "output_loss, diagnostics_steps and updates_per_rollout read LM heads' weights, which "
-            f"{'DeepSpeed ZeRO-3' if zero3 else 'FSDP 1'} keeps in pieces: use FSDP2 or DeepSpeed "
-            "ZeRO-2, or leave them out."
+            "output_loss, diagnostics_steps, updates_per_rollout and replay read LM heads' "
+            f"weights, which {keeper} keeps in pieces: use FSDP2 or DeepSpeed ZeRO-2, or leave "
+            "them out."
         )

@@ -35,6 +35,7 @@ class Space(TrainerCallback):
         trainer: whose saves they are.
         tokens: of its tokenizer.
         average: of the weights that train, which a checkpoint holds too where a run has one.
+        kept: bytes of what else it holds at most.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Space(TrainerCallback):
         trainer: Trainer,
         tokens: int,
         average: Callable[[], MovingAverage | None] = lambda: None,
+        kept: Callable[[], int] = lambda: 0,
     ) -> None:
         self._trainer, self._tokens, self._inside = trainer, tokens, False
-        self._average = average
+        self._average, self._kept = average, kept
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -143,7 +145,9 @@ class Space(TrainerCallback):
         else:
             optimizer = _optimizer_bytes(trainer.optimizer, small="8bit" in trainer.args.optim)
         mean = 0 if (average := self._average()) is None else average.bytes()
-        return Need(weights + optimizer + mean + further, max(weights, optimizer, mean))
+        kept = self._kept()
+        files = (weights, optimizer, mean, kept)
+        return Need(sum(files) + further, max(files))
 
 
 def _saves(state: TrainerState, args: TrainingArguments) -> int:

@@ -15,6 +15,11 @@ from oprd.models.views import Views, views_in
 
 # Keys of a generation batch: [B, A], see the attributes.
 SHARES, READS = "teacher_shares", "teacher_reads"
+# [B], how many tokens of each response, the first ones, the teacher wrote.
+BY_TEACHER = "by_teacher"
+# [B], the place of each response among those of this process; and [B, K], its tokens'
+# log-probabilities for the student that wrote it, NaN where they are not known.
+PLACE, WRITTEN_LOG_PROBS = "place", "written_log_probs"
 # Keys of a TRL batch that are inputs of a multimodal base model.
 MULTIMODAL_KEYS = (
     "pixel_values",
@@ -45,6 +50,12 @@ class MicroBatch:
         taught: what teachers read, by their names; the student's own view for others.
         shares: [B, A], what the losses of each sequence are multiplied by for each of several
             teachers; None for one.
+        by_teacher: [B], how many tokens of each response, the first ones, the teacher wrote; None
+            where the student wrote all.
+        place: [B], of each response among those of this process in the whole generation batch; None
+            where nobody asks.
+        written_log_probs: [B, K], of the tokens that the student drew, as it was then; NaN where
+            they are not known, None where none is.
         reads: [B, A] bool, whether a teacher has a sequence in the whole generation batch, in any
             process; alike in all rows.
     """
@@ -61,6 +72,17 @@ class MicroBatch:
     taught: Mapping[str, Views] = field(default_factory=dict)
     shares: Tensor | None = None
     reads: Tensor | None = None
+    by_teacher: Tensor | None = None
+    place: Tensor | None = None
+    written_log_probs: Tensor | None = None
+
+    @property
+    def own(self) -> Tensor:
+        """[B, K] bool: the response tokens that the student drew itself."""
+        if self.by_teacher is None:
+            return self.response
+        place = torch.arange(self.response.shape[1], device=self.response.device)
+        return self.response & (place >= self.by_teacher[:, None])
 
     @classmethod
     def of_rollouts(
@@ -102,7 +124,8 @@ class MicroBatch:
         taught = {name: Views.of_rollouts(inputs, *masks, name) for name in views_in(inputs)}
         of_several = {"shares": inputs.get(SHARES), "reads": inputs.get(READS)}
         uses = {"use": use, "comes_again": comes_again, "kept": kept}
-        return replace(batch, **uses, taught=taught, **of_several)
+        told = {name: inputs.get(name) for name in (BY_TEACHER, PLACE, WRITTEN_LOG_PROBS)}
+        return replace(batch, **uses, taught=taught, **of_several, **told)
 
     def take(self, index: Tensor) -> "MicroBatch":
         """Some of its sequences, by their index [b]; counts are those of all.
@@ -119,6 +142,10 @@ class MicroBatch:
             taught={name: views.take(index) for name, views in self.taught.items()},
             shares=None if self.shares is None else self.shares[index],
             reads=None if self.reads is None else self.reads[index],
+            **{
+                name: None if (told := getattr(self, name)) is None else told[index]
+                for name in (BY_TEACHER, PLACE, WRITTEN_LOG_PROBS)
+            },
         )
 
     def unsupervised(self) -> "MicroBatch":

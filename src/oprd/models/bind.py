@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from oprd.log import get_logger
-from oprd.models.probe import Probe, check_readable, stands_whole
+from oprd.models.heads import lm_head
+from oprd.models.probe import Probe, check_head, check_readable, probe, stands_whole
 from oprd.models.reader import Reader
 
 logger = get_logger(__name__)
@@ -50,6 +51,17 @@ def check_pair(
             seen[role] = check_readable(model, role, chosen, heads=heads, one_width=bridged)
     if len(seen) == 2 and same_view:
         _warn_if_equal(seen["student"], seen["teacher"], names)
+
+
+def head_is_read(model: Any) -> bool:
+    """Whether what is read of a model's LM head is what it computes, as far as can be tried."""
+    try:
+        lm_head(model)
+        if stands_whole(model):
+            check_head(model, probe(model), "student")
+    except ValueError:
+        return False
+    return True
 
 
 def _warn_if_equal(student: Probe, teacher: Probe, names: tuple[str, str]) -> None:

@@ -77,11 +77,13 @@ class Met(NamedTuple):
         terms: of the objective.
         sums: by name, what adds up over micro-batches and processes.
         row_cosine: see `LayerComparison`.
+        row_distance: likewise.
     """
 
     terms: list[Term]
     sums: dict[str, Tensor]
     row_cosine: Tensor | None
+    row_distance: Tensor | None
 
 
 class Meeting:
@@ -151,7 +153,9 @@ class Meeting:
             if needs.diagnose:
                 sums |= diagnostic_sums(pair)
         sums |= {f"loss/{term.name}": term.mean.detach() for term in terms}
-        return Met(terms, sums, None if comparison is None else comparison.row_cosine)
+        if comparison is None:
+            return Met(terms, sums, None, None)
+        return Met(terms, sums, comparison.row_cosine, comparison.row_distance)
 
     def own_sums(self, met: Met) -> dict[str, Tensor]:
         """What one of several teachers logs of its own.

@@ -159,6 +159,10 @@ def diagnostic_sums(pair: Pair) -> dict[str, Tensor]:
 
 
 def drift_sums(written: Tensor, now: Tensor) -> dict[str, Tensor]:
-    """The drift, from the log-probabilities [M] when the rollouts were written and now."""
-    total, count = drift(written, now)
-    return {"drift/total": total, "drift/count": count}
+    """The drift, from the log-probabilities [M] when the rollouts were written and now.
+
+    Tokens for which the former are not known, and NaN, are left out.
+    """
+    known = ~written.isnan()
+    total, _ = drift(torch.where(known, written, now), now)
+    return {"drift/total": total, "drift/count": known.sum().to(now)}

@@ -56,15 +56,15 @@ class Part:
         """Likewise of the rows [M, D] that predict any response token."""
         return rows if self.written is None else rows[self.written.to(rows.device)]
 
-    def add_cosines(self, total: Tensor | None, cosines: Tensor | None) -> Tensor | None:
-        """Add its rows' cosines, by their shares, to those of the whole micro-batch [N]."""
-        if cosines is None or (self.rows is None and self.shares is None):
-            return total if cosines is None else cosines
+    def add_rows(self, total: Tensor | None, values: Tensor | None) -> Tensor | None:
+        """Add values of its rows, by their shares, to those of the whole micro-batch [N]."""
+        if values is None or (self.rows is None and self.shares is None):
+            return total if values is None else values
         if self.shares is not None:
             mask = self.batch.view.rows
-            cosines = cosines * self.shares[mask.nonzero()[:, 0]].to(cosines)
+            values = values * self.shares[mask.nonzero()[:, 0]].to(values)
         if self.rows is None:
-            return cosines if total is None else total + cosines
-        rows = self.rows.to(cosines.device)
-        total = torch.zeros(len(rows)).to(cosines) if total is None else total
-        return total.index_add(0, rows.nonzero()[:, 0], cosines)
+            return values if total is None else total + values
+        rows = self.rows.to(values.device)
+        total = torch.zeros(len(rows)).to(values) if total is None else total
+        return total.index_add(0, rows.nonzero()[:, 0], values)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from oprd.core.capture import Transform
 from oprd.core.output.head import LMHead
+from oprd.models.generate import evaluation_mode
 from oprd.models.heads import lm_head, whole
 from oprd.models.reading import Reading, View, base_forward, read
 from oprd.models.shared_base import Active
@@ -131,6 +132,15 @@ class Reader:
         """Entered while it reads."""
         activated = nullcontext() if self.active is None else self.active(self.own(student))
         with torch.no_grad(), self.timed(), self._autocast(), activated:
+            yield
+
+    @contextmanager
+    def writing(self, student: nn.Module) -> Iterator[None]:
+        """Entered while it writes, which is no time of reading."""
+        model = self.own(student)
+        there = nullcontext() if self._waits is None else self._waits.there()
+        activated = nullcontext() if self.active is None else self.active(model)
+        with there, torch.no_grad(), self._autocast(), activated, evaluation_mode(model):
             yield
 
     def _forward(self, model: nn.Module, *inputs: Tensor, **extra: Any) -> Any:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+from oprd.rollouts.written import Rollout
+
 Row = TypeVar("Row")
 
 
@@ -35,10 +37,25 @@ class Window(NamedTuple):
         """Whether other rollouts come after it."""
         return self.use(micro_step) == self.updates - 1
 
-    def measures_drift(self, micro_step: int) -> bool:
-        """Whether this is the first or the last of several updates on the same rollouts."""
+    def measures_drift(
+        self, micro_step: int, *, recorded: bool = False, replays: bool = False
+    ) -> bool:
+        """Whether an update measures how likely the student's tokens are to it.
+
+        It is the last one of several on the same rollouts; of those that were written ahead, the
+        last one before others are written; and the first one, if it was not recorded as they were
+        written, or where some were written for earlier steps.
+
+        Args:
+            micro_step: of it.
+            recorded: whether it was recorded as rollouts were written.
+            replays: whether rollouts of earlier steps are among those of each.
+        """
+        first, last = self.use(micro_step) == 0, self.is_last_use(micro_step)
         several = self.updates > 1
-        return several and (self.use(micro_step) == 0 or self.is_last_use(micro_step))
+        ends = (micro_step // self.accumulation + 1) % (self.updates * self.ahead) == 0
+        oldest = recorded and self.ahead > 1 and ends
+        return (several and last) or oldest or (first and (replays or (several and not recorded)))
 
     def writes_ahead(self, micro_step: int) -> bool:
         """Whether rollouts of several steps are written before it."""
@@ -49,3 +66,29 @@ class Window(NamedTuple):
         part = len(rows) // self.ahead
         turn = micro_step // (self.accumulation * self.updates) % self.ahead
         return list(rows[turn * part : (turn + 1) * part])
+
+
+class WrittenAhead:
+    """What was written for several steps and waits for its turn."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Rollout] = []
+
+    def keep(self, written: Sequence[Rollout]) -> None:
+        """Keep it, in the order of its turns; what was left is let go."""
+        self._waiting = list(written)
+
+    def take(self, prompt_ids: list[list[int]]) -> list[Rollout]:
+        """What was written for prompts, the next of those that wait.
+
+        Raises:
+            RuntimeError: it was written for others, or for fewer.
+        """
+        taken = self._waiting[: len(prompt_ids)]
+        if [rollout.prompt_ids for rollout in taken] != prompt_ids:
+            raise RuntimeError(
+                f"{len(prompt_ids)} prompts have their turn, and the {len(self._waiting)} rollouts "
+                "that were written ahead are for others."
+            )
+        self._waiting = self._waiting[len(prompt_ids) :]
+        return taken

@@ -20,6 +20,8 @@ from oprd.prompts.routes import Routes
 from oprd.prompts.teacher import TeacherPrompts
 from oprd.rollouts.ahead import Window
 from oprd.rollouts.counts import BatchCounts, count, select
+from oprd.rollouts.curriculum import Curriculum
+from oprd.rollouts.origins import SUMS, Origins
 from oprd.settings.run import OPRDConfig
 
 Write = Callable[[list[list[int]]], list[list[int]]]
@@ -49,6 +51,8 @@ class Rollouts:
         select: adds the supervised `positions` to a generation batch.
         tokens: real tokens of the last training batch, over all processes.
         window: which rollouts, and which update on them, a micro-step is about.
+        origins: the rollouts as they were written.
+        curriculum: which prompts come again, where some do.
     """
 
     def __init__(
@@ -74,31 +78,8 @@ class Rollouts:
         self._teacher_prompts, self._routes = teacher_prompts or {}, routes
         self._decode, self._own_tokens = decode, own_tokens or {}
         self._empty_rows: list[int] = []
-        self._waiting: list[tuple[list[int], list[int]]] = []
-
-    def keep(self, prompt_ids: list[list[int]], completions: list[list[int]]) -> None:
-        """Keep what was written for several steps, in their order; what was left is let go.
-
-        Raises:
-            RuntimeError: see `receive`.
-        """
-        check_completions(prompt_ids, completions, self._limit)
-        self._waiting = list(zip(prompt_ids, completions, strict=True))
-
-    def take(self, prompt_ids: list[list[int]]) -> list[list[int]]:
-        """What was written ahead for prompts, the next of those that wait.
-
-        Raises:
-            RuntimeError: it was written for others, or for fewer.
-        """
-        taken = self._waiting[: len(prompt_ids)]
-        if [asked for asked, _ in taken] != prompt_ids:
-            raise RuntimeError(
-                f"{len(prompt_ids)} prompts have their turn, and the {len(self._waiting)} rollouts "
-                "that were written ahead are for others."
-            )
-        self._waiting = self._waiting[len(prompt_ids) :]
-        return [completion for _, completion in taken]
+        self.origins = Origins(args)
+        self.curriculum: Curriculum | None = None
 
     def fitting(self, dataset: Any, name: str, tokenize: Tokenize) -> Any:
         """A dataset with its prompts' lengths checked, where it has a length.
@@ -153,6 +134,31 @@ class Rollouts:
         for row in self._empty_rows:
             completions[row] = [self._ends[0]]
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of what a checkpoint keeps of them at most."""
+        return sum(own.bytes for own in (self.origins.replay, self.curriculum) if own is not None)
+
+    def forget(self) -> None:
+        """Begin anew, without rollouts of earlier steps and what was met."""
+        self.origins.forget()
+        if self.curriculum is not None:
+            self.curriculum.forget()
+
+    def add_replayed(
+        self,
+        prompt_ids: list[list[int]],
+        completions: list[list[int]],
+        rows: Sequence[Mapping[str, Any]],
+        step: int,
+    ) -> None:
+        """Put rollouts of earlier steps behind those that came back; see `Origins`."""
+        self.origins.add_replayed(prompt_ids, completions, rows, step)
+        for row, ids in enumerate(completions):
+            if not ids:
+                self._empty_rows.append(row)
+                completions[row] = [self._ends[0]]
+
     def supervise(
         self,
         output: dict[str, Any],
@@ -180,6 +186,7 @@ class Rollouts:
         met = torch.tensor(self._read_own_tokens(output)).float()
         local = count(output, cast(Reduction, self._args.reduction))
         ways, taught = self._ways_to_end(output).to(local), self._route(output, rows).to(local)
+        met = torch.cat([met, self.origins.tell(output)])
         summed = sum_over_processes(torch.cat([local, ways, taught, met.to(local)]))
         summed, met = summed.split([len(summed) - len(met), len(met)])
         counts = BatchCounts(*summed[: len(local)].unbind())
@@ -198,8 +205,11 @@ class Rollouts:
         }
         if self._decode is not None:
             metrics["completions/answer_ratio"] = answered
+        if self.curriculum is not None and self.origins.trains:
+            metrics["curriculum/error_ratio"] = self.curriculum.ratio
+        metrics |= self.origins.metrics(output, met[-SUMS:], sequences)
         if self._own_tokens:
-            shared, tokens, only_ends = met.tolist()
+            shared, tokens, only_ends = met[:-SUMS].tolist()
             metrics["completions/shared_ratio"] = shared / max(tokens, 1)
             metrics["completions/only_ends_ratio"] = only_ends / sequences
         return metrics
@@ -269,18 +279,23 @@ def role(teacher: str) -> str:
 
 def check_source(dataset: Any, args: OPRDConfig, tools: object = None) -> None:
     """Refuse, with a ValueError, prompts that a setting cannot do with."""
-    if args.rollouts_ahead > 1:
-        pictures = {"image", "images"} & set(getattr(dataset, "column_names", None) or ())
-        if pictures or tools:
+    pictures = {"image", "images"} & set(getattr(dataset, "column_names", None) or ())
+    for name, none in {"rollouts_ahead": 1, "teacher_prefix": None, "replay": 0}.items():
+        if getattr(args, name) != none and (pictures or tools):
             raise ValueError(
-                f"rollouts_ahead={args.rollouts_ahead} writes responses to text in one go, and "
+                f"{name}={getattr(args, name)} is for responses to text in one go, and "
                 f"{'the prompts have pictures' if pictures else 'tools answer in between'}: "
-                "set it to 1."
+                f"{'set it to 1' if none else 'leave it out'}."
             )
+    if args.curriculum and args.remove_unused_columns:
+        raise ValueError(
+            "curriculum='error' knows prompts by their rows, of which remove_unused_columns=True "
+            "takes away what is no column of TRL's: leave it out."
+        )
     if not isinstance(dataset, IterableDataset):
         return
     ones = dict.fromkeys(("rollouts_per_prompt", "updates_per_rollout", "rollouts_ahead"), 1)
-    for name, default in {**ones, "long_prompts": "error"}.items():
+    for name, default in {**ones, "replay": 0, "curriculum": None, "long_prompts": "error"}.items():
         if getattr(args, name) != default:
             raise ValueError(
                 f"{name}={getattr(args, name)!r} needs a dataset with a length, and this one is "

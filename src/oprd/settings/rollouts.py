@@ -13,6 +13,9 @@ from oprd.runs.limits import MOST
 from oprd.settings.weights import Weight, checked_weight
 from oprd.values import parse_mapping
 
+# How a horizon is written, from one limit to the other in half a run.
+_FORM = '{"from": 16, "to": 56, "steps": 0.5}'
+
 if TYPE_CHECKING:
     from oprd.settings.objective import ObjectiveConfig
     from oprd.settings.run import OPRDConfig
@@ -35,6 +38,9 @@ class RolloutConfig(DistillationConfig):
         rollout_horizon: the most tokens of a response, step by step, where it is not
             `max_completion_length` throughout: a mapping such as
             `{"from": 16, "to": 56, "steps": 0.5}`, see `representation_weight`.
+        leave_ended: let Transformers write on without the responses of a batch that have ended,
+            once a quarter of those that it writes have. The same responses are as likely; a seed
+            draws others.
         keep_teacher_states: with `updates_per_rollout`, keep what the teacher read for all of them.
             Where memory is short, let it read again.
 
@@ -58,6 +64,10 @@ class RolloutConfig(DistillationConfig):
             '{"from": 16, "to": 56, "steps": 0.5}.'
         },
     )
+    leave_ended: bool = field(
+        default=False,
+        metadata={"help": "Write on without the responses of a batch that have ended."},
+    )
     keep_teacher_states: bool = field(
         default=True,
         metadata={"help": "Let the teacher read rollouts once, not anew in each update on them."},
@@ -78,9 +88,19 @@ class RolloutConfig(DistillationConfig):
         return per_device * self.world_size
 
     @property
+    def written_per_step(self) -> int:
+        """Those of them that are written for it."""
+        return self.rollouts_per_step
+
+    @property
+    def loaded_per_step(self) -> int:
+        """Those of these whose prompts come in the dataset's order."""
+        return self.written_per_step
+
+    @property
     def rollouts_needed(self) -> tuple[int, int, int]:
-        """For each prompt, for each step, and of how many steps at once."""
-        return self.rollouts_per_prompt, self.rollouts_per_step, self.rollouts_ahead
+        """For each prompt in the dataset's order, for each step, and of how many steps at once."""
+        return self.rollouts_per_prompt, self.loaded_per_step, self.rollouts_ahead
 
     @property
     def steps_per_writing(self) -> int:
@@ -117,8 +137,10 @@ def check_rollouts(args: "OPRDConfig") -> None:
         # It needs a run of known length.
         args.response_limit(0)
         _check_shortest(args)
+    if args.leave_ended:
+        _check_leaving(args)
     several = _several_steps(args)
-    if several and (written := _own_rollouts(args.objectives())):
+    if several and (written := own_rollouts(args.objectives())):
         raise ValueError(
             f"output_loss={written!r} is the gradient of the student that wrote the rollouts, and "
             f"{several}: take another output loss, or "
@@ -157,11 +179,12 @@ def check_used_up(args: "OPRDConfig", checkpoint: Path) -> None:
 
 
 def _checked_horizon(given: object, limit: int) -> dict[str, Any]:
-    found = checked_weight("rollout_horizon", given, zero=False)
+    instead = "set max_completion_length to it"
+    found = checked_weight(
+        "rollout_horizon", given, zero=False, form=_FORM, instead=f"{instead}, and leave this out"
+    )
     if not isinstance(found, dict):
-        raise ValueError(
-            f"rollout_horizon={found:g} does not change: set max_completion_length to it."
-        )
+        raise ValueError(f"rollout_horizon={found:g} does not change: {instead}.")
     for name in ("from", "to"):
         if found[name] != int(found[name]) or not 1 <= found[name] <= limit:
             raise ValueError(
@@ -182,6 +205,27 @@ def _check_shortest(args: "OPRDConfig") -> None:
         )
 
 
+def _check_leaving(args: "OPRDConfig") -> None:
+    """What a call of `generate` counts from its beginning would begin anew."""
+    given = args.generation_kwargs
+    given = parse_mapping("generation_kwargs", given) if isinstance(given, str) else given
+    given = given or {}
+    counted = ("min_new_tokens", "begin_suppress_tokens", "exponential_decay_length_penalty")
+    counted = next((f"{name}={given[name]!r}" for name in counted if given.get(name)), "")
+    beams = (given.get("num_beams") or 1) > 1
+    for name, holds in {
+        "use_vllm=True": args.use_vllm,
+        f"cache_implementation={args.cache_implementation!r}": args.cache_implementation,
+        "num_beams": beams,
+        counted: counted,
+    }.items():
+        if holds:
+            raise ValueError(
+                f"leave_ended=True lets Transformers' generate stop and go on with a part of its "
+                f"rows, which {name} does not allow: leave one of them out."
+            )
+
+
 def _several_steps(args: "OPRDConfig") -> str:
     """Why rollouts are used by another student than wrote them; nothing where they are not."""
     if args.finds_rate:
@@ -199,6 +243,6 @@ def _product(args: "OPRDConfig") -> str:
     return " × ".join(f"{name}={value}" for name, value in factors.items() if value > 1)
 
 
-def _own_rollouts(objectives: "Sequence[ObjectiveConfig]") -> str | None:
+def own_rollouts(objectives: "Sequence[ObjectiveConfig]") -> str | None:
     """The first output loss that holds only for rollouts of the student as it is."""
     return next((o.output_loss for o in objectives if o.output and o.output.own_rollouts), None)

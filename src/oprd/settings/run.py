@@ -15,8 +15,9 @@ from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, check
 from oprd.secrets import picklable, without_secrets
 from oprd.settings.bridge import FIT, settle_bridge
 from oprd.settings.given import Given, no_defaults
+from oprd.settings.mixture import MixtureConfig, check_mixture
 from oprd.settings.objective import ObjectiveConfig
-from oprd.settings.rollouts import RolloutConfig, check_rollouts
+from oprd.settings.rollouts import check_rollouts
 from oprd.settings.tasks import TaskEvaluationConfig
 from oprd.settings.teachers import TeacherConfig
 from oprd.settings.team import ANY_DEPTH
@@ -35,7 +36,7 @@ LongPrompts = Literal["error", "drop"]
 
 
 @dataclass
-class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutConfig):
+class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, MixtureConfig):
     """Settings of `OPRDTrainer`: TRL's, those of objective, tasks, teacher, rollouts, and these.
 
     The learning rate, its warm-up and its schedule default to the paper's. Without an accelerator,
@@ -173,6 +174,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, RolloutCo
             try_generation(generation, self.cache_implementation)
         try_parts(self)
         check_rollouts(self)
+        check_mixture(self)
         self.given = Given(self, at_first)
 
     @property

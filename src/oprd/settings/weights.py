@@ -136,7 +136,9 @@ class Weights(NamedTuple):
                 )
 
 
-def checked_weight(name: str, given: object, *, zero: bool) -> float | dict[str, Any]:
+def checked_weight(
+    name: str, given: object, *, zero: bool, form: str = _FORM, instead: str = ""
+) -> float | dict[str, Any]:
     """A factor as Python, YAML or, in JSON, a command line gives it.
 
     Args:
@@ -144,6 +146,8 @@ def checked_weight(name: str, given: object, *, zero: bool) -> float | dict[str,
         given: a number, or a mapping of `from`, `to`, `steps` and, if not their defaults, `start`
             and `shape`; text of either.
         zero: whether it may be zero throughout.
+        form: how it is written, in messages.
+        instead: what to do where it does not change, in messages; by default to give the number.
 
     Returns:
         the number, or the mapping with all its keys.
@@ -152,7 +156,7 @@ def checked_weight(name: str, given: object, *, zero: bool) -> float | dict[str,
         ValueError: it is neither, a key or a shape is unknown, or a number is out of bounds.
     """
     if isinstance(given, str):
-        given = _read(name, given)
+        given = _read(name, given, form)
     if not isinstance(given, Mapping):
         number = check_number(name, given)
         if not (zero and number == 0):
@@ -162,19 +166,21 @@ def checked_weight(name: str, given: object, *, zero: bool) -> float | dict[str,
     for key in given:
         check_choice(f"a key of {name}", key, keys)
     if missing := [key for key in _NEEDED if key not in given]:
-        raise ValueError(f"{name} needs {', '.join(missing)}: write it as {_FORM}.")
+        raise ValueError(f"{name} needs {', '.join(missing)}: write it as {form}.")
     found = {key: {**_DEFAULTS, **given}[key] for key in keys}
     check_limits(found, _LIMITS, f"{name}: ")
     check_choice(f"{name}: shape", found["shape"], SHAPES)
     if found["from"] == found["to"]:
-        raise ValueError(f"{name} goes from {found['from']:g} to the same: give the number.")
+        raise ValueError(
+            f"{name} goes from {found['from']:g} to the same: {instead or 'give the number'}."
+        )
     return found
 
 
-def _read(name: str, text: str) -> Any:
+def _read(name: str, text: str, form: str) -> Any:
     for kind in (float, json.loads):
         try:
             return kind(text)
         except ValueError:
             continue
-    raise ValueError(f"{name} must be a number or such as {_FORM}, got {text!r}.")
+    raise ValueError(f"{name} must be a number or such as {form}, got {text!r}.")

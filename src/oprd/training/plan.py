@@ -38,7 +38,7 @@ class Plan:
         autocast: Context = nullcontext,
     ) -> "Plan":
         """Check that the settings of every stage fit the models; see `Update.of`."""
-        drifts = args.updates_per_rollout > 1
+        drifts = args.measures_drift
         updates = [
             Update.of(
                 settings,

@@ -9,13 +9,14 @@ weights. The file is longer than others because TRL wants one class.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -36,6 +37,7 @@ from trl.trainer.utils import (
 )
 
 from oprd.calibration.pairing import check_prompts
+from oprd.calibration.processes import heads_in_pieces
 from oprd.calibration.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, student_layers
@@ -51,6 +53,7 @@ from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
 from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.batch import MicroBatch, written
+from oprd.models.bind import head_is_read
 from oprd.models.finite import first_broken_parameter
 from oprd.models.generate import write_with_cache
 from oprd.models.identity import student_facts
@@ -61,7 +64,7 @@ from oprd.models.matching import (
 )
 from oprd.models.metrics import StepStatistics
 from oprd.models.reading import context_length
-from oprd.models.rollout_engine import check_engine, joined
+from oprd.models.rollout_engine import check_completions, check_engine, joined
 from oprd.models.scales import (
     MEAN_SQUARES,
     recorded_mean_squares,
@@ -75,8 +78,14 @@ from oprd.prompts.lengths import check_prompt_count
 from oprd.prompts.load import with_prompts
 from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
+from oprd.rollouts.curriculum import Curriculum, Numbered
+from oprd.rollouts.leaving import leaving_ended
+from oprd.rollouts.prefix import Drawn, begun_by_teacher, teacher_writes, write_begun
+from oprd.rollouts.recorded import Recorder
+from oprd.rollouts.replay import Replay
 from oprd.rollouts.sampler import PromptSampler
 from oprd.rollouts.supervised import Rollouts, check_source
+from oprd.rollouts.written import Rollout
 from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.record import GIVEN, RATE_TEST
 from oprd.settings.rollouts import check_used_up
@@ -191,6 +200,10 @@ class OPRDTrainer(DistillationTrainer):
         self._step_tokens = 0.0
         self._average: MovingAverage | None = None
         self._seen_first_batch = self._shown = self._repeats = False
+        # Of the dataset, those whose rollouts are written.
+        self._rows: list[dict[str, Any]] = []
+        # Those of a batch's rollouts.
+        self._batch_rows: Sequence[Mapping[str, Any]] = []
         self._identity |= obtain(self._team, self, teacher_processing_class, reference_model)
         check(self._team, self)
         self._set_rollouts()
@@ -230,6 +243,15 @@ class OPRDTrainer(DistillationTrainer):
             {name: member.own for name, member in self._team.items() if member.own is not None},
         )
 
+        args, accelerator = self.args, self.accelerator
+        origins = self.rollouts.origins
+        # With beams, what was drawn is not what comes back.
+        hears = not args.use_vllm and (self.generation_config.num_beams or 1) == 1
+        hears = hears and not heads_in_pieces(accelerator)
+        origins.records = args.rollouts_ahead > 1 and hears and head_is_read(student)
+        if args.replay:
+            origins.replay = Replay(args, accelerator.process_index, accelerator.num_processes)
+
         def fitting(dataset: Any, name: str) -> Any:
             return self.rollouts.fitting(dataset, name, lambda p: self._tokenize_prompts(p)[0])
 
@@ -239,13 +261,17 @@ class OPRDTrainer(DistillationTrainer):
             self.eval_dataset = {n: fitting(d, n) for n, d in self.eval_dataset.items()}
         else:
             self.eval_dataset = fitting(self.eval_dataset, "evaluation")
-        args = self.args
         check_prompt_count(self.train_dataset, *args.rollouts_needed)
+        if args.curriculum:
+            processes = accelerator.process_index, accelerator.num_processes
+            rows = cast(Dataset, self.train_dataset)
+            self.rollouts.curriculum = Curriculum(args, rows, *processes)
 
     def _set_callbacks(self) -> None:
         # First, so that a run that is refused leaves what another has written.
         self._finite = Finite(self, lambda: self._team.models, self._broken_batch)
-        self.space = Space(self, len(self._tokenizer), lambda: self._average)
+        kept = self.rollouts.kept_bytes
+        self.space = Space(self, len(self._tokenizer), lambda: self._average, lambda: kept)
         self.add_callback(self.space)
         if not self.args.disable_tqdm:
             self.remove_callback(ProgressCallback)
@@ -344,6 +370,7 @@ class OPRDTrainer(DistillationTrainer):
         """
         check_callbacks(self.callback_handler.callbacks, self.args)
         self._step, self._buffered_inputs = 0, None
+        self.rollouts.forget()
         beginning = self.checkpoints.run(resume_from_checkpoint)
         with self.interruption.listening(), beginning as begun:
             if begun.checkpoint is not None:
@@ -405,6 +432,7 @@ class OPRDTrainer(DistillationTrainer):
             self._shown = shown
             self._metrics, self._logs, self.state.num_input_tokens_seen = kept
             self._step, self._buffered_inputs = 0, None
+            self.rollouts.forget()
             self._statistics.take()
             self._stopwatch.take()
 
@@ -417,7 +445,7 @@ class OPRDTrainer(DistillationTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         """In the place of TRL's: resumable, with each prompt repeated for its rollouts."""
         args, source = self.args, cast(Dataset, self.train_dataset if dataset is None else dataset)
-        batch_size = args.rollouts_per_step // args.rollouts_per_prompt
+        batch_size = args.loaded_per_step // args.rollouts_per_prompt
         if groups := self._team.groups(source, args):
             check_groups(groups, batch_size)
         sampler = PromptSampler(
@@ -444,7 +472,10 @@ class OPRDTrainer(DistillationTrainer):
     ) -> DataLoader:
         """Transformers', of what is written at once where TRL's is of one step."""
         if kwargs.get("is_training"):
-            batch_size *= self.args.rollouts_ahead
+            own = self.args
+            batch_size = own.loaded_per_step * own.rollouts_ahead // own.world_size
+            if self.rollouts.curriculum is not None:
+                dataset = Numbered(dataset)
         return super()._get_dataloader(dataset, description, batch_size, *args, **kwargs)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
@@ -453,9 +484,15 @@ class OPRDTrainer(DistillationTrainer):
         if self.student.training:
             if window.use(self._step) > 0 and at_hand is not None:
                 return at_hand[self._step % self.args.gradient_accumulation_steps]
+            if (curriculum := self.rollouts.curriculum) is not None:
+                begins = self._step % window.micro_steps == 0
+                step = self.state.global_step
+                generation_batch = curriculum.extended(generation_batch, step, begins=begins)
+            rows = window.turn(generation_batch, self._step)
             if window.writes_ahead(self._step):
-                self._write_ahead(generation_batch)
-            generation_batch = window.turn(generation_batch, self._step)
+                # What is tried needs the first step alone.
+                self._write_ahead(rows if self._repeats else generation_batch)
+            generation_batch = rows
         inputs = super()._prepare_inputs(generation_batch)
         self._measure_scales((self.student.training and self._buffered_inputs) or [inputs])
         return inputs
@@ -469,32 +506,36 @@ class OPRDTrainer(DistillationTrainer):
 
     def _write_ahead(self, rows: list[dict[str, Any]]) -> None:
         """Write the rollouts of several steps."""
+        self._rows = rows
         with self.timed("rollout"):
             prompt_ids, images, fields = self._tokenize_prompts([row["prompt"] for row in rows])
             if images:
                 raise ValueError("rollouts_ahead is for text, and prompts have pictures: leave it.")
-            self.rollouts.keep(prompt_ids, self._write(prompt_ids, None, fields))
+            self.rollouts.origins.ahead.keep(self._write(prompt_ids, None, fields))
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
-        if self.student.training and self.args.rollouts_ahead > 1:
-            completions = self.rollouts.take(prompt_ids)
+        trains = self.student.training
+        if trains and self.args.rollouts_ahead > 1:
+            found = self.rollouts.origins.ahead.take(prompt_ids)
         else:
-            completions = self._write(prompt_ids, *args, **kwargs)
+            found = self._write(prompt_ids, *args, **kwargs)
+        self.rollouts.origins.trains = trains
+        if trains:
+            self.rollouts.origins.batch = found
+        completions = [rollout.response_ids for rollout in found]
         self.rollouts.receive(prompt_ids, completions, fill=not self.tools)
         return completions
 
-    def _write(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> list[list[int]]:
-        """TRL's, of a student whose weights are finite."""
-        write = self.rollouts.write if self.student.training else None
+    def _write(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> list[Rollout]:
+        """Rollouts of a student whose weights are finite, of which the teacher may begin some."""
         try:
-            if write is not None:
-                written = write(prompt_ids)
-                if self.args.rollout_horizon is None:
-                    return written
-                limit = self.args.response_limit(self.state.global_step)
-                return [ids[:limit] for ids in written]
-            with self._limited():
-                return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            if self.student.training and self.args.teacher_prefix is not None:
+                return self._write_begun(prompt_ids)
+            drawn = self._student_writes(prompt_ids, None, *args, **kwargs)
+            return [
+                Rollout(asked, ids, log_probs=log_probs)
+                for asked, (ids, log_probs) in zip(prompt_ids, drawn, strict=True)
+            ]
         except RuntimeError as error:
             if broken := first_broken_parameter(self.student):
                 raise FloatingPointError(
@@ -503,27 +544,84 @@ class OPRDTrainer(DistillationTrainer):
                 ) from error
             raise
 
+    def _write_begun(self, prompt_ids: list[list[int]]) -> list[Rollout]:
+        args, accelerator, member = self.args, self.accelerator, self._team.first
+        step = self.state.global_step
+        processes = accelerator.process_index, accelerator.num_processes
+
+        def begin(places: list[int], limit: int) -> list[list[int]]:
+            own = member.prompts.batch([self._rows[place] for place in places])
+            # Of several prompts of a teacher the first is the one that it writes to.
+            asked = [prompt_ids[p] for p in places] if own is None else [ids[0] for ids in own]
+            config, ends = self.generation_config, self.eos_token_ids
+            reader, device = member.teacher.reader, accelerator.device
+            return teacher_writes(reader, self.student, asked, config, limit, ends, device)
+
+        return write_begun(
+            prompt_ids,
+            begun_by_teacher(args, step, len(prompt_ids), *processes),
+            begin,
+            lambda asked, limit: self._student_writes(asked, limit, None, {}),
+            length=args.teacher_prefix_length,
+            limit=cast(int, args.response_limit(step)),
+            ends=self.eos_token_ids,
+            context=context_length(self.student.config),
+        )
+
+    def _student_writes(
+        self, prompt_ids: list[list[int]], most: int | None, *args: Any, **kwargs: Any
+    ) -> list[Drawn]:
+        """TRL's, or what stands in the engine's place; of `most` tokens, if that is given."""
+        trains, recorder = self.student.training, Recorder(self.args.temperature)
+        if trains and most is None and self.args.rollout_horizon is not None:
+            most = self.args.response_limit(self.state.global_step)
+        if trains and self.rollouts.write is not None:
+            written = [ids[:most] for ids in self.rollouts.write(prompt_ids)]
+        else:
+            listens = trains and self.rollouts.origins.records
+            heard = recorder.listening(self.student) if listens else nullcontext()
+            leaves = trains and self.args.leave_ended
+            left = leaving_ended(self.student, self.eos_token_ids, recorder)
+            with self._limited(most), heard, left if leaves else nullcontext():
+                written = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        check_completions(prompt_ids, written, most or self.max_completion_length)
+        return list(zip(written, recorder.of(written), strict=True))
+
     @contextmanager
-    def _limited(self) -> Iterator[None]:
-        """Let responses be as long as this step's may be, while the student trains."""
-        if self.args.rollout_horizon is None or not self.student.training:
+    def _limited(self, most: int | None) -> Iterator[None]:
+        """Let responses have so many tokens, if they are given."""
+        if most is None:
             yield
             return
         name = "max_completion_length" if self.use_vllm else "max_new_tokens"
         engine = self.vllm_generation if self.use_vllm else self.generation_config
         whole = getattr(engine, name)
-        setattr(engine, name, self.args.response_limit(self.state.global_step))
+        setattr(engine, name, most)
         try:
             yield
         finally:
             setattr(engine, name, whole)
 
+    def _generate(self, prompts: list) -> Any:
+        """TRL's, with rollouts of earlier steps behind those that are written."""
+        prompt_ids, completions, *rest = super()._generate(prompts)
+        if self.student.training:
+            step = self.state.global_step
+            self.rollouts.add_replayed(prompt_ids, completions, self._rows, step)
+        return prompt_ids, completions, *rest
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Write rollouts, then select and count the supervised positions of the whole batch."""
         mode = "train" if self.student.training else "eval"
+        self._rows = inputs
         with self.timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
-        metrics = self.rollouts.supervise(output, self._summed, inputs)
+        rows: Sequence[Mapping[str, Any]] = inputs
+        if mode == "train":
+            if self.rollouts.origins.replay is not None:
+                rows = [rollout.row for rollout in self.rollouts.origins.batch]
+            self._batch_rows = rows
+        metrics = self.rollouts.supervise(output, self._summed, rows)
         if mode == "train":
             self._step_tokens = self.rollouts.tokens
             self._show_first(output)
@@ -584,6 +682,10 @@ class OPRDTrainer(DistillationTrainer):
         if not self.student.training:
             self._log_statistics("eval")
         elif self.accelerator.sync_gradients:
+            if self.rollouts.curriculum is not None:
+                self.rollouts.curriculum.learn(
+                    lambda own: cast(Tensor, self.accelerator.gather(own))
+                )
             # Before backward, because DeepSpeed steps the optimizer inside it.
             self._log_statistics("train")
         loss = share * self.accelerator.num_processes
@@ -601,6 +703,11 @@ class OPRDTrainer(DistillationTrainer):
         result = self._team(unwrapped_student, batch, self._place, diagnose=diagnose, drift=drift)
         # Here, because FSDP casts what leaves the forward to bfloat16.
         self._statistics.add(result.sums)
+        curriculum, place = self.rollouts.curriculum, batch.place
+        if curriculum is not None and place is not None:
+            curriculum.meet(self._batch_rows, place, batch.positions, result.row_distance)
+        if result.log_probs is not None:
+            self.rollouts.origins.learn(batch, result.log_probs)
         if self.student.training and not self._repeats:
             self._keeper.add(self.state, inputs, batch, result.row_cosine)
         return result.objective
@@ -618,7 +725,11 @@ class OPRDTrainer(DistillationTrainer):
         return step if self.student.training else max(step - 1, 0)
 
     def _measures_drift(self) -> bool:
-        return self.student.training and self.rollouts.window.measures_drift(self._step)
+        origins, window = self.rollouts.origins, self.rollouts.window
+        recorded = origins.records and self.rollouts.write is None
+        return self.student.training and window.measures_drift(
+            self._step, recorded=recorded, replays=origins.replay is not None
+        )
 
     def _diagnosing(self) -> bool:
         """Whether this step, or this evaluation, measures the paper's diagnostics."""
@@ -691,12 +802,20 @@ class OPRDTrainer(DistillationTrainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self._average is not None:
             self._average.save(Path(output_dir), write=self.args.should_save)
+        if (replay := self.rollouts.origins.replay) is not None:
+            replay.save(Path(output_dir), gather_object, write=self.args.should_save)
+        if (curriculum := self.rollouts.curriculum) is not None:
+            curriculum.save(Path(output_dir), write=self.args.should_save)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with self.checkpoints.own_rates():
             super()._load_optimizer_and_scheduler(checkpoint)
         if self._average is not None and checkpoint is not None:
             self._average.resume(Path(checkpoint))
+        if (replay := self.rollouts.origins.replay) is not None and checkpoint is not None:
+            replay.resume(Path(checkpoint))
+        if (curriculum := self.rollouts.curriculum) is not None and checkpoint is not None:
+            curriculum.resume(Path(checkpoint))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         own = students_weights(self.student, state_dict)

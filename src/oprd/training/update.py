@@ -35,11 +35,16 @@ class Result(NamedTuple):
         sums: by name, what adds up over micro-batches and processes; see `StepStatistics`.
         row_cosine: [N], of the states at each supervised position, mean over layers; None where
             none were compared.
+        row_distance: [N], likewise of their losses.
+        log_probs: [M], of the tokens that the student drew, as it is now; None where its drift is
+            not measured.
     """
 
     objective: Tensor
     sums: dict[str, Tensor]
     row_cosine: Tensor | None = None
+    row_distance: Tensor | None = None
+    log_probs: Tensor | None = None
 
 
 class Update:
@@ -165,7 +170,7 @@ class Update:
             student_read = self._read(student, batch, list(meetings.values()), drift=drift)
             sums = {"positions": batch.positions.sum(), "supervised": batch.positions.sum()}
             terms: list[Term] = []
-            rows = None
+            rows = distances = None
             for name, meeting in meetings.items():
                 met = meeting.end(student, student_read)
                 terms += met.terms
@@ -176,12 +181,15 @@ class Update:
                     found = {n: value for n, value in found.items() if n not in own}
                 for key, value in found.items():
                     sums[key] = sums[key] + value if key in sums else value
-                rows = meeting.part.add_cosines(rows, met.row_cosine)
+                rows = meeting.part.add_rows(rows, met.row_cosine)
+                distances = meeting.part.add_rows(distances, met.row_distance)
             if any(term.name == "output" for term in terms):
                 sums["supervised"] = batch.response.sum()
+            now = None
             if drift:
-                sums |= self._drift(student, student_read, batch)
-            return Result(objective(terms), sums, rows)
+                now, found = self._drift(student, student_read, batch)
+                sums |= found
+            return Result(objective(terms), sums, rows, distances, now)
 
     def _read(
         self, student: nn.Module, batch: MicroBatch, meetings: Sequence[Meeting], *, drift: bool
@@ -204,17 +212,30 @@ class Update:
 
     def _drift(
         self, student: nn.Module, student_read: Reading, batch: MicroBatch
-    ) -> dict[str, Tensor]:
-        """How far the student has moved since the first update on these rollouts."""
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """How likely its own tokens [M] are to the student, and how far it has moved.
+
+        That is since it wrote them where it is known how likely they were then, and otherwise since
+        the first update on them.
+        """
         assert student_read.last is not None
         head = whole(lm_head(student))
-        device = head.weight.device
+        device, own, rows = head.weight.device, batch.own, student_read.last
+        if own is not batch.response:
+            rows = rows[own[batch.response]]
         now = token_log_probs(
-            student_read.last.to(device),
+            rows.to(device),
             head,
-            batch.response.to(device),
+            own.to(device),
             batch.response_ids.to(device),
             temperature=self._settings.temperature,
         )
-        written = batch.kept.setdefault("log_probs", now)
-        return drift_sums(written, now) if batch.use > 0 else {}
+        written, told = batch.kept.get("log_probs"), batch.written_log_probs
+        if written is None:
+            told = torch.full_like(own, torch.nan, dtype=now.dtype) if told is None else told
+            written = told[own].to(now)
+        sums = {}
+        if batch.use > 0 or batch.written_log_probs is not None:
+            sums = drift_sums(written, now)
+        batch.kept["log_probs"] = torch.where(written.isnan(), now, written)
+        return now, sums

@@ -102,6 +102,7 @@ class LayerComparison:
         self._sequences = Sequences(mask)
         self._has_cosine = True
         self._row_cosine: Tensor | None = None
+        self._row_distance: Tensor | None = None
         self._totals: dict[int, Tensor] = {}
         self._sums: dict[int, Tensor] = {}
 
@@ -126,9 +127,12 @@ class LayerComparison:
         loss = self._losses.get(layer, self._loss)
         distance, cosine, *norms = loss(rows, target, self._sequences)
         total = (distance * self._weights(distance)).sum()
+        size = self._mean_squares.get(layer, 1.0)
         if layer in self._mean_squares:
-            total = total / self._mean_squares[layer]
+            total = total / size
         self._totals[layer] = total
+        before, own = self._row_distance, distance.detach() / size
+        self._row_distance = own if before is None else before + own.to(before.device)
         self._has_cosine &= cosine is not None
         if cosine is not None:
             before = self._row_cosine
@@ -150,6 +154,11 @@ class LayerComparison:
         if self._row_cosine is None or not self._has_cosine:
             return None
         return self._row_cosine.detach() / len(self._partners)
+
+    @property
+    def row_distance(self) -> Tensor | None:
+        """[N], each row's loss without a graph or weight, mean over layers; None before any."""
+        return None if self._row_distance is None else self._row_distance / len(self._partners)
 
     def result(self) -> LayersLoss:
         """The loss of all pairs, in their order.

@@ -54,6 +54,16 @@ def obtain(
             "teacher_offload='cpu' moves whole models, which FSDP and DeepSpeed keep in "
             "pieces: leave it out, and let fsdp_config or the DeepSpeed configuration offload."
         )
+    if shard and args.teacher_prefix is not None:
+        raise ValueError(
+            "teacher_prefix lets the teacher write by itself, and FSDP and DeepSpeed keep its "
+            "weights in pieces: leave it out."
+        )
+    if shard and args.leave_ended:
+        raise ValueError(
+            "leave_ended=True lets each process stop writing and go on by itself, and FSDP and "
+            "DeepSpeed keep weights in pieces, which all gather together: leave it out."
+        )
     timed = partial(trainer.timed, "teacher")
     options = {"autocast": trainer.accelerator.autocast, "timed": timed}
     shared = Shared.of([member.source for member in team.values()])
@@ -116,7 +126,7 @@ def check(team: Team, trainer: Any) -> None:
     """
     args, student = trainer.args, trainer.student
     objectives = [o for member in team.values() for o in member.args.objectives()]
-    heads = args.updates_per_rollout > 1 or any(o.reads_heads for o in objectives)
+    heads = args.measures_drift or any(o.reads_heads for o in objectives)
     if heads:
         check_heads_stand_whole(trainer.accelerator)
     heads |= any(o.fits_heads for o in objectives)
