@@ -15,6 +15,8 @@ from oprd.models.views import Views, views_in
 
 # Keys of a generation batch: [B, A], see the attributes.
 SHARES, READS = "teacher_shares", "teacher_reads"
+# [B, K] bool, of the response tokens those at which a teacher with tokens of its own has a partner.
+COMPARED = "compared"
 # Keys of a TRL batch that are inputs of a multimodal base model.
 MULTIMODAL_KEYS = (
     "pixel_values",
@@ -36,6 +38,7 @@ class MicroBatch:
         view: what the student reads, prompts and responses.
         response_ids: [B, K], the responses.
         response: [B, K] bool, true at tokens that the student wrote: output terms supervise these.
+            A teacher with tokens of its own leaves those that have a partner.
         positions: [B, K] bool, those of them that the representation term supervises.
         response_count: what the output term is divided by, over the whole generation batch.
         position_count: what the representation term is divided by, likewise.
@@ -90,7 +93,7 @@ class MicroBatch:
         batch = cls.of_rollouts(
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
             torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-            written(inputs),
+            compared(inputs),
             inputs["positions"],
             response_count=inputs["response_count"],
             position_count=inputs["supervised_count"],
@@ -137,3 +140,8 @@ def written(output: dict[str, Any]) -> Tensor:
     """[B, K] bool: what the student wrote, without padding and without what tools returned."""
     mask = output["completion_mask"].bool()
     return mask & output["tool_mask"].bool() if "tool_mask" in output else mask
+
+
+def compared(output: dict[str, Any]) -> Tensor:
+    """[B, K] bool: where output terms compare distributions, and drift is measured."""
+    return output[COMPARED] if COMPARED in output else written(output)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from oprd.core.objective import Term
 from oprd.core.output.chunked import sum_loss
+from oprd.core.output.classes import Classes
 from oprd.core.output.loss import OutputLoss
 from oprd.core.output.pair import Pair, select_pair
 from oprd.core.reduction import Reduction, supervised_count
@@ -56,6 +57,7 @@ class Comparing:
         output: the output-space loss, None where there is none.
         vocab_size: tokens that output terms compare: those that both models have.
         ends: tokens that end a response, which are one action to output terms; none, or several.
+        classes: in which two vocabularies meet, in the place of tokens; None for one vocabulary.
     """
 
     settings: "OPRDConfig"
@@ -63,6 +65,7 @@ class Comparing:
     output: OutputLoss | None
     vocab_size: int
     ends: tuple[int, ...] = ()
+    classes: Classes | None = None
 
     @property
     def reduction(self) -> Reduction:
@@ -201,21 +204,23 @@ class Meeting:
         )
 
     def _pair(self, student: nn.Module, student_read: Reading) -> Pair:
-        """Both models' last states and heads over the tokens that both have, on one device."""
+        """Both models' last states, and heads over what is compared, on one device."""
         teacher_last, batch, by = self._taught.reading.last, self.part.batch, self._by
         assert student_read.last is not None and teacher_last is not None
         assert self._taught.head is not None
-        head = lm_head(student).cut(by.vocab_size)
-        device = head.weight.device
+        heads = lm_head(student), self._taught.head
+        if by.classes is None:
+            heads = heads[0].cut(by.vocab_size), heads[1].cut(by.vocab_size)
+        device = heads[0].weight.device
         return select_pair(
             self.part.of_written(student_read.last).to(device),
             teacher_last.to(device),
-            head,
-            self._taught.head.cut(by.vocab_size),
+            *heads,
             batch.response.to(device),
             by.settings.temperature,
             batch.response_ids.to(device),
             by.ends,
+            None if by.classes is None else by.classes.to(device),
         )
 
 

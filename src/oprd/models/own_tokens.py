@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from oprd.core.output.classes import Classes
 from oprd.core.spans import NONE, partners
 from oprd.log import get_logger
+from oprd.models.batch import COMPARED
 from oprd.models.end_tokens import named_ends
 from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
-from oprd.models.views import OWN_IDS, OWN_MASK, OWN_ROWS, PROMPT_MASK
+from oprd.models.token_classes import token_classes
+from oprd.models.views import OWN_IDS, OWN_MASK, OWN_MET, OWN_ROWS, PROMPT_MASK
 
 # What a special token that both know counts in the place of bytes.
 MARK = 1
@@ -68,6 +71,7 @@ class OwnTokens:
 
     def __init__(self, student: Any, teacher: Any, special: SpecialTokens) -> None:
         self.tokenizer, self.special, self._reader = teacher, special, student
+        self._stops: tuple[set[int], set[int]] = set(), set()
         self._student, self._teacher = _bytes("student", student), _bytes("teacher", teacher)
 
     @classmethod
@@ -95,7 +99,8 @@ class OwnTokens:
         # Whether they can be read at all is asked first.
         made = cls(*tokenizers, SpecialTokens({}, ()))
         stops = [named_ends(*both) for both in zip(models, tokenizers, strict=True)]
-        made.special = SpecialTokens.of(*tokenizers, (stops[0], stops[1]), given)
+        made._stops = stops[0], stops[1]
+        made.special = SpecialTokens.of(*tokenizers, made._stops, given)
         logger.warning(
             "The teacher reads the text of prompts and responses in tokens of its own, and states "
             f"meet where both models have read the same. {made.special.words()}"
@@ -119,6 +124,23 @@ class OwnTokens:
         pairs += [(token, other) for other, token in special.items() if other is not None]
         student, teacher = zip(*pairs, strict=True) if pairs else ((), ())
         return torch.tensor(student, dtype=torch.long), torch.tensor(teacher, dtype=torch.long)
+
+    def classes(self, sizes: tuple[int, int]) -> Classes:
+        """Tokens that begin the same text, see `oprd.models.token_classes`; says how many classes.
+
+        Args:
+            sizes: rows of both LM heads, the student's first.
+
+        Raises:
+            ValueError: the vocabularies have nothing in common.
+        """
+        known = self._student, self._teacher
+        found = token_classes(known, self.common(), sizes, self._stops)
+        logger.warning(
+            f"Distributions over the student's {sizes[0]:,} tokens and the teacher's {sizes[1]:,} "
+            f"are compared over {found.count:,} classes of tokens that begin the same text."
+        )
+        return found
 
     def read(self, ids: Sequence[int], most: int | None = None) -> Reread:
         """A response as the teacher reads it.
@@ -191,7 +213,8 @@ def add_responses(
 ) -> Met:
     """Add to a generation batch what a teacher reads in the place of its responses.
 
-    The student's tokens without a partner leave its supervised positions.
+    The student's tokens without a partner leave its supervised positions, and what output terms
+    compare.
 
     Args:
         output: TRL's, of B sequences, with `positions` [B, K] bool and the teacher's prompts.
@@ -205,9 +228,10 @@ def add_responses(
     """
     mask, device = output["completion_mask"].bool().cpu(), output["completion_ids"].device
     prompts = output[PROMPT_MASK + name].sum(dim=2).amax(dim=1).tolist()
-    positions = output["positions"].cpu().clone()
+    positions, compared = output["positions"].cpu().clone(), mask.clone()
     ids: list[Tensor] = []
     rows: list[Tensor] = []
+    all_met: list[Tensor] = []
     found: list[Reread] = []
     for row, written in enumerate(output["completion_ids"].cpu()):
         response = written[mask[row]].tolist()
@@ -220,16 +244,18 @@ def add_responses(
                 f"{prompts[row]} of them in the prompt: lower max_completion_length, or set "
                 "long_prompts='drop' to have it read what there is room for."
             )
-        positions[row, mask[row]] &= read.met()
-        positions[row, ~mask[row]] = False
+        compared[row, mask[row]] = read.met()
+        positions[row] &= compared[row]
         ids.append(torch.tensor([*read.ids, 0], dtype=torch.long))
         rows.append(read.rows(positions[row, mask[row]]))
+        all_met.append(read.rows(read.met()))
         found.append(read)
     there = [torch.ones(len(own_ids), dtype=torch.long) for own_ids in ids]
     for own_mask in there:
         own_mask[-1] = 0
-    output["positions"] = positions.to(device)
-    for key, parts in ((OWN_IDS, ids), (OWN_MASK, there), (OWN_ROWS, rows)):
+    output["positions"], output[COMPARED] = positions.to(device), compared.to(device)
+    added = {OWN_IDS: ids, OWN_MASK: there, OWN_ROWS: rows, OWN_MET: all_met}
+    for key, parts in added.items():
         output[key + name] = pad_sequence(parts, batch_first=True).to(device)
     tokens = sum(int(read.met().sum()) for read in found)
     return Met(tokens, int(mask.sum()), sum(read.only_ends for read in found))

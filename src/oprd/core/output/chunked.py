@@ -73,9 +73,15 @@ def sum_loss(
         shares: [B], what each sequence's values are multiplied by; 1 by default.
 
     Raises:
-        ValueError: the reduction is unknown, or the pair's vocabulary is too small for the loss.
+        ValueError: the reduction is unknown, the pair's vocabulary is too small for the loss, or
+            the loss looks at single tokens and the pair has two vocabularies.
     """
-    loss.check(pair.student_head.vocab_size)
+    loss.check(pair.size)
+    if pair.classes is not None and not loss.whole:
+        raise ValueError(
+            f"{type(loss).__name__} looks at single tokens, and these are of two vocabularies: "
+            "take a divergence over all of them."
+        )
     weights = position_weights(pair.mask, reduction, pair.dtype, shares).flatten()[pair.index]
     head = pair.student_head
     variables = (pair.student_rows, head.weight, head.bias)
