@@ -190,7 +190,9 @@ def test_words_cut_otherwise_meet_at_the_ends_alone():
     own._teacher.encode = lambda text: [900, 901] if text else []
     own._teacher._known = {900: b"a", 901: b"bc"}
     end = made.student.eos_token_id
-    assert own.read([900, 901, end]) == Reread([900, 901, made.marks[end]], [0, NONE, 2], True)
+    assert own.read([900, 901, end]) == Reread(
+        [900, 901, made.marks[end]], [0, NONE, 2], [0, 1, 2], [b"", b"b", b""], True
+    )
     own._student._known = {900: b"abc"}
     assert not own.read([900, end]).only_ends
 
@@ -207,7 +209,7 @@ def test_tokens_that_both_spell_alike_are_each_once_in_either_vocabulary():
 
 
 def test_nothing_is_read_of_nothing():
-    assert both("characters", "byte-level BPE").own.read([]) == Reread([], [])
+    assert both("characters", "byte-level BPE").own.read([]) == Reread([], [], [], [])
 
 
 @pytest.mark.parametrize(

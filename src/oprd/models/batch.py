@@ -15,8 +15,12 @@ from oprd.models.views import Views, views_in
 
 # Keys of a generation batch: [B, A], see the attributes.
 SHARES, READS = "teacher_shares", "teacher_reads"
-# [B, K] bool, of the response tokens those at which a teacher with tokens of its own has a partner.
-COMPARED = "compared"
+# [B, K], of a teacher that reads its own tokens: bool, where its distributions are compared with
+# the student's; which of its states has read the most of what the student's has; and by what bytes
+# the student's is ahead, a place in `OwnTokens.aheads`.
+COMPARED, BEHIND, AHEAD = "compared", "teacher_behind", "teacher_ahead"
+# Those of them that a micro-batch takes as they are, by its attributes.
+TABLES = {"shares": SHARES, "reads": READS, "behind": BEHIND, "ahead": AHEAD}
 # Keys of a TRL batch that are inputs of a multimodal base model.
 MULTIMODAL_KEYS = (
     "pixel_values",
@@ -38,7 +42,7 @@ class MicroBatch:
         view: what the student reads, prompts and responses.
         response_ids: [B, K], the responses.
         response: [B, K] bool, true at tokens that the student wrote: output terms supervise these.
-            A teacher with tokens of its own leaves those that have a partner.
+            A teacher with tokens of its own leaves out what it cannot be compared at.
         positions: [B, K] bool, those of them that the representation term supervises.
         response_count: what the output term is divided by, over the whole generation batch.
         position_count: what the representation term is divided by, likewise.
@@ -48,6 +52,8 @@ class MicroBatch:
         taught: what teachers read, by their names; the student's own view for others.
         shares: [B, A], what the losses of each sequence are multiplied by for each of several
             teachers; None for one.
+        behind: [B, K], see `BEHIND`; None for a teacher of the student's tokens.
+        ahead: [B, K], see `AHEAD`, likewise.
         reads: [B, A] bool, whether a teacher has a sequence in the whole generation batch, in any
             process; alike in all rows.
     """
@@ -64,6 +70,8 @@ class MicroBatch:
     taught: Mapping[str, Views] = field(default_factory=dict)
     shares: Tensor | None = None
     reads: Tensor | None = None
+    behind: Tensor | None = None
+    ahead: Tensor | None = None
 
     @classmethod
     def of_rollouts(
@@ -103,9 +111,9 @@ class MicroBatch:
         kept = inputs.setdefault("kept", {})
         masks = batch.response, batch.positions
         taught = {name: Views.of_rollouts(inputs, *masks, name) for name in views_in(inputs)}
-        of_several = {"shares": inputs.get(SHARES), "reads": inputs.get(READS)}
+        tables = {name: inputs.get(key) for name, key in TABLES.items()}
         uses = {"use": use, "comes_again": comes_again, "kept": kept}
-        return replace(batch, **uses, taught=taught, **of_several)
+        return replace(batch, **uses, taught=taught, **tables)
 
     def take(self, index: Tensor) -> "MicroBatch":
         """Some of its sequences, by their index [b]; counts are those of all.
@@ -120,8 +128,7 @@ class MicroBatch:
             response=self.response[index],
             positions=self.positions[index],
             taught={name: views.take(index) for name, views in self.taught.items()},
-            shares=None if self.shares is None else self.shares[index],
-            reads=None if self.reads is None else self.reads[index],
+            **{name: of[index] for name in TABLES if (of := getattr(self, name)) is not None},
         )
 
     def unsupervised(self) -> "MicroBatch":

@@ -271,13 +271,15 @@ KL = {"output_loss": "reverse_kl", "representation_weight": 0.0}
 
 
 @pytest.mark.parametrize("kind", [sentencepiece, byte_level, characters], ids=lambda k: k.__name__)
-def test_distributions_meet_in_classes_where_both_have_read_the_same(tmp_path, kind, caplog):
-    """By hand: every model's logits, its probabilities added by class, a mean over pairs."""
+def test_distributions_meet_in_classes_at_every_token_that_the_teacher_reads(
+    tmp_path, kind, caplog
+):
+    """By hand: logits of both models, probabilities added by class and renormalised, a mean."""
     reads_with = kind()
     student, model = tiny.model(seed=1), teacher(reads_with)
     own = OwnTokens.of((student, model), (tiny.tokenizer(), reads_with))
-    classes = own.classes((student.config.vocab_size, model.config.vocab_size))
-    losses = []
+    aligned = own.aligned((student.config.vocab_size, model.config.vocab_size))
+    losses, within = [], 0
     for prompt in PROMPTS:
         ids, theirs = (made(prompt)["input_ids"] for made in (tiny.tokenizer(), reads_with))
         response = written(ids)
@@ -285,20 +287,28 @@ def test_distributions_meet_in_classes_where_both_have_read_the_same(tmp_path, k
         with torch.no_grad():
             logits = student(torch.tensor([ids + response])).logits[0].double()
             others = model(torch.tensor([theirs + read.ids])).logits[0].double()
-
-        def over(of, members):
-            return torch.zeros(classes.count).double().index_add(0, members, of.softmax(0))
-
         values = []
-        for t, u in enumerate(read.partners):
-            if u != NONE:
-                p = over(logits[len(ids) - 1 + t], classes.student)
-                q = over(others[len(theirs) - 1 + u], classes.teacher)
-                values.append((p * (p / q.clamp(min=1e-37)).clamp(min=1e-37).log()).sum())
+        for t, (u, ahead) in enumerate(zip(read.latest, read.ahead, strict=True)):
+            if u == NONE:
+                continue
+            classes = aligned.classes.after(ahead, logits.device)
+            within += bool(ahead) and classes is not None
+            values.append(torch.zeros(()).double())
+            if classes is not None:
+                p, q = (
+                    torch.zeros(classes.count + 1).double().index_add(0, members, row.softmax(0))
+                    for members, row in (
+                        (classes.student, logits[len(ids) - 1 + t]),
+                        (classes.teacher, others[len(theirs) - 1 + u]),
+                    )
+                )
+                p, q = (of[:-1] / of[:-1].sum() for of in (p, q))
+                values[-1] = (p * (p / q).log()).sum()
         losses.append(torch.stack(values).mean())
+    assert (within > 0) == (kind is not characters)
     log, _ = step(tmp_path, student=student, teacher=model, reads_with=reads_with, **KL)
     assert log["loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
-    assert f"compared over {classes.count:,} classes of tokens" in caplog.text
+    assert f"compared over {aligned.classes.met.count:,} classes of tokens" in caplog.text
 
 
 def test_of_one_vocabulary_classes_are_its_tokens(tmp_path):

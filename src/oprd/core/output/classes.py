@@ -5,7 +5,7 @@ added, and losses compare two distributions over classes,
 
     z_c = log Σ_{v ∈ c} exp z_v,        ∂L/∂z_v = ∂L/∂z_c · exp(z_v − z_c)
 
-What is added up is each model's own softmax, so that the classes' probabilities sum to 1.
+Tokens of no class are left out of both distributions, which are renormalised without them.
 
 Letters: n rows, V vocabulary, C classes.
 """
@@ -21,7 +21,7 @@ class Classes:
     """To which class each token belongs.
 
     Attributes:
-        student: [V of the student], integers in 0..count−1.
+        student: [V of the student], integers in 0..count; `count` itself is no class.
         teacher: [V of the teacher], likewise.
         count: C.
 
@@ -46,9 +46,9 @@ class Classes:
                     f"classes of the {name}'s tokens must be integers [V], got {members.dtype} "
                     f"{list(members.shape)}."
                 )
-            if len(members) and not 0 <= members.min() <= members.max() < self.count:
+            if len(members) and not 0 <= members.min() <= members.max() <= self.count:
                 raise ValueError(
-                    f"classes of the {name}'s tokens must be in 0..{self.count - 1}, got "
+                    f"classes of the {name}'s tokens must be in 0..{self.count}, got "
                     f"{members.min()}..{members.max()}."
                 )
 
@@ -62,15 +62,15 @@ def merge(logits: Tensor, members: Tensor, out: Tensor) -> Tensor:
 
     Args:
         logits: [n, V]; overwritten by exp(z − max z).
-        members: [V], the class of each token.
-        out: [n, C], uninitialised; sums of the exponentials are left in it.
+        members: [V], the class of each token; C for none.
+        out: [n, C + 1], uninitialised; sums of the exponentials are left in it.
 
     Returns:
         [n, C]. That of a class without a token is so low that its probability is zero, yet finite.
     """
     exponentials = logits.sub_(logits.amax(dim=1, keepdim=True)).exp_()
     out.zero_().index_add_(1, members, exponentials)
-    return out.clamp_(min=torch.finfo(out.dtype).tiny).log()
+    return out.clamp_(min=torch.finfo(out.dtype).tiny)[:, :-1].log()
 
 
 def spread(slope: Tensor, members: Tensor, exponentials: Tensor, sums: Tensor) -> Tensor:
@@ -80,6 +80,7 @@ def spread(slope: Tensor, members: Tensor, exponentials: Tensor, sums: Tensor) -
         slope: [n, C].
         members: [V].
         exponentials: [n, V], those that `merge` left.
-        sums: [n, C], likewise.
+        sums: [n, C + 1], likewise.
     """
-    return exponentials.mul_((slope / sums).index_select(1, members))
+    shares = torch.nn.functional.pad(slope / sums[:, :-1], (0, 1))
+    return exponentials.mul_(shares.index_select(1, members))

@@ -97,7 +97,7 @@ class Chunk:
         if pair.student_head.softcap is not None:
             self._capped = logits.clone()
         if pair.classes is not None:
-            sums = self._buffer("sums", pair.size)
+            sums = self._buffer("sums", pair.size + 1)
             self._merged = logits, sums
             return merge(logits, pair.classes.student, sums)
         return join(logits, pair.joined)
@@ -111,7 +111,8 @@ class Chunk:
             out=self._buffer("teacher", pair.teacher_head.vocab_size),
         )
         if pair.classes is not None:
-            return merge(logits, pair.classes.teacher, self.scratch())
+            sums = self._buffer("teacher_sums", pair.size + 1)
+            return merge(logits, pair.classes.teacher, sums)
         return join(logits, pair.joined)
 
     def student_logits_at(self, ids: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from oprd.calibration.models import FitModels
 from oprd.calibration.processes import check_heads_stand_whole
 from oprd.calibration.teacher_prompts import own_prompts, reads_otherwise
 from oprd.core.layers import measures
-from oprd.core.output.classes import Classes
+from oprd.models.aligned import Aligned
 from oprd.models.bind import check_pair
 from oprd.models.end_tokens import EndTokens, stop_at_either
 from oprd.models.heads import lm_head
@@ -139,7 +139,7 @@ def check(team: Team, trainer: Any) -> None:
             model,
             same_meaning=member.same_meaning,
             ends=ends if own.joins_ends and member.same_meaning else (),
-            classes=_classes(member, student),
+            aligned=_aligned(member, student),
             autocast=trainer.accelerator.autocast,
         )
         context = context_limits(student, model).get("teacher")
@@ -156,12 +156,12 @@ def check(team: Team, trainer: Any) -> None:
         )
 
 
-def _classes(member: Member, student: Any) -> Classes | None:
-    """In what the distributions of a student and a teacher of other tokens are compared."""
+def _aligned(member: Member, student: Any) -> Aligned | None:
+    """How distributions are compared with those of a teacher that reads its own tokens."""
     if member.own is None or all(o.output is None for o in member.args.objectives()):
         return None
     heads = lm_head(student), lm_head(member.teacher.reader.model)
-    return member.own.classes((heads[0].vocab_size, heads[1].vocab_size))
+    return member.own.aligned((heads[0].vocab_size, heads[1].vocab_size))
 
 
 def settle(team: Team, trainer: Any, tokenizer: PreTrainedTokenizerBase | None) -> nn.Module | None:
