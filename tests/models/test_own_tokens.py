@@ -13,7 +13,7 @@ from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
 from tests.models.built_tokenizers import BUILT, WHOLE, tokenizer
 from tests.models.test_token_bytes import TEXT
-from tests.reference.spans import read_by_states, slow_partners
+from tests.reference.spans import read_by_states, slow_latest, slow_partners
 
 PAIRS = [pair for pair in product(BUILT, WHOLE) if pair[0] != pair[1]]
 REAL_PAIRS = [
@@ -62,6 +62,11 @@ class Both:
         assert all(states[0][t] == states[1][u] for t, u in pairs)
         assert all(a < b for (_, a), (_, b) in pairwise(pairs))
         assert not ids or pairs[0] == (0, 0)
+        assert read.latest == slow_latest(ours, theirs) or any(
+            symbol and not isinstance(symbol[0], int) for symbol in ours
+        )
+        for t, (u, ahead) in enumerate(zip(read.latest, read.ahead, strict=True)):
+            assert u == NONE or (*states[1][u], *ahead) == states[0][t]
         return read
 
 
