@@ -4,7 +4,7 @@ from typing import Any
 
 from lab.offpolicy import SOLUTIONS, START, TEACHER
 from lab.shown import TEMPLATE
-from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
+from lab.tokens import OWN_BOTH, OWN_KL, OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
 
 OUTPUT_ONLY = {"representation_weight": 0.0}
 TOP_4 = {"output_loss": "topk", "output_loss_kwargs": {"k": 4}}
@@ -148,6 +148,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "Bridge, then top-1": _bridge(RANK, 10),
     # Diagnostics compare distributions over one vocabulary.
     OWN_TOKENS: _bridge(RANK, 10, teacher_tokenizer="own", diagnostics_steps=0),
+    OWN_KL: {**OUTPUT_ONLY, **REVERSE_KL, "teacher_tokenizer": "own", "diagnostics_steps": 0},
+    OWN_BOTH: _bridge(RANK, 10, teacher_tokenizer="own", diagnostics_steps=0, **REVERSE_KL),
     # The official way: ids of the student's vocabulary, as if they were the teacher's.
     # Where that one ends is a digit to the student, which stops where it always did.
     RAW_IDS: _bridge(RANK, 10, diagnostics_steps=0, end_tokens="student"),

@@ -2,6 +2,8 @@
 
 OWN_TOKENS = "Bridge, own tokens"
 RAW_IDS = "Bridge, raw ids"
+OWN_KL = "reverse KL, own tokens"
+OWN_BOTH = "10 Bridge + reverse KL, own tokens"
 SUPERVISED = "supervised on the teacher's text"
 SUPERVISED_ON_SOLUTIONS = "supervised on solutions"
 # Steps of a run for one of the others: together they take as long, teacher's writing not counted.

@@ -20,7 +20,7 @@ from lab.methods import (
     WITH_SOLUTION,
 )
 from lab.noise import Noise
-from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
+from lab.tokens import OWN_BOTH, OWN_KL, OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
 
 BRIDGES = Comparison(
     "sums, other shape",
@@ -148,13 +148,15 @@ HANDED_OVER = replace(
     claims=(("10 Bridge + reverse KL", "reverse KL"),),
 )
 HANDED_OVER_BYTE_PAIRS = replace(HANDED_OVER, pair=OVER_BYTE_PAIRS.pair)
-# States that have read the same, against a teacher that reads another vocabulary's ids, and against
-# its texts.
+# States that have read the same, and distributions, against a teacher that reads another
+# vocabulary's ids, and against its texts.
 OTHER_TOKENS = replace(
     BRIDGES,
     pair="sums, other tokens",
-    methods=(OWN_TOKENS, RAW_IDS, SUPERVISED),
-    claims=((OWN_TOKENS, RAW_IDS),),
+    methods=(OWN_BOTH, OWN_KL, OWN_TOKENS, RAW_IDS, SUPERVISED),
+    # At the rates that the same shapes with one vocabulary found best.
+    chosen={OWN_BOTH: 2e-3, OWN_KL: 2e-3},
+    claims=((OWN_BOTH, RAW_IDS), (OWN_BOTH, OWN_TOKENS), (OWN_TOKENS, RAW_IDS)),
     by="end",
 )
 # One switch at a time beside the bridge as it is, and whether accuracy falls while cosines rise.

@@ -30,7 +30,7 @@ from lab.methods import (
     WITH_ANOTHERS,
     WITH_SOLUTION,
 )
-from lab.tokens import OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
+from lab.tokens import OWN_BOTH, OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
 
 TOP_K = "top-4 of the paper's runs"
 PAST = "λ = 1.25"
@@ -238,22 +238,14 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
             "oprd", "so over a vocabulary of byte pairs", Above(HEADS, "reverse KL", by=-2)
         ),
     ),
-    "tokenizers": (
-        Expectation(
-            "oprd",
-            "rows aligned by text teach across tokenizers",
-            GapClosed(OWN_TOKENS, 0),
-        ),
-        Expectation(
-            "oprd",
-            "rows aligned by text teach more than the student's ids read by the teacher",
-            Above(OWN_TOKENS, RAW_IDS),
-        ),
-        Expectation(
-            "oprd",
-            "rows aligned by text teach more than the teacher's text at equal time",
-            Above(OWN_TOKENS, SUPERVISED),
-        ),
+    "tokenizers": tuple(
+        Expectation("oprd", f"across tokenizers {claim}", bar)
+        for claim, bar in (
+            ("a bridge alone teaches", GapClosed(OWN_TOKENS, 0)),
+            ("it teaches more than ids read as the teacher's", Above(OWN_TOKENS, RAW_IDS)),
+            ("distributions beside it teach more", Above(OWN_BOTH, OWN_TOKENS)),
+            ("and more than its text at equal time", Above(OWN_BOTH, SUPERVISED)),
+        )
     ),
     **{
         name: (

@@ -6,7 +6,7 @@ from typing import Any
 
 from lab.items.compared import Compared
 from lab.results import Estimate
-from lab.tokens import OWN_TOKENS
+from lab.tokens import OWN_BOTH, OWN_TOKENS
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class Tokenizers(Compared):
 
     def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
         """Which claims hold: those of the comparison, and that the student rises."""
-        risen = rise(found, OWN_TOKENS)
         settled = super().verdicts(found)
-        if risen.low is None or risen.high is None or not risen.low <= 0 <= risen.high:
-            settled[f"{OWN_TOKENS} above no training"] = risen.mean > 0
+        for method in {OWN_BOTH, OWN_TOKENS} & set(found["methods"]):
+            risen = rise(found, method)
+            if risen.low is None or risen.high is None or not risen.low <= 0 <= risen.high:
+                settled[f"{method} above no training"] = risen.mean > 0
         return settled
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oprd.core.spans import NONE, partners
-from tests.reference.spans import read_by_states, slow_partners
+from oprd.core.spans import NONE, latest, partners
+from tests.reference.spans import read_by_states, slow_latest, slow_partners
 
 
 def ends(tokens: list[bytes]) -> list[int]:
@@ -48,6 +48,17 @@ def test_a_tokenisation_meets_itself_token_by_token_but_where_a_token_has_no_len
     found = partners(ends(tokens), ends(tokens))
     nothing_new = [t > 0 and not tokens[t - 1] for t in range(len(tokens))]
     assert found == [NONE if empty else t for t, empty in enumerate(nothing_new)]
+
+
+@given(two_tokenisations(), st.integers(0, 3))
+def test_the_latest_are_those_of_the_slow_reference_and_never_go_back(both, cut):
+    """Also where the teacher stops before the end."""
+    student, teacher = both
+    teacher = teacher[: len(teacher) - cut]
+    found = latest(ends(student), ends(teacher))
+    assert found == slow_latest(student, teacher)
+    met = [u for u in found if u != NONE]
+    assert all(a <= b for a, b in pairwise(met))
 
 
 @given(two_tokenisations())

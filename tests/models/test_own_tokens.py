@@ -13,7 +13,7 @@ from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
 from tests.models.built_tokenizers import BUILT, WHOLE, tokenizer
 from tests.models.test_token_bytes import TEXT
-from tests.reference.spans import read_by_states, slow_partners
+from tests.reference.spans import read_by_states, slow_latest, slow_partners
 
 PAIRS = [pair for pair in product(BUILT, WHOLE) if pair[0] != pair[1]]
 REAL_PAIRS = [
@@ -62,6 +62,11 @@ class Both:
         assert all(states[0][t] == states[1][u] for t, u in pairs)
         assert all(a < b for (_, a), (_, b) in pairwise(pairs))
         assert not ids or pairs[0] == (0, 0)
+        assert read.latest == slow_latest(ours, theirs) or any(
+            symbol and not isinstance(symbol[0], int) for symbol in ours
+        )
+        for t, (u, ahead) in enumerate(zip(read.latest, read.ahead, strict=True)):
+            assert u == NONE or (*states[1][u], *ahead) == states[0][t]
         return read
 
 
@@ -190,7 +195,9 @@ def test_words_cut_otherwise_meet_at_the_ends_alone():
     own._teacher.encode = lambda text: [900, 901] if text else []
     own._teacher._known = {900: b"a", 901: b"bc"}
     end = made.student.eos_token_id
-    assert own.read([900, 901, end]) == Reread([900, 901, made.marks[end]], [0, NONE, 2], True)
+    assert own.read([900, 901, end]) == Reread(
+        [900, 901, made.marks[end]], [0, NONE, 2], [0, 1, 2], [b"", b"b", b""], True
+    )
     own._student._known = {900: b"abc"}
     assert not own.read([900, end]).only_ends
 
@@ -207,7 +214,7 @@ def test_tokens_that_both_spell_alike_are_each_once_in_either_vocabulary():
 
 
 def test_nothing_is_read_of_nothing():
-    assert both("characters", "byte-level BPE").own.read([]) == Reread([], [])
+    assert both("characters", "byte-level BPE").own.read([]) == Reread([], [], [], [])
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,9 @@ STEPS = {
     ),
     "a teacher's own prompts": "hints=1,output_loss=reverse_kl",
     "a teacher's own tokens": "teacher_tokenizer=own,positions=all",
+    "a teacher's own tokens, their probabilities": (
+        "teacher_tokenizer=own,output_loss=reverse_kl,reduction=token"
+    ),
     "a teacher's own tokens, and no response in one process": "teacher_tokenizer=own,empty=1",
     "a teacher's own tokens, the mean over tokens": "teacher_tokenizer=own,reduction=token",
     "several teachers": "several=mixed,output_loss=reverse_kl",

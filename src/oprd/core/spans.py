@@ -8,6 +8,7 @@ have read the same.
 Letters: K tokens of the student, M of the teacher.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 # In the place of a partner.
@@ -46,6 +47,35 @@ def partners(student: Sequence[int], teacher: Sequence[int]) -> list[int]:
         found.append(NONE if read == before else first.get(read, NONE))
         before = read
     return found
+
+
+def latest(student: Sequence[int], teacher: Sequence[int]) -> list[int]:
+    """The teacher's state that has read the most of what each of the student's has, and no more.
+
+    Where states meet it is the partner. Between, the teacher has read a little less: the student is
+    within a token of the teacher's.
+
+    Args:
+        student: [K] ends of the student's tokens, which never decrease.
+        teacher: [M] likewise.
+
+    Returns:
+        [K], as `partners`; `NONE` where the student has read a token that the teacher does not
+        know, or more than the teacher at its end.
+
+    Raises:
+        ValueError: an end is below the one before it.
+    """
+    met, theirs = partners(student, teacher), _read("teacher", teacher)
+    ours = _read("student", student)
+
+    def behind(token: int) -> int:
+        repeats = token > 0 and ours[token] == ours[token - 1]
+        if met[token] != NONE or repeats or ours[token] > theirs[-1]:
+            return met[token]
+        return bisect_right(theirs, ours[token]) - 1
+
+    return [behind(token) for token in range(len(student))]
 
 
 def _read(role: str, ends: Sequence[int]) -> list[int]:

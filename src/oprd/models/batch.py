@@ -20,6 +20,20 @@ BY_TEACHER = "by_teacher"
 # [B], the place of each response among those of this process; and [B, K], its tokens'
 # log-probabilities for the student that wrote it, NaN where they are not known.
 PLACE, WRITTEN_LOG_PROBS = "place", "written_log_probs"
+# [B, K], of a teacher that reads its own tokens: bool, where its distributions are compared with
+# the student's; which of its states has read the most of what the student's has; and by what bytes
+# the student's is ahead, a place in `OwnTokens.aheads`.
+COMPARED, BEHIND, AHEAD = "compared", "teacher_behind", "teacher_ahead"
+# Those of them that a micro-batch takes as they are, by its attributes.
+TABLES = {
+    "shares": SHARES,
+    "reads": READS,
+    "by_teacher": BY_TEACHER,
+    "place": PLACE,
+    "written_log_probs": WRITTEN_LOG_PROBS,
+    "behind": BEHIND,
+    "ahead": AHEAD,
+}
 # Keys of a TRL batch that are inputs of a multimodal base model.
 MULTIMODAL_KEYS = (
     "pixel_values",
@@ -41,6 +55,7 @@ class MicroBatch:
         view: what the student reads, prompts and responses.
         response_ids: [B, K], the responses.
         response: [B, K] bool, true at tokens that the student wrote: output terms supervise these.
+            A teacher with tokens of its own leaves out what it cannot be compared at.
         positions: [B, K] bool, those of them that the representation term supervises.
         response_count: what the output term is divided by, over the whole generation batch.
         position_count: what the representation term is divided by, likewise.
@@ -56,6 +71,8 @@ class MicroBatch:
             where nobody asks.
         written_log_probs: [B, K], of the tokens that the student drew, as it was then; NaN where
             they are not known, None where none is.
+        behind: [B, K], see `BEHIND`; None for a teacher of the student's tokens.
+        ahead: [B, K], see `AHEAD`, likewise.
         reads: [B, A] bool, whether a teacher has a sequence in the whole generation batch, in any
             process; alike in all rows.
     """
@@ -75,6 +92,8 @@ class MicroBatch:
     by_teacher: Tensor | None = None
     place: Tensor | None = None
     written_log_probs: Tensor | None = None
+    behind: Tensor | None = None
+    ahead: Tensor | None = None
 
     @property
     def own(self) -> Tensor:
@@ -112,7 +131,7 @@ class MicroBatch:
         batch = cls.of_rollouts(
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
             torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-            written(inputs),
+            compared(inputs),
             inputs["positions"],
             response_count=inputs["response_count"],
             position_count=inputs["supervised_count"],
@@ -122,10 +141,9 @@ class MicroBatch:
         kept = inputs.setdefault("kept", {})
         masks = batch.response, batch.positions
         taught = {name: Views.of_rollouts(inputs, *masks, name) for name in views_in(inputs)}
-        of_several = {"shares": inputs.get(SHARES), "reads": inputs.get(READS)}
+        tables = {name: inputs.get(key) for name, key in TABLES.items()}
         uses = {"use": use, "comes_again": comes_again, "kept": kept}
-        told = {name: inputs.get(name) for name in (BY_TEACHER, PLACE, WRITTEN_LOG_PROBS)}
-        return replace(batch, **uses, taught=taught, **of_several, **told)
+        return replace(batch, **uses, taught=taught, **tables)
 
     def take(self, index: Tensor) -> "MicroBatch":
         """Some of its sequences, by their index [b]; counts are those of all.
@@ -140,12 +158,7 @@ class MicroBatch:
             response=self.response[index],
             positions=self.positions[index],
             taught={name: views.take(index) for name, views in self.taught.items()},
-            shares=None if self.shares is None else self.shares[index],
-            reads=None if self.reads is None else self.reads[index],
-            **{
-                name: None if (told := getattr(self, name)) is None else told[index]
-                for name in (BY_TEACHER, PLACE, WRITTEN_LOG_PROBS)
-            },
+            **{name: of[index] for name in TABLES if (of := getattr(self, name)) is not None},
         )
 
     def unsupervised(self) -> "MicroBatch":
@@ -164,3 +177,8 @@ def written(output: dict[str, Any]) -> Tensor:
     """[B, K] bool: what the student wrote, without padding and without what tools returned."""
     mask = output["completion_mask"].bool()
     return mask & output["tool_mask"].bool() if "tool_mask" in output else mask
+
+
+def compared(output: dict[str, Any]) -> Tensor:
+    """[B, K] bool: where output terms compare distributions, and drift is measured."""
+    return output[COMPARED] if COMPARED in output else written(output)

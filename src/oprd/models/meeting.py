@@ -3,6 +3,7 @@
 Letters: B sequences, K response tokens, N supervised rows, M response rows, D width.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -13,9 +14,10 @@ from oprd.core.objective import Term
 from oprd.core.output.chunked import sum_loss
 from oprd.core.output.loss import OutputLoss
 from oprd.core.output.pair import Pair, select_pair
-from oprd.core.reduction import Reduction, supervised_count
+from oprd.core.reduction import LossSum, Reduction, supervised_count
 from oprd.core.states.comparison import PLAIN, LayerComparison
 from oprd.core.states.loss import StateLoss, has_scale
+from oprd.models.aligned import Aligned
 from oprd.models.heads import lm_head
 from oprd.models.metrics import diagnostic_sums, last_sums, layer_sums
 from oprd.models.parts import Part
@@ -56,6 +58,7 @@ class Comparing:
         output: the output-space loss, None where there is none.
         vocab_size: tokens that output terms compare: those that both models have.
         ends: tokens that end a response, which are one action to output terms; none, or several.
+        aligned: how distributions over two vocabularies are compared; None for one vocabulary.
     """
 
     settings: "OPRDConfig"
@@ -63,6 +66,7 @@ class Comparing:
     output: OutputLoss | None
     vocab_size: int
     ends: tuple[int, ...] = ()
+    aligned: Aligned | None = None
 
     @property
     def reduction(self) -> Reduction:
@@ -144,13 +148,15 @@ class Meeting:
                 factor = needs.representation * distance_factor(by.settings)
                 terms.append(Term("representation", factor, loss))
         if needs.last:
-            pair = self._pair(student, student_read)
-            sums |= last_sums(pair)
+            assert student_read.last is not None and self._taught.reading.last is not None
+            rows = self.part.of_written(student_read.last), self._taught.reading.last
+            sums |= last_sums(*rows)
             if by.output is not None and needs.output > 0:
-                loss = sum_loss(pair, by.output, by.reduction, self.part.shares)
-                loss = loss._replace(count=batch.response_count)
+                total = self._output(by.output, student, rows)
+                loss = LossSum(total, batch.response_count)
                 terms.append(Term("output", needs.output, loss))
             if needs.diagnose:
+                pair = self._pair(student, rows)
                 sums |= diagnostic_sums(pair)
         sums |= {f"loss/{term.name}": term.mean.detach() for term in terms}
         if comparison is None:
@@ -204,16 +210,31 @@ class Meeting:
             by_divergence=trains and settings.positions == "divergence",
         )
 
-    def _pair(self, student: nn.Module, student_read: Reading) -> Pair:
+    def _output(self, loss: OutputLoss, student: nn.Module, rows: tuple[Tensor, Tensor]) -> Tensor:
+        """The total of the output term."""
+        by, part, total = self._by, self.part, None
+        for pair in self._pairs(student, rows):
+            found = sum_loss(pair, loss, by.reduction, part.shares, within=part.batch.response)
+            total = found.total if total is None else total + found.total
+        # No row can be compared: a zero that has a graph, as DDP and FSDP need.
+        return rows[0].float().sum() * 0 if total is None else total
+
+    def _pairs(self, student: nn.Module, rows: tuple[Tensor, Tensor]) -> Iterable[Pair]:
+        if self._by.aligned is None:
+            return [self._pair(student, rows)]
+        assert self._taught.head is not None
+        heads = lm_head(student), self._taught.head
+        return self._by.aligned.pairs(self.part.batch, rows, heads, self._by.settings.temperature)
+
+    def _pair(self, student: nn.Module, rows: tuple[Tensor, Tensor]) -> Pair:
         """Both models' last states and heads over the tokens that both have, on one device."""
-        teacher_last, batch, by = self._taught.reading.last, self.part.batch, self._by
-        assert student_read.last is not None and teacher_last is not None
+        batch, by = self.part.batch, self._by
         assert self._taught.head is not None
         head = lm_head(student).cut(by.vocab_size)
         device = head.weight.device
         return select_pair(
-            self.part.of_written(student_read.last).to(device),
-            teacher_last.to(device),
+            rows[0].to(device),
+            rows[1].to(device),
             head,
             self._taught.head.cut(by.vocab_size),
             batch.response.to(device),

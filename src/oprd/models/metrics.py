@@ -138,11 +138,10 @@ def layer_sums(result: LayersLoss) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def last_sums(pair: Pair) -> dict[str, Tensor]:
+def last_sums(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
     """Norms of both models' last states, not finite where a state is not."""
-    both = (pair.student_rows, pair.teacher_rows)
-    norms = [torch.linalg.vector_norm(rows.float()) for rows in both]
-    return {"last_norm": torch.stack(norms)}
+    norms = [torch.linalg.vector_norm(rows.detach().float()) for rows in (student, teacher)]
+    return {"last_norm": torch.stack([norm.to(norms[0].device) for norm in norms])}
 
 
 @torch.no_grad()

@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from oprd.core.spans import NONE, partners
+from oprd.core.spans import NONE, latest, partners
 from oprd.log import get_logger
+from oprd.models.aligned import Aligned
+from oprd.models.batch import AHEAD, BEHIND, COMPARED
 from oprd.models.end_tokens import named_ends
 from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
-from oprd.models.views import OWN_IDS, OWN_MASK, OWN_ROWS, PROMPT_MASK
+from oprd.models.token_classes import TokenClasses
+from oprd.models.views import OWN_IDS, OWN_MASK, OWN_RESPONSE, OWN_ROWS, PROMPT_MASK
 
 # What a special token that both know counts in the place of bytes.
 MARK = 1
@@ -34,12 +37,17 @@ class Reread(NamedTuple):
         ids: [M].
         partners: [K], by the student's token that a state predicts, which token of the teacher's
             its partner predicts, M for what comes after the last; see `oprd.core.spans.partners`.
+        latest: [K], likewise the teacher's state that has read the most of what the student's has,
+            see `oprd.core.spans.latest`; `NONE` where their distributions are not compared.
+        ahead: [K], what the student's has read beyond it.
         only_ends: whether states meet at the beginning and the end of its text alone, although
             neither model reads that in one token.
     """
 
     ids: list[int]
     partners: list[int]
+    latest: list[int]
+    ahead: list[bytes]
     only_ends: bool = False
 
     def rows(self, positions: Tensor) -> Tensor:
@@ -48,6 +56,16 @@ class Reread(NamedTuple):
         rows = torch.zeros(len(self.ids) + 1, dtype=torch.bool)
         rows[met[positions & (met != NONE)]] = True
         return rows
+
+    def compared(self) -> Tensor:
+        """[K] bool: the student's states whose distributions are compared with one."""
+        return torch.tensor(self.latest, dtype=torch.long) != NONE
+
+    def response(self) -> Tensor:
+        """[M + 1] bool: the teacher's states whose distributions are."""
+        used = torch.zeros(len(self.ids) + 1, dtype=torch.bool)
+        used[torch.tensor(self.latest, dtype=torch.long)[self.compared()]] = True
+        return used
 
     def met(self) -> Tensor:
         """[K] bool: the student's states that meet one of the teacher's."""
@@ -68,6 +86,10 @@ class OwnTokens:
 
     def __init__(self, student: Any, teacher: Any, special: SpecialTokens) -> None:
         self.tokenizer, self.special, self._reader = teacher, special, student
+        self._stops: tuple[set[int], set[int]] = set(), set()
+        # What the student was ahead by, so far, and where each stands.
+        self.aheads = [b""]
+        self._places = {b"": 0}
         self._student, self._teacher = _bytes("student", student), _bytes("teacher", teacher)
 
     @classmethod
@@ -95,7 +117,8 @@ class OwnTokens:
         # Whether they can be read at all is asked first.
         made = cls(*tokenizers, SpecialTokens({}, ()))
         stops = [named_ends(*both) for both in zip(models, tokenizers, strict=True)]
-        made.special = SpecialTokens.of(*tokenizers, (stops[0], stops[1]), given)
+        made._stops = stops[0], stops[1]
+        made.special = SpecialTokens.of(*tokenizers, made._stops, given)
         logger.warning(
             "The teacher reads the text of prompts and responses in tokens of its own, and states "
             f"meet where both models have read the same. {made.special.words()}"
@@ -119,6 +142,31 @@ class OwnTokens:
         pairs += [(token, other) for other, token in special.items() if other is not None]
         student, teacher = zip(*pairs, strict=True) if pairs else ((), ())
         return torch.tensor(student, dtype=torch.long), torch.tensor(teacher, dtype=torch.long)
+
+    def aligned(self, sizes: tuple[int, int]) -> Aligned:
+        """How distributions are compared; says over how many classes of tokens.
+
+        Args:
+            sizes: rows of both LM heads, the student's first.
+
+        Raises:
+            ValueError: the vocabularies have nothing in common.
+        """
+        known = self._student, self._teacher
+        found = TokenClasses(known, self.common(), sizes, self._stops)
+        logger.warning(
+            f"Distributions over the student's {sizes[0]:,} tokens and the teacher's {sizes[1]:,} "
+            f"are compared over {found.met.count:,} classes of tokens that begin the same text."
+        )
+        return Aligned(found, self.aheads)
+
+    def places(self, ahead: Sequence[bytes]) -> list[int]:
+        """The places in `aheads` of what the student is ahead by."""
+        for more in ahead:
+            if more not in self._places:
+                self._places[more] = len(self.aheads)
+                self.aheads.append(more)
+        return [self._places[more] for more in ahead]
 
     def read(self, ids: Sequence[int], most: int | None = None) -> Reread:
         """A response as the teacher reads it.
@@ -147,8 +195,13 @@ class OwnTokens:
             ends.append(length)
         own, theirs = self._read(parts)
         own, theirs = own[:most], theirs[:most]
-        found = partners(ends, theirs)
-        return Reread(own, found, _only_ends(found, [0, *ends], [0, *theirs]))
+        found, behind = partners(ends, theirs), latest(ends, theirs)
+        ahead = _ahead(parts, behind, [0, *ends], [0, *theirs])
+        behind = [
+            NONE if more is None else state for state, more in zip(behind, ahead, strict=True)
+        ]
+        only_ends = _only_ends(found, [0, *ends], [0, *theirs])
+        return Reread(own, found, behind, [more or b"" for more in ahead], only_ends)
 
     def _read(self, parts: Sequence[bytearray | int]) -> tuple[list[int], list[int]]:
         """The teacher's tokens of stretches of bytes and special tokens, and their ends."""
@@ -205,9 +258,11 @@ def add_responses(
     """
     mask, device = output["completion_mask"].bool().cpu(), output["completion_ids"].device
     prompts = output[PROMPT_MASK + name].sum(dim=2).amax(dim=1).tolist()
-    positions = output["positions"].cpu().clone()
+    positions, compared = output["positions"].cpu().clone(), mask.clone()
+    behind, ahead = (torch.zeros_like(mask, dtype=torch.long) for _ in range(2))
     ids: list[Tensor] = []
     rows: list[Tensor] = []
+    used: list[Tensor] = []
     found: list[Reread] = []
     for row, written in enumerate(output["completion_ids"].cpu()):
         response = written[mask[row]].tolist()
@@ -220,16 +275,23 @@ def add_responses(
                 f"{prompts[row]} of them in the prompt: lower max_completion_length, or set "
                 "long_prompts='drop' to have it read what there is room for."
             )
+        compared[row, mask[row]] = read.compared()
+        behind[row, mask[row]] = torch.tensor(read.latest)
+        ahead[row, mask[row]] = torch.tensor(own.places(read.ahead))
         positions[row, mask[row]] &= read.met()
         positions[row, ~mask[row]] = False
         ids.append(torch.tensor([*read.ids, 0], dtype=torch.long))
         rows.append(read.rows(positions[row, mask[row]]))
+        used.append(read.response())
         found.append(read)
     there = [torch.ones(len(own_ids), dtype=torch.long) for own_ids in ids]
     for own_mask in there:
         own_mask[-1] = 0
     output["positions"] = positions.to(device)
-    for key, parts in ((OWN_IDS, ids), (OWN_MASK, there), (OWN_ROWS, rows)):
+    for key, table in ((COMPARED, compared), (BEHIND, behind), (AHEAD, ahead)):
+        output[key] = table.to(device)
+    added = {OWN_IDS: ids, OWN_MASK: there, OWN_ROWS: rows, OWN_RESPONSE: used}
+    for key, parts in added.items():
         output[key + name] = pad_sequence(parts, batch_first=True).to(device)
     tokens = sum(int(read.met().sum()) for read in found)
     return Met(tokens, int(mask.sum()), sum(read.only_ends for read in found))
@@ -241,6 +303,26 @@ def _only_ends(found: Sequence[int], ours: Sequence[int], theirs: Sequence[int])
     whole = max(ours, default=0)
     inner = [{read for read in states if 0 < read < whole} for states in (ours, theirs)]
     return all(inner) and not inner[0] & inner[1]
+
+
+def _ahead(
+    parts: Sequence[bytearray | int],
+    behind: Sequence[int],
+    ours: Sequence[int],
+    theirs: Sequence[int],
+) -> list[bytes | None]:
+    """What the student has read beyond the teacher; None where that is not bytes alone."""
+    text: list[int | None] = []
+    for part in parts:
+        text += [None] * MARK if isinstance(part, int) else part
+
+    def between(token: int, state: int) -> bytes | None:
+        if state == NONE:
+            return None
+        found = [byte for byte in text[theirs[state] : ours[token]] if byte is not None]
+        return bytes(found) if len(found) == ours[token] - theirs[state] else None
+
+    return [between(token, state) for token, state in enumerate(behind)]
 
 
 def _by_bytes(known: TokenBytes, tokenizer: Any) -> dict[bytes, int]:

@@ -23,9 +23,11 @@ LAST = -1
 # one of several teachers behind them.
 PROMPT_IDS, PROMPT_MASK, WEIGHTS = "teacher_prompt_ids", "teacher_prompt_mask", "teacher_weights"
 # Likewise of a teacher that reads its own tokens: [B, M + 1] token ids, their mask, and bool, true
-# where the state before that token meets one of the student's. The last column is never read: the
-# state before it is the one after the last token.
-OWN_IDS, OWN_MASK, OWN_ROWS = "teacher_own_ids", "teacher_own_mask", "teacher_own_rows"
+# where the state before that token meets a supervised one of the student's, and where its
+# distribution is compared with one. The last column is never read: the state before it is the one
+# after the last token.
+OWN_IDS, OWN_MASK = "teacher_own_ids", "teacher_own_mask"
+OWN_ROWS, OWN_RESPONSE = "teacher_own_rows", "teacher_own_response"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,8 @@ class Views:
         """
         ids, mask = inputs["completion_ids"], inputs["completion_mask"]
         if OWN_IDS + name in inputs:
-            ids, mask, positions = (inputs[key + name] for key in (OWN_IDS, OWN_MASK, OWN_ROWS))
-            response = mask.bool()
+            keys = (OWN_IDS, OWN_MASK, OWN_RESPONSE, OWN_ROWS)
+            ids, mask, response, positions = (inputs[key + name] for key in keys)
         tables = inputs[PROMPT_IDS + name].unbind(1), inputs[PROMPT_MASK + name].unbind(1)
         prompts = zip(*tables, strict=True)
         views = tuple(

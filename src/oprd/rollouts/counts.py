@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oprd.core.positions import PositionSpec, select_positions
 from oprd.core.reduction import Reduction, supervised_count
-from oprd.models.batch import written
+from oprd.models.batch import compared, written
 from oprd.models.reading import View
 from oprd.settings.run import OPRDConfig
 
@@ -43,7 +43,7 @@ def select(output: dict[str, Any], args: OPRDConfig) -> None:
 
 def count(output: dict[str, Any], reduction: Reduction) -> Tensor:
     """This process's `BatchCounts` of a generation batch, as one tensor in their order."""
-    mask, response, positions = output["completion_mask"], written(output), output["positions"]
+    mask, response, positions = output["completion_mask"], compared(output), output["positions"]
     counts = BatchCounts(
         positions=supervised_count(positions, reduction),
         responses=supervised_count(response, reduction),

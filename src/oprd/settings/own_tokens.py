@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from oprd.core.objective import OUTPUT_LOSSES
 from oprd.values import check_choice, parse_mapping
 
 # Whose tokens a teacher reads.
@@ -47,11 +48,11 @@ def _refused(args: Any) -> str | None:
             f"a teacher made of the student (teacher_source={args.teacher_source!r}) has no other "
             "tokens: leave it out"
         )
-    if losses := [o.output_loss for o in objectives if o.output is not None]:
+    if losses := [o.output_loss for o in objectives if o.output and not o.output.whole]:
+        whole = ", ".join(name for name, kind in OUTPUT_LOSSES.items() if kind.whole)
         return (
-            f"output_loss={losses[0]!r} compares both models' probabilities token by token, and "
-            "these are tokens of two vocabularies: leave it out, and meet in states through a "
-            "bridge"
+            f"output_loss={losses[0]!r} looks at single tokens, and these are of two "
+            f"vocabularies: take one that compares whole distributions ({whole}), or none"
         )
     if args.diagnostics_steps:
         return (

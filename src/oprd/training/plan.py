@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, get_scheduler
 
+from oprd.models.aligned import Aligned
 from oprd.models.reader import Context
 from oprd.settings.run import OPRDConfig
 from oprd.training.update import Update
@@ -35,6 +36,7 @@ class Plan:
         *,
         same_meaning: bool,
         ends: Sequence[int] = (),
+        aligned: Aligned | None = None,
         autocast: Context = nullcontext,
     ) -> "Plan":
         """Check that the settings of every stage fit the models; see `Update.of`."""
@@ -46,6 +48,7 @@ class Plan:
                 teacher,
                 same_meaning=same_meaning,
                 ends=ends,
+                aligned=aligned,
                 drifts=drifts,
                 autocast=autocast,
             )

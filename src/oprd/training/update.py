@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from oprd.core.objective import Term, objective
 from oprd.core.output.drift import token_log_probs
+from oprd.models.aligned import Aligned
 from oprd.models.batch import MicroBatch
 from oprd.models.heads import lm_head, whole
 from oprd.models.matching import check_widths, common_vocabulary, same_width
@@ -56,6 +57,7 @@ class Update:
             diagnostics do.
         vocab_size: tokens that output terms compare: those that both models have.
         ends: tokens that end a response, which are one action to output terms.
+        aligned: how distributions over two vocabularies are compared; None for one vocabulary.
         autocast: entered while the student runs.
     """
 
@@ -66,6 +68,7 @@ class Update:
         comparable: bool,
         vocab_size: int,
         ends: Sequence[int] = (),
+        aligned: Aligned | None = None,
         autocast: Context = nullcontext,
     ) -> None:
         # One that the vocabularies do not have in common is no token to compare.
@@ -73,7 +76,7 @@ class Update:
         known = known if len(known) > 1 else ()
         self._settings, self._comparable, self._autocast = settings, comparable, autocast
         self._weights = settings.weights
-        self._by = Comparing(settings, settings.state, settings.output, vocab_size, known)
+        self._by = Comparing(settings, settings.state, settings.output, vocab_size, known, aligned)
 
     @classmethod
     def of(
@@ -84,6 +87,7 @@ class Update:
         *,
         same_meaning: bool,
         ends: Sequence[int] = (),
+        aligned: Aligned | None = None,
         drifts: bool = False,
         diagnoses: bool = False,
         autocast: Context = nullcontext,
@@ -96,6 +100,7 @@ class Update:
             teacher: likewise; the student itself where its base serves both.
             same_meaning: whether their token ids are known to mean the same.
             ends: see `Update`.
+            aligned: likewise.
             drifts: whether drift will be measured.
             diagnoses: whether diagnostics will be, whatever the settings say.
             autocast: see `Update`.
@@ -110,13 +115,20 @@ class Update:
             check_widths(student, teacher)
         if drifts:
             lm_head(student)
-        if settings.reads_heads or diagnoses:
+        if aligned is not None:
+            vocab_size = aligned.classes.met.count
+        elif settings.reads_heads or diagnoses:
             vocab_size = common_vocabulary(student, teacher, same_meaning=same_meaning)
         if settings.output is not None:
             settings.output.check(vocab_size)
         comparable = settings.bridge is not None or same_width(student, teacher)
         return cls(
-            settings, comparable=comparable, vocab_size=vocab_size, ends=ends, autocast=autocast
+            settings,
+            comparable=comparable,
+            vocab_size=vocab_size,
+            ends=ends,
+            aligned=aligned,
+            autocast=autocast,
         )
 
     def needs(self, diagnose: bool = False, *, drift: bool = False, step: int = 0) -> Needs:

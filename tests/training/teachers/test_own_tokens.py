@@ -212,7 +212,8 @@ def test_a_response_that_is_met_at_its_ends_alone_is_counted_and_supervised_ther
 
 
 REFUSED = {
-    "an output loss": ({"output_loss": "reverse_kl"}, "output_loss='reverse_kl' compares both"),
+    "the sampled token": ({"output_loss": "sampled"}, "output_loss='sampled' looks at single"),
+    "the likeliest tokens": ({"output_loss": "topk"}, r"whole distributions \(reverse_kl, forward"),
     "diagnostics": ({"diagnostics_steps": 1}, "leave diagnostics_steps at 0"),
     "an extrapolation": ({"extrapolation": 1.5}, "reads the student's tokens: leave it out"),
     "the student as teacher": ({"teacher_source": "copy", "teacher": None}, "has no other tokens"),
@@ -262,6 +263,81 @@ def test_tools_are_refused(tmp_path):
     output = {"completion_ids": torch.zeros(1, 1), "tool_mask": torch.ones(1, 1)}
     with pytest.raises(ValueError, match="what tools return"):
         run.rollouts._read_own_tokens(output)
+
+
+# --- distributions ------------------------------------------------------------------------------
+
+KL = {"output_loss": "reverse_kl", "representation_weight": 0.0}
+
+
+@pytest.mark.parametrize("kind", [sentencepiece, byte_level, characters], ids=lambda k: k.__name__)
+def test_distributions_meet_in_classes_at_every_token_that_the_teacher_reads(
+    tmp_path, kind, caplog
+):
+    """By hand: logits of both models, probabilities added by class and renormalised, a mean."""
+    reads_with = kind()
+    student, model = tiny.model(seed=1), teacher(reads_with)
+    own = OwnTokens.of((student, model), (tiny.tokenizer(), reads_with))
+    aligned = own.aligned((student.config.vocab_size, model.config.vocab_size))
+    losses, within = [], 0
+    for prompt in PROMPTS:
+        ids, theirs = (made(prompt)["input_ids"] for made in (tiny.tokenizer(), reads_with))
+        response = written(ids)
+        read = own.read(response)
+        with torch.no_grad():
+            logits = student(torch.tensor([ids + response])).logits[0].double()
+            others = model(torch.tensor([theirs + read.ids])).logits[0].double()
+        values = []
+        for t, (u, ahead) in enumerate(zip(read.latest, read.ahead, strict=True)):
+            if u == NONE:
+                continue
+            classes = aligned.classes.after(ahead, logits.device)
+            within += bool(ahead) and classes is not None
+            values.append(torch.zeros(()).double())
+            if classes is not None:
+                p, q = (
+                    torch.zeros(classes.count + 1).double().index_add(0, members, row.softmax(0))
+                    for members, row in (
+                        (classes.student, logits[len(ids) - 1 + t]),
+                        (classes.teacher, others[len(theirs) - 1 + u]),
+                    )
+                )
+                p, q = (of[:-1] / of[:-1].sum() for of in (p, q))
+                values[-1] = (p * (p / q).log()).sum()
+        losses.append(torch.stack(values).mean())
+    assert (within > 0) == (kind is not characters)
+    log, _ = step(tmp_path, student=student, teacher=model, reads_with=reads_with, **KL)
+    assert log["loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
+    assert f"compared over {aligned.classes.met.count:,} classes of tokens" in caplog.text
+
+
+def test_of_one_vocabulary_classes_are_its_tokens(tmp_path):
+    options = {"teacher": tiny.model(seed=2), "reads_with": tiny.tokenizer(), **KL}
+    plain = step(tmp_path / "plain", teacher_tokenizer="student", **options)
+    own = step(tmp_path / "own", **options)
+    assert own[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-4)
+    assert largest_difference(own[1], plain[1]) < 1e-5
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+def test_any_split_of_rollouts_takes_the_same_step_in_distributions(tmp_path, reduction):
+    def double(folder, **options):
+        model = teacher(sentencepiece()).double()
+        options = {"reduction": reduction, **KL, **options}
+        return step(folder, student=tiny.model(seed=1).double(), teacher=model, **options)
+
+    whole = double(tmp_path / "whole")
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    split = double(tmp_path / "split", **parts)
+    assert split[0]["loss"] == pytest.approx(whole[0]["loss"], rel=1e-6)
+    assert largest_difference(whole[1], split[1]) < 1e-6
+
+
+def test_an_output_loss_goes_beside_a_bridge_and_with_several_updates(tmp_path):
+    run = bridged(tmp_path, output_loss="jsd", updates_per_rollout=2, max_steps=2)
+    run.train()
+    log = run.state.log_history[0]
+    assert log["loss/output"] > 0 and log["loss/representation"] > 0
 
 
 # --- bridges --------------------------------------------------------------------------------------

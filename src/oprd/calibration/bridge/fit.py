@@ -41,6 +41,7 @@ from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.models.heads import lm_head
 from oprd.models.matching import paired_layers
+from oprd.models.own_tokens import Reread
 from oprd.runs.progress import progress_bar
 from oprd.secrets import masked
 
@@ -273,12 +274,17 @@ def _statistics_file(
     return StatisticsFile(folder / f"statistics-{state.process_index}.safetensors", identity)
 
 
+def _states(response: Reread) -> list[Any]:
+    """What decides which states are read of a response, and which of them meet."""
+    return [response.ids, response.partners, response.only_ends]
+
+
 def _digest(selections: Sequence[Selection]) -> str:
     digest = hashlib.sha256()
     for selection in selections:
         rollout = selection.rollout
         ids = (rollout.prompt, rollout.prompt_ids, rollout.completion_ids)
         # As it was before there was another way to read.
-        own = [] if selection.taught is None else [selection.taught]
+        own = [] if (of := selection.taught) is None else [[of.prompt_ids, _states(of.response)]]
         digest.update(json.dumps([ids, selection.positions.tolist(), *own]).encode())
     return digest.hexdigest()

@@ -62,7 +62,12 @@ def output_loss(
 
 
 def sum_loss(
-    pair: Pair, loss: OutputLoss, reduction: Reduction, shares: Tensor | None = None
+    pair: Pair,
+    loss: OutputLoss,
+    reduction: Reduction,
+    shares: Tensor | None = None,
+    *,
+    within: Tensor | None = None,
 ) -> LossSum:
     """A loss's values reduced over a pair's rows, with a graph to the student's rows and head.
 
@@ -71,12 +76,21 @@ def sum_loss(
         loss: see `output_loss`.
         reduction: likewise.
         shares: [B], what each sequence's values are multiplied by; 1 by default.
+        within: [B, K], all positions of the term, of which the pair has a part; by default those
+            of the pair.
 
     Raises:
-        ValueError: the reduction is unknown, or the pair's vocabulary is too small for the loss.
+        ValueError: the reduction is unknown, the pair's vocabulary is too small for the loss, or
+            the loss looks at single tokens and the pair has two vocabularies.
     """
-    loss.check(pair.student_head.vocab_size)
-    weights = position_weights(pair.mask, reduction, pair.dtype, shares).flatten()[pair.index]
+    loss.check(pair.size)
+    if pair.classes is not None and not loss.whole:
+        raise ValueError(
+            f"{type(loss).__name__} looks at single tokens, and these are of two vocabularies: "
+            "take a divergence over all of them."
+        )
+    mask = pair.mask if within is None else within
+    weights = position_weights(mask, reduction, pair.dtype, shares).flatten()[pair.index]
     head = pair.student_head
     variables = (pair.student_rows, head.weight, head.bias)
     needs = tuple(
@@ -84,7 +98,7 @@ def sum_loss(
         for variable in variables
     )
     total = _ChunkedSum.apply(*variables, pair.detach(), weights, loss, needs)
-    return LossSum(cast(Tensor, total), supervised_count(pair.mask, reduction))
+    return LossSum(cast(Tensor, total), supervised_count(mask, reduction))
 
 
 class _ChunkedSum(torch.autograd.Function):

@@ -38,6 +38,7 @@ class SampledToken(OutputLoss):
     """
 
     own_rollouts: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
 
     def __call__(self, chunk: Chunk) -> Slope:
         """See `OutputLoss`."""
@@ -67,6 +68,8 @@ class TopK(OutputLoss):
     Raises:
         ValueError: a value is out of bounds.
     """
+
+    whole: ClassVar[bool] = False
 
     k: int = 16
     support: Support = "student"

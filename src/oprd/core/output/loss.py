@@ -34,9 +34,12 @@ class OutputLoss(ABC):
     Attributes:
         own_rollouts: whether it holds only for rollouts of the student as it is, so that several
             updates on the same ones are refused.
+        whole: whether it compares whole distributions, and looks at no token by its id; so it
+            can be taken over classes of two vocabularies.
     """
 
     own_rollouts: ClassVar[bool] = False
+    whole: ClassVar[bool] = True
 
     def check(self, vocab_size: int) -> None:
         """Refuse, with a ValueError, a vocabulary that is too small for it."""

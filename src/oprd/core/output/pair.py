@@ -3,7 +3,8 @@
 Rows are taken some at a time: no [B, K, V] tensor exists.
 
 Letters: B sequences, K response tokens, N supervised rows, n rows of a chunk, V vocabulary,
-D width, M ids looked at in each row.
+D width, M ids looked at in each row. Of two vocabularies what is compared are the classes that
+their tokens form (`oprd.core.output.classes`), and V is their number.
 """
 
 import math
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from oprd.core.output.classes import Classes, merge, spread
 from oprd.core.output.head import LMHead, as_head, chunks
 from oprd.core.output.joined import apart, as_first, check_group, join, join_at
 from oprd.core.positions import gather_rows, row_index
@@ -25,13 +27,15 @@ class Pair:
     Attributes:
         student_rows: [N, D_student], with the student's graph.
         teacher_rows: [N, D_teacher], without.
-        student_head: over the vocabulary of `teacher_head`, which has no graph.
+        student_head: over the vocabulary of `teacher_head`, which has no graph, or over its own
+            where there are classes.
         teacher_head: see `student_head`.
         mask: [B, K] bool, the positions; rows are in its order.
         index: [N], where they are in the flattened mask.
         temperature: divides both models' logits.
         ids: [N], the rollout's tokens at the rows, where they were given.
         joined: tokens that are one action, of which the first stands for all; none, or several.
+        classes: in which two vocabularies meet; None for one vocabulary.
     """
 
     student_rows: Tensor
@@ -43,6 +47,12 @@ class Pair:
     temperature: float
     ids: Tensor | None = None
     joined: tuple[int, ...] = ()
+    classes: Classes | None = None
+
+    @property
+    def size(self) -> int:
+        """V: how many tokens, or classes of them, the distributions are over."""
+        return self.student_head.vocab_size if self.classes is None else self.classes.count
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,6 +81,8 @@ class Chunk:
         self._pair = pair
         self._buffers = buffers
         self._capped: Tensor | None = None
+        # The student's exponentials by token and their sums by class, of two vocabularies.
+        self._merged: tuple[Tensor, Tensor]
         self._student_rows = pair.student_rows[part]
         self._teacher_rows = pair.teacher_rows[part]
 
@@ -78,18 +90,29 @@ class Chunk:
         """[n, V]."""
         pair = self._pair
         logits = pair.student_head.logits(
-            self._student_rows, pair.temperature, out=self._buffer("student")
+            self._student_rows,
+            pair.temperature,
+            out=self._buffer("student", pair.student_head.vocab_size),
         )
         if pair.student_head.softcap is not None:
             self._capped = logits.clone()
+        if pair.classes is not None:
+            sums = self._buffer("sums", pair.size + 1)
+            self._merged = logits, sums
+            return merge(logits, pair.classes.student, sums)
         return join(logits, pair.joined)
 
     def teacher_logits(self) -> Tensor:
         """[n, V]."""
         pair = self._pair
         logits = pair.teacher_head.logits(
-            self._teacher_rows, pair.temperature, out=self._buffer("teacher")
+            self._teacher_rows,
+            pair.temperature,
+            out=self._buffer("teacher", pair.teacher_head.vocab_size),
         )
+        if pair.classes is not None:
+            sums = self._buffer("teacher_sums", pair.size + 1)
+            return merge(logits, pair.classes.teacher, sums)
         return join(logits, pair.joined)
 
     def student_logits_at(self, ids: Tensor) -> Tensor:
@@ -139,10 +162,13 @@ class Chunk:
 
     def scratch(self) -> Tensor:
         """[n, V], uninitialised."""
-        return self._buffer("scratch")
+        return self._buffer("scratch", self._pair.size)
 
     def apart(self, slope: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """∂/∂ the student's logits, all or at ids, where tokens that were joined stand apart."""
+        if self._pair.classes is not None:
+            assert ids is None, "a loss that looks at single tokens was refused"
+            return spread(slope, self._pair.classes.student, *self._merged), None
         group = self._pair.joined
         return apart(slope, ids, self._group(), group) if group else (slope, ids)
 
@@ -162,11 +188,11 @@ class Chunk:
         """[n, E], the student's logits of the tokens that are one action."""
         return self._student_at(_tokens(self._pair.joined, self._student_rows))
 
-    def _buffer(self, name: str) -> Tensor:
+    def _buffer(self, name: str, width: int) -> Tensor:
         n = len(self._student_rows)
         held = self._buffers.get(name)
         if held is None or len(held) < n:
-            shape = (n, self._pair.student_head.vocab_size)
+            shape = (n, width)
             held = self._student_rows.new_empty(shape, dtype=self._pair.dtype)
             self._buffers[name] = held
         return held[:n]
@@ -195,7 +221,8 @@ def log_softmax_at(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]
 def pass_over(pair: Pair) -> Iterator[Chunk]:
     """The chunks of a pair's rows, in order; each is spent when the next is asked for."""
     buffers: dict[str, Tensor] = {}
-    for part in chunks(len(pair.student_rows), pair.student_head.vocab_size):
+    longest = max(pair.student_head.vocab_size, pair.teacher_head.vocab_size)
+    for part in chunks(len(pair.student_rows), longest):
         yield Chunk(pair, part, buffers)
 
 
@@ -208,15 +235,17 @@ def select_pair(
     temperature: float = 1.0,
     token_ids: Tensor | None = None,
     joined: Sequence[int] = (),
+    classes: Classes | None = None,
 ) -> Pair:
     """Check what output-space losses and diagnostics share, and keep the supervised rows.
 
     States are [B, K, width], or already gathered: the mask's rows [N, width], in its order. See
-    `oprd.core.output.chunked.output_loss` for the rest, and `Pair` for the tokens that are joined.
+    `oprd.core.output.chunked.output_loss` for the rest, and `Pair` for the tokens that are joined
+    and for the classes of two vocabularies.
 
     Raises:
-        ValueError: shapes do not fit, vocabularies differ, a token id is out of bounds, or the
-            temperature is not positive.
+        ValueError: shapes do not fit, vocabularies differ and have no classes, a token id is out of
+            bounds, or the temperature is not positive.
     """
     student_head, teacher_head = as_head(student_head), as_head(teacher_head)
     if not (temperature > 0 and math.isfinite(temperature)):
@@ -234,7 +263,9 @@ def select_pair(
                 f"mask's shape and {name}_head's width, or the mask's rows alone, "
                 f"{[len(index), head.width]}, got {list(hidden.shape)}."
             )
-    if student_head.vocab_size != teacher_head.vocab_size:
+    if classes is not None:
+        _check_classes(classes, student_head, teacher_head, joined)
+    elif student_head.vocab_size != teacher_head.vocab_size:
         raise ValueError(
             f"student_head has {student_head.vocab_size} tokens and teacher_head "
             f"{teacher_head.vocab_size}: an output-space loss needs one vocabulary. Cut padding "
@@ -254,7 +285,22 @@ def select_pair(
         if token_ids is not None
         else None,
         tuple(joined),
+        classes,
     )
+
+
+def _check_classes(
+    classes: Classes, student: LMHead, teacher: LMHead, joined: Sequence[int]
+) -> None:
+    """Refuse, with a ValueError, classes of other vocabularies, or beside joined tokens."""
+    sizes = len(classes.student), len(classes.teacher)
+    if sizes != (student.vocab_size, teacher.vocab_size):
+        raise ValueError(
+            f"classes are of {sizes[0]} and {sizes[1]} tokens, and the heads have "
+            f"{student.vocab_size} and {teacher.vocab_size}."
+        )
+    if joined:
+        raise ValueError("tokens that are one action belong in one class of two vocabularies.")
 
 
 def _supervised_ids(token_ids: Tensor, mask: Tensor, index: Tensor, head: LMHead) -> Tensor:

@@ -11,8 +11,10 @@ from oprd.calibration.models import FitModels
 from oprd.calibration.processes import check_heads_stand_whole
 from oprd.calibration.teacher_prompts import own_prompts, reads_otherwise
 from oprd.core.layers import measures
+from oprd.models.aligned import Aligned
 from oprd.models.bind import check_pair
 from oprd.models.end_tokens import EndTokens, stop_at_either
+from oprd.models.heads import lm_head
 from oprd.models.identity import model_facts
 from oprd.models.matching import layers_read
 from oprd.models.own_tokens import OwnTokens
@@ -29,7 +31,7 @@ from oprd.training.plan import Plan
 from oprd.training.teachers.obtain import Shared, obtain_reference, obtain_teacher
 from oprd.training.teachers.place import place
 from oprd.training.teachers.source import teacher_tokenizer
-from oprd.training.teachers.team import Given, Team
+from oprd.training.teachers.team import Given, Member, Team
 
 
 def obtain(
@@ -147,6 +149,7 @@ def check(team: Team, trainer: Any) -> None:
             model,
             same_meaning=member.same_meaning,
             ends=ends if own.joins_ends and member.same_meaning else (),
+            aligned=_aligned(member, student),
             autocast=trainer.accelerator.autocast,
         )
         context = context_limits(student, model).get("teacher")
@@ -161,6 +164,14 @@ def check(team: Team, trainer: Any) -> None:
             bridged=own.bridged,
             same_view=not reads_otherwise(member.prompts, columns, own),
         )
+
+
+def _aligned(member: Member, student: Any) -> Aligned | None:
+    """How distributions are compared with those of a teacher that reads its own tokens."""
+    if member.own is None or all(o.output is None for o in member.args.objectives()):
+        return None
+    heads = lm_head(student), lm_head(member.teacher.reader.model)
+    return member.own.aligned((heads[0].vocab_size, heads[1].vocab_size))
 
 
 def settle(team: Team, trainer: Any, tokenizer: PreTrainedTokenizerBase | None) -> nn.Module | None:
