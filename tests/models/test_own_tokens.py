@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oprd.core.spans import NONE
-from oprd.models.own_tokens import OwnTokens, Reread
+from oprd.models.own_tokens import OwnTokens
+from oprd.models.reread import Reread
 from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
 from tests.models.built_tokenizers import BUILT, WHOLE, tokenizer

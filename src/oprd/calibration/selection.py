@@ -12,7 +12,7 @@ from torch import Tensor
 
 from oprd.calibration.rollouts import Rollout
 from oprd.core.positions import PositionSpec, select_positions
-from oprd.models.own_tokens import Reread
+from oprd.models.reread import Reread
 
 # One rollout of so many is held out: neighbours in a rollout resemble each other, so that rows of
 # one rollout never stand on both sides.

@@ -14,62 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from oprd.core.spans import NONE, latest, partners
 from oprd.log import get_logger
 from oprd.models.aligned import Aligned
 from oprd.models.batch import AHEAD, BEHIND, COMPARED
 from oprd.models.end_tokens import named_ends
+from oprd.models.reread import MARK, Reread
 from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
 from oprd.models.token_classes import TokenClasses
 from oprd.models.views import OWN_IDS, OWN_MASK, OWN_RESPONSE, OWN_ROWS, PROMPT_MASK
 
-# What a special token that both know counts in the place of bytes.
-MARK = 1
-
 logger = get_logger(__name__)
-
-
-class Reread(NamedTuple):
-    """A response in the teacher's tokens.
-
-    Attributes:
-        ids: [M].
-        partners: [K], by the student's token that a state predicts, which token of the teacher's
-            its partner predicts, M for what comes after the last; see `oprd.core.spans.partners`.
-        latest: [K], likewise the teacher's state that has read the most of what the student's has,
-            see `oprd.core.spans.latest`; `NONE` where their distributions are not compared.
-        ahead: [K], what the student's has read beyond it.
-        only_ends: whether states meet at the beginning and the end of its text alone, although
-            neither model reads that in one token.
-    """
-
-    ids: list[int]
-    partners: list[int]
-    latest: list[int]
-    ahead: list[bytes]
-    only_ends: bool = False
-
-    def rows(self, positions: Tensor) -> Tensor:
-        """[M + 1] bool: the teacher's states that meet the student's at positions [K] bool."""
-        met = torch.tensor(self.partners, dtype=torch.long)
-        rows = torch.zeros(len(self.ids) + 1, dtype=torch.bool)
-        rows[met[positions & (met != NONE)]] = True
-        return rows
-
-    def compared(self) -> Tensor:
-        """[K] bool: the student's states whose distributions are compared with one."""
-        return torch.tensor(self.latest, dtype=torch.long) != NONE
-
-    def response(self) -> Tensor:
-        """[M + 1] bool: the teacher's states whose distributions are."""
-        used = torch.zeros(len(self.ids) + 1, dtype=torch.bool)
-        used[torch.tensor(self.latest, dtype=torch.long)[self.compared()]] = True
-        return used
-
-    def met(self) -> Tensor:
-        """[K] bool: the student's states that meet one of the teacher's."""
-        return torch.tensor(self.partners, dtype=torch.long) != NONE
 
 
 class OwnTokens:
@@ -195,13 +150,7 @@ class OwnTokens:
             ends.append(length)
         own, theirs = self._read(parts)
         own, theirs = own[:most], theirs[:most]
-        found, behind = partners(ends, theirs), latest(ends, theirs)
-        ahead = _ahead(parts, behind, [0, *ends], [0, *theirs])
-        behind = [
-            NONE if more is None else state for state, more in zip(behind, ahead, strict=True)
-        ]
-        only_ends = _only_ends(found, [0, *ends], [0, *theirs])
-        return Reread(own, found, behind, [more or b"" for more in ahead], only_ends)
+        return Reread.of(own, parts, ends, theirs)
 
     def _read(self, parts: Sequence[bytearray | int]) -> tuple[list[int], list[int]]:
         """The teacher's tokens of stretches of bytes and special tokens, and their ends."""
@@ -295,34 +244,6 @@ def add_responses(
         output[key + name] = pad_sequence(parts, batch_first=True).to(device)
     tokens = sum(int(read.met().sum()) for read in found)
     return Met(tokens, int(mask.sum()), sum(read.only_ends for read in found))
-
-
-def _only_ends(found: Sequence[int], ours: Sequence[int], theirs: Sequence[int]) -> bool:
-    """Whether nothing meets within a response; what comes first, and the end, are no part of it."""
-    ours = ours[: len(found)]
-    whole = max(ours, default=0)
-    inner = [{read for read in states if 0 < read < whole} for states in (ours, theirs)]
-    return all(inner) and not inner[0] & inner[1]
-
-
-def _ahead(
-    parts: Sequence[bytearray | int],
-    behind: Sequence[int],
-    ours: Sequence[int],
-    theirs: Sequence[int],
-) -> list[bytes | None]:
-    """What the student has read beyond the teacher; None where that is not bytes alone."""
-    text: list[int | None] = []
-    for part in parts:
-        text += [None] * MARK if isinstance(part, int) else part
-
-    def between(token: int, state: int) -> bytes | None:
-        if state == NONE:
-            return None
-        found = [byte for byte in text[theirs[state] : ours[token]] if byte is not None]
-        return bytes(found) if len(found) == ours[token] - theirs[state] else None
-
-    return [between(token, state) for token, state in enumerate(behind)]
 
 
 def _by_bytes(known: TokenBytes, tokenizer: Any) -> dict[bytes, int]:

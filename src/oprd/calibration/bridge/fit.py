@@ -41,7 +41,7 @@ from oprd.core.capture import hidden_size
 from oprd.core.layers import LayerPair
 from oprd.models.heads import lm_head
 from oprd.models.matching import paired_layers
-from oprd.models.own_tokens import Reread
+from oprd.models.reread import Reread
 from oprd.runs.progress import progress_bar
 from oprd.secrets import masked
 

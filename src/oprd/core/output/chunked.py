@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from oprd.core.output.chunk import pass_over
 from oprd.core.output.head import LMHead, add_product, chunks
 from oprd.core.output.loss import OutputLoss
-from oprd.core.output.pair import Pair, pass_over, select_pair
+from oprd.core.output.pair import Pair, select_pair
 from oprd.core.reduction import LossSum, Reduction, position_weights, supervised_count
 
 

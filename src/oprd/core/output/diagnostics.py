@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oprd.core.output.chunk import Chunk, pass_over
 from oprd.core.output.divergence import check_k, is_among
-from oprd.core.output.pair import Chunk, Pair, pass_over
+from oprd.core.output.pair import Pair
 from oprd.core.reduction import supervised_count
 
 

@@ -22,8 +22,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from oprd.core.output.chunk import Chunk, log_softmax_at
 from oprd.core.output.loss import OutputLoss, Slope
-from oprd.core.output.pair import Chunk, log_softmax_at
 
 Support = Literal["student", "teacher", "union"]
 

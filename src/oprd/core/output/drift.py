@@ -9,8 +9,9 @@ Letters: B sequences, K response tokens, N response positions, V vocabulary, D w
 import torch
 from torch import Tensor
 
+from oprd.core.output.chunk import log_softmax_at, pass_over
 from oprd.core.output.head import LMHead
-from oprd.core.output.pair import log_softmax_at, pass_over, select_pair
+from oprd.core.output.pair import select_pair
 from oprd.core.reduction import LossSum
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from oprd.core.output.pair import Chunk
+from oprd.core.output.chunk import Chunk
 
 
 class Slope(NamedTuple):

@@ -8,15 +8,15 @@ their tokens form (`oprd.core.output.classes`), and V is their number.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from oprd.core.output.classes import Classes, merge, spread
-from oprd.core.output.head import LMHead, as_head, chunks
-from oprd.core.output.joined import apart, as_first, check_group, join, join_at
+from oprd.core.output.classes import Classes
+from oprd.core.output.head import LMHead, as_head
+from oprd.core.output.joined import as_first, check_group
 from oprd.core.positions import gather_rows, row_index
 
 
@@ -66,164 +66,6 @@ class Pair:
             student_rows=self.student_rows.detach(),
             student_head=self.student_head.detach(),
         )
-
-
-class Chunk:
-    """Both models' next-token distributions at some rows of a pair, formed when asked for.
-
-    What is [n, V] stands in one of three buffers, which all chunks of a pass share: a CPU spends
-    longer on fresh pages than on the arithmetic in them. It is the caller's to overwrite, and lasts
-    until its side (student, teacher or scratch) is asked for again.
-    """
-
-    def __init__(self, pair: Pair, part: slice, buffers: dict[str, Tensor]) -> None:
-        self.part = part
-        self._pair = pair
-        self._buffers = buffers
-        self._capped: Tensor | None = None
-        # The student's exponentials by token and their sums by class, of two vocabularies.
-        self._merged: tuple[Tensor, Tensor]
-        self._student_rows = pair.student_rows[part]
-        self._teacher_rows = pair.teacher_rows[part]
-
-    def student_logits(self) -> Tensor:
-        """[n, V]."""
-        pair = self._pair
-        logits = pair.student_head.logits(
-            self._student_rows,
-            pair.temperature,
-            out=self._buffer("student", pair.student_head.vocab_size),
-        )
-        if pair.student_head.softcap is not None:
-            self._capped = logits.clone()
-        if pair.classes is not None:
-            sums = self._buffer("sums", pair.size + 1)
-            self._merged = logits, sums
-            return merge(logits, pair.classes.student, sums)
-        return join(logits, pair.joined)
-
-    def teacher_logits(self) -> Tensor:
-        """[n, V]."""
-        pair = self._pair
-        logits = pair.teacher_head.logits(
-            self._teacher_rows,
-            pair.temperature,
-            out=self._buffer("teacher", pair.teacher_head.vocab_size),
-        )
-        if pair.classes is not None:
-            sums = self._buffer("teacher_sums", pair.size + 1)
-            return merge(logits, pair.classes.teacher, sums)
-        return join(logits, pair.joined)
-
-    def student_logits_at(self, ids: Tensor) -> Tensor:
-        """[n, M] at ids [n, M]."""
-        logits = self._student_at(ids)
-        group = self._pair.joined
-        return join_at(logits, ids, self._group(), group) if group else logits
-
-    def teacher_logits_at(self, ids: Tensor) -> Tensor:
-        """[n, M] at ids [n, M]."""
-        pair = self._pair
-        rows, group = self._teacher_rows, pair.joined
-        logits = pair.teacher_head.logits_at(rows, ids, pair.temperature).to(pair.dtype)
-        if not group:
-            return logits
-        own = pair.teacher_head.logits_at(rows, _tokens(group, rows), pair.temperature)
-        return join_at(logits, ids, own.to(pair.dtype), group)
-
-    def log_p(self) -> Tensor:
-        """[n, V], the student's log-probabilities; uses the scratch."""
-        return self._log_softmax(self.student_logits())[0]
-
-    def log_q(self) -> Tensor:
-        """[n, V], the teacher's log-probabilities; uses the scratch."""
-        return self._log_softmax(self.teacher_logits())[0]
-
-    def student(self) -> tuple[Tensor, Tensor]:
-        """[n, V] twice, log p and, in the scratch, p: cheaper than a second exponential."""
-        log_p, exponentials, total = self._log_softmax(self.student_logits())
-        return log_p, exponentials.div_(total)
-
-    def teacher(self) -> tuple[Tensor, Tensor]:
-        """[n, V] twice, log q and, in the scratch, q."""
-        log_q, exponentials, total = self._log_softmax(self.teacher_logits())
-        return log_q, exponentials.div_(total)
-
-    @property
-    def token_ids(self) -> Tensor:
-        """[n], the rollout's tokens.
-
-        Raises:
-            ValueError: the pair was made without them.
-        """
-        if self._pair.ids is None:
-            raise ValueError("this loss looks at the rollout's tokens: pass token_ids.")
-        return self._pair.ids[self.part]
-
-    def scratch(self) -> Tensor:
-        """[n, V], uninitialised."""
-        return self._buffer("scratch", self._pair.size)
-
-    def apart(self, slope: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """∂/∂ the student's logits, all or at ids, where tokens that were joined stand apart."""
-        if self._pair.classes is not None:
-            assert ids is None, "a loss that looks at single tokens was refused"
-            return spread(slope, self._pair.classes.student, *self._merged), None
-        group = self._pair.joined
-        return apart(slope, ids, self._group(), group) if group else (slope, ids)
-
-    def derivative(self, ids: Tensor | None) -> Tensor | float:
-        """∂ student logits / ∂ the head's products, at ids or where logits were last formed."""
-        pair = self._pair
-        capped = self._capped
-        if ids is not None and pair.student_head.softcap is not None:
-            capped = self._student_at(ids)
-        return pair.student_head.derivative(capped, pair.temperature)
-
-    def _student_at(self, ids: Tensor) -> Tensor:
-        pair = self._pair
-        return pair.student_head.logits_at(self._student_rows, ids, pair.temperature)
-
-    def _group(self) -> Tensor:
-        """[n, E], the student's logits of the tokens that are one action."""
-        return self._student_at(_tokens(self._pair.joined, self._student_rows))
-
-    def _buffer(self, name: str, width: int) -> Tensor:
-        n = len(self._student_rows)
-        held = self._buffers.get(name)
-        if held is None or len(held) < n:
-            shape = (n, width)
-            held = self._student_rows.new_empty(shape, dtype=self._pair.dtype)
-            self._buffers[name] = held
-        return held[:n]
-
-    def _log_softmax(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Overwrite logits by log-probabilities; beside them eᶻ up to a factor, and its sum."""
-        logits.sub_(logits.amax(dim=1, keepdim=True))
-        exponentials = torch.exp(logits, out=self.scratch())
-        total = exponentials.sum(dim=1, keepdim=True)
-        return logits.sub_(total.log()), exponentials, total
-
-
-def log_softmax_at(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities [n, M] at ids [n, M]; the logits [n, V] become eᶻ up to a factor.
-
-    Returns:
-        The log-probabilities, the exponentials [n, V] in place of the logits, their sum [n, 1].
-    """
-    top = logits.amax(dim=1, keepdim=True)
-    at = logits.gather(1, ids).sub_(top)
-    exponentials = logits.sub_(top).exp_()
-    total = exponentials.sum(dim=1, keepdim=True)
-    return at.sub_(total.log()), exponentials, total
-
-
-def pass_over(pair: Pair) -> Iterator[Chunk]:
-    """The chunks of a pair's rows, in order; each is spent when the next is asked for."""
-    buffers: dict[str, Tensor] = {}
-    longest = max(pair.student_head.vocab_size, pair.teacher_head.vocab_size)
-    for part in chunks(len(pair.student_rows), longest):
-        yield Chunk(pair, part, buffers)
 
 
 def select_pair(
@@ -318,11 +160,6 @@ def _supervised_ids(token_ids: Tensor, mask: Tensor, index: Tensor, head: LMHead
             "padding and ignored labels."
         )
     return ids
-
-
-def _tokens(group: Sequence[int], rows: Tensor) -> Tensor:
-    """[n, E]: the group in every row."""
-    return torch.tensor(group, device=rows.device).expand(len(rows), -1)
 
 
 def _rows(hidden: Tensor, index: Tensor) -> Tensor:

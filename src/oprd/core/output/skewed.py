@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import torch
 
+from oprd.core.output.chunk import Chunk
 from oprd.core.output.divergence import ForwardKL, ReverseKL
 from oprd.core.output.loss import OutputLoss, Slope
-from oprd.core.output.pair import Chunk
 
 
 @dataclass(frozen=True)
