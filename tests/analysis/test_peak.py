@@ -31,6 +31,15 @@ def test_rollouts_of_a_whole_step_are_written_at_once(tmp_path):
     assert several.rollout == 3 * one.rollout and several.activations == one.activations
 
 
+def test_checkpoints_and_an_output_loss_are_those_of_the_training_to_come(tmp_path):
+    plain, saving, output = (
+        estimate_run(trainer(tmp_path, **options))
+        for options in ({}, {"gradient_checkpointing": True}, {"output_loss": "reverse_kl"})
+    )
+    assert saving.activations < plain.activations
+    assert output.distributions > plain.distributions == 0
+
+
 def test_a_reference_and_several_teachers_count(tmp_path):
     alone = estimate_run(trainer(tmp_path))
     beyond = trainer(tmp_path, extrapolation=1.5, reference_model=tiny.model(seed=3))

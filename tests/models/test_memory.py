@@ -1,5 +1,6 @@
 """The memory that training holds, counted on shapes."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -56,8 +57,24 @@ def test_activations_grow_with_tokens_and_shrink_with_checkpoints():
     student = tiny.model(num_hidden_layers=4).train()
     few, many = (estimate(student, [], Sizes(b, 1, 8, 24, (1, 2, 3, 4))) for b in (4, 8))
     assert many.activations == pytest.approx(2 * few.activations, rel=0.1)
-    student.gradient_checkpointing_enable({"use_reentrant": False})
-    assert estimate(student, [], Sizes(8, 1, 8, 24, (1,))).activations < 0.6 * many.activations
+    again = Sizes(8, 1, 8, 24, (1, 2, 3, 4), checkpointing={})
+    assert estimate(student, [], again).activations < 0.6 * many.activations
+    # It will be turned on in training, and not here.
+    assert not student.is_gradient_checkpointing
+
+
+def test_distributions_hold_buffers_of_logits_and_a_gradient_of_the_head_where_it_trains():
+    student = tiny.model().train()
+    alone, with_them = (
+        estimate(student, [], replace(SIZES, distributions=told)) for told in (False, True)
+    )
+    logits = SIZES.batch * SIZES.response * student.config.vocab_size * 4
+    assert alone.distributions == 0
+    assert with_them.distributions == 3 * logits + held(student.lm_head)
+    assert with_them.coming == alone.coming + with_them.distributions
+    student.lm_head.weight.requires_grad_(False)
+    frozen = estimate(student, [], replace(SIZES, distributions=True))
+    assert frozen.distributions == 3 * logits
 
 
 def test_the_teacher_s_states_are_as_wide_as_the_widest():

@@ -27,12 +27,15 @@ def estimate_run(trainer: OPRDTrainer) -> Estimate:
         raise ValueError("models are split over devices")
     written = args.written_per_step * args.rollouts_ahead // args.world_size
     evaluated = args.per_device_eval_batch_size if args.eval_tasks else 0
+    options = cast(dict[str, Any], args.gradient_checkpointing_kwargs or {})
     sizes = Sizes(
         batch=args.per_device_train_batch_size,
         rollouts=max(written, evaluated),
         prompt=longest_prompt(trainer),
         response=args.max_completion_length or 0,
         layers=sorted({pair.student for pair in trainer.pairs}),
+        distributions=any(o.output is not None for o in args.objectives()),
+        checkpointing=options if args.gradient_checkpointing else None,
     )
     return estimate(trainer.student, trainer.readers, sizes, str(cast(Any, args.optim).value))
 

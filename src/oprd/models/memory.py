@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from oprd.core.capture import capture_states, decoder, hidden_size, num_layers
+from oprd.core.output.head import CHUNK_ELEMENTS
+from oprd.models.heads import lm_head
 from oprd.models.reading import base_forward
 
 GIB = 2**30
@@ -45,6 +47,9 @@ class Sizes:
         prompt: tokens of the longest prompt.
         response: tokens of the longest response.
         layers: of the student, whose states are compared.
+        distributions: whether an output-space loss compares next tokens.
+        checkpointing: options with which the student will train with gradient checkpointing; None
+            where it will not.
     """
 
     batch: int
@@ -52,6 +57,8 @@ class Sizes:
     prompt: int
     response: int
     layers: Sequence[int]
+    distributions: bool = False
+    checkpointing: Mapping[str, Any] | None = None
 
     @property
     def tokens(self) -> int:
@@ -70,6 +77,7 @@ class Estimate:
         activations: of the student's pass, with those of its gradient.
         rows: the teacher's states that wait for the student's.
         rollout: caches and logits while responses are written.
+        distributions: logits of a chunk of rows, and the LM head's gradient beside the others.
     """
 
     weights: int
@@ -78,11 +86,12 @@ class Estimate:
     activations: int
     rows: int
     rollout: int
+    distributions: int = 0
 
     @property
     def update(self) -> int:
         """While the student learns, beyond weights and optimizer."""
-        return self.gradients + self.activations + self.rows
+        return self.gradients + self.activations + self.rows + self.distributions
 
     @property
     def coming(self) -> int:
@@ -114,7 +123,7 @@ def estimate(
     """
     readers = list(readers)
     gradients = _bytes(p for p in student.parameters() if whole or p.requires_grad)
-    passed = _peak(student, lambda model: _update(model, sizes), whole=whole)
+    passed = _peak(student, lambda model: _update(model, sizes), whole=whole, sizes=sizes)
     here = [reader for reader in readers if not next(reader.parameters()).is_meta]
     # Without a graph, a model that is no larger holds less than the student's update.
     own = _bytes(student.parameters())
@@ -127,6 +136,7 @@ def estimate(
         activations=max(passed - gradients, read),
         rows=_rows(readers, sizes),
         rollout=_rollout(student, sizes),
+        distributions=_distributions(student, sizes, whole=whole),
     )
 
 
@@ -144,6 +154,7 @@ def told(need: Estimate, free: int) -> tuple[str, bool]:
         ("gradients", need.gradients),
         ("activations", need.activations),
         ("the teacher's states", need.rows),
+        *([("distributions", need.distributions)] if need.distributions else []),
     ]
     if need.rollout > need.update:
         parts = [parts[0], ("writing rollouts", need.rollout)]
@@ -186,16 +197,36 @@ def _forward(model: nn.Module, batch: int, tokens: int) -> None:
     base_forward(model, ids, torch.ones_like(ids))
 
 
-def _peak(model: nn.Module, run: Callable[[nn.Module], None], *, whole: bool = False) -> int:
+def _peak(
+    model: nn.Module,
+    run: Callable[[nn.Module], None],
+    *,
+    whole: bool = False,
+    sizes: Sizes | None = None,
+) -> int:
     """Bytes that a pass of a model without values makes at most, gradients among them."""
     mode = FakeTensorMode()
     with FakeCopyMode(mode):
-        shapes = copy.deepcopy(model)
+        shapes: Any = copy.deepcopy(model)
+    if sizes is not None and sizes.checkpointing is not None:
+        # A trainer turns it on when it begins to train.
+        shapes.gradient_checkpointing_enable(dict(sizes.checkpointing) or None)
+        shapes.train()
     if whole:
         shapes.requires_grad_(True)
     with mode, _Live() as live:
         run(shapes)
     return live.peak
+
+
+def _distributions(student: nn.Module, sizes: Sizes, *, whole: bool) -> int:
+    """Three buffers of logits, and a gradient of the head's own where it has one."""
+    if not sizes.distributions:
+        return 0
+    head = lm_head(student)
+    logits = min(CHUNK_ELEMENTS, sizes.batch * sizes.response * head.vocab_size)
+    trained = head.weight.numel() if whole or head.weight.requires_grad else 0
+    return 4 * (3 * logits + trained)
 
 
 def _rows(readers: Sequence[nn.Module], sizes: Sizes) -> int:

@@ -93,8 +93,13 @@ BRIDGE = {
         (replace(WIDER, head_problem=UNREADABLE), BRIDGE, UNREADABLE),
         (replace(UNRELATED, head_problem=UNREADABLE), BRIDGE, "mean cosine of 0.050"),
         # Another vocabulary, whatever its heads are and whether widths are equal.
-        (replace(WIDER, **OWN), {"teacher_tokenizer": "own", **BRIDGE}, "two vocabularies"),
-        (replace(UNRELATED, **OWN), {"teacher_tokenizer": "own", **BRIDGE}, "two vocabularies"),
+        (replace(WIDER, **OWN), {"teacher_tokenizer": "own", **BOTH}, "tokens that begin alike"),
+        (replace(UNRELATED, **OWN), {"teacher_tokenizer": "own", **OUTPUT}, "that begin alike"),
+        (
+            replace(WIDER, head_problem=UNREADABLE, **OWN),
+            {"teacher_tokenizer": "own", **BRIDGE},
+            UNREADABLE,
+        ),
         (replace(RELATED, **OWN), {"teacher_tokenizer": "own", **OPRD}, "mean cosine of 0.800"),
         # States need no head.
         (replace(RELATED, head_problem=UNREADABLE), OPRD, "mean cosine of 0.800"),

@@ -33,6 +33,11 @@ DISTRIBUTIONS = (
     "models of another shape the lab's reverse KL took the student to 85.7% and a bridge alone to "
     "65.7%"
 )
+OVER_CLASSES = (
+    "The two vocabularies' distributions can be compared over classes of tokens that begin alike: "
+    "so the lab's student of characters learned from a teacher of byte pairs, and through a bridge "
+    "alone hardly anything"
+)
 # Of the bridges that were tried beside an output-space loss.
 LABS_RANK = 16
 # At unit length a single number is a sign, which no gradient changes.
@@ -73,7 +78,7 @@ def advise(facts: Facts) -> Advice:
     """How to train, and why."""
     if facts.related:
         return _states(facts)
-    if facts.head_problem is None and not facts.own_tokens:
+    if facts.head_problem is None:
         return _output(facts)
     return _bridge(facts)
 
@@ -95,7 +100,7 @@ def _output(facts: Facts) -> Advice:
     """A loss on next-token distributions, which models of any shape have in common."""
     if facts.bridge_rank and facts.cosine is None:
         return _beside_a_bridge(facts)
-    method = Reason("output_loss", f"{_no_states(facts)}. {DISTRIBUTIONS}.")
+    method = Reason("output_loss", f"{_no_states(facts)}. {_distributions(facts)}.")
     untried = "; beside the KL it was tried between models of unequal widths alone"
     bridge = Reason("bridge", f"left out: {_carried(facts)}{untried if facts.bridge_rank else ''}.")
     settings = {"output_loss": "reverse_kl", "representation_weight": 0}
@@ -104,7 +109,7 @@ def _output(facts: Facts) -> Advice:
 
 def _beside_a_bridge(facts: Facts) -> Advice:
     """The output space, and states that a bridge carries beside it."""
-    method = Reason("output_loss", f"{_no_states(facts)}. {DISTRIBUTIONS}.")
+    method = Reason("output_loss", f"{_no_states(facts)}. {_distributions(facts)}.")
     bridge = Reason(
         "bridge",
         "beside the reverse KL, at unit length and a weight of 10, a bridge took the lab's "
@@ -128,19 +133,21 @@ def _beside_a_bridge(facts: Facts) -> Advice:
     return _complete("reverse KL, and a bridge between states beside it", settings, reasons, facts)
 
 
+def _distributions(facts: Facts) -> str:
+    return OVER_CLASSES if facts.own_tokens else DISTRIBUTIONS
+
+
 def _least(facts: Facts) -> str:
     return "; of one number unit length leaves a sign, so it is 2" if facts.bridge_rank == 1 else ""
 
 
 def _bridge(facts: Facts) -> Advice:
     """States in a common space, where nothing else is left."""
-    unread = f"output-space losses cannot read the LM heads ({facts.head_problem})"
-    if facts.own_tokens:
-        unread = "no probabilities can be compared between two vocabularies"
     method = Reason(
         "bridge",
-        f"{_no_states(facts)}, and {unread}. What is left is a bridge, through which the lab's "
-        "student learned less than from an output-space loss (65.7% beside 85.7%).",
+        f"{_no_states(facts)}, and output-space losses cannot read the LM heads "
+        f"({facts.head_problem}). What is left is a bridge, through which the lab's student "
+        "learned less than from an output-space loss (65.7% beside 85.7%).",
     )
     papers = "" if facts.bridge_rank else "; 8 is the paper's"
     rank = Reason("bridge_rank", f"{_carried(facts)}{papers}{_least(facts)}.")

@@ -105,6 +105,9 @@ def inspect_models(
             prompt=max(len(rollout.prompt_ids) for rollout in rollouts),
             response=asked.sampling.max_new_tokens,
             layers=select_layers(asked.settings.layers, num_layers(student)),
+            distributions="output_loss" in advice.settings,
+            # A run's default.
+            checkpointing={},
         ),
         whole=True,
     )
