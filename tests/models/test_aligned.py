@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
+from oprd.core.output.chunked import sum_losses
+from oprd.core.output.divergence import ReverseKL
 from oprd.core.output.head import LMHead
 from oprd.models.aligned import Aligned, teacher_rows
 from oprd.models.batch import MicroBatch
@@ -42,9 +45,25 @@ def test_rows_of_the_same_classes_stand_in_one_pair_and_those_of_one_way_in_none
     rows = torch.randn(4, 3, requires_grad=True), torch.randn(4, 5)
     heads = LMHead(torch.randn(sizes[0], 3)), LMHead(torch.randn(sizes[1], 5))
     aligned = own.aligned(sizes)
-    pairs = list(aligned.pairs(batch, rows, heads, 1.0))
+    pairs = aligned.pairs(batch, rows, heads, 1.0)
     assert [pair.mask.tolist() for pair in pairs] == [[[1, 0, 1, 0]], [[0, 1, 0, 0]]]
     for pair, chosen in zip(pairs, ([0, 2], [1]), strict=True):
         assert torch.equal(pair.student_rows, rows[0][chosen])
         assert torch.equal(pair.teacher_rows, rows[1][chosen])
     assert isinstance(aligned, Aligned) and pairs[0].student_rows.requires_grad
+
+
+@pytest.mark.parametrize("response", [[0, 0, 0, 0], [0, 0, 0, 1]])
+def test_where_nothing_is_compared_the_head_has_its_part_in_the_graph(response):
+    """No response at all, or one token that can go on in a single way."""
+    student, teacher = merging("a", "b"), merging("b", "c")
+    own = OwnTokens(student, teacher, SpecialTokens({}, ()))
+    batch = made([[0, 1, 2, 3]], [own.places([b"", b"b", b"", b"c"])], [response])
+    sizes, count = (len(student), len(teacher)), sum(response)
+    rows = torch.randn(count, 3, requires_grad=True), torch.randn(count, 5)
+    weight = torch.randn(sizes[0], 3, requires_grad=True)
+    heads = LMHead(weight), LMHead(torch.randn(sizes[1], 5))
+    pairs = own.aligned(sizes).pairs(batch, rows, heads, 1.0)
+    total = sum_losses(pairs, ReverseKL(), "sequence", batch.response).total
+    total.backward()
+    assert total == 0 and weight.grad is not None and weight.grad.count_nonzero() == 0

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
 
 from oprd.models.own_tokens import OwnTokens
 from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
 from oprd.models.token_classes import TokenClasses
 from tests import tiny
-from tests.models.built_tokenizers import BUILT, characters, merging, real, tokenizer
+from tests.models.built_tokenizers import BUILT, characters, merging, real, tokenizer, wrapped
 from tests.models.test_own_tokens import PAIRS, REAL_PAIRS
 
 
@@ -153,3 +155,39 @@ def test_what_the_student_goes_on_with_is_in_the_class_of_the_teachers_token(kin
                 number = int(found.teacher[token])
                 assert number == found.student[begun[0]] < found.count
     assert compared > 10
+
+
+def named(names, *merges):
+    """A vocabulary of words and their parts."""
+    backend = Tokenizer(BPE({name: n for n, name in enumerate(names)}, list(merges)))
+    backend.decoder = decoders.Fuse()
+    return wrapped(backend)
+
+
+def test_a_token_of_the_student_that_goes_on_beyond_the_teachers_goes_on_with_it():
+    """The student writes com, poses; the teacher comp, oses: its comp says that poses follows."""
+    student = named(["c", "o", "m", "p", "s", "com", "poses", "<pad>", "<eos>"])
+    teacher = named(["c", "o", "m", "p", "s", "com", "comp", "<pad>", "<eos>"])
+    found, ours, theirs = ahead(student, teacher, b"com")
+    on, otherwise = int(found.teacher[theirs["comp"]]), int(found.teacher[theirs["com"]])
+    assert {on, otherwise} == {0, 1}
+    assert {int(found.student[ours[name]]) for name in ("p", "poses")} == {on}
+    assert {int(found.student[ours[name]]) for name in ("c", "s", "com")} == {otherwise}
+
+
+def test_tokens_beyond_the_rows_of_a_head_are_none():
+    student, teacher = merging("a", "b"), merging("b", "c")
+    own = OwnTokens(student, teacher, SpecialTokens({}, ()))
+    known = TokenBytes(student), TokenBytes(teacher)
+    made = TokenClasses(known, own.common(), (2, len(teacher)))
+    # The student's head has no row for c.
+    assert made.after(b"b", DEVICE) is None
+
+
+def test_a_special_token_that_is_mapped_to_an_ordinary_one_is_its_only_partner():
+    student, teacher = merging("a", "b"), merging("b", "c")
+    a = teacher.convert_tokens_to_ids("a")
+    own = OwnTokens(student, teacher, SpecialTokens({student.eos_token_id: a}, ()))
+    ours, theirs = own.common()
+    assert len(set(theirs.tolist())) == len(theirs)
+    assert theirs[ours == student.eos_token_id].tolist() == [a]

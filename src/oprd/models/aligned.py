@@ -7,7 +7,7 @@ pair for each of these.
 Letters: B sequences, K response tokens, M of them that are compared, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,10 +37,11 @@ class Aligned:
         rows: tuple[Tensor, Tensor],
         heads: tuple[LMHead, LMHead],
         temperature: float,
-    ) -> Iterator[Pair]:
+    ) -> list[Pair]:
         """Both models' rows, those together whose tokens form the same classes.
 
-        Where there is but one way to go on, both models agree, and there is no pair.
+        Where there is but one way to go on, both models agree, and there is no pair. If there is
+        none at all, a pair without rows stands for it: the student's head has its part in a graph.
 
         Args:
             batch: with what the student is ahead by.
@@ -50,6 +51,7 @@ class Aligned:
         """
         assert batch.ahead is not None
         device, response = heads[0].weight.device, batch.response.to(heads[0].weight.device)
+        found: list[Pair] = []
         ahead, theirs = batch.ahead.to(device)[response], teacher_rows(batch).to(device)
         for place in ahead.unique().tolist():
             classes = self.classes.after(self.aheads[place], device)
@@ -58,8 +60,13 @@ class Aligned:
             here = ahead == place
             mask = torch.zeros_like(response)
             mask[response] = here
-            pair = rows[0].to(device)[here], rows[1].to(device)[theirs[here]]
-            yield select_pair(*pair, *heads, mask, temperature, classes=classes)
+            both = rows[0].to(device)[here], rows[1].to(device)[theirs[here]]
+            found.append(select_pair(*both, *heads, mask, temperature, classes=classes))
+        if not found:
+            both = (of.to(device)[:0] for of in rows)
+            classes, mask = self.classes.met.to(device), torch.zeros_like(response)
+            found.append(select_pair(*both, *heads, mask, temperature, classes=classes))
+        return found
 
 
 def teacher_rows(batch: MicroBatch) -> Tensor:

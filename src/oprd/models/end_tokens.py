@@ -4,7 +4,7 @@ A base model ends a text where a chat model ends its turn. A student that is pul
 which stops at another token learns to write that one, and would write on behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -98,6 +98,12 @@ def stop_at_either(trainer: Any, ends: EndTokens) -> None:
         f"{difference} Rollouts stop at any of them, output-space losses take them for one token, "
         "and the student is saved with all of them; end_tokens='student' leaves it its own."
     )
+
+
+def turn_ends(ends: Iterable[int], tokenizer: Any) -> set[int]:
+    """Of tokens at which a model stops those after which nothing follows."""
+    names = {end: str(tokenizer.convert_ids_to_tokens(end)) for end in ends}
+    return {end for end, name in names.items() if ROLES.get(name) not in NO_END}
 
 
 def named_ends(model: Any, tokenizer: Any) -> set[int]:

@@ -3,7 +3,6 @@
 Letters: B sequences, K response tokens, N supervised rows, M response rows, D width.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from oprd.core.objective import Term
-from oprd.core.output.chunked import sum_loss
+from oprd.core.output.chunked import sum_loss, sum_losses
 from oprd.core.output.loss import OutputLoss
 from oprd.core.output.pair import Pair, select_pair
 from oprd.core.reduction import LossSum, Reduction, supervised_count
@@ -212,19 +211,14 @@ class Meeting:
 
     def _output(self, loss: OutputLoss, student: nn.Module, rows: tuple[Tensor, Tensor]) -> Tensor:
         """The total of the output term."""
-        by, part, total = self._by, self.part, None
-        for pair in self._pairs(student, rows):
-            found = sum_loss(pair, loss, by.reduction, part.shares, within=part.batch.response)
-            total = found.total if total is None else total + found.total
-        # No row can be compared: a zero that has a graph, as DDP and FSDP need.
-        return rows[0].float().sum() * 0 if total is None else total
-
-    def _pairs(self, student: nn.Module, rows: tuple[Tensor, Tensor]) -> Iterable[Pair]:
-        if self._by.aligned is None:
-            return [self._pair(student, rows)]
+        by, part = self._by, self.part
+        if by.aligned is None:
+            return sum_loss(self._pair(student, rows), loss, by.reduction, part.shares).total
         assert self._taught.head is not None
         heads = lm_head(student), self._taught.head
-        return self._by.aligned.pairs(self.part.batch, rows, heads, self._by.settings.temperature)
+        pairs = by.aligned.pairs(part.batch, rows, heads, by.settings.temperature)
+        response = part.batch.response.to(heads[0].weight.device)
+        return sum_losses(pairs, loss, by.reduction, response, part.shares).total
 
     def _pair(self, student: nn.Module, rows: tuple[Tensor, Tensor]) -> Pair:
         """Both models' last states and heads over the tokens that both have, on one device."""

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from oprd.log import get_logger
 from oprd.models.aligned import Aligned
 from oprd.models.batch import AHEAD, BEHIND, COMPARED
-from oprd.models.end_tokens import named_ends
+from oprd.models.end_tokens import named_ends, turn_ends
 from oprd.models.reread import MARK, Reread
 from oprd.models.special_tokens import SpecialTokens
 from oprd.models.token_bytes import TokenBytes
@@ -72,8 +72,8 @@ class OwnTokens:
         # Whether they can be read at all is asked first.
         made = cls(*tokenizers, SpecialTokens({}, ()))
         stops = [named_ends(*both) for both in zip(models, tokenizers, strict=True)]
-        made._stops = stops[0], stops[1]
-        made.special = SpecialTokens.of(*tokenizers, made._stops, given)
+        made.special = SpecialTokens.of(*tokenizers, (stops[0], stops[1]), given)
+        made._stops = stops[0], turn_ends(stops[1], tokenizers[1])
         logger.warning(
             "The teacher reads the text of prompts and responses in tokens of its own, and states "
             f"meet where both models have read the same. {made.special.words()}"
@@ -91,9 +91,14 @@ class OwnTokens:
             _by_bytes(known, tokenizer)
             for known, tokenizer in ((self._student, self._reader), (self._teacher, self.tokenizer))
         )
-        pairs = [(token, theirs[piece]) for piece, token in ours.items() if piece in theirs]
         # Several ends of the student's may meet the same one.
         special = {other: token for token, other in reversed(self.special.partners.items())}
+        taken = set(self.special.partners)
+        pairs = [
+            (token, theirs[piece])
+            for piece, token in ours.items()
+            if piece in theirs and token not in taken and theirs[piece] not in special
+        ]
         pairs += [(token, other) for other, token in special.items() if other is not None]
         student, teacher = zip(*pairs, strict=True) if pairs else ((), ())
         return torch.tensor(student, dtype=torch.long), torch.tensor(teacher, dtype=torch.long)
@@ -225,8 +230,8 @@ def add_responses(
                 "long_prompts='drop' to have it read what there is room for."
             )
         compared[row, mask[row]] = read.compared()
-        behind[row, mask[row]] = torch.tensor(read.latest)
-        ahead[row, mask[row]] = torch.tensor(own.places(read.ahead))
+        behind[row, mask[row]] = torch.tensor(read.latest, dtype=torch.long)
+        ahead[row, mask[row]] = torch.tensor(own.places(read.ahead), dtype=torch.long)
         positions[row, mask[row]] &= read.met()
         positions[row, ~mask[row]] = False
         ids.append(torch.tensor([*read.ids, 0], dtype=torch.long))

@@ -14,7 +14,7 @@ Tokens of no class are those that the other model cannot spell, and those that d
 """
 
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -25,7 +25,7 @@ from oprd.models.token_bytes import TokenBytes
 
 # Of the ways in which the student is ahead those that are kept ready: each is as long as both
 # vocabularies.
-KEPT = 256
+KEPT = 64
 
 
 class TokenClasses:
@@ -57,7 +57,10 @@ class TokenClasses:
         # as the rest of a character, it may yet go on with.
         alone = self.met.count + torch.arange(sizes[0])
         self._ways = torch.where(self.met.student < self.met.count, self.met.student, alone)
-        self._spelled = sorted((piece, t) for t in range(sizes[1]) if (piece := known[1][t]))
+        self._ours, self._theirs = (
+            sorted((piece, token) for token in range(size) if (piece := of[token]))
+            for of, size in zip(known, sizes, strict=True)
+        )
         self.after = lru_cache(KEPT)(self._after)
 
     def _after(self, ahead: bytes, device: torch.device) -> Classes | None:
@@ -67,12 +70,10 @@ class TokenClasses:
         firsts: dict[bytes, int | None] = {}
         going_on: dict[int, int] = {}
         alone: list[int] = []
-        for piece, token in self._spelled[bisect_left(self._spelled, (ahead, -1)) :]:
-            if not piece.startswith(ahead):
-                break
+        for piece, token in _beginning(self._theirs, ahead):
             rest = piece[len(ahead) :]
             if rest and rest not in firsts:
-                begun = self._student.encode(rest)[:1]
+                begun = [t for t in self._student.encode(rest)[:1] if t < len(self._ways)]
                 firsts[rest] = int(self._ways[begun[0]]) if begun else None
             if not rest:
                 alone.append(token)
@@ -89,7 +90,22 @@ class TokenClasses:
         teacher[alone] = len(ways)
         for token, way in going_on.items():
             teacher[token] = table[way]
-        return Classes(table[self._ways], teacher, count).to(device)
+        student = table[self._ways]
+        # A token of the student's may go on beyond the teacher's: with the longest that it begins.
+        beyond = student >= len(ways)
+        for rest in sorted(firsts, key=len):
+            if (way := firsts[rest]) is not None:
+                tokens = [token for _, token in _beginning(self._ours, rest) if beyond[token]]
+                student[torch.tensor(tokens, dtype=torch.long)] = table[way]
+        return Classes(student, teacher, count).to(device)
+
+
+def _beginning(spelled: Sequence[tuple[bytes, int]], text: bytes) -> Iterator[tuple[bytes, int]]:
+    """Of tokens in the order of their bytes those that begin with a text."""
+    for place in range(bisect_left(spelled, (text, -1)), len(spelled)):
+        if not spelled[place][0].startswith(text):
+            return
+        yield spelled[place]
 
 
 def _classes(

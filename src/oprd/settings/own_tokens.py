@@ -3,6 +3,7 @@
 from typing import Any
 
 from oprd.core.objective import OUTPUT_LOSSES
+from oprd.settings.serving import SERVER
 from oprd.values import check_choice, parse_mapping
 
 # Whose tokens a teacher reads.
@@ -43,6 +44,13 @@ def _refused(args: Any) -> str | None:
     objectives = args.objectives()
     if args.teachers:
         return "one of several teachers reads the student's tokens: give an only teacher"
+    if args.teacher_source == SERVER:
+        return "a teacher on a server reads the student's tokens: load it here, or leave it out"
+    if args.replay:
+        return (
+            "replay drops rollouts by the drift of all their tokens, and the teacher may not read "
+            "all of them: leave it out"
+        )
     if args.teacher_source != "path":
         return (
             f"a teacher made of the student (teacher_source={args.teacher_source!r}) has no other "

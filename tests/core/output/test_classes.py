@@ -5,8 +5,8 @@ import torch
 
 from oprd.core.objective import OUTPUT_LOSSES
 from oprd.core.output import head
-from oprd.core.output.chunked import sum_loss
-from oprd.core.output.classes import Classes
+from oprd.core.output.chunked import sum_loss, sum_losses
+from oprd.core.output.classes import Classes, merge
 from oprd.core.output.divergence import JSD, TopK
 from oprd.core.output.head import LMHead
 from oprd.core.output.pair import select_pair
@@ -105,6 +105,39 @@ def test_a_class_that_one_model_has_no_token_of_leaves_the_loss_finite(name, dty
     total = sum_loss(pair, LOSSES[name], "token").total
     (gradient,) = torch.autograd.grad(total, rows)
     assert torch.isfinite(total) and torch.isfinite(gradient).all()
+
+
+def test_what_is_of_no_class_hides_nothing_however_likely_it_is():
+    """All but a tiny part of the probability is of a token that is left out."""
+    logits = torch.tensor([[0.0, 1.0, 3.0, 200.0]])
+    members = torch.tensor([0, 0, 1, 2])
+    found = merge(logits.clone(), members, torch.empty(1, 3)).log_softmax(1)
+    torch.testing.assert_close(
+        found, torch.stack([logits[:, :2].logsumexp(1), logits[:, 2]], 1).log_softmax(1)
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_pairs_that_share_the_positions_are_one_sum_with_one_gradient(name):
+    student, teacher, student_head, teacher_head = models("all")
+    rows = MASK.nonzero()
+    total, gradients = None, None
+    variables = student_variables(student, student_head)
+    for parts_ in (1, 3):
+        masks = [torch.zeros_like(MASK) for _ in range(parts_)]
+        for number, (b, t) in enumerate(rows.tolist()):
+            masks[number % parts_][b, t] = True
+        pairs = [
+            select_pair(student, teacher, student_head, teacher_head, mask, classes=CLASSES)
+            for mask in masks
+        ]
+        found = sum_losses(pairs, LOSSES[name], "sequence", MASK)
+        own = torch.autograd.grad(found.total, variables)
+        if total is not None:
+            torch.testing.assert_close(found.total, total)
+            torch.testing.assert_close(own[0][MASK], gradients[0][MASK])
+            torch.testing.assert_close(own[1:], gradients[1:])
+        total, gradients = found.total.detach(), own
 
 
 def test_probability_that_moves_within_a_class_is_moved_nowhere():

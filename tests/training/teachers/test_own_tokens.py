@@ -216,6 +216,11 @@ REFUSED = {
     "the likeliest tokens": ({"output_loss": "topk"}, r"whole distributions \(reverse_kl, forward"),
     "diagnostics": ({"diagnostics_steps": 1}, "leave diagnostics_steps at 0"),
     "an extrapolation": ({"extrapolation": 1.5}, "reads the student's tokens: leave it out"),
+    "a server": (
+        {"teacher_source": "server", "teacher": None, "teacher_model_name_or_path": "http://x"},
+        "on a server reads the student's tokens",
+    ),
+    "replay": ({"replay": 16}, "drift of all their tokens"),
     "the student as teacher": ({"teacher_source": "copy", "teacher": None}, "has no other tokens"),
     "another name": ({"teacher_tokenizer": "mine"}, "teacher_tokenizer must be"),
     "special tokens that map nothing": (
@@ -309,6 +314,17 @@ def test_distributions_meet_in_classes_at_every_token_that_the_teacher_reads(
     log, _ = step(tmp_path, student=student, teacher=model, reads_with=reads_with, **KL)
     assert log["loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
     assert f"compared over {aligned.classes.met.count:,} classes of tokens" in caplog.text
+
+
+@pytest.mark.parametrize("loss", [{}, KL], ids=["states", "distributions"])
+def test_a_response_without_tokens_is_read_like_any_other(tmp_path, loss):
+    """One whose limit masked it, and all of a batch."""
+    log, _ = step(
+        tmp_path / "some", rollout=lambda ids: written(ids) if sum(ids) % 2 else [], **loss
+    )
+    assert log["loss"] > 0 and log["completions/empty_ratio"] > 0
+    log, _ = step(tmp_path / "all", rollout=lambda _: [], **loss)
+    assert log["loss"] == 0
 
 
 def test_of_one_vocabulary_classes_are_its_tokens(tmp_path):

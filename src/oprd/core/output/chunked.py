@@ -8,6 +8,7 @@ to keep for the backward pass.
 Letters: N supervised rows, n rows of a chunk, V vocabulary, D width, M ids looked at in each row.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -67,8 +68,6 @@ def sum_loss(
     loss: OutputLoss,
     reduction: Reduction,
     shares: Tensor | None = None,
-    *,
-    within: Tensor | None = None,
 ) -> LossSum:
     """A loss's values reduced over a pair's rows, with a graph to the student's rows and head.
 
@@ -77,28 +76,51 @@ def sum_loss(
         loss: see `output_loss`.
         reduction: likewise.
         shares: [B], what each sequence's values are multiplied by; 1 by default.
-        within: [B, K], all positions of the term, of which the pair has a part; by default those
-            of the pair.
 
     Raises:
         ValueError: the reduction is unknown, the pair's vocabulary is too small for the loss, or
             the loss looks at single tokens and the pair has two vocabularies.
     """
-    loss.check(pair.size)
-    if pair.classes is not None and not loss.whole:
-        raise ValueError(
-            f"{type(loss).__name__} looks at single tokens, and these are of two vocabularies: "
-            "take a divergence over all of them."
-        )
-    mask = pair.mask if within is None else within
-    weights = position_weights(mask, reduction, pair.dtype, shares).flatten()[pair.index]
-    head = pair.student_head
-    variables = (pair.student_rows, head.weight, head.bias)
+    return sum_losses([pair], loss, reduction, pair.mask, shares)
+
+
+def sum_losses(
+    pairs: Sequence[Pair],
+    loss: OutputLoss,
+    reduction: Reduction,
+    mask: Tensor,
+    shares: Tensor | None = None,
+) -> LossSum:
+    """The same over pairs of one student, each at a part of the positions.
+
+    Args:
+        pairs: with the very same student's head; at least one.
+        loss: see `output_loss`.
+        reduction: likewise.
+        mask: [B, K], all positions of the term; those that no pair has count as zero.
+        shares: see `sum_loss`.
+
+    Raises:
+        ValueError: see `sum_loss`.
+    """
+    for pair in pairs:
+        loss.check(pair.size)
+        if pair.classes is not None and not loss.whole:
+            raise ValueError(
+                f"{type(loss).__name__} looks at single tokens, and these are of two "
+                "vocabularies: take a divergence over all of them."
+            )
+    first = pairs[0]
+    of_all = position_weights(mask, reduction, first.dtype, shares).flatten()
+    weights = [of_all[pair.index] for pair in pairs]
+    rows = first.student_rows if len(pairs) == 1 else torch.cat([p.student_rows for p in pairs])
+    variables = (rows, first.student_head.weight, first.student_head.bias)
     needs = tuple(
         torch.is_grad_enabled() and variable is not None and variable.requires_grad
         for variable in variables
     )
-    total = _ChunkedSum.apply(*variables, pair.detach(), weights, loss, needs)
+    detached = [pair.detach() for pair in pairs]
+    total = _ChunkedSum.apply(*variables, detached, weights, loss, needs)
     return LossSum(cast(Tensor, total), supervised_count(mask, reduction))
 
 
@@ -111,13 +133,13 @@ class _ChunkedSum(torch.autograd.Function):
         rows: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        pair: Pair,
-        weights: Tensor,
+        pairs: Sequence[Pair],
+        weights: Sequence[Tensor],
         loss: OutputLoss,
         needs: tuple[bool, bool, bool],
     ) -> Tensor:
         ctx.save_for_backward(rows, weight, bias)
-        ctx.evaluate = lambda: _evaluate(pair, weights, loss, needs)
+        ctx.evaluate = lambda: _evaluate(pairs, weights, loss, needs)
         total, ctx.gradients = ctx.evaluate()
         return total
 
@@ -140,21 +162,35 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _evaluate(
-    pair: Pair, weights: Tensor, loss: OutputLoss, needs: tuple[bool, bool, bool]
+    pairs: Sequence[Pair],
+    weights: Sequence[Tensor],
+    loss: OutputLoss,
+    needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor, Gradients]:
-    """The weighted sum and its gradients for the student's rows, head weight and head bias."""
-    rows, head = pair.student_rows, pair.student_head
-    values = torch.empty_like(weights)
+    """The weighted sum and its gradients for the students' rows, head weight and head bias."""
+    head, dtype = pairs[0].student_head, pairs[0].dtype
+    lengths = [len(pair.student_rows) for pair in pairs]
+    shapes = ((sum(lengths), head.width), head.weight.shape, head.weight.shape[:1])
     grad_rows, grad_weight, grad_bias = (
-        torch.zeros_like(variable, dtype=pair.dtype) if needed and variable is not None else None
-        for variable, needed in zip((rows, head.weight, head.bias), needs, strict=True)
+        head.weight.new_zeros(shape, dtype=dtype) if needed else None
+        for shape, needed in zip(shapes, needs, strict=True)
     )
-    gradients = (grad_rows, grad_weight, grad_bias)
+    total = torch.zeros((), dtype=dtype, device=head.weight.device)
+    here = [None] * len(pairs) if grad_rows is None else grad_rows.split(lengths)
+    for pair, own, rows in zip(pairs, weights, here, strict=True):
+        total = total + _evaluate_pair(pair, own, loss, (rows, grad_weight, grad_bias))
+    return total, (grad_rows, grad_weight, grad_bias)
+
+
+def _evaluate_pair(pair: Pair, weights: Tensor, loss: OutputLoss, gradients: Gradients) -> Tensor:
+    """The weighted sum of a pair; its gradients are added to those that are wanted."""
+    rows, head, values = pair.student_rows, pair.student_head, torch.empty_like(weights)
+    grad_rows, grad_weight, grad_bias = gradients
     with torch.autocast(rows.device.type, enabled=False):
         for chunk in pass_over(pair):
             part = chunk.part
             values[part], slope, ids = loss(chunk)
-            if any(needs):
+            if any(gradient is not None for gradient in gradients):
                 slope, ids = chunk.apart(slope, ids)
                 slope = slope.mul_(weights[part, None] * chunk.derivative(ids))
                 here = (None if grad_rows is None else grad_rows[part], grad_weight, grad_bias)
@@ -162,7 +198,7 @@ def _evaluate(
                     _add_gradients(slope, rows[part], head, here)
                 else:
                     _add_gradients_at(slope, ids, rows[part], head, here)
-    return (values * weights).sum(), gradients
+    return (values * weights).sum()
 
 
 def _add_gradients(slope: Tensor, rows: Tensor, head: LMHead, gradients: Gradients) -> None:

@@ -61,13 +61,16 @@ def merge(logits: Tensor, members: Tensor, out: Tensor) -> Tensor:
     """Logits of classes, up to one number a row.
 
     Args:
-        logits: [n, V]; overwritten by exp(z − max z).
+        logits: [n, V]; overwritten by exp(z − max z), zero at tokens of no class.
         members: [V], the class of each token; C for none.
         out: [n, C + 1], uninitialised; sums of the exponentials are left in it.
 
     Returns:
         [n, C]. That of a class without a token is so low that its probability is zero, yet finite.
     """
+    count = out.shape[1] - 1
+    # Those of no class may be so likely that nothing would be left of the others.
+    logits.index_fill_(1, (members == count).nonzero()[:, 0], torch.finfo(logits.dtype).min / 4)
     exponentials = logits.sub_(logits.amax(dim=1, keepdim=True)).exp_()
     out.zero_().index_add_(1, members, exponentials)
     return out.clamp_(min=torch.finfo(out.dtype).tiny)[:, :-1].log()
