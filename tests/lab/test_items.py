@@ -20,7 +20,6 @@ AWAITED = {
     "past-the-teacher",
     "prompts",
     "self-distillation",
-    "tokenizers",
 }
 MADE = {name: item for name, item in ITEMS.items() if name not in AWAITED}
 COMPARISON = Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3,), seeds=(0, 1))
