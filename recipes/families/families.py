@@ -31,6 +31,12 @@ MAX_TOKENS = 32
 SUPERVISED = "supervised"
 # Settings of `OPRDConfig` beside those that all have in common.
 METHODS: dict[str, dict[str, Any]] = {
+    "distributions": {
+        "output_loss": "reverse_kl",
+        "representation_weight": 0.0,
+        "bridge": None,
+    },
+    "both": {"output_loss": "reverse_kl", "bridge_basis": "pca", "bridge_rank": 16},
     "bridge": {"bridge_basis": "pca", "bridge_rank": 16},
     "bridge-64": {"bridge_basis": "pca", "bridge_rank": 64},
     "rrr": {"bridge_basis": "rrr", "bridge_rank": 16},

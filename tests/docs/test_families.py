@@ -99,7 +99,7 @@ def test_a_teacher_is_made_and_stops_at_its_end_of_turn(recipe, models, monkeypa
     assert any(moved)
 
 
-@pytest.mark.parametrize("method", ["bridge", "supervised"])
+@pytest.mark.parametrize("method", ["bridge", "distributions", "supervised"])
 def test_a_run_leaves_what_was_solved_and_its_seconds(
     recipe, models, monkeypatch, method, tmp_path
 ):
@@ -118,4 +118,4 @@ def test_every_method_is_settings_of_a_run(recipe, tmp_path):
 
     own = {"teacher_tokenizer": "own", "bridge": "fit", "output_dir": str(tmp_path)}
     for settings in recipe.families.METHODS.values():
-        OPRDConfig(**own, **settings)
+        OPRDConfig(**{**own, **settings})
