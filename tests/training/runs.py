@@ -104,3 +104,21 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
     assert first.keys() == second.keys()
     return max((first[name] - second[name]).abs().max().item() for name in first)
+
+
+# Rollouts that the student writes, at a rate at which they soon differ.
+WRITING = {"rollout": None, "learning_rate": 1e-2, "optim": "adamw_torch"}
+
+
+def check_goes_on_bit_identical(folder: Path, **options: Any) -> None:
+    """Hold a run that is resumed half way to one that was not interrupted."""
+
+    def run(name: str, resume: Path | None = None) -> dict[str, torch.Tensor]:
+        saving = {"save_strategy": "steps", "save_steps": 4, "max_steps": 8}
+        made = trainer(folder / name, **{**WRITING, **saving, **options})
+        made.train(resume_from_checkpoint=None if resume is None else str(resume))
+        return weights(made.model)
+
+    whole = run("whole")
+    resumed = run("resumed", folder / "whole" / "checkpoint-4")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

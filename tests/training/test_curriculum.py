@@ -10,10 +10,9 @@ from oprd.rollouts.curriculum import NUMBER
 from oprd.rollouts.supervised import check_source
 from tests import tiny
 from tests.training import runs
-from tests.training.runs import trainer, weights
+from tests.training.runs import WRITING, trainer, weights
 
 ERROR = {"curriculum": "error"}
-WRITING = {"rollout": None, "learning_rate": 1e-2, "optim": "adamw_torch"}
 
 
 def asked(made):

@@ -9,9 +9,7 @@ from datasets import Dataset
 from oprd.rollouts.supervised import check_source
 from tests import tiny
 from tests.training import runs
-from tests.training.runs import trainer, weights
-
-WRITING = {"rollout": None, "learning_rate": 1e-2, "optim": "adamw_torch"}
+from tests.training.runs import WRITING, check_goes_on_bit_identical, trainer, weights
 
 
 def lines(folder):
@@ -119,15 +117,7 @@ def test_what_the_student_has_left_behind_is_not_learned_from_again(tmp_path):
     ],
 )
 def test_a_resumed_run_ends_bit_identical(tmp_path, options):
-    def run(folder, resume=None):
-        saving = {"save_strategy": "steps", "save_steps": 4}
-        made = trainer(folder, max_steps=8, **WRITING, **saving, **options)
-        made.train(resume_from_checkpoint=resume)
-        return weights(made.model)
-
-    whole = run(tmp_path / "whole")
-    resumed = run(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-4"))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    check_goes_on_bit_identical(tmp_path, **options)
 
 
 def test_accumulation_makes_no_difference(tmp_path):

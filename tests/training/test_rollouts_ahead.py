@@ -9,9 +9,7 @@ from oprd.rollouts.supervised import check_source
 from tests import tiny
 from tests.reference.representation import divergence_weighted_loss
 from tests.training import runs
-from tests.training.runs import scripted, trainer, weights
-
-WRITING = {"rollout": None, "learning_rate": 1e-2, "optim": "adamw_torch"}
+from tests.training.runs import WRITING, check_goes_on_bit_identical, scripted, trainer, weights
 
 
 def counted(made):
@@ -133,15 +131,7 @@ def test_a_rate_is_found_on_rollouts_that_are_written_anew_for_the_run(tmp_path)
     ],
 )
 def test_a_resumed_run_ends_bit_identical(tmp_path, options):
-    def run(folder, resume=None):
-        saving = {"save_strategy": "steps", "save_steps": 4}
-        made = trainer(folder, max_steps=8, **WRITING, **saving, **options)
-        made.train(resume_from_checkpoint=resume)
-        return weights(made.model)
-
-    whole = run(tmp_path / "whole")
-    resumed = run(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-4"))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    check_goes_on_bit_identical(tmp_path, **options)
 
 
 def test_a_horizon_limits_responses_step_by_step_and_evaluations_never(tmp_path):

@@ -12,7 +12,12 @@ from oprd.rollouts.supervised import check_source
 from oprd.training.teachers.assemble import obtain
 from tests import tiny
 from tests.training import runs
-from tests.training.runs import LORA, PROMPTS, trainer, weights
+from tests.training.runs import (
+    LORA,
+    PROMPTS,
+    check_goes_on_bit_identical,
+    trainer,
+)
 
 # The likeliest token each time, so that it is known who writes what.
 LIKELIEST = {"rollout": None, "top_k": 1}
@@ -128,15 +133,7 @@ def test_a_teacher_with_more_tokens_writes_those_of_the_student_alone(tmp_path):
     ],
 )
 def test_a_resumed_run_ends_bit_identical(tmp_path, options):
-    def run(folder, resume=None):
-        saving = {"save_strategy": "steps", "save_steps": 4, "optim": "adamw_torch"}
-        made = trainer(folder, rollout=None, max_steps=8, learning_rate=1e-2, **saving, **options)
-        made.train(resume_from_checkpoint=resume)
-        return weights(made.model)
-
-    whole = run(tmp_path / "whole")
-    resumed = run(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-4"))
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    check_goes_on_bit_identical(tmp_path, **options)
 
 
 @pytest.mark.parametrize(("share", "drifts"), [(1.0, False), (0.5, True)])
