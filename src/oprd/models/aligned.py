@@ -63,7 +63,7 @@ class Aligned:
             both = rows[0].to(device)[here], rows[1].to(device)[theirs[here]]
             found.append(select_pair(*both, *heads, mask, temperature, classes=classes))
         if not found:
-            both = (of.to(device)[:0] for of in rows)
+            both = rows[0].to(device)[:0], rows[1].to(device)[:0]
             classes, mask = self.classes.met.to(device), torch.zeros_like(response)
             found.append(select_pair(*both, *heads, mask, temperature, classes=classes))
         return found
