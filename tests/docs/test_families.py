@@ -118,4 +118,5 @@ def test_every_method_is_settings_of_a_run(recipe, tmp_path):
 
     own = {"teacher_tokenizer": "own", "bridge": "fit", "output_dir": str(tmp_path)}
     for settings in recipe.families.METHODS.values():
-        OPRDConfig(**{**own, **settings})
+        made = OPRDConfig(**{**own, **settings})
+        assert made.bridged or made.output_loss != "none"

@@ -1,5 +1,7 @@
 """Which tokens of two vocabularies are one action, by the texts that they begin."""
 
+import copy
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders
@@ -167,7 +169,8 @@ def named(names, *merges):
 def test_a_token_of_the_student_that_goes_on_beyond_the_teachers_goes_on_with_it():
     """The student writes com, poses; the teacher comp, oses: its comp says that poses follows."""
     student = named(["c", "o", "m", "p", "s", "com", "poses", "<pad>", "<eos>"])
-    teacher = named(["c", "o", "m", "p", "s", "com", "comp", "<pad>", "<eos>"])
+    # The teacher has poses, too, so that by itself it is another action than p.
+    teacher = named(["c", "o", "m", "p", "s", "com", "comp", "poses", "<pad>", "<eos>"])
     found, ours, theirs = ahead(student, teacher, b"com")
     on, otherwise = int(found.teacher[theirs["comp"]]), int(found.teacher[theirs["com"]])
     assert {on, otherwise} == {0, 1}
@@ -191,3 +194,17 @@ def test_a_special_token_that_is_mapped_to_an_ordinary_one_is_its_only_partner()
     ours, theirs = own.common()
     assert len(set(theirs.tolist())) == len(theirs)
     assert theirs[ours == student.eos_token_id].tolist() == [a]
+
+
+def test_a_token_after_which_something_follows_is_no_end():
+    """The teacher stops at the end of a message as well, where a tool is called."""
+    student, message = tiny.tokenizer(), "<|eom_id|>"
+    teacher = copy.deepcopy(tokenizer("SentencePiece with bytes"))
+    teacher.add_special_tokens({"additional_special_tokens": [message]})
+    models = tiny.model(), tiny.reading(teacher)
+    stops = [teacher.eos_token_id, teacher.convert_tokens_to_ids(message)]
+    models[1].generation_config.eos_token_id = stops
+    own = OwnTokens.of(models, (student, teacher))
+    met = own.aligned((len(student), len(teacher))).classes.met
+    ends = [int(met.teacher[end]) for end in stops]
+    assert ends == [int(met.student[tiny.EOS]), met.count]

@@ -120,6 +120,33 @@ def test_a_resumed_run_ends_bit_identical(tmp_path, options):
     check_goes_on_bit_identical(tmp_path, **options)
 
 
+@pytest.mark.parametrize("second", [[65, 66, tiny.EOS], []], ids=["one empty", "all empty"])
+def test_an_empty_response_stands_empty_where_it_is_drawn_again(tmp_path, second):
+    """In the first step all that is drawn was written for it, the empty one among them."""
+    responses = iter([[], second])
+    made = trainer(
+        tmp_path,
+        prompts=runs.PROMPTS[:4],
+        rollout=lambda _: next(responses),
+        replay=8,
+        max_steps=1,
+    )
+    seen = []
+    supervise = made.rollouts.supervise
+
+    def looking(output, *args):
+        metrics = supervise(output, *args)
+        seen.append(output["completion_mask"].any(dim=1).tolist())
+        return metrics
+
+    made.rollouts.supervise = looking
+    made.train()
+    (written,) = seen
+    assert written == [False, bool(second)] * 2
+    (ratio,) = [line["completions/empty_ratio"] for line in lines(tmp_path) if "loss" in line]
+    assert ratio == (0.5 if second else 1)
+
+
 def test_accumulation_makes_no_difference(tmp_path):
     students = []
     for accumulation in (1, 2):

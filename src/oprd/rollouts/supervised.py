@@ -145,20 +145,6 @@ class Rollouts:
         if self.curriculum is not None:
             self.curriculum.forget()
 
-    def add_replayed(
-        self,
-        prompt_ids: list[list[int]],
-        completions: list[list[int]],
-        rows: Sequence[Mapping[str, Any]],
-        step: int,
-    ) -> None:
-        """Put rollouts of earlier steps behind those that came back; see `Origins`."""
-        self.origins.add_replayed(prompt_ids, completions, rows, step)
-        for row, ids in enumerate(completions):
-            if not ids:
-                self._empty_rows.append(row)
-                completions[row] = [self._ends[0]]
-
     def supervise(
         self,
         output: dict[str, Any],

@@ -606,8 +606,8 @@ class OPRDTrainer(DistillationTrainer):
         """TRL's, with rollouts of earlier steps behind those that are written."""
         prompt_ids, completions, *rest = super()._generate(prompts)
         if self.student.training:
-            step = self.state.global_step
-            self.rollouts.add_replayed(prompt_ids, completions, self._rows, step)
+            step, origins = self.state.global_step, self.rollouts.origins
+            origins.add_replayed(prompt_ids, completions, self._rows, step)
         return prompt_ids, completions, *rest
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
