@@ -24,6 +24,7 @@ from transformers import (
     Qwen3Config,
     Qwen3NextConfig,
 )
+from trl.chat_template_utils import qwen3_chat_template
 
 VOCAB = 260
 PAD, EOS = 256, 257
@@ -145,3 +146,16 @@ def batch(lengths: tuple[int, ...], width: int | None = None, seed: int = 0):
         ids[row, width - length :] = torch.randint(0, 256, (length,), generator=generator)
         mask[row, width - length :] = 1
     return ids, mask
+
+
+def calling_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes as tokens, and Qwen3's chat template, which knows tools."""
+    plain = tokenizer()
+    found = type(plain)(
+        tokenizer_object=plain.backend_tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<pad>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+    found.chat_template = qwen3_chat_template
+    return found

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from trl.chat_template_utils import qwen3_chat_template
 
 from oprd.reports import page
 from oprd.reports.told import read
@@ -34,14 +33,7 @@ def recipe():
 def places(tmp_path_factory):
     """A student and a wider teacher that know Qwen3's template, whose tokens are bytes."""
     folder = tmp_path_factory.mktemp("models")
-    plain = tiny.tokenizer()
-    tokenizer = type(plain)(
-        tokenizer_object=plain.backend_tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<pad>",
-        additional_special_tokens=["<|im_start|>"],
-    )
-    tokenizer.chat_template = qwen3_chat_template
+    tokenizer = tiny.calling_tokenizer()
     size = {"vocab_size": 300, "max_position_embeddings": 4096}
     for name, more in (("student", {}), ("teacher", {"hidden_size": 48})):
         end = {"eos_token_id": tokenizer.eos_token_id}

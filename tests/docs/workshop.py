@@ -16,7 +16,6 @@ from typing import Any
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from peft import LoraConfig, get_peft_model
-from trl.chat_template_utils import qwen3_chat_template
 from typer.testing import CliRunner
 
 from docs.generate import notebooks
@@ -105,14 +104,7 @@ def furnish(folder: Path) -> None:
 
 def _furnish_callers(folder: Path) -> None:
     """Two models whose chat template knows tools."""
-    plain = tiny.tokenizer()
-    tokenizer = type(plain)(
-        tokenizer_object=plain.backend_tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<pad>",
-        additional_special_tokens=["<|im_start|>"],
-    )
-    tokenizer.chat_template = qwen3_chat_template
+    tokenizer = tiny.calling_tokenizer()
     size: dict[str, Any] = {"vocab_size": 300, "max_position_embeddings": 4096}
     for seed, name in enumerate(("caller", "teaching-caller")):
         model = tiny.model("qwen3", seed=seed, eos_token_id=tokenizer.eos_token_id, **size)

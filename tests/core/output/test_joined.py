@@ -36,8 +36,12 @@ def naive(loss, log_p, log_q, token):
         merged[GROUP[0]] = log[list(GROUP)].logsumexp(0)
         return merged[kept]
 
-    p, q = one(log_p), one(log_q)
     token = kept.index(GROUP[0] if token in GROUP else token)
+    return value(loss, one(log_p), one(log_q), token)
+
+
+def value(loss, p, q, token=0):
+    """The reference's, of log-probabilities at one position."""
     match loss:
         case TopK():
             return reference.topk(p, q, loss.k, loss.support, loss.renormalize)
