@@ -22,6 +22,7 @@ WITH_SOLUTION, WITH_ANOTHERS = "self, with the solution", "self, with another's 
 ANOTHER_REFERENCE = "λ = 1.25, a reference of another seed"
 MERGED_PURE = "two teachers"
 RANDOM_DIRECTION = "λ = 1.25, in a random direction"
+HEADS_THEN_TOP_1 = "Heads, then top-1"
 # Behind a solution, for a model that has to write it once more.
 AGAIN = "\nThat was an example with its answer. Answer in the same way: {{ prompt }}"
 REVERSE_KL = {"output_loss": "reverse_kl"}
@@ -114,6 +115,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Bridge, fisher, unit length": _bridge(14, 10, bridge_basis="fisher"),
     HEADS: _heads("centered"),
     HEADS_READ_AGAIN: _heads("centered"),
+    HEADS_THEN_TOP_1: _heads("centered"),
     "Heads, prior": _heads("prior"),
     "Heads, fisher": _heads("fisher"),
     # Below at unit length, above in nats: a mean over layers.
@@ -214,4 +216,5 @@ METHODS |= {**PAST, **SELF_TAUGHT, **MERGED}
 SECOND_STAGES = {
     "Bridge, then reverse KL": (1 / 4, 1e-3, {**OUTPUT_ONLY, **REVERSE_KL}),
     "Bridge, then top-1": (1 / 4, 1e-3, {**OUTPUT_ONLY, **SAMPLED_TOKEN}),
+    HEADS_THEN_TOP_1: (1 / 4, 2e-3, {**OUTPUT_ONLY, **SAMPLED_TOKEN}),
 }

@@ -96,6 +96,20 @@ PAIRS = {
         ),
         Moment(WORDS, 1500),
     ),
+    # As above on the other task; with heads that are not the embedding; and with half the width.
+    "sorting, other shape": Pair(
+        Moment(Recipe("sorting", layers=3, width=96, steps=1000, seed=1, until=350), 250),
+        Moment(SORTING, 1500),
+        step_seconds=0.5,
+    ),
+    "sums, heads untied": Pair(
+        Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350, untied=True), 350),
+        Moment(Recipe("sums", untied=True), 1500),
+    ),
+    "sums, weaker student": Pair(
+        Moment(Recipe("sums", layers=2, width=48, steps=1000, seed=2, until=350), 350),
+        Moment(SUMS, 1500),
+    ),
     # The teacher's shape from another initialisation: equal widths, and no common coordinates.
     "sums, unrelated": Pair(
         Moment(Recipe("sums", steps=1000, seed=1, until=300), 300), Moment(SUMS, 1500)

@@ -12,43 +12,30 @@ import typer
 
 from lab import accuracy
 from lab.comparison import RATES, Comparison
+from lab.items.bridged import BRIDGED
 from lab.items.compared import (
     DIAGNOSTICS,
     GRADIENT_NORM,
-    HEADS_PANELS,
-    LIVE_PANELS,
     OVERLAP,
     Compared,
 )
 from lab.items.comparisons import (
     ABLATIONS,
-    BASES,
-    BRIDGES,
-    BRIDGES_OF_THE_PAPER,
     CHEAPER,
-    COLLAPSE,
-    COLLAPSE_LATER,
     FEWER_ROLLOUTS,
     FOUND,
-    HANDED_OVER,
-    HANDED_OVER_BYTE_PAIRS,
-    HEADS_THAT_MOVE,
     MERGING,
     MERGING_LATER,
     NOISE,
     ON_AND_OFF_POLICY,
-    OTHER_TOKENS,
-    OVER_BYTE_PAIRS,
     PAST_EARLY,
     PAST_REINFORCED,
     PAST_THE_TEACHER,
     PRETRAINED,
     PROMPTS,
-    RANKS_OVER_BYTE_PAIRS,
     SCALED,
     SELF_DISTILLATION,
     SELF_TAUGHT_SUMS,
-    THROUGH_HEADS,
 )
 from lab.items.cost import LAB_OPD, Case, Cost
 from lab.items.expected import EXPECTED
@@ -58,7 +45,6 @@ from lab.items.item import Item
 from lab.items.merging import Merging
 from lab.items.positions import Positions
 from lab.items.ranks import Ranks
-from lab.items.tokenizers import Tokenizers
 from lab.quiet import quieten
 from lab.runs import Run
 
@@ -95,67 +81,7 @@ _ALL: tuple[Item, ...] = (
         {**DIAGNOSTICS, **OVERLAP},
         timed=True,
     ),
-    Compared("bridges", "Tables 4, 5: bridge, output space, and both", BRIDGES_OF_THE_PAPER),
-    Compared("bridges-kl", "The same with the exact KL", BRIDGES),
-    Compared(
-        "bridge-alone",
-        "The bridge alone, in the paper's 500 steps",
-        replace(BRIDGES, methods=("Bridge",), steps=500, rates=(1e-3,), claims=(), quick_part=10),
-    ),
-    Compared(
-        "bases",
-        "Eq. 12 and other bases of a bridge",
-        replace(BRIDGES, methods=BASES, claims=(("Bridge", "Bridge, fisher"),)),
-    ),
-    Compared(
-        "heads",
-        "A bridge that reads both LM heads, beside other bases and the exact KL",
-        THROUGH_HEADS,
-        HEADS_PANELS,
-    ),
-    Compared(
-        "heads-bpe",
-        "The same over a vocabulary of 3,072 byte pairs",
-        OVER_BYTE_PAIRS,
-        HEADS_PANELS,
-    ),
-    Compared(
-        "heads-read-again",
-        "The student's LM head moves: a bridge that reads it again, at one rate",
-        HEADS_THAT_MOVE,
-        LIVE_PANELS,
-    ),
-    Tokenizers(
-        "tokenizers",
-        "A teacher of other tokens: aligned states, raw ids, and its texts",
-        OTHER_TOKENS,
-        timed=True,
-    ),
-    Compared(
-        "handed-over",
-        "From a bridge to the output space: crossfade, switch, and both always on",
-        HANDED_OVER,
-        HEADS_PANELS,
-    ),
-    Compared(
-        "handed-over-bpe",
-        "The same over a vocabulary of 3,072 byte pairs",
-        HANDED_OVER_BYTE_PAIRS,
-        HEADS_PANELS,
-    ),
-    Compared(
-        "ranks-bpe",
-        "A bridge at whose targets the student would unlearn, at one rate",
-        RANKS_OVER_BYTE_PAIRS,
-        HEADS_PANELS,
-    ),
-    Compared("collapse", "What makes a bridge alone fall, at one rate", COLLAPSE, HEADS_PANELS),
-    Compared(
-        "collapse-later",
-        "The bridge alone in 1,500 steps",
-        COLLAPSE_LATER,
-        HEADS_PANELS,
-    ),
+    *BRIDGED,
     Ranks(
         "ranks",
         "Fig. 12, Theorem 3: what a bridge carries by rank",

@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-from lab.comparison import LADDER, Comparison
+from lab.comparison import Comparison
 from lab.methods import (
     CONSUMED,
-    HEADS,
-    HEADS_READ_AGAIN,
     LAYER_SCALES,
     MERGED,
     MERGED_PURE,
@@ -15,33 +13,12 @@ from lab.methods import (
     RANDOM_DIRECTION,
     SHOWN,
     SHOWN_ANOTHERS,
-    TRAINED_PROJECTION,
     WITH_ANOTHERS,
     WITH_SOLUTION,
 )
 from lab.noise import Noise
-from lab.tokens import OWN_BOTH, OWN_KL, OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
+from lab.tokens import SUPERVISED_ON_SOLUTIONS
 
-BRIDGES = Comparison(
-    "sums, other shape",
-    (
-        "reverse KL",
-        "Bridge",
-        "Bridge + reverse KL",
-        "10 Bridge + reverse KL",
-        "Bridge, then reverse KL",
-    ),
-    steps=200,
-    rates=(5e-4, 1e-3, 2e-3),
-    claims=(("reverse KL", "Bridge"),),
-    quick_part=2,
-)
-# The methods of the paper's tables.
-BRIDGES_OF_THE_PAPER = replace(
-    BRIDGES,
-    methods=("top-1", "top-4 of the paper's runs", "Bridge", "Bridge, then top-1"),
-    claims=(("top-4 of the paper's runs", "Bridge"),),
-)
 PRETRAINED = Comparison(
     "additions",
     ("OPRD", "reverse KL", "top-16 of the paper's runs", "top-1"),
@@ -93,92 +70,6 @@ SCALED["additions"] = Comparison(
     options=(("eval_limit", 32), ("diagnostics_steps", 0)),
     by="end",
 )
-BASES = ("Bridge", "Bridge, rrr", "Bridge, fisher", "Bridge, fisher, unit length")
-HEADS_AND_BASES = (
-    "reverse KL",
-    HEADS,
-    "Heads, prior",
-    "Heads, fisher",
-    "Heads, centered, pca below",
-    "Heads, fisher, pca below",
-    "Bridge",
-    "Bridge, rrr",
-)
-THROUGH_HEADS = replace(
-    BRIDGES,
-    methods=HEADS_AND_BASES,
-    steps=160,
-    eval_every=20,
-    rates=(1e-3, 2e-3, 5e-3),
-    ladder=(*LADDER, 1e-2),
-    grid_steps=80,
-    claims=((HEADS, "Bridge"), (HEADS, "Bridge, rrr")),
-    by="end",
-)
-OVER_BYTE_PAIRS = replace(
-    THROUGH_HEADS,
-    pair="words, other shape",
-    methods=("reverse KL", HEADS, "Heads, prior", "Heads, fisher", "Bridge"),
-    claims=(("Bridge", HEADS),),
-)
-# At the targets of a high rank the student agrees less with its teacher than before training.
-RANKS_OVER_BYTE_PAIRS = replace(
-    OVER_BYTE_PAIRS,
-    methods=("Bridge", "Bridge, rank 64"),
-    rates=(5e-4,),
-    grid_steps=None,
-    claims=(("Bridge", "Bridge, rank 64"),),
-)
-HEADS_THAT_MOVE = replace(
-    THROUGH_HEADS,
-    methods=(HEADS, HEADS_READ_AGAIN),
-    rates=(2e-3,),
-    grid_steps=None,
-    claims=(),
-)
-HANDED_OVER = replace(
-    THROUGH_HEADS,
-    methods=(
-        "reverse KL",
-        "Bridge, crossfade to reverse KL",
-        "Bridge, then reverse KL",
-        "10 Bridge + reverse KL",
-        "Heads + reverse KL",
-    ),
-    claims=(("10 Bridge + reverse KL", "reverse KL"),),
-)
-HANDED_OVER_BYTE_PAIRS = replace(HANDED_OVER, pair=OVER_BYTE_PAIRS.pair)
-# States that have read the same, and distributions, against a teacher that reads another
-# vocabulary's ids, and against its texts.
-OTHER_TOKENS = replace(
-    BRIDGES,
-    pair="sums, other tokens",
-    methods=(OWN_BOTH, OWN_KL, OWN_TOKENS, RAW_IDS, SUPERVISED),
-    # Where distributions meet those that the same shapes with one vocabulary found best; the others
-    # by a grid of one seed.
-    chosen={OWN_BOTH: 2e-3, OWN_KL: 2e-3, OWN_TOKENS: 1e-4, RAW_IDS: 2e-5, SUPERVISED: 2e-3},
-    claims=((OWN_BOTH, RAW_IDS), (OWN_BOTH, OWN_TOKENS), (OWN_TOKENS, RAW_IDS)),
-    by="end",
-)
-# One switch at a time beside the bridge as it is, and whether accuracy falls while cosines rise.
-COLLAPSE = replace(
-    BRIDGES,
-    methods=(
-        "Bridge",
-        TRAINED_PROJECTION,
-        "Bridge, plain distances",
-        "Bridge, constant rate",
-        "Bridge, repetition penalty",
-        "Bridge, last layer",
-    ),
-    rates=(2e-3,),
-    seeds=(0,),
-    evaluated_quickly=True,
-    quick_part=5,
-    claims=(),
-    by="end",
-)
-COLLAPSE_LATER = replace(COLLAPSE, methods=("Bridge",), steps=1500, eval_every=100, quick_part=10)
 ABLATIONS = (
     "OPRD",
     "OPRD, unit length",

@@ -6,7 +6,8 @@ run before they were written down here; the others were not.
 
 from collections.abc import Mapping
 
-from lab.expectations import Above, Expectation, FallsFromItsTop, GapClosed, Reading, ShareOfGain
+from lab.expectations import Above, Expectation, GapClosed, Reading, ShareOfGain
+from lab.items.expected_of_bridges import EXPECTED_OF_BRIDGES
 from lab.items.measurements import (
     RANK,
     RANK_COSINE,
@@ -22,7 +23,6 @@ from lab.items.measurements import (
     rank_falls,
 )
 from lab.methods import (
-    HEADS,
     MERGED_PURE,
     RANDOM_DIRECTION,
     SHOWN,
@@ -30,7 +30,7 @@ from lab.methods import (
     WITH_ANOTHERS,
     WITH_SOLUTION,
 )
-from lab.tokens import OWN_BOTH, OWN_TOKENS, RAW_IDS, SUPERVISED, SUPERVISED_ON_SOLUTIONS
+from lab.tokens import SUPERVISED_ON_SOLUTIONS
 
 TOP_K = "top-4 of the paper's runs"
 PAST = "λ = 1.25"
@@ -58,6 +58,7 @@ def _accuracy(long: bool) -> tuple[Expectation, ...]:
 
 
 EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
+    **EXPECTED_OF_BRIDGES,
     "accuracy-sums": _accuracy(long=True),
     "accuracy-sorting": _accuracy(long=False),
     "smollm2": (
@@ -87,35 +88,6 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
             "Fig. 8",
             "models part towards the end of responses",
             Reading("the last tokens' cosine is below the first ones'", ends_part),
-        ),
-    ),
-    "bridges": (
-        Expectation("Table 4", "a bridge alone teaches", GapClosed("Bridge", 0)),
-        Expectation("Table 4", "a bridge alone is below top-1", Above("top-1", "Bridge")),
-        Expectation(
-            "Table 4",
-            "a bridge alone solves as many problems by one of several samples as top-1",
-            Above("Bridge", "top-1", "best", by=-1),
-        ),
-        Expectation(
-            "Table 5",
-            "a bridge, then top-1, ends above the bridge",
-            Above("Bridge, then top-1", "Bridge"),
-        ),
-        Expectation(
-            "Table 5",
-            "a bridge, then top-1, solves more by one of several samples than top-1",
-            Above("Bridge, then top-1", "top-1", "best"),
-        ),
-    ),
-    "collapse": (
-        Expectation("Eq. 14", "training P_S does worse", Above("Bridge", "Bridge, P_S trained")),
-    ),
-    "collapse-later": (
-        Expectation(
-            "LastOPD, 2609.28845",
-            "a bridge alone rises and then collapses",
-            FallsFromItsTop("Bridge", by=5),
         ),
     ),
     "ranks": (
@@ -201,51 +173,6 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
             "16 prompts give most of the gain, of OPRD",
             ShareOfGain("OPRD, 16 prompts", "OPRD", ONE_PROMPT),
         ),
-    ),
-    "handed-over": (
-        Expectation(
-            "LastOPD, 2609.28845",
-            "a bridge that hands over to the output space beats it alone",
-            Above("Bridge, crossfade to reverse KL", "reverse KL"),
-        ),
-        Expectation(
-            "LastOPD, 2609.28845",
-            "handing over slowly beats a hard switch",
-            Above("Bridge, crossfade to reverse KL", "Bridge, then reverse KL"),
-        ),
-        Expectation(
-            "oprd",
-            "a bridge always on beats the output space",
-            Above("10 Bridge + reverse KL", "reverse KL"),
-        ),
-    ),
-    "handed-over-bpe": (
-        Expectation(
-            "oprd",
-            "so over a vocabulary of byte pairs",
-            Above("10 Bridge + reverse KL", "reverse KL"),
-        ),
-    ),
-    "heads": (
-        Expectation(
-            "oprd",
-            "both LM heads as a bridge teach at least as much as the reverse KL",
-            Above(HEADS, "reverse KL", by=-2),
-        ),
-    ),
-    "heads-bpe": (
-        Expectation(
-            "oprd", "so over a vocabulary of byte pairs", Above(HEADS, "reverse KL", by=-2)
-        ),
-    ),
-    "tokenizers": tuple(
-        Expectation("oprd", f"across tokenizers {claim}", bar)
-        for claim, bar in (
-            ("a bridge alone teaches", GapClosed(OWN_TOKENS, 0)),
-            ("it teaches more than ids read as the teacher's", Above(OWN_TOKENS, RAW_IDS)),
-            ("distributions beside it teach more", Above(OWN_BOTH, OWN_TOKENS)),
-            ("and more than its text at equal time", Above(OWN_BOTH, SUPERVISED)),
-        )
     ),
     **{
         name: (

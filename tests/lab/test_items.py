@@ -15,6 +15,12 @@ COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
     "fewer-rollouts",
+    "heads-same-sorting",
+    "heads-same-sums",
+    "heads-sorting",
+    "heads-then",
+    "heads-untied",
+    "heads-weaker",
     "merging-later",
     "past-early",
     "past-the-teacher",
