@@ -44,6 +44,15 @@ def test_processes_begin_together_what_one_begins(tmp_path, ahead):
         assert dealt == one
 
 
+def test_processes_begin_together_what_one_begins_beside_prompts_that_are_asked_again(tmp_path):
+    options = {"teacher_prefix": 0.3, "curriculum": "error"}
+    for step in range(3):
+        one = begun(tmp_path, step, 8, **options)
+        parts = [begun(tmp_path, step, 4, p, 2, **options) for p in (0, 1)]
+        # The usual ones of both, then those of both that are asked again.
+        assert one == parts[0][:2] + parts[1][:2] + parts[0][2:] + parts[1][2:]
+
+
 def writing(begun, beginnings, rest, **options):
     """What comes of it, and what the student was asked at a time."""
     asked = []

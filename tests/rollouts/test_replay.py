@@ -82,6 +82,17 @@ def test_processes_draw_together_what_one_draws(tmp_path, share):
         assert sorted(parts[0] + parts[1]) == sorted(mixed(one, step, range(fresh)))
 
 
+def test_processes_draw_together_what_one_draws_beside_prompts_that_are_asked_again(tmp_path):
+    options = {"curriculum": "error", "per_device_train_batch_size": 16, "replay_share": 0.5}
+    one = buffer(tmp_path, **options)
+    two = [buffer(tmp_path, process, 2, **options) for process in range(2)]
+    # Four in the usual order and four asked again, of which a process has two each.
+    parts_of = [[*range(2 * p, 2 * p + 2), *range(2 * p + 4, 2 * p + 6)] for p in range(2)]
+    for step in range(6):
+        parts = [mixed(own, step, rows) for own, rows in zip(two, parts_of, strict=True)]
+        assert sorted(parts[0] + parts[1]) == sorted(mixed(one, step, range(8)))
+
+
 def test_what_is_drawn_is_a_matter_of_seed_and_step(tmp_path):
     def run(**options):
         replay = buffer(tmp_path, **options)

@@ -49,6 +49,12 @@ STEPS = {
         "replay=8,max_drift_kl=0.00001,max_steps=4"
     ),
     "prompts drawn by the distance on them": "curriculum=error,max_steps=4",
+    "prompts drawn by the distance on them, and rollouts of earlier steps": (
+        "curriculum=error,replay=16,gradient_accumulation_steps=2,max_steps=4"
+    ),
+    "prompts drawn by the distance on them, and responses that the teacher begins": (
+        "curriculum=error,writes=1,top_k=1,teacher_prefix=0.5,teacher_prefix_length=3,max_steps=3"
+    ),
     "without the responses that have ended": "writes=1,top_k=1,leave_ended=true,max_steps=2",
     "responses that the teacher begins": (
         "writes=1,top_k=1,teacher_prefix=0.5,teacher_prefix_length=3,max_steps=2"

@@ -25,7 +25,8 @@ def begun_by_teacher(
     """Of the rollouts that a process writes before a step, which the teacher begins.
 
     They are spread evenly over the rollouts of a run, counted over steps and processes: so the
-    share is met by small batches too, and is the same however many processes share them.
+    share is met by small batches too, and is the same however many processes share them. In a step
+    all prompts in the usual order are counted before those that a curriculum asks again.
 
     Args:
         args: of the run.
@@ -35,12 +36,17 @@ def begun_by_teacher(
         processes: how many there are.
     """
     share = args.prefix_share(step)
-    part = args.written_per_step // processes
-    before = step // args.updates_per_rollout * part * processes
+    written, usual = args.written_per_step, args.loaded_per_step
+    part, own_usual = written // processes, usual // processes
+    before = step // args.updates_per_rollout * written
 
     def begins(row: int) -> bool:
         turn, own = divmod(row, part)
-        place = before + (turn * processes + process) * part + own
+        of_others = process * own_usual
+        if own >= own_usual:
+            # Behind the usual ones of all processes.
+            of_others = usual - own_usual + process * (part - own_usual)
+        place = before + turn * written + of_others + own
         return math.floor((place + 1) * share) > math.floor(place * share)
 
     return [begins(row) for row in range(rows)]

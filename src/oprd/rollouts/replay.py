@@ -1,9 +1,10 @@
 """Rollouts of earlier steps that are learned from again, beside those that are written now.
 
-A batch of B rollouts has F that are written and R that are drawn from the buffer. Both fall into
-gcd(F, R) groups of equally many; a group draws from what was written for it alone, by random
-numbers of its own. So processes that share a batch draw together what one of them would, and
-exchange nothing.
+A batch has F rollouts that are written for prompts in the usual order, C for those that a curriculum
+asks again, and R that are drawn from the buffer. Each kind falls into gcd(F, C, R) groups of
+equally many; a group draws from what was written for it alone, by random numbers of its own. So
+processes that share a batch, each with its part of every kind, draw together what one of them
+would, and exchange nothing.
 """
 
 import json
@@ -48,12 +49,14 @@ class Replay:
 
     def __init__(self, args: OPRDConfig, process: int, processes: int) -> None:
         self._args = args
-        fresh, again = args.written_per_step, args.replayed_per_step
-        self._all = math.gcd(fresh, again)
+        usual, again = args.loaded_per_step, args.replayed_per_step
+        asked_again = args.written_per_step - usual
+        self._all = math.gcd(usual, asked_again, again)
         count = self._all // processes
         self._first = count * process
         self._groups: list[list[Rollout]] = [[] for _ in range(count)]
-        self._fresh, self._again = fresh // self._all, again // self._all
+        self._usual, self._asked_again = usual // self._all, asked_again // self._all
+        self._again = again // self._all
         self.drawn = self.dropped = 0
 
     def mix(
@@ -65,7 +68,7 @@ class Replay:
         the batch twice.
 
         Args:
-            written: for the batch, by this process.
+            written: for the batch, by this process; those in the usual order stand first.
             rows: of the dataset, for which it was.
             step: of the run, from 0.
 
@@ -77,8 +80,10 @@ class Replay:
         for rollout, row in zip(written, rows, strict=True):
             rollout.row = row
         _as_text([dict(row) for row in rows[:1]])
+        usual = len(self._groups) * self._usual
+        kinds = (written[:usual], self._usual), (written[usual:], self._asked_again)
         for number, group in enumerate(self._groups):
-            fresh = written[number * self._fresh : (number + 1) * self._fresh]
+            fresh = [r for kind, n in kinds for r in kind[number * n : (number + 1) * n]]
             kept = self._kept(group)
             seed = (
                 self._args.seed + EPOCH_STRIDE * (step * self._all + self._first + number)
