@@ -11,7 +11,7 @@ import oprd
 
 SOURCE = Path(__file__).parents[2] / "src" / "oprd"
 GROUND = {
-    "extras", "files", "log", "names", "secrets", "stopwatch", "supported", "text", "values",
+    "extras", "files", "hub", "log", "names", "secrets", "stopwatch", "supported", "text", "values",
     "version",
 }  # fmt: skip
 # A room, and the rooms, or modules and folders of them, that it may import besides itself.
@@ -21,6 +21,7 @@ ROOMS = {
     "supported": set(),
     "values": {"text"},
     "names": set(),
+    "hub": {"log"},
     "files": {"text"},
     "text": set(),
     "secrets": set(),

@@ -1,18 +1,27 @@
 import json
 import sys
+import time
 import types
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import LoraConfig, get_peft_model
 
 from oprd.evaluation.evaluate import evaluate
 from oprd.evaluation.tasks import arithmetic
 from oprd.models import load
-from oprd.models.load import find_model, fingerprint, load_model, open_engine, resolve_model
+from oprd.models.load import (
+    find_model,
+    fingerprint,
+    load_model,
+    load_tokenizer,
+    open_engine,
+    resolve_model,
+)
 from oprd.models.sampling import Sampling
 from oprd.runs.checkpoints import find_checkpoint
 from oprd.runs.manifest import begin_saving, write_manifest
@@ -241,6 +250,7 @@ def test_a_hub_that_does_not_answer_is_said_to_be_so_and_asked_once(monkeypatch,
         raise OSError("We couldn't connect") from LocalEntryNotFoundError("no answer")
 
     monkeypatch.setattr(load, "cached_file", unreachable)
+    monkeypatch.setattr(load, "only_cached", lambda name: False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "student").mkdir()
     with pytest.raises(FileNotFoundError) as raised:
@@ -259,4 +269,20 @@ def test_a_model_in_the_cache_is_found_without_the_hub(monkeypatch):
         raise OSError("We couldn't connect") from LocalEntryNotFoundError("no answer")
 
     monkeypatch.setattr(load, "cached_file", cached)
+    monkeypatch.setattr(load, "only_cached", lambda name: False)
     assert find_model("owner/model", "teacher") == "owner/model"
+
+
+def test_an_adapter_whose_base_is_on_a_hub_that_is_away_is_refused_at_once(monkeypatch, tmp_path):
+    """The client's own tries would take half a minute for each file."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    began = time.monotonic()
+    with pytest.raises(FileNotFoundError, match=r"student's base 'owner/base'.*couldn't connect"):
+        find_model(str(tmp_path), "student")
+    with pytest.raises(OSError, match=r"on its base 'owner/base': [\s\S]*couldn't connect"):
+        load_model(str(tmp_path))
+    with pytest.raises(OSError, match=r"cannot be loaded: [\s\S]*couldn't connect"):
+        load_tokenizer(str(tmp_path))
+    assert time.monotonic() - began < 10

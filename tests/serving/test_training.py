@@ -105,6 +105,25 @@ def test_a_server_that_dies_stops_the_run_in_one_sentence(tmp_path: Path, monkey
     assert largest_difference(before, weights(run.student)) == 0
 
 
+def test_an_unrelated_teacher_on_a_server_is_not_said_to_be_fitted_to_here(tmp_path: Path, caplog):
+    both(tmp_path, tiny.model(seed=2))
+    said = [text for text in caplog.messages if "of different origin" in text]
+    assert ["or set bridge='fit'" in text for text in said] == [True, False]
+    with pytest.raises(ValueError, match="32 wide and the teacher's 48") as raised:
+        run_with(wide(), narrow(), tmp_path / "wide")
+    assert "oprd bridge fit" in str(raised.value) and "bridge='fit'" not in str(raised.value)
+
+
+def run_with(teacher, student, tmp_path: Path) -> None:
+    """Construct a run of these two, the teacher on a server."""
+    source = saved(tmp_path / "teacher", teacher)
+    stand_in = StandIn(teacher, tiny.tokenizer(), tmp_path)
+    with serving(stand_in) as url:
+        there = {"teacher_server_url": url, "teacher_server_folder": str(tmp_path)}
+        options = {"teacher_model_name_or_path": source, **there}
+        trainer(tmp_path / "run", student=student, teacher_source="server", **options)
+
+
 SERVER = {
     "teacher_source": "server",
     "teacher_server_url": "http://127.0.0.1:8000",

@@ -24,6 +24,7 @@ from oprd.cli.preview import asked, show_rollouts, show_settings
 from oprd.core.layers import measures
 from oprd.extras import check_installed
 from oprd.guards.saving import resumed_from
+from oprd.hub import only_cached
 from oprd.models.load import find_model
 from oprd.models.memory import free_bytes, told
 from oprd.models.prompt import template_check
@@ -193,6 +194,7 @@ def _reader(student: str, args: OPRDConfig) -> Any:
             truncation_side="left",
             padding_side="left",
             trust_remote_code=args.trust_remote_code,
+            local_files_only=only_cached(student),
         )
     except (OSError, ValueError) as error:
         raise OSError(

@@ -104,8 +104,9 @@ def _has_peft(module: nn.Module) -> bool:
 
 def _unreadable(base: nn.Module, why: str) -> ValueError:
     return ValueError(
-        f"the LM head of {type(base).__name__} cannot be read: {why}. output_loss='none', "
-        "diagnostics_steps=0 and updates_per_rollout=1 need no head."
+        f"the LM head of {type(base).__name__} cannot be read: {why}. A run with "
+        "output_loss='none', diagnostics_steps=0, updates_per_rollout=1 and replay=0, and without "
+        "a bridge of heads, needs no head."
     )
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils.hub import cached_file
 
 from oprd.extras import require
+from oprd.hub import only_cached
 from oprd.models.generate import Engine, TransformersEngine
 from oprd.names import locate, nowhere
 from oprd.runs.checkpoints import newest_checkpoint
@@ -85,7 +86,7 @@ def find_model(
     """
     folder = resolve_model(source, what, contents=False)
     if not Path(folder).exists():
-        _ask_hub(folder, what, revision)
+        ask_hub(folder, what, revision)
     elif (Path(folder) / ADAPTER).is_file() and (base := base_model or _base(folder)):
         find_model(base, f"{what}'s base")
     return folder
@@ -103,7 +104,12 @@ def load_tokenizer(
     if (Path(source) / ADAPTER).is_file() and not (Path(source) / TOKENIZER).is_file():
         place = base_model or _base(source)
     try:
-        return AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(
+            place,
+            revision=revision,
+            trust_remote_code=False,
+            local_files_only=only_cached(place),
+        )
     except (OSError, ValueError) as error:
         raise OSError(f"the tokenizer of {source!r} cannot be loaded: {error}") from error
 
@@ -131,9 +137,16 @@ def load_model(
     if (Path(source) / ADAPTER).is_file():
         peft = cast(Any, require("peft", "peft", "an adapter"))
         place = base_model or _base(source)
+    here = {"local_files_only": only_cached(place)}
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            place, revision=revision, dtype=dtype, trust_remote_code=False
+            place,
+            revision=revision,
+            dtype=dtype,
+            trust_remote_code=False,
+            # Transformers looks for an adapter there, too.
+            adapter_kwargs=here,
+            **here,
         )
         if peft is not None:
             model = peft.PeftModel.from_pretrained(model, source)
@@ -246,17 +259,17 @@ def _base(adapter: str) -> str:
         raise ValueError(f"{path} is damaged: it holds no JSON object.") from error
 
 
-def _ask_hub(name: str, what: str, revision: str | None) -> None:
-    """Refuse, with a FileNotFoundError, a name of which neither hub nor cache has a model."""
+def ask_hub(name: str, what: str, revision: str | None) -> None:
+    """Refuse, with a FileNotFoundError, a hub id of which neither hub nor cache has a model."""
     problem: Exception | None = None
-    unreachable = False
+    unreachable = only_cached(name)
     for config in CONFIGS:
         try:
             # A hub that did not answer once would keep a person waiting again.
             if cached_file(name, config, revision=revision, local_files_only=unreachable):
                 return
         except (OSError, ValueError) as error:
-            problem = problem if unreachable else error
+            problem = problem if problem and unreachable else error
             unreachable |= isinstance(error.__cause__, LocalEntryNotFoundError)
     raise nowhere(name, what, problem)
 

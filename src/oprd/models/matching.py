@@ -79,8 +79,15 @@ def same_width(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
     return hidden_size(student) == hidden_size(teacher)
 
 
-def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+def check_widths(
+    student: PreTrainedModel, teacher: PreTrainedModel, *, may_fit: bool = True
+) -> None:
     """Refuse to compare states of different widths row by row.
+
+    Args:
+        student: one model.
+        teacher: the other.
+        may_fit: whether the run may fit a bridge itself, to advise that.
 
     Raises:
         ValueError: with both widths, and what would do.
@@ -91,8 +98,8 @@ def check_widths(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         raise ValueError(
             f"the student's states are {hidden_size(student)} wide and the teacher's "
             f"{hidden_size(teacher)}: states of different widths can only be compared through a "
-            "bridge. Fit one with `oprd bridge fit` and set bridge to its file, or set "
-            f"bridge='fit'{relational}, or use an output_loss with representation_weight=0."
+            "bridge. Fit one with `oprd bridge fit` and set bridge to its file"
+            f"{_or_fit(may_fit)}{relational}, or use an output_loss with representation_weight=0."
         )
 
 
@@ -150,17 +157,22 @@ def check_trains(student: PreTrainedModel) -> None:
         )
 
 
-def warn_if_unrelated(cosine: float | None) -> None:
+def _or_fit(may_fit: bool) -> str:
+    return ", or set bridge='fit'" if may_fit else ""
+
+
+def warn_if_unrelated(cosine: float | None, *, may_fit: bool = True) -> None:
     """Point to a bridge where the states of the first batch have little in common.
 
     Args:
         cosine: mean over layers and positions; None where it was not measured.
+        may_fit: see `check_widths`.
     """
     if cosine is not None and cosine < RELATED_COSINE:
         logger.warning(
             f"The models' states have a cosine of {cosine:.3f} on the first batch that compares "
             "them: they seem to be "
             "of different origin, and pulling one to the other needs a bridge. Fit one with "
-            "`oprd bridge fit --student … --teacher … --prompts …` and set bridge to its file, or "
-            "set bridge='fit'."
+            "`oprd bridge fit --student … --teacher … --prompts …` and set bridge to its file"
+            f"{_or_fit(may_fit)}."
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from oprd.hub import only_cached
 from oprd.log import get_logger
 
 logger = get_logger(__name__)
@@ -23,10 +24,18 @@ def check_tokenizers(
     student: PreTrainedTokenizerBase,
     teacher: PreTrainedTokenizerBase | None,
     teacher_model: PreTrainedModel,
+    *,
+    no_own: str | None = None,
 ) -> bool:
     """Compare the student's tokenizer with the teacher's.
 
     Without a teacher's tokenizer only sizes can be compared, which a warning says.
+
+    Args:
+        student: the student's tokenizer.
+        teacher: the teacher's, None where there is none.
+        teacher_model: the teacher.
+        no_own: see `check_same_meaning`.
 
     Returns:
         Whether the meanings of the ids were compared.
@@ -36,7 +45,7 @@ def check_tokenizers(
     """
     vocab_size = teacher_model.config.get_text_config().vocab_size
     if teacher is not None:
-        check_same_meaning(student, teacher, vocab_size)
+        check_same_meaning(student, teacher, vocab_size, no_own=no_own)
         return True
     _check_size(student, vocab_size)
     logger.warning(
@@ -61,13 +70,17 @@ def find_tokenizer(
     known = {"trust_remote_code": False, "revision": revision}
     known |= {name: options[name] for name in known if name in options}
     try:
-        return AutoTokenizer.from_pretrained(place, **known)
+        return AutoTokenizer.from_pretrained(place, local_files_only=only_cached(place), **known)
     except (OSError, ValueError):
         return None
 
 
 def check_same_meaning(
-    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, teacher_vocab_size: int
+    student: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase,
+    teacher_vocab_size: int,
+    *,
+    no_own: str | None = None,
 ) -> None:
     """Refuse a teacher that reads any of the student's token ids as another token.
 
@@ -75,6 +88,8 @@ def check_same_meaning(
         student: the student's tokenizer.
         teacher: the teacher's tokenizer; it may know more tokens.
         teacher_vocab_size: rows of the teacher's embedding.
+        no_own: why it cannot read tokens of its own in this run; None where it can, which is
+            advised then.
 
     Raises:
         ValueError: an id of the student is another token, or none, to the teacher; the message
@@ -87,10 +102,15 @@ def check_same_meaning(
         raise ValueError(
             f"the teacher reads {len(different)} of the student's {len(student.get_vocab())} token "
             f"ids as other tokens; the first are {listed}. The teacher would read noise: "
-            "use a teacher with the student's tokenizer, or let it read tokens of its own by "
-            "teacher_tokenizer='own', mostly with a bridge."
+            f"use a teacher with the student's tokenizer{_or_own(no_own)}."
         )
     _check_size(student, teacher_vocab_size)
+
+
+def _or_own(no_own: str | None) -> str:
+    if no_own is None:
+        return ", or let it read tokens of its own by teacher_tokenizer='own', mostly with a bridge"
+    return f". Tokens of its own it cannot read in this run: {no_own}"
 
 
 def other_meanings(

@@ -19,6 +19,7 @@ from datasets.exceptions import DatasetsError
 
 from oprd.evaluation.tasks.load import generate_task, is_generated
 from oprd.files import BATCH_ROWS, SUFFIXES, Row, batch_rows, read_rows
+from oprd.hub import warn_of_waiting
 from oprd.names import locate
 from oprd.prompts.examples import Example, parse_example, read_columns, table
 
@@ -239,6 +240,7 @@ def _load(source: str, folder: Path | None, split: str, config_name: str | None)
     saved = folder and any((folder / n).is_file() for n in ("state.json", "dataset_dict.json"))
     try:
         if not saved:
+            warn_of_waiting(str(folder or source))
             return load_dataset(str(folder or source), config_name, split=split)
         dataset = load_from_disk(str(folder))
     except (DatasetsError, OSError, ValueError) as error:

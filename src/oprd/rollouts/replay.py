@@ -1,10 +1,10 @@
 """Rollouts of earlier steps that are learned from again, beside those that are written now.
 
-A batch has F rollouts that are written for prompts in the usual order, C for those that a curriculum
-asks again, and R that are drawn from the buffer. Each kind falls into gcd(F, C, R) groups of
-equally many; a group draws from what was written for it alone, by random numbers of its own. So
-processes that share a batch, each with its part of every kind, draw together what one of them
-would, and exchange nothing.
+A batch has F rollouts that are written for prompts in the usual order, C for those that a
+curriculum asks again, and R that are drawn from the buffer. Each kind falls into gcd(F, C, R)
+groups of equally many; a group draws from what was written for it alone, by random numbers of its
+own. So processes that share a batch, each with its part of every kind, draw together what one of
+them would, and exchange nothing.
 """
 
 import json

@@ -16,10 +16,15 @@ from transformers.utils.hub import cached_file
 
 from oprd.core.capture import blocks, decoder, hidden_size
 from oprd.core.output.head import LMHead
+from oprd.hub import only_cached
 from oprd.models.heads import lm_head
 from oprd.models.load import fingerprint_of
 from oprd.text import parse_json
 
+LOAD_HERE = (
+    "load this teacher here, with teacher_source='path' and without teacher_server_url and "
+    "teacher_server_folder"
+)
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -82,6 +87,7 @@ class Checkpoint:
             self.source,
             name,
             revision=self._revision,
+            local_files_only=only_cached(self.source),
             _raise_exceptions_for_missing_entries=needed,
         )
 
@@ -97,13 +103,13 @@ def skeleton(source: str, revision: str | None = None) -> PreTrainedModel:
         OSError: there is no configuration.
         ValueError: it is of no causal language model, or wants code of its own.
     """
-    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    place: dict[str, Any] = {"revision": revision, "local_files_only": only_cached(source)}
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False, **place)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     # Without such a file it is what follows from the configuration.
     with suppress(OSError):
-        options: dict[str, Any] = {"revision": revision}
-        model.generation_config = GenerationConfig.from_pretrained(source, **options)
+        model.generation_config = GenerationConfig.from_pretrained(source, **place)
     return model.eval().requires_grad_(False)
 
 
@@ -121,7 +127,7 @@ def weights_of(module: nn.Module, model: nn.Module, checkpoint: Checkpoint) -> d
             why = "is missing" if tensor is None else f"is {tuple(tensor.shape)}"
             raise OSError(
                 f"{names[0]} {why} in {checkpoint.source!r}, and the teacher's is "
-                f"{tuple(parameter.shape)}: load this teacher here, with teacher_source='path'."
+                f"{tuple(parameter.shape)}: {LOAD_HERE}."
             )
         found[name] = tensor
     return found
@@ -153,7 +159,7 @@ def final_norm(model: nn.Module) -> nn.Module:
     if len(found) != 1:
         raise ValueError(
             f"a teacher on a server needs one final norm, and {type(stack).__name__} has "
-            f"{len(found)}: load this teacher here, with teacher_source='path'."
+            f"{len(found)}: {LOAD_HERE}."
         )
     return found[0]
 

@@ -35,14 +35,18 @@ def settle_own_tokens(args: Any) -> None:
         if given:
             raise ValueError("teacher_special_tokens needs teacher_tokenizer='own'.")
         return
-    if refused := _refused(args):
+    if refused := no_own_tokens(args):
         raise ValueError(f"teacher_tokenizer='own': {refused}.")
 
 
-def _refused(args: Any) -> str | None:
-    """What does not go with it, and what would; None where all does."""
+def no_own_tokens(args: Any) -> str | None:
+    """What does not go with a teacher of its own tokens, and what would; None where all does.
+
+    Args:
+        args: see `settle_own_tokens`.
+    """
     objectives = args.objectives()
-    if args.teachers:
+    if args.teachers or args.of_several:
         return "one of several teachers reads the student's tokens: give an only teacher"
     if args.teacher_source == SERVER:
         return "a teacher on a server reads the student's tokens: load it here, or leave it out"

@@ -125,6 +125,8 @@ class TeacherConfig(ServedTeacherConfig):
 
     # No setting: a run that is only looked at measures and fits nothing for its teacher.
     only_looks = False
+    # Nor this: whether they are those of one of several teachers alone.
+    of_several = False
 
     def __post_init__(self) -> None:
         """Check the names and the templates."""
@@ -180,6 +182,11 @@ class TeacherConfig(ServedTeacherConfig):
         several = cast(list[dict[str, Any]], self.teachers or [])
         return {teacher["name"]: teacher.get("weight") for teacher in several}
 
+    @property
+    def may_fit(self) -> bool:
+        """Whether a run may fit a bridge itself: its only teacher, and it is loaded here."""
+        return self.teacher_source != SERVER and not (self.teachers or self.of_several)
+
     def by_teacher(self) -> dict[str, Self]:
         """The settings of a run with each teacher alone, by name; its own, by "", for one."""
         if not self.teachers:
@@ -187,7 +194,7 @@ class TeacherConfig(ServedTeacherConfig):
         found = {}
         for teacher in cast(list[dict[str, Any]], self.teachers):
             settings = copy.copy(self)
-            settings.teachers = None
+            settings.teachers, settings.of_several = None, True
             for name, value in own_settings(teacher).items():
                 setattr(settings, name, value)
             found[teacher["name"]] = settings

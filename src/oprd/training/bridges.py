@@ -125,6 +125,7 @@ def obtain_bridge(
             positions,
             run_rollouts(args),
             own=models.own is not None,
+            may_fit=args.may_fit,
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

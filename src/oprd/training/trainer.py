@@ -890,7 +890,7 @@ class OPRDTrainer(DistillationTrainer):
         self._append_metrics(mode, metrics | self._plan.metrics(self._place))
         compared = self._plan.compares_rows(self._place)
         if mode == "train" and compared and not self._seen_first_batch:
-            warn_if_unrelated(metrics.get("rep_cosine"))
+            warn_if_unrelated(metrics.get("rep_cosine"), may_fit=self.args.may_fit)
             self._seen_first_batch = True
 
     def _append_metrics(self, mode: str, metrics: dict[str, float]) -> None:

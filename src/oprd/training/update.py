@@ -112,7 +112,7 @@ class Update:
         if not settings.prefix_gradients:
             check_windows(student)
         if settings.weights.representation.ever and settings.row_by_row:
-            check_widths(student, teacher)
+            check_widths(student, teacher, may_fit=settings.may_fit)
         if drifts:
             lm_head(student)
         if aligned is not None:

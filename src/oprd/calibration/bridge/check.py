@@ -10,7 +10,7 @@ from oprd.core.bridge import Bridge
 from oprd.core.bridge.space import BridgeSpace
 from oprd.core.layers import LayerPair, pairs_text
 
-REFIT = "fit one for this run with `oprd bridge fit`, or set bridge='fit'"
+REFIT = "fit one for this run with `oprd bridge fit`"
 
 
 def differing(
@@ -35,6 +35,7 @@ def check_bridge(
     rollouts: Mapping[str, Any],
     *,
     own: bool = False,
+    may_fit: bool = True,
 ) -> list[str]:
     """Refuse a bridge that does not belong to a run.
 
@@ -46,6 +47,7 @@ def check_bridge(
         positions: of `supervised_positions`.
         rollouts: of `drawn_rollouts`.
         own: whether the run's teacher reads tokens of its own.
+        may_fit: whether the run may fit a bridge itself, to advise that.
 
     Returns:
         What differs without making the bridge useless, as sentences for a person.
@@ -54,10 +56,11 @@ def check_bridge(
         ValueError: the bridge is of other widths, layers or models, or of a teacher that read
             other tokens.
     """
+    refit = f"{REFIT}, or set bridge='fit'" if may_fit else REFIT
     if (bridge.student_dim, bridge.teacher_dim) != widths:
         raise ValueError(
             f"the bridge takes a student of width {bridge.student_dim} and a teacher of "
-            f"{bridge.teacher_dim}, the run has {widths[0]} and {widths[1]}: {REFIT}."
+            f"{bridge.teacher_dim}, the run has {widths[0]} and {widths[1]}: {refit}."
         )
     missing = sorted(set(pairs) - set(bridge.pairs))
     if missing:
@@ -65,7 +68,7 @@ def check_bridge(
         raise ValueError(
             f"the bridge was not fitted on the layer pairs {listed} (student with teacher), but "
             f"on the student's layers {[pair.student for pair in bridge.pairs]}; "
-            f"{_other_partners(bridge, pairs, models)}{REFIT}."
+            f"{_other_partners(bridge, pairs, models)}{refit}."
         )
     if bridge.provenance is None:
         # Loading it has warned.
@@ -74,7 +77,7 @@ def check_bridge(
     if own != (reads == "own"):
         raise ValueError(
             f"the bridge was fitted with teacher_tokenizer={reads!r}, and the run has "
-            f"{'own' if own else 'student'!r}: {REFIT}."
+            f"{'own' if own else 'student'!r}: {refit}."
         )
     reports = []
     for name, found in models.items():
@@ -82,12 +85,12 @@ def check_bridge(
         if not isinstance(fitted, Mapping):
             reports.append(
                 f"the bridge does not say which {name} it was fitted on, so that it cannot be "
-                f"checked against this one; where they may differ, {REFIT}."
+                f"checked against this one; where they may differ, {refit}."
             )
         elif not _same_model(fitted, found):
             raise ValueError(
                 f"the bridge was fitted on another {name}: {_label(fitted)}, and this one is "
-                f"{_label(found)}; {REFIT}."
+                f"{_label(found)}; {refit}."
             )
     fitted = bridge.provenance.get("positions")
     if fitted is not None and fitted != positions:
@@ -101,7 +104,7 @@ def check_bridge(
         if of_run:
             reports.append(
                 f"the bridge was fitted on rollouts drawn with {as_text(of_fit)}, the run draws "
-                f"its own with {as_text(of_run)}; where that matters, {REFIT}."
+                f"its own with {as_text(of_run)}; where that matters, {refit}."
             )
     return reports
 

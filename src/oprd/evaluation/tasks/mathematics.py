@@ -14,6 +14,7 @@ from oprd.evaluation.tasks.base import Problem, Task, Template
 from oprd.evaluation.tasks.files import BadRows, RawProblem, parse_problems
 from oprd.extras import require
 from oprd.files import Row, file_hash, read_rows
+from oprd.hub import warn_of_waiting
 from oprd.models.prompt import Prompt
 
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -63,6 +64,7 @@ def load_benchmark(name: str) -> Task:
     if name not in BENCHMARKS:
         raise ValueError(f"benchmark {name!r} is none of {', '.join(BENCHMARKS)}.")
     entry = BENCHMARKS[name]
+    warn_of_waiting(entry.hub_id)
     try:
         dataset: Any = load_dataset(
             entry.hub_id, entry.config, split=entry.split, revision=entry.revision

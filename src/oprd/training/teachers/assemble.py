@@ -24,6 +24,7 @@ from oprd.models.teacher import Teacher
 from oprd.models.tokenizers import check_tokenizers
 from oprd.prompts.lengths import context_limits
 from oprd.serving.reader import ServedReader
+from oprd.settings.own_tokens import no_own_tokens
 from oprd.settings.serving import SERVER
 from oprd.training.bridges import check_can_fit, obtain_spaces
 from oprd.training.calibration import obtain_pairs
@@ -95,7 +96,9 @@ def obtain(
             both = (student, model), (trainer.tokenizer, theirs)
             member.own = OwnTokens.of(*both, cast(Any, own.teacher_special_tokens))
         elif not member.same_meaning:
-            member.same_meaning = check_tokenizers(trainer.tokenizer, theirs, model)
+            member.same_meaning = check_tokenizers(
+                trainer.tokenizer, theirs, model, no_own=no_own_tokens(own)
+            )
         others = (model, theirs) if member.own is None else (None, None)
         member.ends = EndTokens.of(student, others[0], trainer.tokenizer, others[1])
         if args.joins_ends and member.same_meaning:

@@ -18,6 +18,7 @@ from oprd.models.shared_base import (
     teacher_adapter_active,
 )
 from oprd.models.tokenizers import check_tokenizers, find_tokenizer
+from oprd.settings.own_tokens import no_own_tokens
 from oprd.settings.run import OPRDConfig
 from oprd.training.teachers.source import TeacherSource, load_teacher, located
 
@@ -158,7 +159,8 @@ def obtain_reference(
         return reference.eval(), None
     source = located(reference, None, None)
     model = load_teacher(source, args, revision=None)
-    check_tokenizers(tokenizer, find_tokenizer(source.model, None, {}), model)
+    theirs = find_tokenizer(source.model, None, {})
+    check_tokenizers(tokenizer, theirs, model, no_own=no_own_tokens(args))
     return model, None
 
 

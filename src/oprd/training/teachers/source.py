@@ -14,8 +14,10 @@ from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_peft_available
 from trl.trainer.utils import create_model_from_path
 
+from oprd.hub import only_cached
 from oprd.models.adapters import check_no_virtual_tokens, merged
 from oprd.models.identity import model_facts
+from oprd.models.load import ask_hub
 from oprd.models.shared_base import adapter_name
 from oprd.models.tokenizers import find_tokenizer
 from oprd.settings.run import OPRDConfig
@@ -123,6 +125,10 @@ def load_teacher(
     options.setdefault("trust_remote_code", False)
     if source.adapter is None and revision is not None:
         options.setdefault("revision", revision)
+    if only_cached(source.model):
+        # TRL would look for its configuration on the hub, whatever it is told.
+        ask_hub(source.model, "teacher", options.get("revision"))
+        options.setdefault("local_files_only", True)
     state = args.distributed_state
     if state is not None and state.distributed_type != DistributedType.NO:
         # Accelerate or DeepSpeed decides where it stands.
@@ -173,6 +179,7 @@ def _is_adapter(name: str, revision: str | None) -> bool:
         name,
         "adapter_config.json",
         revision=revision,
+        local_files_only=only_cached(name),
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
