@@ -5,7 +5,10 @@ from accelerate.utils import DistributedType
 from peft import LoraConfig
 
 from oprd.analysis.peak import estimate_run, longest_prompt
+from oprd.core.output.divergence import JSD
+from oprd.models.distributions import Distributions
 from tests import tiny
+from tests.models.built_tokenizers import sentencepiece
 from tests.training.runs import LORA, PROMPTS, trainer
 
 
@@ -38,6 +41,27 @@ def test_checkpoints_and_an_output_loss_are_those_of_the_training_to_come(tmp_pa
     )
     assert saving.activations < plain.activations
     assert output.distributions > plain.distributions == 0
+
+
+def test_diagnostics_and_drift_read_distributions_that_no_loss_compares(tmp_path):
+    for options in ({"diagnostics_steps": 1}, {"updates_per_rollout": 2}):
+        made = trainer(tmp_path, **options, max_steps=2)
+        rows = made.args.per_device_train_batch_size * made.args.max_completion_length
+        expected = Distributions().held(made.student, made.readers, rows)
+        assert estimate_run(made).distributions == expected > 0
+
+
+def test_two_vocabularies_hold_both_s_logits_and_their_classes(tmp_path):
+    reads_with = sentencepiece()
+    teacher = tiny.reading(reads_with, seed=2)
+    options = {"teacher_tokenizer": "own", "output_loss": "jsd"}
+    made = trainer(tmp_path, teacher=teacher, reads_with=reads_with, **options)
+    rows = made.args.per_device_train_batch_size * made.args.max_completion_length
+    classes = made._plan.updates[0].aligned.classes.met.count
+    expected = Distributions((JSD(),), classes).held(made.student, [teacher], rows)
+    assert estimate_run(made).distributions == expected
+    # More than over the student's vocabulary alone.
+    assert expected > Distributions((JSD(),)).held(made.student, [teacher], rows)
 
 
 def test_a_reference_and_several_teachers_count(tmp_path):

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from oprd.core.output.divergence import ReverseKL
 from oprd.models import memory
+from oprd.models.distributions import Distributions
 from oprd.models.memory import GIB, Estimate, Sizes, estimate, told
 from tests import tiny
 
@@ -63,18 +65,20 @@ def test_activations_grow_with_tokens_and_shrink_with_checkpoints():
     assert not student.is_gradient_checkpointing
 
 
-def test_distributions_hold_buffers_of_logits_and_a_gradient_of_the_head_where_it_trains():
-    student = tiny.model().train()
+def test_distributions_are_held_while_the_student_learns():
+    student, readers = tiny.model().train(), [tiny.model(seed=1)]
+    compared = Distributions((ReverseKL(),))
     alone, with_them = (
-        estimate(student, [], replace(SIZES, distributions=told)) for told in (False, True)
+        estimate(student, readers, replace(SIZES, distributions=told)) for told in (None, compared)
     )
-    logits = SIZES.batch * SIZES.response * student.config.vocab_size * 4
     assert alone.distributions == 0
-    assert with_them.distributions == 3 * logits + held(student.lm_head)
+    rows = SIZES.batch * SIZES.response
+    assert with_them.distributions == compared.held(student, readers, rows) > 0
     assert with_them.coming == alone.coming + with_them.distributions
-    student.lm_head.weight.requires_grad_(False)
-    frozen = estimate(student, [], replace(SIZES, distributions=True))
-    assert frozen.distributions == 3 * logits
+    frozen = tiny.model().train().requires_grad_(False)
+    whole = replace(SIZES, distributions=compared)
+    differ = [estimate(frozen, readers, whole, whole=w).distributions for w in (False, True)]
+    assert differ[1] - differ[0] == held(frozen.lm_head)
 
 
 def test_the_teacher_s_states_are_as_wide_as_the_widest():

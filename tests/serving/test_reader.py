@@ -133,6 +133,11 @@ def test_no_weight_of_the_teacher_is_here_but_what_is_known_of_it(served):
     torch.testing.assert_close(reader.head(model).weight, model.get_output_embeddings().weight)
 
 
+def test_the_head_is_where_the_student_is(served):
+    reader = served(tiny.model())
+    assert reader.head(tiny.model().to("meta")).weight.device.type == "meta"
+
+
 def test_the_server_limits_what_the_teacher_reads(served):
     reader, _ = served(tiny.model(max_position_embeddings=512))
     assert reader.model.config.max_position_embeddings == 256

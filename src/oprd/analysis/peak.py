@@ -5,6 +5,7 @@ from typing import Any, cast
 from accelerate.utils import DistributedType
 from datasets import IterableDataset
 
+from oprd.models.distributions import Distributions
 from oprd.models.memory import Estimate, Sizes, estimate
 from oprd.training.trainer import OPRDTrainer
 
@@ -34,10 +35,20 @@ def estimate_run(trainer: OPRDTrainer) -> Estimate:
         prompt=longest_prompt(trainer),
         response=args.max_completion_length or 0,
         layers=sorted({pair.student for pair in trainer.pairs}),
-        distributions=any(o.output is not None for o in args.objectives()),
+        distributions=_distributions(trainer),
         checkpointing=options if args.gradient_checkpointing else None,
     )
     return estimate(trainer.student, trainer.readers, sizes, str(cast(Any, args.optim).value))
+
+
+def _distributions(trainer: OPRDTrainer) -> Distributions | None:
+    """What the stages compare of next-token distributions, and what drift or diagnostics read."""
+    args = trainer.args
+    losses = [o.output for o in args.objectives() if o.output is not None]
+    if not losses and not args.diagnostics_steps and not args.measures_drift:
+        return None
+    aligned = trainer._plan.updates[0].aligned
+    return Distributions(losses, None if aligned is None else aligned.classes.met.count)
 
 
 def longest_prompt(trainer: OPRDTrainer) -> int:

@@ -19,8 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from oprd.core.capture import capture_states, decoder, hidden_size, num_layers
-from oprd.core.output.head import CHUNK_ELEMENTS
-from oprd.models.heads import lm_head
+from oprd.models.distributions import Distributions
 from oprd.models.reading import base_forward
 
 GIB = 2**30
@@ -47,7 +46,7 @@ class Sizes:
         prompt: tokens of the longest prompt.
         response: tokens of the longest response.
         layers: of the student, whose states are compared.
-        distributions: whether an output-space loss compares next tokens.
+        distributions: of next tokens that are compared; None where none are.
         checkpointing: options with which the student will train with gradient checkpointing; None
             where it will not.
     """
@@ -57,7 +56,7 @@ class Sizes:
     prompt: int
     response: int
     layers: Sequence[int]
-    distributions: bool = False
+    distributions: Distributions | None = None
     checkpointing: Mapping[str, Any] | None = None
 
     @property
@@ -77,7 +76,7 @@ class Estimate:
         activations: of the student's pass, with those of its gradient.
         rows: the teacher's states that wait for the student's.
         rollout: caches and logits while responses are written.
-        distributions: logits of a chunk of rows, and the LM head's gradient beside the others.
+        distributions: what comparing those of next tokens holds, see `Distributions`.
     """
 
     weights: int
@@ -136,7 +135,7 @@ def estimate(
         activations=max(passed - gradients, read),
         rows=_rows(readers, sizes),
         rollout=_rollout(student, sizes),
-        distributions=_distributions(student, sizes, whole=whole),
+        distributions=_distributions(student, readers, sizes, whole=whole),
     )
 
 
@@ -219,14 +218,12 @@ def _peak(
     return live.peak
 
 
-def _distributions(student: nn.Module, sizes: Sizes, *, whole: bool) -> int:
-    """Three buffers of logits, and a gradient of the head's own where it has one."""
-    if not sizes.distributions:
+def _distributions(
+    student: nn.Module, readers: Sequence[nn.Module], sizes: Sizes, *, whole: bool
+) -> int:
+    if sizes.distributions is None:
         return 0
-    head = lm_head(student)
-    logits = min(CHUNK_ELEMENTS, sizes.batch * sizes.response * head.vocab_size)
-    trained = head.weight.numel() if whole or head.weight.requires_grad else 0
-    return 4 * (3 * logits + trained)
+    return sizes.distributions.held(student, readers, sizes.batch * sizes.response, whole=whole)
 
 
 def _rows(readers: Sequence[nn.Module], sizes: Sizes) -> int:

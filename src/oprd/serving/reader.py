@@ -131,10 +131,11 @@ class ServedReader(Reader):
             return views.read(lambda view: self._read(view, layers, last, transform))
 
     def head(self, student: nn.Module) -> LMHead:
-        """The LM head of the checkpoint."""
+        """The LM head of the checkpoint, where the student is."""
         head = head_of(self.model, self._checkpoint)
-        bias = None if head.bias is None else head.bias.to(self.model.dtype)
-        return LMHead(head.weight.to(self.model.dtype), bias, head.scale, head.softcap)
+        place = next(student.parameters()).device, self.model.dtype
+        bias = None if head.bias is None else head.bias.to(*place)
+        return LMHead(head.weight.to(*place), bias, head.scale, head.softcap)
 
     def _read(
         self, view: View, layers: Sequence[int], last: bool, transform: Transform | None

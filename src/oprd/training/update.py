@@ -131,6 +131,11 @@ class Update:
             autocast=autocast,
         )
 
+    @property
+    def aligned(self) -> Aligned | None:
+        """How distributions over two vocabularies are compared; None for one vocabulary."""
+        return self._by.aligned
+
     def needs(self, diagnose: bool = False, *, drift: bool = False, step: int = 0) -> Needs:
         """What a step has to bring.
 

@@ -1,5 +1,6 @@
 """An inspection from the loaded models to the advice."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from oprd.analysis.inspection.recipe import RUN as A_RUN
 from oprd.analysis.inspection.recipe import recipe
 from oprd.analysis.inspection.tokens import stop_tokens
 from oprd.analysis.machine import machine
+from oprd.calibration.bridge.heads import Common
 from oprd.calibration.models import FitModels
 from oprd.core.capture import num_layers
 from oprd.core.layers import select_layers
+from oprd.core.objective import OUTPUT_LOSSES, make_loss
+from oprd.models.distributions import Distributions
 from oprd.models.matching import paired_layers
 from oprd.models.memory import Sizes, estimate, free_bytes, told
 from oprd.runs.progress import progress_bar
@@ -105,7 +109,7 @@ def inspect_models(
             prompt=max(len(rollout.prompt_ids) for rollout in rollouts),
             response=asked.sampling.max_new_tokens,
             layers=select_layers(asked.settings.layers, num_layers(student)),
-            distributions="output_loss" in advice.settings,
+            distributions=_distributions(advice.settings, models.common),
             # A run's default.
             checkpointing={},
         ),
@@ -129,6 +133,14 @@ def inspect_models(
         "machine": machine(),
         "versions": versions(),
     }
+
+
+def _distributions(settings: Mapping[str, Any], common: Common) -> Distributions | None:
+    """What a run with the advised settings compares of next-token distributions."""
+    if "output_loss" not in settings:
+        return None
+    loss = make_loss(OUTPUT_LOSSES, settings["output_loss"], {}, "output_loss")
+    return Distributions((loss,), None if common is None else len(common[0]))
 
 
 def _layers_text(layers: str | tuple[int, ...]) -> str:

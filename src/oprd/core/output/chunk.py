@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from oprd.core.output.classes import merge, spread
-from oprd.core.output.head import chunks
+from oprd.core.output.head import chunk_length, chunks
 from oprd.core.output.joined import apart, join, join_at
 from oprd.core.output.pair import Pair
 
@@ -22,12 +22,18 @@ class Chunk:
     What is [n, V] stands in one of three buffers, which all chunks of a pass share: a CPU spends
     longer on fresh pages than on the arithmetic in them. It is the caller's to overwrite, and lasts
     until its side (student, teacher or scratch) is asked for again.
+
+    Args:
+        pair: whose rows they are.
+        part: of them.
+        buffers: of the pass.
+        most: rows of its longest chunk.
     """
 
-    def __init__(self, pair: Pair, part: slice, buffers: dict[str, Tensor]) -> None:
+    def __init__(self, pair: Pair, part: slice, buffers: dict[str, Tensor], most: int) -> None:
         self.part = part
         self._pair = pair
-        self._buffers = buffers
+        self._buffers, self._most = buffers, most
         self._capped: Tensor | None = None
         # The student's exponentials by token and their sums by class, of two vocabularies.
         self._merged: tuple[Tensor, Tensor]
@@ -137,13 +143,12 @@ class Chunk:
         return self._student_at(_tokens(self._pair.joined, self._student_rows))
 
     def _buffer(self, name: str, width: int) -> Tensor:
-        n = len(self._student_rows)
-        held = self._buffers.get(name)
-        if held is None or len(held) < n:
-            shape = (n, width)
-            held = self._student_rows.new_empty(shape, dtype=self._pair.dtype)
-            self._buffers[name] = held
-        return held[:n]
+        if name not in self._buffers:
+            # One that grew with a longer chunk would stand beside the one before it.
+            shape = self._most, width
+            found = self._student_rows.new_empty(shape, dtype=self._pair.dtype)
+            self._buffers[name] = found
+        return self._buffers[name][: len(self._student_rows)]
 
     def _log_softmax(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Overwrite logits by log-probabilities; beside them eᶻ up to a factor, and its sum."""
@@ -170,8 +175,43 @@ def pass_over(pair: Pair) -> Iterator[Chunk]:
     """The chunks of a pair's rows, in order; each is spent when the next is asked for."""
     buffers: dict[str, Tensor] = {}
     longest = max(pair.student_head.vocab_size, pair.teacher_head.vocab_size)
-    for part in chunks(len(pair.student_rows), longest):
-        yield Chunk(pair, part, buffers)
+    parts = list(chunks(len(pair.student_rows), longest))
+    most = max((part.stop - part.start for part in parts), default=0)
+    for part in parts:
+        yield Chunk(pair, part, buffers, most)
+
+
+def held(
+    rows: int,
+    sizes: tuple[int, int],
+    classes: int | None = None,
+    *,
+    capped: bool = False,
+    spare: int = 0,
+) -> int:
+    """The most elements that a pass over a pair holds at once, beside its rows and gradients.
+
+    Args:
+        rows: N.
+        sizes: of the student's vocabulary and of the teacher's.
+        classes: that these form; None for one vocabulary.
+        capped: whether the student's head has a softcap, so that its logits are kept as they were.
+        spare: of the loss, see `oprd.core.output.loss.OutputLoss`.
+    """
+    ours, theirs = sizes
+    n, kept = min(rows, chunk_length(max(sizes))), int(capped)
+    # While the loss is computed, while classes come apart, and as the cap's derivative goes in.
+    if classes is None:
+        by_row = (3 + kept + spare) * ours, 3 * (1 + kept) * ours
+    else:
+        sums, scratch, logs = 2 * (classes + 1), classes, 2 * classes
+        both = (1 + kept) * ours + theirs + sums + scratch
+        by_row = (
+            both + logs + spare * classes,
+            both + logs + ours,
+            both + 2 * kept * ours,
+        )
+    return n * max(by_row)
 
 
 def _tokens(group: Sequence[int], rows: Tensor) -> Tensor:

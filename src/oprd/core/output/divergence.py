@@ -151,6 +151,9 @@ class JSD(OutputLoss):
         ValueError: it is out of bounds.
     """
 
+    # Both terms of the mixture.
+    spare: ClassVar[int] = 2
+
     beta: float = 0.5
 
     def __post_init__(self) -> None:

@@ -36,10 +36,12 @@ class OutputLoss(ABC):
             updates on the same ones are refused.
         whole: whether it compares whole distributions, and looks at no token by its id; so it
             can be taken over classes of two vocabularies.
+        spare: tensors [n, V] that it holds beside those of a chunk.
     """
 
     own_rollouts: ClassVar[bool] = False
     whole: ClassVar[bool] = True
+    spare: ClassVar[int] = 0
 
     def check(self, vocab_size: int) -> None:
         """Refuse, with a ValueError, a vocabulary that is too small for it."""
