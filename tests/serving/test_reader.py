@@ -134,7 +134,7 @@ def test_no_weight_of_the_teacher_is_here_but_what_is_known_of_it(served):
 
 
 def test_the_head_is_where_the_student_is(served):
-    reader = served(tiny.model())
+    reader, _ = served(tiny.model())
     assert reader.head(tiny.model().to("meta")).weight.device.type == "meta"
 
 
