@@ -1,9 +1,11 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from oprd.training.teachers.source import TeacherSource, load_teacher
+from oprd.training.teachers.source import TeacherSource, load_teacher, teacher_tokenizer
 from tests import tiny
 from tests.training.runs import settings
 
@@ -51,3 +53,15 @@ def test_code_of_a_teacher_does_not_run_unless_asked_for(
         with pytest.raises(ValueError, match="custom code"):
             load_teacher(TeacherSource(str(repository)), args)
     assert (tmp_path / "ran").exists() == asked
+
+
+def test_a_teacher_on_a_hub_that_is_away_is_refused_at_once(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    began = time.monotonic()
+    args = settings(tmp_path, teacher_model_name_or_path="owner/teacher")
+    source = TeacherSource.resolve(None, args)
+    assert source == TeacherSource("owner/teacher")
+    with pytest.raises(FileNotFoundError, match=r"teacher 'owner/teacher': .*couldn't connect"):
+        load_teacher(source, args)
+    assert teacher_tokenizer(source, args) is None
+    assert time.monotonic() - began < 10
