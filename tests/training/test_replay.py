@@ -32,13 +32,13 @@ def batches(made):
 def test_half_of_a_batch_is_written_and_half_was_written_before(tmp_path):
     prompts = [f"{n} and {n * n}?" for n in range(8)]
     made = trainer(tmp_path, prompts=prompts, replay=4, max_steps=4)
-    asked, write = [], made._write
+    asked, write = [], made._writer.write
 
     def counting(prompt_ids, *args):
         asked.append(len(prompt_ids))
         return write(prompt_ids, *args)
 
-    made._write = counting
+    made._writer.write = counting
     seen = batches(made)
     made.train()
     # Eight prompts are enough for four steps of four.

@@ -14,13 +14,13 @@ from tests.training.runs import WRITING, check_goes_on_bit_identical, scripted, 
 
 def counted(made):
     """How many prompts are asked at a time, and the most tokens of a response then."""
-    calls, write = [], made._write
+    calls, write = [], made._writer.write
 
     def counting(prompt_ids, *args):
         calls.append((len(prompt_ids), made.generation_config.max_new_tokens))
         return write(prompt_ids, *args)
 
-    made._write = counting
+    made._writer.write = counting
     return calls
 
 
@@ -53,13 +53,13 @@ def test_steps_written_at_once_train_on_the_rollouts_that_they_would_have(
 
 def test_rollouts_written_ahead_are_those_of_the_student_that_was(tmp_path):
     made = trainer(tmp_path, max_steps=4, rollouts_ahead=2, **WRITING)
-    written, write = [], made._write
+    written, write = [], made._writer.write
 
     def looking(prompt_ids, *args):
         written.append(made.state.global_step)
         return write(prompt_ids, *args)
 
-    made._write = looking
+    made._writer.write = looking
     made.train()
     assert written == [0, 2]
 

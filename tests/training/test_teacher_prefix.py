@@ -25,13 +25,13 @@ LIKELIEST = {"rollout": None, "top_k": 1}
 
 def written(made):
     """The rollouts of every batch, as they are written."""
-    found, write = [], made._write
+    found, write = [], made._writer.write
 
     def keeping(prompt_ids, *args):
         found.append(write(prompt_ids, *args))
         return found[-1]
 
-    made._write = keeping
+    made._writer.write = keeping
     return found
 
 

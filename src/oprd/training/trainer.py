@@ -54,7 +54,6 @@ from oprd.log import leave_out_number
 from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.batch import MicroBatch, written
 from oprd.models.bind import head_is_read
-from oprd.models.finite import first_broken_parameter
 from oprd.models.generate import write_with_cache
 from oprd.models.identity import student_facts
 from oprd.models.matching import (
@@ -64,7 +63,7 @@ from oprd.models.matching import (
 )
 from oprd.models.metrics import StepStatistics
 from oprd.models.reading import context_length
-from oprd.models.rollout_engine import check_completions, check_engine, joined
+from oprd.models.rollout_engine import check_engine, joined
 from oprd.models.scales import (
     MEAN_SQUARES,
     recorded_mean_squares,
@@ -79,13 +78,9 @@ from oprd.prompts.load import with_prompts
 from oprd.prompts.routes import check_groups
 from oprd.prompts.show import first_rollout
 from oprd.rollouts.curriculum import Curriculum, Numbered
-from oprd.rollouts.leaving import leaving_ended
-from oprd.rollouts.prefix import Drawn, begun_by_teacher, teacher_writes, write_begun
-from oprd.rollouts.recorded import Recorder
 from oprd.rollouts.replay import Replay
 from oprd.rollouts.sampler import PromptSampler
 from oprd.rollouts.supervised import Rollouts, check_source
-from oprd.rollouts.written import Rollout
 from oprd.runs.card import PAPER, CardFacts, write_card
 from oprd.runs.record import GIVEN, RATE_TEST
 from oprd.settings.rollouts import check_used_up
@@ -98,6 +93,7 @@ from oprd.training.plan import Plan
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.assemble import check, obtain, settle
 from oprd.training.teachers.team import Given, Team
+from oprd.training.writing import Writer
 
 leave_out_number(DistillationTrainer.__module__)
 
@@ -200,14 +196,13 @@ class OPRDTrainer(DistillationTrainer):
         self._step_tokens = 0.0
         self._average: MovingAverage | None = None
         self._seen_first_batch = self._shown = self._repeats = False
-        # Of the dataset, those whose rollouts are written.
-        self._rows: list[dict[str, Any]] = []
         # Those of a batch's rollouts.
         self._batch_rows: Sequence[Mapping[str, Any]] = []
         self._identity |= obtain(self._team, self, teacher_processing_class, reference_model)
         check(self._team, self)
         self._set_rollouts()
         self.teacher_model = settle(self._team, self, teacher_processing_class)
+        self._writer = Writer(self, self._draw, self._team.first)
         self._statistics = StepStatistics(self._team.pairs_and_depths(self.student))
         self._set_callbacks()
 
@@ -506,114 +501,35 @@ class OPRDTrainer(DistillationTrainer):
 
     def _write_ahead(self, rows: list[dict[str, Any]]) -> None:
         """Write the rollouts of several steps."""
-        self._rows = rows
+        self._writer.rows = rows
         with self.timed("rollout"):
             prompt_ids, images, fields = self._tokenize_prompts([row["prompt"] for row in rows])
             if images:
                 raise ValueError("rollouts_ahead is for text, and prompts have pictures: leave it.")
-            self.rollouts.origins.ahead.keep(self._write(prompt_ids, None, fields))
+            self._writer.write_ahead(prompt_ids, fields)
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any):
-        trains = self.student.training
-        if trains and self.args.rollouts_ahead > 1:
-            found = self.rollouts.origins.ahead.take(prompt_ids)
-        else:
-            found = self._write(prompt_ids, *args, **kwargs)
-        self.rollouts.origins.trains = trains
-        if trains:
-            self.rollouts.origins.batch = found
-        completions = [rollout.response_ids for rollout in found]
+        """In the place of TRL's, which is one of those who may write."""
+        written = self._writer.next(prompt_ids, *args, **kwargs)
+        completions = [rollout.response_ids for rollout in written]
         self.rollouts.receive(prompt_ids, completions, fill=not self.tools)
         return completions
 
-    def _write(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> list[Rollout]:
-        """Rollouts of a student whose weights are finite, of which the teacher may begin some."""
-        try:
-            if self.student.training and self.args.teacher_prefix is not None:
-                return self._write_begun(prompt_ids)
-            drawn = self._student_writes(prompt_ids, None, *args, **kwargs)
-            return [
-                Rollout(asked, ids, log_probs=log_probs)
-                for asked, (ids, log_probs) in zip(prompt_ids, drawn, strict=True)
-            ]
-        except RuntimeError as error:
-            if broken := first_broken_parameter(self.student):
-                raise FloatingPointError(
-                    f"the student's {broken} is not finite before step "
-                    f"{self.state.global_step + 1}."
-                ) from error
-            raise
-
-    def _write_begun(self, prompt_ids: list[list[int]]) -> list[Rollout]:
-        args, accelerator, member = self.args, self.accelerator, self._team.first
-        step = self.state.global_step
-        processes = accelerator.process_index, accelerator.num_processes
-
-        def begin(places: list[int], limit: int) -> list[list[int]]:
-            own = member.prompts.batch([self._rows[place] for place in places])
-            # Of several prompts of a teacher the first is the one that it writes to.
-            asked = [prompt_ids[p] for p in places] if own is None else [ids[0] for ids in own]
-            config, ends = self.generation_config, self.eos_token_ids
-            reader, device = member.teacher.reader, accelerator.device
-            return teacher_writes(reader, self.student, asked, config, limit, ends, device)
-
-        return write_begun(
-            prompt_ids,
-            begun_by_teacher(args, step, len(prompt_ids), *processes),
-            begin,
-            lambda asked, limit: self._student_writes(asked, limit, None, {}),
-            length=args.teacher_prefix_length,
-            limit=cast(int, args.response_limit(step)),
-            ends=self.eos_token_ids,
-            context=context_length(self.student.config),
-        )
-
-    def _student_writes(
-        self, prompt_ids: list[list[int]], most: int | None, *args: Any, **kwargs: Any
-    ) -> list[Drawn]:
-        """TRL's, or what stands in the engine's place; of `most` tokens, if that is given."""
-        trains, recorder = self.student.training, Recorder(self.args.temperature)
-        if trains and most is None and self.args.rollout_horizon is not None:
-            most = self.args.response_limit(self.state.global_step)
-        if trains and self.rollouts.write is not None:
-            written = [ids[:most] for ids in self.rollouts.write(prompt_ids)]
-        else:
-            listens = trains and self.rollouts.origins.records
-            heard = recorder.listening(self.student) if listens else nullcontext()
-            leaves = trains and self.args.leave_ended
-            left = leaving_ended(self.student, self.eos_token_ids, recorder)
-            with self._limited(most), heard, left if leaves else nullcontext():
-                written = super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        check_completions(prompt_ids, written, most or self.max_completion_length)
-        return list(zip(written, recorder.of(written), strict=True))
-
-    @contextmanager
-    def _limited(self, most: int | None) -> Iterator[None]:
-        """Let responses have so many tokens, if they are given."""
-        if most is None:
-            yield
-            return
-        name = "max_completion_length" if self.use_vllm else "max_new_tokens"
-        engine = self.vllm_generation if self.use_vllm else self.generation_config
-        whole = getattr(engine, name)
-        setattr(engine, name, most)
-        try:
-            yield
-        finally:
-            setattr(engine, name, whole)
+    def _draw(self, *args: Any, **kwargs: Any) -> list[list[int]]:
+        return super()._generate_single_turn(*args, **kwargs)
 
     def _generate(self, prompts: list) -> Any:
         """TRL's, with rollouts of earlier steps behind those that are written."""
         prompt_ids, completions, *rest = super()._generate(prompts)
         if self.student.training:
             step, origins = self.state.global_step, self.rollouts.origins
-            origins.add_replayed(prompt_ids, completions, self._rows, step)
+            origins.add_replayed(prompt_ids, completions, self._writer.rows, step)
         return prompt_ids, completions, *rest
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Write rollouts, then select and count the supervised positions of the whole batch."""
         mode = "train" if self.student.training else "eval"
-        self._rows = inputs
+        self._writer.rows = inputs
         with self.timed("rollout"):
             output = super()._generate_and_score_completions(inputs)
         rows: Sequence[Mapping[str, Any]] = inputs
