@@ -57,6 +57,7 @@ class TokenClasses:
         # as the rest of a character, it may yet go on with.
         alone = self.met.count + torch.arange(sizes[0])
         self._ways = torch.where(self.met.student < self.met.count, self.met.student, alone)
+        self._listed_ways: list[int] = self._ways.tolist()
         self._ours, self._theirs = (
             sorted((piece, token) for token in range(size) if (piece := of[token]))
             for of, size in zip(known, sizes, strict=True)
@@ -74,7 +75,7 @@ class TokenClasses:
             rest = piece[len(ahead) :]
             if rest and rest not in firsts:
                 begun = [t for t in self._student.encode(rest)[:1] if t < len(self._ways)]
-                firsts[rest] = int(self._ways[begun[0]]) if begun else None
+                firsts[rest] = self._listed_ways[begun[0]] if begun else None
             if not rest:
                 alone.append(token)
             elif (way := firsts[rest]) is not None:
@@ -88,15 +89,15 @@ class TokenClasses:
         table[ways] = torch.arange(len(ways))
         teacher = torch.full_like(self.met.teacher, count)
         teacher[alone] = len(ways)
-        for token, way in going_on.items():
-            teacher[token] = table[way]
+        teacher[list(going_on)] = table[list(going_on.values())]
         student = table[self._ways]
         # A token of the student's may go on beyond the teacher's: with the longest that it begins.
-        beyond = student >= len(ways)
+        beyond = (student >= len(ways)).tolist()
         for rest in sorted(firsts, key=len):
             if (way := firsts[rest]) is not None:
                 tokens = [token for _, token in _beginning(self._ours, rest) if beyond[token]]
-                student[torch.tensor(tokens, dtype=torch.long)] = table[way]
+                if tokens:
+                    student[tokens] = table[way]
         return Classes(student, teacher, count).to(device)
 
 
