@@ -23,7 +23,6 @@ AWAITED = {
     "heads-weaker",
     "merging-later",
     "past-early",
-    "past-the-teacher",
     "prompts",
     "self-distillation",
 }
