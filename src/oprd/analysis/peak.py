@@ -47,8 +47,8 @@ def _distributions(trainer: OPRDTrainer) -> Distributions | None:
     losses = [o.output for o in args.objectives() if o.output is not None]
     if not losses and not args.diagnostics_steps and not args.measures_drift:
         return None
-    aligned = trainer._plan.updates[0].aligned
-    return Distributions(losses, None if aligned is None else aligned.classes.met.count)
+    classes = None if trainer.aligned is None else trainer.aligned.classes.met.count
+    return Distributions(losses, classes)
 
 
 def longest_prompt(trainer: OPRDTrainer) -> int:

@@ -51,6 +51,7 @@ from oprd.guards.space import Space
 from oprd.guards.uploads import chosen_uploads
 from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
+from oprd.models.aligned import Aligned
 from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.batch import MicroBatch, written
 from oprd.models.bind import head_is_read
@@ -342,6 +343,11 @@ class OPRDTrainer(DistillationTrainer):
     def pairs(self) -> tuple[LayerPair, ...]:
         """Which of the student's layers meet which of the teacher's, of the first of several."""
         return self._teacher.pairs
+
+    @property
+    def aligned(self) -> Aligned | None:
+        """How next tokens meet those of a teacher that reads its own; None where it does not."""
+        return self._plan.updates[0].aligned
 
     @property
     def shares_base(self) -> bool:
