@@ -5,6 +5,7 @@ from dataclasses import replace
 from lab.comparison import LADDER, Comparison
 from lab.items.compared import HEADS_PANELS, LIVE_PANELS, Compared
 from lab.items.item import Item
+from lab.items.pulls import Pulls
 from lab.items.tokenizers import Tokenizers
 from lab.methods import HEADS, HEADS_READ_AGAIN, HEADS_THEN_TOP_1, TRAINED_PROJECTION
 from lab.tokens import OWN_BOTH, OWN_KL, OWN_TOKENS, RAW_IDS, SUPERVISED
@@ -174,6 +175,16 @@ BRIDGED: tuple[Item, ...] = (
         "The same over a vocabulary of 3,072 byte pairs",
         OVER_BYTE_PAIRS,
         HEADS_PANELS,
+    ),
+    Pulls(
+        "pulls",
+        "Where bridges pull a student before training, through its own LM head",
+        (
+            THROUGH_HEADS.pair,
+            OVER_BYTE_PAIRS.pair,
+            *(item.pair for item in HEADS_ELSEWHERE.values()),
+        ),
+        rollouts=1000,
     ),
     *(
         Compared(name, title, HEADS_ELSEWHERE[name], HEADS_PANELS)

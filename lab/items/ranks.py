@@ -1,6 +1,6 @@
 """What a bridge carries by its rank."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from lab.runs import PROBLEMS_SEED
 from oprd.calibration.bridge.fit import fit_bridge
 from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.models import FitModels
+from oprd.calibration.rollouts import Rollout
 from oprd.models.sampling import Sampling
 from oprd.reports.bridge import plot_bridge
 
@@ -53,10 +54,14 @@ class Ranks(Item):
 
 
 def fit_report(pair: Pair, rollouts: int) -> dict[str, Any]:
-    """The report of a bridge between a pair, on all positions of so many rollouts.
+    """The report of a bridge between a pair, on all positions of so many rollouts."""
+    models, written = models_and_rollouts(pair, rollouts)
+    settings = FitSettings(rank=RANK, positions="all", batch_size=BATCH_SIZE)
+    return fit_bridge(models.student, models.teacher, written, settings, progress=False).report
 
-    Their prompts are the first that the pair's runs train on.
-    """
+
+def models_and_rollouts(pair: Pair, rollouts: int) -> tuple[FitModels, Sequence[Rollout]]:
+    """A pair's models, and what its student writes for the first prompts that its runs train on."""
     task = pair.task_module
     problems = task.examples("train", rollouts, seed=PROBLEMS_SEED)
     models = FitModels.load(str(pair.student.path()), str(pair.teacher.path()), "float32")
@@ -68,8 +73,7 @@ def fit_report(pair: Pair, rollouts: int) -> dict[str, Any]:
             batch_size=BATCH_SIZE,
             progress=False,
         )
-    settings = FitSettings(rank=RANK, positions="all", batch_size=BATCH_SIZE)
-    return fit_bridge(models.student, models.teacher, written, settings, progress=False).report
+    return models, written
 
 
 def _spectra(layer: Mapping[str, Any]) -> dict[str, Any]:

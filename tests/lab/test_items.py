@@ -24,6 +24,7 @@ AWAITED = {
     "merging-later",
     "past-early",
     "prompts",
+    "pulls",
     "self-distillation",
 }
 MADE = {name: item for name, item in ITEMS.items() if name not in AWAITED}

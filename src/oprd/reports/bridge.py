@@ -79,7 +79,7 @@ def heads_line(layer: Report) -> str:
     return (
         f"Both LM heads at student layer {layer['student']}, metric {heads['metric']}, rank "
         f"{layer['rank']}: a distance of {heads['distance']:.3g} ({unit}) that the student can "
-        f"close, and {heads['unreachable']:.3g} that its head cannot."
+        f"close in these directions, and {heads['unreachable']:.3g} that its head cannot."
     )
 
 

@@ -1,5 +1,7 @@
 """A bridge read off both LM heads is the distance of the logits, up to what it cannot change."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -293,6 +295,12 @@ def test_no_gradient_reaches_a_head():
                 HeadStatistics(HeadPair(LMHead(torch.ones(20, S)), t), "centered").moments()
             ),
             "gives all tokens the same logit",
+        ),
+        (
+            lambda s, t: HeadStatistics(
+                HeadPair(s, dataclasses.replace(t, bias=torch.full((t.vocab_size,), -torch.inf)))
+            ).moments(),
+            "weights or biases that are not finite give no bridge",
         ),
         (lambda s, t: BridgeFitter([(1, 1)], S, H).solve(1, basis="heads"), "needs both LM heads"),
         (

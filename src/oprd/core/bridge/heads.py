@@ -19,8 +19,8 @@ c is what the student's head cannot reach whatever its state. All metrics have o
     fisher:    f = ½,  π = E q,    q over rows     E of ½ its variance under q
 
 q is the teacher's distribution on calibration rows. Under the last two D² is in nats: to second
-order ½ Var_q(z_S − z_T) is KL(q‖p), and KL(p‖q). Wᵀ Cov(q) W is the covariance of the rows' Wᵀ q,
-so that no matrix of V² is ever formed.
+order ½ Var_q(z_S − z_T) is KL(q‖p), and KL(p‖q); over rows, their mean for errors that do not
+depend on the row. Wᵀ Cov(q) W is the rows' covariance of Wᵀ q: no matrix of V² is ever formed.
 
 Letters: N rows, V vocabulary, S student width, H teacher width, R rank, C = S + H + 1.
 """
@@ -82,9 +82,8 @@ class HeadPair:
         """[v, C] float64 of [W_S, W_T, b_S − b_T], scales multiplied in, v tokens at a time."""
         student, teacher = self.student, self.teacher
         for part in chunks(self.vocab_size, self.columns):
-            tile = torch.zeros(
-                part.stop - part.start, self.columns, dtype=torch.float64, device=device
-            )
+            shape = part.stop - part.start, self.columns
+            tile = torch.zeros(shape, dtype=torch.float64, device=device)
             tile[:, : student.width] = student.weight[part]
             tile[:, student.width : -1] = teacher.weight[part]
             tile[:, : student.width] *= student.scale
@@ -223,7 +222,7 @@ class HeadStatistics:
             unreachable: also the teacher's, V (H + 1)² multiplications more, which c needs.
 
         Raises:
-            ValueError: the metric needs rows, and there were none.
+            ValueError: the metric needs rows, and there are none; a head is not finite.
         """
         self._read()
         width = self.heads.student.width
@@ -240,6 +239,8 @@ class HeadStatistics:
             both.addmm_(tile[:, :width].T, tile)
             if unreachable:
                 teacher.addmm_(tile[:, width:].T, tile[:, width:])
+        if not torch.isfinite(both).all():
+            raise ValueError("LM heads with weights or biases that are not finite give no bridge.")
         size = float(both[:, :width].trace() + mean[:width] @ mean[:width])
         if self.metric == "fisher":
             covariance = (self._moment / self.count).addr_(mean, mean, alpha=-1)
@@ -289,21 +290,21 @@ def solve_heads(moments: HeadMoments, second_moment: Tensor | None = None) -> He
     """P_S, µ_S and P_T of both heads' moments.
 
     Any rotation of the shared space is as good at full rank. The first directions are those in
-    which the student's states differ most in the metric, by the eigenvectors of P_S E[h hᵀ] P_Sᵀ.
+    which the student's states are largest in the metric, by the eigenvectors of P_S E[h hᵀ] P_Sᵀ.
 
     Args:
         moments: of `HeadStatistics`.
         second_moment: [S, S] E[h hᵀ] of student rows; the identity stands in for it.
 
     Raises:
-        ValueError: the student's head gives all tokens the same logit.
+        ValueError: the metric tells no tokens apart.
     """
     values, vectors = torch.linalg.eigh((moments.student + moments.student.T) / 2)
     kept = values > moments.size * len(values) * torch.finfo(values.dtype).eps
     if not kept.any():
         raise ValueError(
-            "the student's LM head gives all tokens the same logit in this metric: there is "
-            "nothing to learn through it."
+            "the student's LM head gives all tokens the same logit in this metric, or the teacher "
+            "is certain at every row: take another heads_metric, or another basis."
         )
     roots, directions = values[kept].sqrt()[:, None], vectors[:, kept].T
     student = roots * directions
@@ -313,8 +314,7 @@ def solve_heads(moments: HeadMoments, second_moment: Tensor | None = None) -> He
     else:
         order = torch.eye(len(roots), dtype=roots.dtype, device=roots.device).flip(0)
     reached = directions @ moments.cross / roots
-    unreachable = None
-    if moments.teacher is not None:
-        unreachable = moments.teacher - reached.T @ reached
+    teacher = moments.teacher
+    unreachable = None if teacher is None else teacher - reached.T @ reached
     mean = -(directions.T / roots.T) @ reached[:, -1]
     return HeadsSolution(order @ student, mean, order @ reached[:, :-1], unreachable)
