@@ -103,7 +103,7 @@ PAIRS = {
         step_seconds=0.5,
     ),
     "sums, heads untied": Pair(
-        Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350, untied=True), 350),
+        Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=500, untied=True), 500),
         Moment(Recipe("sums", untied=True), 1500),
     ),
     "sums, weaker student": Pair(
