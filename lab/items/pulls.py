@@ -52,9 +52,11 @@ class Pulls(Item):
         ]
         for pair, of in found["pairs"].items():
             for bridge, row in of.items():
-                c = "" if row["unreachable"] is None else f"{row['unreachable']:.2g}"
+                # Not below zero but for rounding.
+                c = "" if row["unreachable"] is None else f"{row['unreachable']:.2f}"
                 lines.append(
-                    f"| {pair} | {bridge} | {row['before']:.2f} | {row['after']:.2f} | {c} |"
+                    f"| {pair} | {bridge} | {row['before']:.2f} | {row['after']:.2f} "
+                    f"| {c.removeprefix('-')} |"
                 )
         return lines
 

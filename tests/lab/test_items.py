@@ -17,14 +17,10 @@ AWAITED = {
     "fewer-rollouts",
     "heads-same-sorting",
     "heads-same-sums",
-    "heads-sorting",
     "heads-then",
-    "heads-untied",
-    "heads-weaker",
     "merging-later",
     "past-early",
     "prompts",
-    "pulls",
     "self-distillation",
 }
 MADE = {name: item for name, item in ITEMS.items() if name not in AWAITED}
