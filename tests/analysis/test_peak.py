@@ -57,7 +57,8 @@ def test_two_vocabularies_hold_both_s_logits_and_their_classes(tmp_path):
     options = {"teacher_tokenizer": "own", "output_loss": "jsd"}
     made = trainer(tmp_path, teacher=teacher, reads_with=reads_with, **options)
     rows = made.args.per_device_train_batch_size * made.args.max_completion_length
-    classes = made._plan.updates[0].aligned.classes.met.count
+    assert made.aligned is not None
+    classes = made.aligned.classes.met.count
     expected = Distributions((JSD(),), classes).held(made.student, [teacher], rows)
     assert estimate_run(made).distributions == expected
     # More than over the student's vocabulary alone.

@@ -57,7 +57,6 @@ class TokenClasses:
         # as the rest of a character, it may yet go on with.
         alone = self.met.count + torch.arange(sizes[0])
         self._ways = torch.where(self.met.student < self.met.count, self.met.student, alone)
-        self._listed_ways: list[int] = self._ways.tolist()
         self._ours, self._theirs = (
             sorted((piece, token) for token in range(size) if (piece := of[token]))
             for of, size in zip(known, sizes, strict=True)
@@ -68,14 +67,15 @@ class TokenClasses:
         """Those where the student has read bytes more; None where there is but one way to go on."""
         if not ahead:
             return self.met.to(device)
+        begins: list[int] = self._ways.tolist()
         firsts: dict[bytes, int | None] = {}
         going_on: dict[int, int] = {}
         alone: list[int] = []
         for piece, token in _beginning(self._theirs, ahead):
             rest = piece[len(ahead) :]
             if rest and rest not in firsts:
-                begun = [t for t in self._student.encode(rest)[:1] if t < len(self._ways)]
-                firsts[rest] = self._listed_ways[begun[0]] if begun else None
+                begun = [t for t in self._student.encode(rest)[:1] if t < len(begins)]
+                firsts[rest] = begins[begun[0]] if begun else None
             if not rest:
                 alone.append(token)
             elif (way := firsts[rest]) is not None:
