@@ -439,3 +439,12 @@ def test_other_settings_go_with_several_teachers(tmp_path, options, updates):
     assert all(torch.isfinite(torch.tensor(losses)))
     moved = largest_difference(before, weights(found.student))
     assert (moved == 0) == (max(losses) == 0)
+
+
+def test_a_wider_teacher_among_several_is_not_told_to_fit_a_bridge(tmp_path):
+    with pytest.raises(ValueError, match=r"32 wide.*teacher's 64.*bridge to its file") as raised:
+        made(tmp_path, teacher=models(hidden_size=64))
+    assert "bridge='fit'" not in str(raised.value)
+    # Of an only one it is the first thing to try.
+    with pytest.raises(ValueError, match="bridge='fit'"):
+        trainer(tmp_path, teacher=tiny.model(seed=2, hidden_size=64))
