@@ -143,7 +143,6 @@ COLLAPSE = replace(
         "Bridge, last layer",
     ),
     rates=(2e-3,),
-    seeds=(0,),
     evaluated_quickly=True,
     quick_part=5,
     claims=(),
