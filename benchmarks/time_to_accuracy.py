@@ -102,7 +102,7 @@ def main() -> None:
         for seed in options.seeds:
             for method in options.methods:
                 rates = METHODS[method][1]
-                for rate in rates if options.tune else rates[:1]:
+                for rate in options.rates or (rates if options.tune else rates[:1]):
                     key = {"method": method, "rate": rate, "seed": seed, "tuning": options.tune}
                     if key not in [line["key"] for line in read(file)]:
                         print(f"{method}, {rate:g}, seed {seed}", flush=True)
@@ -116,6 +116,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--rates", type=float, nargs="+", help="in place of a method's own")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
