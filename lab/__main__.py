@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lab import page, queue, verdicts
-from lab.items import ITEMS, plan, report
+from lab.items import ITEMS, QUICK, plan, report
 from lab.pairs import PAIRS
 from lab.results import differences, read
 
@@ -32,7 +32,10 @@ def list_items() -> None:
 
 @app.command()
 def run(
-    names: Annotated[list[str] | None, typer.Argument(help="Items; all, in order.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Items; all in order, with --quick one of every kind."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The smallest that shows it.")] = False,
     workers: Annotated[int, typer.Option(help="Processes, of one thread each.")] = WORKERS,
 ) -> None:
@@ -40,7 +43,7 @@ def run(
     unknown = [name for name in names or () if name not in ITEMS]
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: an item is one of {', '.join(ITEMS)}.")
-    chosen = names or list(ITEMS)
+    chosen = names or list(QUICK if quick else ITEMS)
     queue.finish(partial(plan, chosen, quick), workers)
     queue.each(partial(report, quick=quick), [n for n in chosen if not ITEMS[n].alone], workers)
     for name in chosen:
@@ -77,6 +80,8 @@ def _compare(names: Sequence[str]) -> None:
     typer.echo(f"\nVerdicts of the committed results that were found again: {count} of {count}.")
     if missing := [name for name in names if name not in committed]:
         typer.echo(f"Without committed results to compare with: {', '.join(missing)}.")
+    if left := [name for name in ITEMS if name not in names]:
+        typer.echo(f"Not made, `--quick NAME` does: {', '.join(left)}.")
 
 
 @app.command("verdicts")

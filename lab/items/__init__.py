@@ -220,6 +220,27 @@ _ALL: tuple[Item, ...] = (
     ),
 )
 ITEMS = {item.name: replace(item, expects=EXPECTED.get(item.name, ())) for item in _ALL}
+# At least one of every kind; the others ask the same of other models, or need long runs to show it.
+QUICK = (
+    "accuracy-sorting",
+    "cost",
+    "bridges",
+    "heads",
+    "pulls",
+    "tokenizers",
+    "handed-over",
+    "ranks",
+    "gradient-noise-sorting",
+    "head-geometry",
+    "positions",
+    "weights",
+    "ablations",
+    "unrelated",
+    "past-reinforced",
+    "merging",
+    "self-distillation-sums",
+    "cheaper",
+)
 
 
 def plan(names: Iterable[str], quick: bool) -> list[Run]:

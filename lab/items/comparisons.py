@@ -134,20 +134,17 @@ PAST_REINFORCED = Comparison(
     eval_every=25,
     rates=(5e-4, 1e-3, 2e-3),
     grid_steps=50,
-    claims=(("λ = 1.25", "OPRD"), ("λ = 1.25", RANDOM_DIRECTION)),
+    claims=(("λ = 1.25", "OPRD"), ("λ = 1.25", RANDOM_DIRECTION), ("OPRD", "λ = 2")),
     by="end",
 )
 PAST_THE_TEACHER = replace(
     PAST_REINFORCED,
     pair="sums",
     methods=("OPRD", "λ = 1.25", RANDOM_DIRECTION),
+    claims=PAST_REINFORCED.claims[:2],
 )
 # A teacher that has most of its way before it.
-PAST_EARLY = replace(
-    PAST_REINFORCED,
-    pair="sums, less reinforced",
-    methods=("OPRD", "λ = 1.25", RANDOM_DIRECTION),
-)
+PAST_EARLY = replace(PAST_THE_TEACHER, pair="sums, less reinforced")
 MERGING = Comparison(
     "both",
     tuple(MERGED),

@@ -5,7 +5,7 @@ import pytest
 
 from lab import results, runs
 from lab.comparison import Comparison
-from lab.items import ITEMS, plan
+from lab.items import ITEMS, QUICK, plan
 from lab.items.compared import DIAGNOSTICS, Compared
 from lab.pairs import Moment
 from oprd import OPRDConfig
@@ -51,6 +51,15 @@ def test_quick_runs_have_one_seed_and_fewer_steps(item):
     quick, whole = item.plan(True), item.plan(False)
     assert {run.seed for run in quick} <= {0}
     assert sum(run.steps for run in quick) <= sum(run.steps for run in whole) / 3
+
+
+def test_one_item_of_every_kind_is_quick_and_the_committed_results_settle_a_claim_of_it():
+    assert {type(ITEMS[name]) for name in QUICK} == {type(item) for item in ITEMS.values()}
+    assert list(QUICK) == [name for name in ITEMS if name in QUICK]
+    found = {name: json.loads((COMMITTED / f"{name}.json").read_text()) for name in QUICK}
+    # On models as small as its quick case an update takes the same time whatever its loss.
+    assert [name for name in QUICK if not ITEMS[name].verdicts(found[name])] == ["cost"]
+    assert "sums, reinforced" in {run.pair for run in plan(QUICK, quick=True)}
 
 
 def test_runs_that_items_share_are_planned_once_and_the_first_items_come_first():

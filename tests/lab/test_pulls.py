@@ -14,7 +14,7 @@ def test_bridges_that_fit_both_models_are_fitted_and_what_is_shown_comes_from_th
 ):
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
     (tmp_path / "results").mkdir()
-    item = Pulls("pulls", "a title", (TINY_PAIR,), rollouts=80)
+    item = Pulls("pulls", "a title", (TINY_PAIR, "one that a quick report leaves out"), rollouts=80)
     item.report(quick=True)
     found = json.loads(results.result_file("pulls.json", quick=True).read_text())
     of = found["pairs"][TINY_PAIR]
@@ -29,15 +29,8 @@ def test_bridges_that_fit_both_models_are_fitted_and_what_is_shown_comes_from_th
     assert len(lines) == 4 + len(of)
 
 
-def test_heads_lead_nearer_where_the_divergence_is_less_after_them():
+@pytest.mark.parametrize(("after", "nearer"), [(0.5, True), (1.5, False)])
+def test_heads_lead_nearer_where_the_divergence_is_less_after_them(after, nearer):
     item = Pulls("pulls", "a title", ("a", "b"), rollouts=80)
-    found = {
-        "pairs": {
-            "a": {pulls.SHOWN: {"before": 1.0, "after": 0.5}},
-            "b": {pulls.SHOWN: {"before": 1.0, "after": 1.5}},
-        }
-    }
-    assert item.verdicts(found) == {
-        "a: heads, centered lead nearer": True,
-        "b: heads, centered lead nearer": False,
-    }
+    found = {"pairs": {"a": {pulls.SHOWN: {"before": 1.0, "after": after}}}}
+    assert item.verdicts(found) == {"a: heads, centered lead nearer": nearer}
