@@ -26,6 +26,7 @@ from transformers.utils import logging
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes" / "demo"))
 
+from clock import RESULTS, SHARE  # noqa: E402 # beside this script
 from demo import FEWER_ROLLOUTS, HERE, MAX_TOKENS, make_trainer  # noqa: E402 # found on the path above
 from smollm2 import base_model_folder  # noqa: E402
 
@@ -35,6 +36,7 @@ from oprd.evaluation.tasks.load import generate_task  # noqa: E402
 
 TRL = "TRL's DistillationTrainer"
 KL = {"representation_weight": 0.0, "output_loss": "reverse_kl"}
+STILL_FEWER = {"rollouts_ahead": 4, "updates_per_rollout": 4}
 TEACHER_FIRST = {"teacher_prefix": {"from": 1, "to": 0, "steps": 24}}
 # Settings, and rates to choose from; the first is the best one found with --tune.
 METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
@@ -49,6 +51,11 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
         {**FEWER_ROLLOUTS, "leave_ended": True},
         (1e-4, 2e-4),
     ),
+    "OPRD, four updates a rollout": (STILL_FEWER, (1e-4, 2e-4)),
+    "OPRD, four updates a rollout, the teacher's text at first": (
+        {**STILL_FEWER, **TEACHER_FIRST},
+        (1e-4, 2e-4),
+    ),
     "OPRD, half of earlier steps": ({"replay": 32}, (1e-4, 2e-4)),
     "OPRD, half of the prompts by distance": ({"curriculum": "error"}, (1e-4, 2e-4)),
     "OPRD, half begun by the teacher": (
@@ -58,8 +65,6 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "reverse KL": (KL, (5e-5, 1e-4)),
     TRL: ({}, (5e-5, 1e-4)),
 }
-SHARE = 0.8
-RESULTS = Path(__file__).parent / "results" / "time_to_accuracy.jsonl"
 # Of the problems of a run's training set; those that rates are chosen on are drawn with others.
 FIRST_SEED, TUNING_SEED = 200, 300
 

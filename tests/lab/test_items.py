@@ -15,8 +15,6 @@ COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
     "fewer-rollouts",
-    "heads-same-sorting",
-    "heads-same-sums",
     "heads-then",
     "merging-later",
     "past-early",
