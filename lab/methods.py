@@ -27,6 +27,7 @@ HEADS_THEN_TOP_1 = "Heads, then top-1"
 AGAIN = "\nThat was an example with its answer. Answer in the same way: {{ prompt }}"
 REVERSE_KL = {"output_loss": "reverse_kl"}
 SAMPLED_TOKEN = {"output_loss": "sampled"}
+TEACHER_FIRST = {"teacher_prefix": {"from": 1, "to": 0, "steps": 0.25}}
 
 
 def _bridge(rank: int, mu: float, **settings: Any) -> dict[str, Any]:
@@ -100,7 +101,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "2 updates a rollout": {**PLAIN, "updates_per_rollout": 2},
     "4 updates a rollout": {**PLAIN, "updates_per_rollout": 4},
     "5 steps ahead": {**PLAIN, "rollouts_ahead": 5},
-    "20 steps ahead": {**PLAIN, "rollouts_ahead": 20},
     "5 steps ahead, 2 updates a rollout": {
         **PLAIN,
         "rollouts_ahead": 5,
@@ -108,6 +108,16 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "short rollouts first": {**PLAIN, "rollout_horizon": {"from": 5, "to": 20, "steps": 0.5}},
     "positions by divergence": {**PLAIN, "positions": "divergence"},
+    "the teacher's text at first": {**PLAIN, **TEACHER_FIRST},
+    "5 steps ahead, 4 updates a rollout, the teacher's text at first": {
+        **PLAIN,
+        **TEACHER_FIRST,
+        "rollouts_ahead": 5,
+        "updates_per_rollout": 4,
+    },
+    # Half of a batch each.
+    "rollouts of earlier steps": {**PLAIN, "replay": 256},
+    "prompts by distance": {**PLAIN, "curriculum": "error"},
     "Bridge": _bridge(RANK, 10),
     "Bridge, rrr": _bridge(RANK, 10, bridge_basis="rrr"),
     # The gradient at the last layer spans no more directions than these.

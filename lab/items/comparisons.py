@@ -95,13 +95,23 @@ CHEAPER = (
     "2 updates a rollout",
     "4 updates a rollout",
 )
-FEWER_ROLLOUTS = (
-    "OPRD",
-    "5 steps ahead",
-    "20 steps ahead",
-    "5 steps ahead, 2 updates a rollout",
-    "short rollouts first",
-    "positions by divergence",
+FEWER_ROLLOUTS = Comparison(
+    "sums",
+    (
+        "OPRD",
+        "5 steps ahead",
+        "5 steps ahead, 2 updates a rollout",
+        "short rollouts first",
+        "the teacher's text at first",
+        "5 steps ahead, 4 updates a rollout, the teacher's text at first",
+        "rollouts of earlier steps",
+        "prompts by distance",
+        "positions by divergence",
+    ),
+    steps=160,
+    eval_every=20,
+    rates=(1e-3,),
+    by="end",
 )
 # How many prompts it takes.
 PROMPTS = Comparison(

@@ -157,6 +157,18 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
             Above("OPRD", "OPRD on the student's first responses"),
         ),
     ),
+    "fewer-rollouts": (
+        Expectation(
+            "oprd",
+            "rollouts of five steps written at once cost at most 2 points",
+            Above("5 steps ahead", "OPRD", by=-2),
+        ),
+        Expectation(
+            "oprd",
+            "four updates on each and the teacher's text at first cost no more",
+            Above("5 steps ahead, 4 updates a rollout, the teacher's text at first", "OPRD", by=-2),
+        ),
+    ),
     "prompts": (
         Expectation(
             "2609.04172",
