@@ -148,9 +148,7 @@ COLLAPSE = replace(
     claims=(),
     by="end",
 )
-COLLAPSE_LATER = replace(
-    COLLAPSE, methods=("Bridge",), steps=1500, eval_every=100, seeds=(0,), quick_part=10
-)
+COLLAPSE_LATER = replace(COLLAPSE, methods=("Bridge",), steps=1500, eval_every=100, quick_part=10)
 
 BRIDGED: tuple[Item, ...] = (
     Compared("bridges", "Tables 4, 5: bridge, output space, and both", BRIDGES_OF_THE_PAPER),

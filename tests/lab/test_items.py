@@ -15,7 +15,6 @@ COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
     "fewer-rollouts",
-    "heads-then",
     "merging-later",
     "past-early",
     "prompts",
