@@ -43,6 +43,8 @@ VERSION = 2
 CACHE = Path(__file__).parents[1] / ".cache" / "lab" / f"v{VERSION}"
 END, PAD = "#", "_"
 EXAMPLES = 50_000
+# Tokens of a prompt and its response; a task with longer ones says so under the same name.
+CONTEXT = 64
 
 
 class Trained(ABC):
@@ -200,7 +202,7 @@ def _train(recipe: Recipe) -> None:
     examples = task.examples("train", EXAMPLES, seed=1 + recipe.seed)
     set_seed(recipe.seed)
     trainer = Trainer(
-        model=model or _build(recipe, tokenizer),
+        model=model or _build(recipe, tokenizer, getattr(task, "CONTEXT", CONTEXT)),
         args=TrainingArguments(
             output_dir=str(folder),
             max_steps=recipe.steps,
@@ -240,7 +242,7 @@ def _begin(
     return None, learn_tokenizer(task, recipe.vocabulary)
 
 
-def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, context: int) -> Qwen3ForCausalLM:
     """A Qwen3-shaped model with random weights."""
     vocabulary = tokenizer.get_vocab()
     return Qwen3ForCausalLM(
@@ -252,7 +254,7 @@ def _build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausal
             num_attention_heads=4,
             num_key_value_heads=4,
             head_dim=recipe.width // 4,
-            max_position_embeddings=64,
+            max_position_embeddings=context,
             tie_word_embeddings=not recipe.untied,
             eos_token_id=vocabulary[END],
             pad_token_id=vocabulary[PAD],

@@ -63,6 +63,8 @@ class Pair:
 
 
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")
+# Responses of 50 to 100 tokens, where those of sums have 15.
+CHAINS = Recipe("chains")
 # Half way on sums: what reinforcement learning begins with.
 BEFORE = Moment(SUMS, 350)
 SHOWN = Recipe("shown", until=350)
@@ -81,6 +83,7 @@ WORDS = Recipe("words", vocabulary=VOCABULARY)
 PAIRS = {
     "sums": Pair(Moment(SUMS, 250), Moment(SUMS, 1500)),
     "sorting": Pair(Moment(SORTING, 200), Moment(SORTING, 1500), step_seconds=0.5),
+    "chains": Pair(Moment(CHAINS, 250), Moment(CHAINS, 1500), step_seconds=3),
     # Three layers of width 96, its own initialisation: only a bridge or the output connects it.
     "sums, other shape": Pair(
         Moment(Recipe("sums", layers=3, width=96, steps=1000, seed=1, until=350), 350),

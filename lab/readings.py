@@ -80,7 +80,7 @@ def write_rollouts(
     ]
     engine = TransformersEngine(model, tokenizer, len(requests), sort_by_length=False)
     (responses,) = engine.generate(requests, sampling)
-    return _batch([(response.request.prompt_ids, response.ids) for response in responses])
+    return batch_of([(response.request.prompt_ids, response.ids) for response in responses])
 
 
 def read_states(model: Any, batch: MicroBatch) -> dict[int, Tensor]:
@@ -90,8 +90,8 @@ def read_states(model: Any, batch: MicroBatch) -> dict[int, Tensor]:
         return dict(read(model, batch.view, layers).states)
 
 
-def _batch(rollouts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> MicroBatch:
-    """Prompts and responses as token ids, left- and right-padded."""
+def batch_of(rollouts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> MicroBatch:
+    """Prompts with responses, token ids; the ones are padded left, the others right."""
     prompts = left_pad([prompt for prompt, _ in rollouts], 0)
     responses = [torch.tensor(response) for _, response in rollouts]
     written = pad_sequence([torch.ones_like(r, dtype=torch.bool) for r in responses], True)

@@ -13,7 +13,7 @@ SAMPLES = {"reported": 8, "tuning": 4, "curve": 2}
 def examples(split: arithmetic.Split, count: int, seed: int) -> list[tuple[str, str]]:
     """Different problems of one split, as prompt and solution."""
     drawn = arithmetic.problems(split, count, seed, subtraction=False)
-    return [("+".join(map(str, p.terms)) + "=", _solution(p.terms)) for p in drawn]
+    return [("+".join(map(str, p.terms)) + "=", solution(p.terms)) for p in drawn]
 
 
 def answer(solution: str) -> str:
@@ -32,7 +32,8 @@ def grade(text: str, gold: str) -> Grade:
     return Grade.of(found == gold, found) if found else Grade(False, "no_box")
 
 
-def _solution(terms: tuple[int, ...]) -> str:
+def solution(terms: tuple[int, ...]) -> str:
+    """Terms added one at a time, each step written out."""
     total, *rest = terms
     steps = []
     for term in rest:

@@ -24,6 +24,7 @@ from lab.items.comparisons import (
     CHEAPER,
     FEWER_ROLLOUTS,
     FOUND,
+    LONG_ON_AND_OFF_POLICY,
     MERGING,
     MERGING_LATER,
     NOISE,
@@ -42,6 +43,7 @@ from lab.items.expected import EXPECTED
 from lab.items.gradient_noise import GradientNoise
 from lab.items.head_geometry import HeadGeometry
 from lab.items.item import Item
+from lab.items.long_responses import LongResponses
 from lab.items.merging import Merging
 from lab.items.positions import Positions
 from lab.items.ranks import Ranks
@@ -167,6 +169,12 @@ _ALL: tuple[Item, ...] = (
         "off-policy",
         "The same loss on responses that the student did not write, at one rate",
         Comparison("sums", ON_AND_OFF_POLICY, rates=(1e-3,), quick_part=8),
+    ),
+    LongResponses(
+        "off-policy-long",
+        "The same where responses have a hundred tokens, by step and by the clock",
+        LONG_ON_AND_OFF_POLICY,
+        timed=True,
     ),
     Compared("prompts", "What is gained from 1, 16, 256 and all prompts", PROMPTS),
     *(

@@ -132,6 +132,16 @@ PROMPTS = Comparison(
     by="end",
 )
 ON_AND_OFF_POLICY = ("OPRD", *OFF_POLICY)
+# The same where an early slip is carried along.
+LONG_ON_AND_OFF_POLICY = Comparison(
+    "chains",
+    ON_AND_OFF_POLICY,
+    steps=100,
+    eval_every=20,
+    rates=(5e-4, 1e-3, 2e-3),
+    grid_steps=50,
+    by="end",
+)
 NOISE = {
     task: Noise(steps, shares=(0.3, 0.1, 0.03, 0.01))
     for task, steps in {"sums": (250, 400, 600, 900, 1400), "sorting": (200, 400, 600, 900)}.items()

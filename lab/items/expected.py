@@ -157,6 +157,18 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
             Above("OPRD", "OPRD on the student's first responses"),
         ),
     ),
+    "off-policy-long": (
+        Expectation(
+            "the title",
+            "so of long responses",
+            Above("OPRD", "OPRD on the teacher's responses"),
+        ),
+        Expectation(
+            "the title",
+            "so of long responses, beside those it wrote before training",
+            Above("OPRD", "OPRD on the student's first responses"),
+        ),
+    ),
     "fewer-rollouts": (
         Expectation(
             "oprd",

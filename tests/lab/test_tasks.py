@@ -1,9 +1,9 @@
 import pytest
 
-from lab import additions, sorting, sums, words
+from lab import additions, chains, sorting, sums, words
 from lab.scores import PARTS, samples
 
-TASKS = [additions, sums, sorting, words]
+TASKS = [additions, sums, chains, sorting, words]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -31,13 +31,13 @@ def test_a_task_says_how_often_each_problem_is_answered(task):
     assert set(samples(task.__name__)) == {*PARTS, "curve"}
 
 
-@pytest.mark.parametrize("task", [sums, sorting])
+@pytest.mark.parametrize("task", [sums, chains, sorting])
 def test_solutions_fit_into_the_response_with_their_end(task):
     longest = max(len(solution) for _, solution in task.examples("train", 2000, seed=1))
     assert longest + 1 <= task.LONGEST_RESPONSE
 
 
-@pytest.mark.parametrize("task", [sums, sorting, words])
+@pytest.mark.parametrize("task", [sums, chains, sorting, words])
 def test_all_characters_are_in_the_alphabet(task):
     text = "".join(map("".join, task.examples("train", 500, seed=1)))
     assert set(text) <= set(task.ALPHABET)
@@ -47,6 +47,16 @@ def test_a_worked_sum_adds_one_term_at_a_time():
     prompt, solution = next(e for e in sums.examples("train", 50, 1) if e[0].count("+") == 2)
     a, b, c = map(int, prompt.rstrip("=").split("+"))
     assert solution == f"{a}+{b}={a + b};{a + b}+{c}={a + b + c}"
+
+
+def test_a_chain_is_worked_as_a_sum_is_and_fits_into_the_models_context():
+    examples = chains.examples("train", 2000, seed=1)
+    assert {chains.terms(prompt) for prompt, _ in examples} == set(chains.TERMS)
+    assert max(len(prompt + solution) for prompt, solution in examples) + 1 <= chains.CONTEXT
+    for prompt, solution in examples[:50]:
+        numbers = tuple(map(int, prompt.rstrip("=").split("+")))
+        assert solution == sums.solution(numbers)
+        assert solution.endswith(f"={sum(numbers)}")
 
 
 def test_different_words_are_asked_for_in_order():
