@@ -70,7 +70,7 @@ bench: setup ## what an update costs beside its floor
 lab: setup ## list the figures and tables of the paper that can be made here
 	$(BIN)/python -m lab list
 
-lab-quick: setup ## make them at their smallest setting
+lab-quick: setup ## make a selection of them at their smallest setting
 	$(BIN)/python -m lab run --quick
 
 docs: setup ## build the site from README, docs and the code, in .site

@@ -1,122 +1,150 @@
 """Seconds until a student is there, as `time_to_accuracy.py` found them, in a table and a picture.
 
-README and docs/cost.md show both.
-
-    python benchmarks/clock.py
+python benchmarks/clock.py      # writes both into README and docs/cost.md
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from matplotlib.figure import Figure
-from scipy.stats import t
+import numpy as np
+from scipy.stats import ttest_1samp
+
+from oprd.reports.figure import line_style, new_figure, styled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "time_to_accuracy.jsonl"
 PICTURE = ROOT / "docs" / "pictures" / "clock.svg"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "cost.md")
-BEGIN, END = "<!-- clock -->\n", "\n<!-- end -->"
+BEGIN, END = "<!-- clock -->\n", "<!-- end -->"
 # Of the gap between the student before training and its teacher.
 SHARE = 0.8
 # Every method is compared to it, seed by seed.
 BASELINE = "OPRD"
-COLORS = ("#1b5e9e", "#2e8b57", "#d1495b", "#e08e0b", "#8e5ea2", "#5f6b76")
 
-Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
+Run = Mapping[str, Any]
+Runs = Mapping[str, Mapping[int, Run]]
 
 
 def read(file: Path = RESULTS) -> Runs:
-    """The runs on the problems that are reported, by method and seed."""
-    found: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
-        run = json.loads(line)
-        if not run["key"]["tuning"]:
-            found.setdefault(run["key"]["method"], {})[run["key"]["seed"]] = run
-    return {method: dict(sorted(runs.items())) for method, runs in found.items()}
+    """The runs on the problems that are reported, by method and seed, the fastest method first.
+
+    Raises:
+        ValueError: a method has two of one seed, which another rate or other problems set apart.
+    """
+    found: dict[str, dict[int, Run]] = {}
+    for run in runs_in(file):
+        key = run["key"]
+        if key["tuning"]:
+            continue
+        of = found.setdefault(key["method"], {})
+        if key["seed"] in of:
+            raise ValueError(f"{file.name} has two runs of {key['method']} with seed {key['seed']}")
+        of[key["seed"]] = run
+    return dict(sorted(found.items(), key=lambda of: np.mean([took(r) for r in of[1].values()])))
 
 
-def target(run: Mapping[str, Any]) -> float:
+def runs_in(file: Path) -> Iterator[Run]:
+    """The runs of a file, none where it is not there."""
+    if file.exists():
+        yield from map(json.loads, file.read_text(encoding="utf-8").splitlines())
+
+
+def target(run: Run) -> float:
     """The share of problems solved at which a run is there."""
     return run["before"] + SHARE * (run["teacher"] - run["before"])
 
 
-def reached(run: Mapping[str, Any]) -> float | None:
+def points(run: Run) -> list[tuple[float, float]]:
+    """Seconds, and the share of problems solved then."""
+    return [(0.0, run["before"]), *((seconds, solved) for _, seconds, solved in run["curve"])]
+
+
+def reached(run: Run) -> float | None:
     """Seconds until a run is there; between two evaluations accuracy is a straight line."""
-    earlier, before = 0.0, run["before"]
-    for _, seconds, solved in run["curve"]:
+    (earlier, before), *later = points(run)
+    for seconds, solved in later:
         if solved >= target(run):
             return earlier + (seconds - earlier) * (target(run) - before) / (solved - before)
         earlier, before = seconds, solved
     return None
 
 
-def ratio(runs: Mapping[int, Mapping[str, Any]], beside: Mapping[int, Mapping[str, Any]]) -> str:
-    """What a method takes of the baseline's time, paired by seed, with the 95% interval.
+def took(run: Run) -> float:
+    """Seconds until a run is there, or until it was last looked at."""
+    seconds = reached(run)
+    return points(run)[-1][0] if seconds is None else seconds
 
-    Of a method that is not there by the end of its budget the least that it can be.
+
+def ratio(runs: Mapping[int, Run], beside: Mapping[int, Run]) -> str:
+    """What a method takes of the baseline's time: the geometric mean over the seeds of both.
+
+    With its 95% interval, unless a run was not there when it was last looked at: then at least so
+    much, of these seeds.
+
+    Raises:
+        ValueError: they share no seed, or the baseline was not there in one that they share.
     """
-    both = [seed for seed in runs if seed in beside]
-    ends = {seed: reached(runs[seed]) for seed in both}
-    logs = [
-        math.log((ends[seed] or runs[seed]["spent"]) / (reached(beside[seed]) or math.nan))
-        for seed in both
-    ]
-    if None in ends.values():
-        return f"over {math.exp(fmean(logs)):.1f}"
-    if len(logs) < 2:
-        return f"{math.exp(logs[0]):.2f}"
-    mean = fmean(logs)
-    error = math.sqrt(sum((log - mean) ** 2 for log in logs) / (len(logs) - 1) / len(logs))
-    half = t.ppf(0.975, len(logs) - 1) * error
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*(math.exp(mean + by) for by in (0, -half, half)))
+    both = sorted(set(runs) & set(beside))
+    if not both or any(reached(beside[seed]) is None for seed in both):
+        raise ValueError(f"{BASELINE} has to be there with the seeds of what is compared to it")
+    logs = np.log([took(runs[seed]) / took(beside[seed]) for seed in both])
+    if any(reached(runs[seed]) is None for seed in both):
+        return f"over {np.floor(10 * np.exp(logs.mean())) / 10:.1f}"
+    if len(both) == 1:
+        return f"{np.exp(logs[0]):.2f}"
+    interval = ttest_1samp(logs, 0).confidence_interval(0.95)
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*np.exp([logs.mean(), *interval]))
 
 
 def table(found: Runs) -> list[str]:
     """Seconds by method and seed, as lines of Markdown."""
-    lines = ["| | seconds, by seed | beside OPRD |", "|---|---|---|"]
+    seeds = sorted({seed for runs in found.values() for seed in runs})
+    head = ["", *(f"seed {seed}" for seed in seeds), f"of {BASELINE}'s time"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for method, runs in found.items():
-        cells = []
-        for run in runs.values():
-            seconds = reached(run)
-            last = run["curve"][-1][2]
-            cells.append(f"{seconds:.0f}" if seconds else f"over {run['spent']:,.0f} ({last:.0%})")
+        cells = [_cell(runs[seed]) if seed in runs else "" for seed in seeds]
         beside = "1" if method == BASELINE else ratio(runs, found[BASELINE])
-        lines.append(f"| {method} | {', '.join(cells)} | {beside} |")
+        lines.append(f"| {' | '.join([method, *cells, beside])} |")
     return lines
+
+
+def _cell(run: Run) -> str:
+    if reached(run) is not None:
+        return f"{took(run):.0f}"
+    return f"over {took(run):.0f} ({points(run)[-1][1]:.0%})"
 
 
 def draw(found: Runs, file: Path = PICTURE) -> None:
     """Problems solved by seconds, a line for every run."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    for color, (method, runs) in zip(COLORS, found.items(), strict=False):
-        for number, run in enumerate(runs.values()):
-            seconds = [0.0, *(point[1] for point in run["curve"])]
-            solved = [run["before"], *(point[2] for point in run["curve"])]
-            label = None if number else method
-            axes.plot(seconds, solved, color=color, linewidth=1.4, alpha=0.8, label=label)
-    (first, *_) = found[BASELINE].values()
-    axes.axhline(target(first), color="0.5", linestyle=":", linewidth=1)
-    axes.set_xlim(left=0)
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.set_xlabel("processor seconds of one thread, evaluations not counted")
-    axes.set_ylabel("held-out problems solved")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    file.parent.mkdir(exist_ok=True)
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    with styled():
+        figure = new_figure(8, 3.6)
+        axes = figure.add_subplot()
+        for number, (method, runs) in enumerate(found.items()):
+            for which, run in enumerate(runs.values()):
+                name = "" if which else method
+                axes.plot(*zip(*points(run), strict=True), **line_style(number), label=name)
+        targets = [target(run) for run in found[BASELINE].values()]
+        axes.axhline(targets[0], color="0.5", linewidth=1, label=f"{SHARE:.0%} of the gap")
+        axes.set(
+            xlabel="processor seconds of one thread, evaluations not counted",
+            ylabel="held-out problems solved",
+            ylim=(0, 1),
+        )
+        axes.set_xlim(left=0)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.legend(loc="lower right")
+        file.parent.mkdir(exist_ok=True)
+        # Pages are read on a dark ground, too.
+        figure.savefig(file, format="svg", facecolor="white", metadata={"Date": None})
 
 
 def filled(text: str, lines: Sequence[str]) -> str:
     """A page with the table in its place."""
     before, rest = text.split(BEGIN, 1)
     _, after = rest.split(END, 1)
-    return before + BEGIN + "\n".join(lines) + END + after
+    return before + BEGIN + "".join(f"{line}\n" for line in lines) + END + after
 
 
 def main() -> None:

@@ -12,10 +12,11 @@ file as they come, and what is there is not made again.
 
 import argparse
 import json
-import statistics
+import shutil
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from transformers.utils import logging
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes" / "demo"))
 
-from clock import RESULTS, SHARE  # noqa: E402 # beside this script
+from clock import RESULTS, SHARE, reached, runs_in, took  # noqa: E402 # beside this script
 from demo import FEWER_ROLLOUTS, HERE, MAX_TOKENS, make_trainer  # noqa: E402 # found on the path above
 from smollm2 import base_model_folder  # noqa: E402
 
@@ -108,13 +109,21 @@ def main() -> None:
             for method in options.methods:
                 rates = METHODS[method][1]
                 for rate in options.rates or (rates if options.tune else rates[:1]):
-                    key = {"method": method, "rate": rate, "seed": seed, "tuning": options.tune}
-                    if key not in [line["key"] for line in read(file)]:
+                    key = {
+                        "method": method,
+                        "rate": rate,
+                        "seed": seed,
+                        "tuning": options.tune,
+                        "problems": options.problems,
+                        "rollouts": options.rollouts,
+                        "every": options.every,
+                    }
+                    if key not in [line["key"] for line in runs_in(file)]:
                         print(f"{method}, {rate:g}, seed {seed}", flush=True)
                         found = {"key": key, **run(options, method, rate, seed)}
                         with file.open("a") as lines:
                             lines.write(json.dumps(found) + "\n")
-    print_table(read(file))
+    print_table(list(runs_in(file)))
 
 
 def parse_options() -> argparse.Namespace:
@@ -133,10 +142,6 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def run(options: argparse.Namespace, method: str, rate: float, seed: int) -> dict[str, Any]:
     """Train with one method until it is there or its budget is spent."""
     steps = 400
@@ -144,6 +149,8 @@ def run(options: argparse.Namespace, method: str, rate: float, seed: int) -> dic
     train = generate_task("additions", "train", steps * options.rollouts, seed=first + seed)
     held_out = generate_task("additions", "test", options.problems, seed=int(options.tune))
     folder = options.run / "now"
+    # Of a run that was ended in its midst.
+    shutil.rmtree(folder, ignore_errors=True)
     settings = {
         "output_dir": str(folder),
         "learning_rate": rate,
@@ -175,14 +182,7 @@ def run(options: argparse.Namespace, method: str, rate: float, seed: int) -> dic
     trainer.add_callback(clock)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    reached = next((seconds for _, seconds, value in clock.curve if value >= target), None)
-    return {
-        "before": before,
-        "teacher": best,
-        "seconds": reached,
-        "spent": clock.seconds,
-        "curve": clock.curve,
-    }
+    return {"before": before, "teacher": best, "spent": clock.seconds, "curve": clock.curve}
 
 
 def _trainer(
@@ -220,23 +220,18 @@ def _trainer(
     )
 
 
-def print_table(results: list[dict[str, Any]]) -> None:
+def print_table(results: list[Mapping[str, Any]]) -> None:
+    """All that is there, the runs that rates were chosen by among them."""
     print(f"processor seconds of one thread until {SHARE:.0%} of the gap is closed")
-    print("| method | rate | seeds | median | each | last accuracy |\n|---|---|---|---|---|---|")
-    groups: dict[tuple[str, float, bool], list[dict[str, Any]]] = {}
+    print(
+        "| method | rate | seed | problems | seconds | last accuracy |\n|---|---|---|---|---|---|"
+    )
     for line in results:
         key = line["key"]
-        groups.setdefault((key["method"], key["rate"], key["tuning"]), []).append(line)
-    for (method, rate, tuning), lines in groups.items():
-        counted = [line["seconds"] or line["spent"] for line in lines]
-        each = ", ".join(
-            f"{seconds:.0f}" if line["seconds"] else f"over {seconds:.0f}"
-            for seconds, line in zip(counted, lines, strict=True)
-        )
-        last = ", ".join(f"{line['curve'][-1][2]:.0%}" for line in lines if line["curve"])
-        name = f"{method}{' (tuning)' if tuning else ''}"
-        median = statistics.median(counted)
-        print(f"| {name} | {rate:g} | {len(lines)} | {median:.0f} | {each} | {last} |")
+        said = f"{'over ' if reached(line) is None else ''}{took(line):.0f}"
+        seed = f"{key['seed']}{', tuning' if key['tuning'] else ''}"
+        cells = (key["method"], f"{key['rate']:g}", seed, str(key["problems"]), said)
+        print(f"| {' | '.join(cells)} | {line['curve'][-1][2]:.0%} |")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def list_items() -> None:
 def run(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Items; all in order, with --quick one of every kind."),
+        typer.Argument(help="Items; all in order, with --quick a selection of every kind."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The smallest that shows it.")] = False,
     workers: Annotated[int, typer.Option(help="Processes, of one thread each.")] = WORKERS,
@@ -55,6 +55,9 @@ def run(
         typer.echo("\n".join(["", f"{name}: {item.title}", *item.table(found), "", *settled]))
     if quick:
         _compare(chosen)
+    if quick and not names:
+        left = [name for name in ITEMS if name not in QUICK]
+        typer.echo(f"Left out, `--quick NAME` makes them: {', '.join(left)}.")
 
 
 def _answer(is_so: bool) -> str:
@@ -80,8 +83,6 @@ def _compare(names: Sequence[str]) -> None:
     typer.echo(f"\nVerdicts of the committed results that were found again: {count} of {count}.")
     if missing := [name for name in names if name not in committed]:
         typer.echo(f"Without committed results to compare with: {', '.join(missing)}.")
-    if left := [name for name in ITEMS if name not in names]:
-        typer.echo(f"Not made, `--quick NAME` does: {', '.join(left)}.")
 
 
 @app.command("verdicts")

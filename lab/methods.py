@@ -115,7 +115,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "rollouts_ahead": 5,
         "updates_per_rollout": 4,
     },
-    # Half of a batch each.
+    # Of these half a batch each.
     "rollouts of earlier steps": {**PLAIN, "replay": 256},
     "prompts by distance": {**PLAIN, "curriculum": "error"},
     "Bridge": _bridge(RANK, 10),

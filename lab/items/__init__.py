@@ -172,7 +172,7 @@ _ALL: tuple[Item, ...] = (
     ),
     LongResponses(
         "off-policy-long",
-        "The same where responses have a hundred tokens, by step and by the clock",
+        "The same where responses have 50 to 100 tokens, by step and by the clock",
         LONG_ON_AND_OFF_POLICY,
         timed=True,
     ),
@@ -224,7 +224,7 @@ _ALL: tuple[Item, ...] = (
     ),
 )
 ITEMS = {item.name: replace(item, expects=EXPECTED.get(item.name, ())) for item in _ALL}
-# At least one of every kind; the others ask the same of other models, or need long runs to show it.
+# A selection that shows every kind. The others ask the same of other models, or take too long.
 QUICK = (
     "accuracy-sorting",
     "cost",

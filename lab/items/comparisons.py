@@ -147,6 +147,7 @@ NOISE = {
     for task, steps in {"sums": (250, 400, 600, 900, 1400), "sorting": (200, 400, 600, 900)}.items()
 }
 # Beside a step further than the teacher, one as long that no reference gives.
+FURTHER = (("λ = 1.25", "OPRD"), ("λ = 1.25", RANDOM_DIRECTION))
 PAST_REINFORCED = Comparison(
     "sums, reinforced",
     ("OPRD", *PAST),
@@ -154,14 +155,14 @@ PAST_REINFORCED = Comparison(
     eval_every=25,
     rates=(5e-4, 1e-3, 2e-3),
     grid_steps=50,
-    claims=(("λ = 1.25", "OPRD"), ("λ = 1.25", RANDOM_DIRECTION), ("OPRD", "λ = 2")),
+    claims=(*FURTHER, ("OPRD", "λ = 2")),
     by="end",
 )
 PAST_THE_TEACHER = replace(
     PAST_REINFORCED,
     pair="sums",
     methods=("OPRD", "λ = 1.25", RANDOM_DIRECTION),
-    claims=PAST_REINFORCED.claims[:2],
+    claims=FURTHER,
 )
 # A teacher that has most of its way before it.
 PAST_EARLY = replace(PAST_THE_TEACHER, pair="sums, less reinforced")

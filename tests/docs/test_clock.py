@@ -1,5 +1,6 @@
 """The clock of README and docs/cost.md is that of the runs that are committed."""
 
+import json
 import math
 import runpy
 
@@ -21,13 +22,15 @@ def test_between_two_evaluations_accuracy_is_a_straight_line():
     assert CLOCK["reached"](run((10.0, 1.0))) == pytest.approx(8.0)
 
 
-def test_a_run_that_is_never_there_has_no_time_and_its_budget_is_the_least_it_takes():
-    never = run((50.0, 0.5), (100.0, 0.7), spent=100.0)
-    beside = run((10.0, 0.8))
+def test_a_run_that_is_never_there_takes_at_least_until_it_was_last_looked_at():
+    never = run((50.0, 0.5), (100.0, 0.7), spent=110.0)
+    beside = run((10.5, 0.8))
     assert CLOCK["reached"](never) is None
-    assert CLOCK["ratio"]({0: never}, {0: beside}) == "over 10.0"
-    lines = CLOCK["table"]({"OPRD": {0: beside}, "slow": {0: never}})
-    assert lines[2:] == ["| OPRD | 10 | 1 |", "| slow | over 100 (70%) | over 10.0 |"]
+    # 9.52 times as long, and no more than is known.
+    assert CLOCK["ratio"]({0: never}, {0: beside}) == "over 9.5"
+    lines = CLOCK["table"]({"OPRD": {0: beside, 1: beside}, "slow": {1: never}})
+    assert lines[0] == "|  | seed 0 | seed 1 | of OPRD's time |"
+    assert lines[2:] == ["| OPRD | 10 | 10 | 1 |", "| slow |  | over 100 (70%) | over 9.5 |"]
 
 
 def test_ratios_are_paired_by_seed_with_an_interval_of_their_logarithms():
@@ -36,11 +39,42 @@ def test_ratios_are_paired_by_seed_with_an_interval_of_their_logarithms():
     # Their standard error is 3^-½, and 4.303 the 97.5th percentile of Student's t.
     low, high = (math.exp(sign * 4.303 / math.sqrt(3)) for sign in (-1, 1))
     assert CLOCK["ratio"](runs, beside) == f"1.00 [{low:.2f}, {high:.2f}]"
+    assert CLOCK["ratio"]({0: runs[0]}, beside) == f"{math.exp(-1):.2f}"
 
 
-def test_pages_hold_the_table_of_the_committed_runs():
-    lines = CLOCK["table"](CLOCK["read"]())
+@pytest.mark.parametrize("beside", [{}, {0: run((10.0, 0.5))}])
+def test_what_is_compared_to_a_baseline_that_is_not_there_is_refused(beside):
+    with pytest.raises(ValueError, match="OPRD has to be there"):
+        CLOCK["ratio"]({0: run((10.0, 1.0))}, beside)
+
+
+def test_runs_that_rates_were_chosen_by_are_left_out_and_two_of_one_seed_are_refused(tmp_path):
+    def line(**key):
+        return json.dumps({"key": {"method": "OPRD", "tuning": False, **key}, **run((1.0, 1.0))})
+
+    file = tmp_path / "runs.jsonl"
+    assert CLOCK["read"](file) == {}
+    file.write_text(f"{line(seed=0)}\n{line(seed=0, tuning=True)}\n{line(seed=1)}\n")
+    assert {method: list(runs) for method, runs in CLOCK["read"](file).items()} == {"OPRD": [0, 1]}
+    file.write_text(f"{line(seed=0, rate=1)}\n{line(seed=0, rate=2)}\n")
+    with pytest.raises(ValueError, match="two runs of OPRD with seed 0"):
+        CLOCK["read"](file)
+
+
+def test_a_page_is_filled_again_and_again():
+    page = "before\n<!-- clock -->\n<!-- end -->\nafter"
+    once = CLOCK["filled"](page, ["a", "b"])
+    assert once == "before\n<!-- clock -->\na\nb\n<!-- end -->\nafter"
+    assert CLOCK["filled"](once, ["a", "b"]) == once
+
+
+def test_pages_hold_the_table_and_the_picture_of_the_committed_runs(tmp_path):
+    found = CLOCK["read"]()
     for page in CLOCK["PAGES"]:
         text = page.read_text(encoding="utf-8")
-        assert CLOCK["filled"](text, lines) == text
-        assert CLOCK["PICTURE"].name in text
+        assert CLOCK["filled"](text, CLOCK["table"](found)) == text
+        assert f"pictures/{CLOCK['PICTURE'].name}" in text
+    CLOCK["draw"](found, tmp_path / "drawn.svg")
+    shown, drawn = CLOCK["PICTURE"].read_text(), (tmp_path / "drawn.svg").read_text()
+    for method in found:
+        assert method in shown and method in drawn
