@@ -15,7 +15,6 @@ from tests.lab.fakes import finish, scores
 COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
-    "fewer-rollouts",
     "merging-later",
     "off-policy-long",
     "past-early",
