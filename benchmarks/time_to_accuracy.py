@@ -63,6 +63,11 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
         {"teacher_prefix": 0.5, "teacher_prefix_length": 12},
         (1e-4, 2e-4),
     ),
+    "OPRD, short rollouts first": (
+        {"rollout_horizon": {"from": 24, "to": MAX_TOKENS, "steps": 16}},
+        (1e-4, 2e-4),
+    ),
+    "OPRD, positions by divergence": ({"positions": "divergence"}, (1e-4, 2e-4)),
     "reverse KL": (KL, (5e-5, 1e-4)),
     TRL: ({}, (5e-5, 1e-4)),
 }
