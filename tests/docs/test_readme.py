@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from docs.generate import reference
 from oprd.runs.card import PAPER
 from tests.docs.test_recipes import places  # noqa: F401 # a fixture
 from tests.docs.workshop import ROOT, blocks, commands
@@ -43,6 +44,14 @@ def test_the_python_example_trains_on_messages_and_shows_the_first(
 
 def test_it_is_short():
     assert len(README.splitlines()) < 150
+
+
+def test_the_settings_of_every_kind_of_teacher_are_settings():
+    (table,) = re.findall(r"^\| the teacher \|.*\n\|.*\n((?:\|.*\n)+)", README, re.MULTILINE)
+    known = set(re.findall(r"^\| `(\w+)` \|", reference.settings(), re.MULTILINE))
+    shown = [yaml.safe_load(text) for text in re.findall(r"`(\w+: [^`]+)`", table)]
+    assert len(shown) == 5
+    assert {name for settings in shown for name in settings} <= known
 
 
 def test_it_leads_from_a_look_to_a_model_in_ten_lines():
