@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from oprd.evaluation.tasks.load import generate_task  # noqa: E402
 
 TRL = "TRL's DistillationTrainer"
 KL = {"representation_weight": 0.0, "output_loss": "reverse_kl"}
-STILL_FEWER = {"rollouts_ahead": 4, "updates_per_rollout": 4}
+STILL_FEWER = {**FEWER_ROLLOUTS, "updates_per_rollout": 4}
 TEACHER_FIRST = {"teacher_prefix": {"from": 1, "to": 0, "steps": 24}}
 # Settings, and rates to choose from; the first is the best one found with --tune.
 METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
@@ -128,7 +128,7 @@ def main() -> None:
                         found = {"key": key, **run(options, method, rate, seed)}
                         with file.open("a") as lines:
                             lines.write(json.dumps(found) + "\n")
-    print_table(list(runs_in(file)))
+    print_table(runs_in(file))
 
 
 def parse_options() -> argparse.Namespace:
@@ -140,8 +140,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
     parser.add_argument("--every", type=int, default=8, help="steps between evaluations")
-    parser.add_argument("--problems", type=int, default=64, help="held-out problems")
-    parser.add_argument("--budget", type=float, default=1600, help="processor seconds of a run")
+    parser.add_argument("--problems", type=int, default=160, help="held-out problems")
+    parser.add_argument("--budget", type=float, default=850, help="processor seconds of a run")
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "time-to-accuracy")
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
@@ -225,7 +225,7 @@ def _trainer(
     )
 
 
-def print_table(results: list[Mapping[str, Any]]) -> None:
+def print_table(results: Iterable[Mapping[str, Any]]) -> None:
     """All that is there, the runs that rates were chosen by among them."""
     print(f"processor seconds of one thread until {SHARE:.0%} of the gap is closed")
     print(

@@ -55,9 +55,9 @@ def run(
         typer.echo("\n".join(["", f"{name}: {item.title}", *item.table(found), "", *settled]))
     if quick:
         _compare(chosen)
-    if quick and not names:
-        left = [name for name in ITEMS if name not in QUICK]
-        typer.echo(f"Left out, `--quick NAME` makes them: {', '.join(left)}.")
+        if not names:
+            left = [name for name in ITEMS if name not in QUICK]
+            typer.echo(f"Left out, `--quick NAME` makes them: {', '.join(left)}.")
 
 
 def _answer(is_so: bool) -> str:

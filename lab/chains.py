@@ -27,11 +27,11 @@ def examples(split: Split, count: int, seed: int) -> list[tuple[str, str]]:
     rng = random.Random(f"chains/{split}/{seed}")
     found: dict[str, str] = {}
     while len(found) < count:
-        terms = tuple(rng.randint(10, 99) for _ in range(rng.choice(TERMS)))
-        prompt = "+".join(map(str, terms)) + "="
+        numbers = tuple(rng.randint(10, 99) for _ in range(rng.choice(TERMS)))
+        prompt = "+".join(map(str, numbers)) + "="
         held_out = int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % TEST_SHARE == 0
         if held_out == (split == "test"):
-            found[prompt] = sums.solution(terms)
+            found[prompt] = sums.solution(numbers)
     return list(found.items())
 
 

@@ -92,8 +92,8 @@ def by_slip(
     """
     student, teacher = read_states(models.student, batch), read_states(models.teacher, batch)
     last = max(student)
-    rows = torch.cosine_similarity(student[last].float(), teacher[last].float(), dim=1)
-    cosines = torch.zeros(batch.response.shape).masked_scatter(batch.response, rows).numpy()
+    values = torch.cosine_similarity(student[last].float(), teacher[last].float(), dim=1)
+    cosines = torch.zeros(batch.response.shape).masked_scatter(batch.response, values).numpy()
     slipped = _slipped(models, batch, solutions)
     kinds = [(batch.response & of).numpy() for of in (~slipped, slipped)]
     places = int((kinds[0].any(axis=0) & kinds[1].any(axis=0)).sum())
@@ -101,13 +101,9 @@ def by_slip(
         raise ValueError("at no place has one response slipped and another not.")
     before, after = _matched(cosines, kinds)
     rng = np.random.default_rng(seed)
-    drawn = (rng.integers(len(cosines), size=len(cosines)) for _ in range(RESAMPLES))
-    differences = [
-        later - earlier
-        for chosen in drawn
-        for earlier, later in [_matched(cosines[chosen], [of[chosen] for of in kinds])]
-    ]
-    low, high = np.nanpercentile(differences, [2.5, 97.5])
+    drawn = rng.integers(len(cosines), size=(RESAMPLES, len(cosines)))
+    again = np.array([_matched(cosines[rows], [of[rows] for of in kinds]) for rows in drawn])
+    low, high = np.nanpercentile(again[:, 1] - again[:, 0], [2.5, 97.5])
     difference = Estimate(after - before, float(low), float(high))
     return {"before": before, "after": after, "places": places, "difference": asdict(difference)}
 

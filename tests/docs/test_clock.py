@@ -77,5 +77,4 @@ def test_pages_hold_the_table_and_the_picture_of_the_committed_runs(tmp_path):
     drawn = CLOCK["of_seeds"](found, 3)
     assert {"OPRD", "reverse KL", "TRL's DistillationTrainer"} < set(drawn)
     CLOCK["draw"](drawn, tmp_path / "drawn.svg")
-    shown, again = CLOCK["PICTURE"].read_text(), (tmp_path / "drawn.svg").read_text()
-    assert all(method in shown and method in again for method in drawn)
+    assert (tmp_path / "drawn.svg").read_bytes() == CLOCK["PICTURE"].read_bytes()

@@ -3,10 +3,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from lab import __main__ as command
 from lab import comparison as module
 from lab import page, queue, results
 from lab.__main__ import app
-from lab.items import ITEMS
+from lab.items import ITEMS, QUICK
 from lab.items.ranks import Ranks
 
 
@@ -62,6 +63,29 @@ def test_quick_results_that_contradict_the_committed_ones_end_with_an_error(tmp_
         assert result.exit_code == code, result.output
         assert "a table\n\n- the cosine is higher at rank 8 than at rank 1: " in result.output
         assert ("that were found again: 1 of 1." in result.output) == (code == 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "made"),
+    [(["--quick"], QUICK), (["ranks", "--quick"], ("ranks",)), ([], tuple(ITEMS))],
+)
+def test_without_names_quick_runs_are_of_a_selection_and_whole_ones_of_everything(
+    monkeypatch, arguments, made
+):
+    planned = []
+    monkeypatch.setattr(queue, "finish", lambda plan, workers: planned.append(plan.args[0]))
+    monkeypatch.setattr(queue, "each", lambda make, names, workers: None)
+    monkeypatch.setattr(command, "report", lambda name, quick: None)
+    monkeypatch.setattr(command, "read", lambda name, quick: {})
+    for kind in {type(item) for item in ITEMS.values()}:
+        monkeypatch.setattr(kind, "table", lambda self, found: [])
+        monkeypatch.setattr(kind, "verdicts", lambda self, found: {})
+    result = CliRunner().invoke(app, ["run", *arguments])
+    assert result.exit_code == 0, result.output
+    assert [tuple(names) for names in planned] == [made]
+    left = [name for name in ITEMS if name not in QUICK]
+    assert ("Left out" in result.output) == (arguments == ["--quick"])
+    assert arguments != ["--quick"] or ", ".join(left) in result.output
 
 
 # Names of the page on results by those of the lab.
