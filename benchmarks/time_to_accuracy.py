@@ -27,7 +27,7 @@ from transformers.utils import logging
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes" / "demo"))
 
-from clock import RESULTS, SHARE, reached, runs_in, took  # noqa: E402 # beside this script
+from clock import RESULTS, SHARE, points, reached, runs_in, took  # noqa: E402 # beside this script
 from demo import FEWER_ROLLOUTS, HERE, MAX_TOKENS, make_trainer  # noqa: E402 # found on the path above
 from smollm2 import base_model_folder  # noqa: E402
 
@@ -236,7 +236,7 @@ def print_table(results: Iterable[Mapping[str, Any]]) -> None:
         said = f"{'over ' if reached(line) is None else ''}{took(line):.0f}"
         seed = f"{key['seed']}{', tuning' if key['tuning'] else ''}"
         cells = (key["method"], f"{key['rate']:g}", seed, str(key["problems"]), said)
-        print(f"| {' | '.join(cells)} | {line['curve'][-1][2]:.0%} |")
+        print(f"| {' | '.join(cells)} | {points(line)[-1][1]:.0%} |")
 
 
 if __name__ == "__main__":
