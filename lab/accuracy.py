@@ -1,4 +1,7 @@
-"""The main comparison: OPRD beside output-space distillation, on two tasks."""
+"""The main comparison: OPRD beside output-space distillation, on two tasks with two teachers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from lab.comparison import RATES, Comparison
 
@@ -21,3 +24,17 @@ SORTING = Comparison(
     claims=tuple(("OPRD", opd) for opd in OPD),
     quick_part=1,
 )
+# Of the paper's kind: reinforcement learning made the teacher of the student, half the gap away.
+SUMS_REINFORCED = replace(
+    SUMS,
+    pair="sums, reinforced",
+    steps=100,
+    rates=RATES[1:],
+    quick_part=1,
+)
+SORTING_REINFORCED = replace(SORTING, pair="sorting, reinforced")
+# By the names of the items that show them.
+ITEMS: Mapping[str, Comparison] = {
+    f"accuracy-{of.pair.replace(', ', '-')}": of
+    for of in (SUMS, SORTING, SUMS_REINFORCED, SORTING_REINFORCED)
+}

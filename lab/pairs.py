@@ -65,8 +65,9 @@ class Pair:
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")
 # Responses of 50 to 100 tokens, where those of sums have 15.
 CHAINS = Recipe("chains")
-# Half way on sums: what reinforcement learning begins with.
+# Half way: what reinforcement learning begins with.
 BEFORE = Moment(SUMS, 350)
+BEFORE_SORTING = Moment(SORTING, 200)
 SHOWN = Recipe("shown", until=350)
 # A base that can do a little of both tasks, and what becomes of it on either.
 BOTH = Recipe("both", until=300)
@@ -125,6 +126,9 @@ PAIRS = {
     # As in the paper: reinforcement learning made the teacher of the student.
     "sums, reinforced": Pair(BEFORE, Reinforced(BEFORE, at=300)),
     "sums, less reinforced": Pair(BEFORE, Reinforced(BEFORE, at=150)),
+    "sorting, reinforced": Pair(
+        BEFORE_SORTING, Reinforced(BEFORE_SORTING, at=300), step_seconds=0.5
+    ),
     "both": Pair(Moment(BOTH, BOTH.last), SPECIALISTS),
     # One model, which reads as the teacher what the student does not: the solution.
     "sums, shown": Pair(Moment(SHOWN, SHOWN.last, asked="sums"), Moment(SHOWN, SHOWN.last)),

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import typer
 
-from lab import accuracy
+from lab import accuracy, students
 from lab.comparison import RATES, Comparison
 from lab.items.bridged import BRIDGED
 from lab.items.compared import (
@@ -20,6 +20,7 @@ from lab.items.compared import (
     Compared,
 )
 from lab.items.comparisons import (
+    ABLATED_REINFORCED,
     ABLATIONS,
     CHEAPER,
     FEWER_ROLLOUTS,
@@ -53,12 +54,12 @@ from lab.runs import Run
 _ALL: tuple[Item, ...] = (
     *(
         Compared(
-            f"accuracy-{comparison.pair}",
+            name,
             "Table 2, Figs. 1, 4-6, 9-11: accuracy and diagnostics by step",
             comparison,
             DIAGNOSTICS,
         )
-        for comparison in (accuracy.SUMS, accuracy.SORTING)
+        for name, comparison in accuracy.ITEMS.items()
     ),
     Cost(
         "cost",
@@ -96,6 +97,12 @@ _ALL: tuple[Item, ...] = (
         "additions",
         rollouts=128,
     ),
+    Ranks(
+        "ranks-reinforced",
+        "The same for a teacher made by reinforcement learning",
+        "sums, reinforced",
+        rollouts=1000,
+    ),
     *(
         GradientNoise(
             f"gradient-noise-{task}",
@@ -106,7 +113,17 @@ _ALL: tuple[Item, ...] = (
         for task, noise in NOISE.items()
     ),
     HeadGeometry("head-geometry", "Theorems 2, 7, 8: what the LM head hides"),
-    Positions("positions", "Fig. 8: cosine of the states on the first and last k tokens"),
+    Positions(
+        "positions",
+        "Fig. 8: cosine of the states on the first and last k tokens",
+        students.SUMS,
+        pretrained=True,
+    ),
+    Positions(
+        "positions-reinforced",
+        "The same for a teacher made by reinforcement learning",
+        students.REINFORCED,
+    ),
     Compared(
         "weights",
         "Fig. 7: top-1 with OPRD at weights 0, 1, 10",
@@ -136,6 +153,11 @@ _ALL: tuple[Item, ...] = (
             quick_part=1,
         ),
         GRADIENT_NORM,
+    ),
+    Compared(
+        "ablations-reinforced",
+        "Layers and positions with a teacher made by reinforcement learning, at one rate",
+        ABLATED_REINFORCED,
     ),
     *(
         Compared(

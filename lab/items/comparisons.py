@@ -87,6 +87,25 @@ ABLATIONS = (
     "unit length, gradients not clipped",
     CONSUMED,
 )
+# Layers and positions.
+ABLATED_REINFORCED = Comparison(
+    "sums, reinforced",
+    (
+        "OPRD",
+        "last layer",
+        "even layers",
+        "odd layers",
+        "first 5 tokens",
+        "last 5 tokens",
+        "last token",
+        "mean over tokens",
+    ),
+    steps=100,
+    rates=(2e-3,),
+    claims=(("OPRD", "last layer"), ("OPRD", "last token")),
+    by="end",
+    quick_part=1,
+)
 CHEAPER = (
     "OPRD",
     "constant prompt",

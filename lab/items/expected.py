@@ -6,7 +6,7 @@ run before they were written down here; the others were not.
 
 from collections.abc import Mapping
 
-from lab.expectations import Above, Expectation, GapClosed, Reading, ShareOfGain
+from lab.expectations import Above, Bar, Expectation, GapClosed, Reading, ShareOfGain
 from lab.items.expected_of_bridges import EXPECTED_OF_BRIDGES
 from lab.items.measurements import (
     RANK,
@@ -41,26 +41,45 @@ GAP_CLOSED = 0.94
 ONE_PROMPT = 0.62
 
 
-def _accuracy(long: bool) -> tuple[Expectation, ...]:
-    found = (
-        Expectation("Table 2", "OPRD ends above top-1, the sampled token", Above("OPRD", "top-1")),
-        Expectation("Table 2", "OPRD ends above the likeliest tokens", Above("OPRD", TOP_K)),
-        Expectation("Table 2", "OPRD closes the gap to its teacher", GapClosed("OPRD", GAP_CLOSED)),
-        Expectation("Figs. 1, 4", "OPRD is ahead on the way", Above("OPRD", TOP_K, "area")),
+def _accuracy(long: bool, of: str = "") -> tuple[Expectation, ...]:
+    claims: tuple[tuple[str, str, Bar], ...] = (
+        ("Table 2", "OPRD ends above top-1, the sampled token", Above("OPRD", "top-1")),
+        ("Table 2", "OPRD ends above the likeliest tokens", Above("OPRD", TOP_K)),
+        ("Table 2", "OPRD closes the gap to its teacher", GapClosed("OPRD", GAP_CLOSED)),
+        ("Figs. 1, 4", "OPRD is ahead on the way", Above("OPRD", TOP_K, "area")),
+        ("left out there", "OPRD ends above the exact reverse KL", Above("OPRD", "reverse KL")),
+        ("Fig. 9", "students of OPD write longer responses", Above("top-1", "OPRD", "length", 0.1)),
+    )
+    asked = claims if long else claims[:-1]
+    return tuple(Expectation(source, f"{of}{claim}", bar) for source, claim, bar in asked)
+
+
+def _ranks(few: str) -> tuple[Expectation, ...]:
+    return (
         Expectation(
-            "left out there", "OPRD ends above the exact reverse KL", Above("OPRD", "reverse KL")
+            "Fig. 12",
+            few,
+            Reading(f"the cosine is above {RANK_COSINE:.0%} at rank {RANK}", rank_curve),
+        ),
+        Expectation(
+            "Fig. 12",
+            "more directions carry less",
+            Reading("the cosine at full width is a point below its top", rank_falls),
+        ),
+        Expectation(
+            "Theorem 3",
+            "the best rank is where ρ² crosses 1/2",
+            Reading("the advised rank is within a factor of 2 of the least E(r)", rank_error),
         ),
     )
-    length = Expectation(
-        "Fig. 9", "students of OPD write longer responses", Above("top-1", "OPRD", "length", by=0.1)
-    )
-    return (*found, length) if long else found
 
 
 EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
     **EXPECTED_OF_BRIDGES,
     "accuracy-sums": _accuracy(long=True),
     "accuracy-sorting": _accuracy(long=False),
+    "accuracy-sums-reinforced": _accuracy(long=True, of="a reinforced teacher: "),
+    "accuracy-sorting-reinforced": _accuracy(long=False, of="a reinforced teacher: "),
     "smollm2": (
         Expectation("Table 2", "so with a pretrained student, of top-1", Above("OPRD", "top-1")),
         Expectation(
@@ -87,26 +106,29 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
         Expectation(
             "Fig. 8",
             "models part towards the end of responses",
-            Reading("the last tokens' cosine is below the first ones'", ends_part),
+            ends_part("sums"),
         ),
     ),
-    "ranks": (
+    "ablations-reinforced": (
         Expectation(
-            "Fig. 12",
-            "few directions suffice",
-            Reading(f"the cosine is above {RANK_COSINE:.0%} at rank {RANK}", rank_curve),
+            "ablations",
+            "all layers teach more than the last one, of a reinforced teacher",
+            Above("OPRD", "last layer"),
         ),
         Expectation(
-            "Fig. 12",
-            "more directions carry less",
-            Reading("the cosine at full width is a point below its top", rank_falls),
-        ),
-        Expectation(
-            "Theorem 3",
-            "the best rank is where ρ² crosses 1/2",
-            Reading("the advised rank is within a factor of 2 of the least E(r)", rank_error),
+            "ablations",
+            "all tokens teach more than the last one, of a reinforced teacher",
+            Above("OPRD", "last token"),
         ),
     ),
+    "positions-reinforced": (
+        Expectation(
+            "Fig. 8",
+            "so from a teacher made by reinforcement learning",
+            ends_part("sums, reinforced"),
+        ),
+    ),
+    "ranks": _ranks("few directions suffice"),
     "ranks-smollm2": (
         Expectation(
             "Fig. 12",
@@ -114,6 +136,7 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
             Reading(f"the cosine is above {RANK_COSINE:.0%} at rank {RANK}", rank_curve),
         ),
     ),
+    "ranks-reinforced": _ranks("few directions suffice for a reinforced teacher"),
     "gradient-noise-sums": (
         Expectation(
             "Theorems 1, 5",

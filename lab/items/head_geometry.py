@@ -15,7 +15,7 @@ from lab.pairs import PAIRS
 from lab.readings import read_states, read_student
 from lab.results import Estimate, write
 from lab.runs import Run
-from lab.students import PAIR, students, taught
+from lab.students import SUMS
 from oprd.core.capture import decoder
 from oprd.core.output.divergence import ForwardKL, ReverseKL, TopK
 from oprd.core.output.spectrum import HeadSpectrum, head_spectrum
@@ -61,7 +61,7 @@ class HeadGeometry(Item):
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""
-        return taught(quick)
+        return SUMS.taught(quick)
 
     def table(self, found: Mapping[str, Any]) -> list[str]:
         """Losses by direction and errors of students as lines of Markdown."""
@@ -82,10 +82,10 @@ class HeadGeometry(Item):
     def report(self, quick: bool) -> None:
         """Write what was measured and a picture."""
         amount = QUICK if quick else FULL
-        heads = {f"lab, {PAIR}": _lab_head(amount), PRETRAINED: _pretrained_head(amount)}
+        heads = {f"lab, {SUMS.pair}": _lab_head(amount), PRETRAINED: _pretrained_head(amount)}
         errors = {
             student: [_error(folder, amount.rollouts) for folder in folders]
-            for student, folders in students(quick).items()
+            for student, folders in SUMS.folders(quick).items()
         }
         found = {"amount": vars(amount), "size": SIZE, "heads": heads, "errors": errors}
         write(self.name, found, quick)
@@ -93,7 +93,7 @@ class HeadGeometry(Item):
 
 
 def _lab_head(amount: Amount) -> dict[str, Any]:
-    pair = PAIRS[PAIR]
+    pair = PAIRS[SUMS.pair]
     models, batch = read_student(pair, pair.student.path(), amount.rows)
     # Every direction that the head sees and a few that it does not.
     return _head(models.teacher, _last(read_states(models.teacher, batch)), amount.rows, None)
@@ -140,7 +140,7 @@ def _along(
 
 def _error(folder: Path, rollouts: int) -> dict[str, Any]:
     """A student's distance from its teacher on its own rollouts, by layer and at the last split."""
-    models, batch = read_student(PAIRS[PAIR], folder, rollouts)
+    models, batch = read_student(PAIRS[SUMS.pair], folder, rollouts)
     student, teacher = read_states(models.student, batch), read_states(models.teacher, batch)
     spectrum = head_spectrum(lm_head(models.teacher).weight)
     split = split_error(_last(student), _last(teacher), spectrum.directions, spectrum.rank)
@@ -195,7 +195,7 @@ def errors_table(errors: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
     """Squared errors of students over the teacher's squared norms, means over seeds."""
     layers = list(next(iter(errors.values()))[0]["layers"])
     lines = [
-        f"{PAIR}: ‖Δh‖²/‖h_teacher‖² on the student's own rollouts",
+        f"{SUMS.pair}: ‖Δh‖²/‖h_teacher‖² on the student's own rollouts",
         "",
         f"| student | seeds | {' | '.join(f'layer {layer}' for layer in layers)} | last, seen "
         "by the head | last, null space | share of the last error in the null space |",

@@ -5,6 +5,7 @@ Each reading returns whether it holds, and the figures.
 
 from lab.expectations import Found, Reading
 from lab.methods import MERGED_PURE
+from lab.students import UNTOUCHED
 
 # Reported by the paper.
 FASTER, MEMORY = 1.44, 0.46
@@ -72,13 +73,17 @@ def blind(found: Found) -> tuple[bool, str]:
     return told / 3 < measured < 3 * told, f"measured {measured:,.0f}, (σ_1/σ_d)² {told:,.0f}"
 
 
-def ends_part(found: Found) -> tuple[bool, str]:
+def ends_part(pair: str) -> Reading:
     """Fig. 8: whether an untouched student's states are further off at the end."""
-    curve = found["curves"]["sums, untouched"]
-    place = max(0, len(curve["k"]) // 4 - 1)
-    first, last = (curve[end]["last"][place] for end in ("first_k", "last_k"))
-    why = f"first {curve['k'][place]} tokens {first:.1%}, last {last:.1%}"
-    return last < first, why
+
+    def read(found: Found) -> tuple[bool, str]:
+        curve = found["curves"][f"{pair}, {UNTOUCHED}"]
+        place = max(0, len(curve["k"]) // 4 - 1)
+        first, last = (curve[end]["last"][place] for end in ("first_k", "last_k"))
+        why = f"first {curve['k'][place]} tokens {first:.1%}, last {last:.1%}"
+        return last < first, why
+
+    return Reading("the last tokens' cosine is below the first ones'", read)
 
 
 def cost(models: str) -> Reading:

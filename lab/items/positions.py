@@ -14,7 +14,7 @@ from lab.pairs import PAIRS, Pair
 from lab.readings import Models, read_states, read_student
 from lab.results import write
 from lab.runs import Run
-from lab.students import PAIR, TAUGHT, students, taught
+from lab.students import TAUGHT, Students
 from oprd.core.positions import select_positions
 from oprd.models.batch import MicroBatch
 
@@ -24,13 +24,20 @@ ENDS: tuple[Literal["first_k", "last_k"], ...] = ("first_k", "last_k")
 
 @dataclass(frozen=True)
 class Positions(Item):
-    """Cosines on the first and on the last k tokens, for several students."""
+    """Cosines on the first and on the last k tokens, for several students.
 
+    Attributes:
+        students: which.
+        pretrained: whether the pretrained student stands beside them.
+    """
+
+    students: Students
+    pretrained: bool = False
     report_minutes: ClassVar[float] = 2
 
     def plan(self, quick: bool) -> list[Run]:
         """The runs whose students are looked at."""
-        return taught(quick)
+        return self.students.taught(quick)
 
     def table(self, found: Mapping[str, Any]) -> list[str]:
         """Cosines as lines of Markdown."""
@@ -38,20 +45,24 @@ class Positions(Item):
 
     def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
         """What quick and whole measurements should agree on."""
-        oprd, kl = (found["curves"][f"{PAIR}, {of}"]["last_k"]["last"][-1] for of in TAUGHT)
+        pair = self.students.pair
+        oprd, kl = (found["curves"][f"{pair}, {of}"]["last_k"]["last"][-1] for of in TAUGHT)
         return {"OPRD's states are nearer than the reverse KL's": oprd > kl}
 
     def report(self, quick: bool) -> None:
         """Write the curves and a picture."""
         rollouts, additions = (100, 2) if quick else (250, 8)
+        pair = self.students.pair
         # One seed each: the means are over hundreds of rollouts.
         curves = {
-            f"{PAIR}, {student}": _of(PAIRS[PAIR], folders[0], rollouts)
-            for student, folders in students(quick).items()
+            f"{pair}, {student}": _of(PAIRS[pair], folders[0], rollouts)
+            for student, folders in self.students.folders(quick).items()
         }
-        pretrained = PAIRS["additions"]
-        curves[PRETRAINED] = _of(pretrained, pretrained.student.path(), additions)
-        found = {"rollouts": rollouts, "additions": additions, "curves": curves}
+        found: dict[str, Any] = {"rollouts": rollouts, "curves": curves}
+        if self.pretrained:
+            others = PAIRS["additions"]
+            curves[PRETRAINED] = _of(others, others.student.path(), additions)
+            found["additions"] = additions
         write(self.name, found, quick)
         _draw(curves, self.name, quick)
 

@@ -15,6 +15,11 @@ from tests.lab.fakes import finish, scores
 COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
+    "ablations-reinforced",
+    "accuracy-sorting-reinforced",
+    "accuracy-sums-reinforced",
+    "positions-reinforced",
+    "ranks-reinforced",
     "merging-later",
     "off-policy-long",
     "past-early",
