@@ -20,13 +20,14 @@ class Pair:
         student: what learns.
         teacher: of whom.
         step_seconds: what a step of a run takes on one thread with its share of evaluations, about.
-        keeps_students: whether the weights of trained students stay when they are evaluated.
+        recorded: whether runs take so long that what they found is kept with the results, and
+            nothing else of them.
     """
 
     student: Moment | Pretrained
     teacher: Moment | Pretrained | Reinforced | Specialists
     step_seconds: float = 0.8
-    keeps_students: bool = True
+    recorded: bool = False
 
     @property
     def task(self) -> str:
@@ -132,7 +133,5 @@ PAIRS = {
     "both": Pair(Moment(BOTH, BOTH.last), SPECIALISTS),
     # One model, which reads as the teacher what the student does not: the solution.
     "sums, shown": Pair(Moment(SHOWN, SHOWN.last, asked="sums"), Moment(SHOWN, SHOWN.last)),
-    "additions": Pair(
-        Pretrained("student"), Pretrained("teacher"), step_seconds=20, keeps_students=False
-    ),
+    "additions": Pair(Pretrained("student"), Pretrained("teacher"), step_seconds=20, recorded=True),
 }

@@ -3,7 +3,8 @@
 A run is a value, and its folder is named after it, the settings that it gives and its models; for
 what the code of a task, a trainer or the package does there is `lab.models.VERSION`. A run that is
 there is not made again; one that was killed while it trained is made again from its beginning,
-which at a few minutes a run is simpler than to resume it.
+which at a few minutes a run is simpler than to resume it. Those of a pair whose runs take long
+leave their records with the committed results, so that a comparison can be made in many sittings.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ from lab.methods import (
     TRAINED_PROJECTION,
     WRITERS,
 )
-from lab.models import CACHE
+from lab.models import CACHE, VERSION
 from lab.moments import Moment
 from lab.offpolicy import given, write_responses
 from lab.pairs import PAIRS, Pair
@@ -53,6 +54,9 @@ from oprd.runs.record import RATE_TEST
 
 # Held-out problems to which a student writes where its LM head is looked at again.
 LOOKED_AT = 250
+# Of runs that take long, with the results.
+RECORDS = Path(__file__).parent / "results"
+RECORD = ("run.json", "metrics.jsonl", "scores.json")
 # Of the problems that runs of the first seed train on.
 PROBLEMS_SEED = 1000
 
@@ -119,6 +123,17 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where its metrics are."""
+        return self.record if self.record.exists() else CACHE / "runs" / self.name
+
+    @property
+    def record(self) -> Path:
+        """Where they stay, of a pair whose runs are recorded; quick ones are not committed."""
+        part = "quick/runs" if self.quick else "runs"
+        return RECORDS / part / f"v{VERSION}" / self.name
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
         made_of = {
             **asdict(self),
             "samples": self.samples,
@@ -127,7 +142,7 @@ class Run:
         }
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:10]
         name = f"{self.pair} {self.method} {self.learning_rate:g} {self.seed} {digest}"
-        return CACHE / "runs" / "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
+        return "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
 
     @property
     def finished(self) -> bool:
@@ -144,16 +159,16 @@ class Run:
 
     def versions(self) -> dict[str, str]:
         """Of what it was made with."""
-        return self._record["versions"]
+        return self._made_with["versions"]
 
     @property
     def rate_found(self) -> float | None:
         """The rate that its range test chose, None where it had none."""
-        found = self._record.get(RATE_TEST)
+        found = self._made_with.get(RATE_TEST)
         return found and found["learning_rate"]
 
     @property
-    def _record(self) -> dict[str, Any]:
+    def _made_with(self) -> dict[str, Any]:
         return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
 
     def scores(self) -> Scores:
@@ -168,8 +183,19 @@ def execute(run: Run) -> None:
         _distil(run)
         (run.folder / "trained").touch()
     run.scores()
-    if not PAIRS[run.pair].keeps_students:
-        (run.folder / "model.safetensors").unlink(missing_ok=True)
+    if PAIRS[run.pair].recorded:
+        _record(run)
+
+
+def _record(run: Run) -> None:
+    """Move what a run found to the results; the rest of it goes."""
+    made, unfinished = run.folder, run.record.with_name(f"{run.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    for file in RECORD:
+        shutil.copy(made / file, unfinished)
+    unfinished.replace(run.record)
+    shutil.rmtree(made)
 
 
 def _distil(run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from lab.comparison import Comparison
+from lab.comparison import LADDER, Comparison
 from lab.methods import (
     CONSUMED,
     LAYER_SCALES,
@@ -30,6 +30,25 @@ PRETRAINED = Comparison(
     options=(("diagnostics_steps", 2), ("eval_limit", 48)),
     quick_part=2,
     claims=(("OPRD", "reverse KL"),),
+)
+# The same with the default scale and 7.5 times the rollouts.
+CONVERGED = replace(
+    PRETRAINED,
+    methods=(
+        "OPRD",
+        "unit length, weight 10",
+        "reverse KL",
+        "top-16 of the paper's runs",
+        "top-1",
+    ),
+    steps=60,
+    grid_steps=30,
+    rollouts=8,
+    eval_every=15,
+    rates=(5e-5, 1e-4, 2e-4),
+    ladder=LADDER,
+    options=(("diagnostics_steps", 5), ("eval_limit", 96)),
+    by="end",
 )
 # What the distance is scaled by, beside the weight that matters where gradients are clipped.
 SCALES = ("OPRD", "scaled by layer, weight 10", "unit length, weight 1", "unit length, weight 10")

@@ -88,6 +88,29 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
             Above("OPRD", "top-16 of the paper's runs"),
         ),
     ),
+    "smollm2-converged": (
+        Expectation("Table 2", "so at the end of a long run, of top-1", Above("OPRD", "top-1")),
+        Expectation(
+            "Table 2",
+            "so at the end of a long run, of the likeliest tokens",
+            Above("OPRD", "top-16 of the paper's runs"),
+        ),
+        Expectation(
+            "left out there",
+            "so at the end of a long run, of the exact reverse KL",
+            Above("OPRD", "reverse KL"),
+        ),
+        Expectation(
+            "Table 2",
+            "a pretrained student closes the gap to its teacher",
+            GapClosed("OPRD", GAP_CLOSED),
+        ),
+        Expectation(
+            "oprd",
+            "the default scale ends no lower",
+            Above("unit length, weight 10", "OPRD", by=-2),
+        ),
+    ),
     "cost": (
         Expectation(
             "Table 3", "an update is faster, and takes less memory", cost("Qwen2.5-0.5B, 6 layers")

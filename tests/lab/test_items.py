@@ -25,6 +25,7 @@ AWAITED = {
     "past-early",
     "prompts",
     "self-distillation",
+    "smollm2-converged",
 }
 MADE = {name: item for name, item in ITEMS.items() if name not in AWAITED}
 COMPARISON = Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3,), seeds=(0, 1))
@@ -33,6 +34,7 @@ COMPARISON = Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3,), seed
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(runs, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     monkeypatch.setattr(
         Moment, "scores", lambda self, samples: scores(1.0 if self.step > 1000 else 0.0)

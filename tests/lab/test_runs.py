@@ -20,6 +20,7 @@ from tests.lab.left import leave_process
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "CACHE", tmp_path)
+    monkeypatch.setattr(runs, "RECORDS", tmp_path / "results")
 
 
 @pytest.fixture
@@ -96,11 +97,15 @@ def test_a_run_that_was_killed_before_its_evaluation_is_not_trained_again(cache,
     assert trained == RUNS[:1]
 
 
-@pytest.mark.parametrize(("pair", "stay"), [("sums", True), ("additions", False)])
-def test_the_weights_of_a_large_student_go_when_it_is_evaluated(cache, monkeypatch, pair, stay):
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize(("pair", "recorded"), [("sums", False), ("additions", True)])
+def test_of_a_run_that_takes_long_the_record_alone_stays_with_the_results(
+    cache, monkeypatch, pair, recorded, quick
+):
     def distil(run):
         run.folder.mkdir(parents=True)
-        (run.folder / "model.safetensors").touch()
+        for file in ("model.safetensors", "metrics.jsonl", "run.json"):
+            (run.folder / file).write_text(f'{{"versions": "those of {file}"}}\n')
 
     def evaluate(model, task, file, counts):
         assert (model / "model.safetensors").exists()
@@ -108,10 +113,23 @@ def test_the_weights_of_a_large_student_go_when_it_is_evaluated(cache, monkeypat
 
     monkeypatch.setattr(runs, "_distil", distil)
     monkeypatch.setattr(runs, "scores", evaluate)
-    run = Run(pair, "OPRD", 1e-3, 0)
+    run = Run(pair, "OPRD", 1e-3, 0, quick=quick)
+    made = run.folder
     execute(run)
     assert run.finished
-    assert (run.folder / "model.safetensors").exists() == stay
+    assert run.versions() == "those of run.json"
+    assert made.exists() != recorded
+    assert (run.folder == run.record) == recorded
+    if recorded:
+        assert {file.name for file in run.folder.iterdir()} == set(runs.RECORD)
+        committed = run.record.relative_to(runs.RECORDS).parts[0] == "runs"
+        assert committed != quick
+
+
+def test_a_record_that_was_begun_is_no_run(cache):
+    run = Run("additions", "OPRD", 1e-3, 0)
+    run.record.with_name(f"{run.name}.part").mkdir(parents=True)
+    assert not run.finished
 
 
 def test_models_that_the_lab_does_not_train_are_no_work_for_the_queue():
