@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
@@ -499,6 +500,13 @@ def test_a_teacher_that_is_the_student_is_refused(tmp_path):
     student = tiny.model(seed=1)
     with pytest.raises(ValueError, match="shares weights with the student"):
         trainer(tmp_path, student=student, teacher=student)
+
+
+def test_a_student_on_a_hub_that_is_away_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    """TRL would ask for half a minute and end with an error of its HTTP library."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(FileNotFoundError, match=r"student 'owner/model': .*couldn't connect"):
+        trainer(tmp_path, student="owner/model")
 
 
 def test_a_missing_teacher_is_refused(tmp_path):
