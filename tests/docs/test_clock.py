@@ -33,6 +33,14 @@ def test_a_run_that_is_never_there_takes_at_least_until_it_was_last_looked_at():
     assert lines[2:] == ["| OPRD | 10 | 10 | 1 |", "| slow |  | over 100 (70%) | over 9.5 |"]
 
 
+def test_a_summary_has_a_line_a_method_whose_median_is_a_run():
+    baseline = {seed: run((seconds, 0.8)) for seed, seconds in enumerate((40.0, 10.0, 30.0, 20.0))}
+    slow = {0: run((400.0, 0.5)), 1: run((100.0, 0.7)), 2: run((300.0, 0.6))}
+    lines = CLOCK["summary"]({"OPRD": baseline, "slow": slow})
+    assert lines[2] == "| OPRD | 4 | 20 | 10 | 40 | 1 |"
+    assert lines[3] == "| slow | 3 | over 300 (60%) | over 100 (70%) | over 400 (50%) | over 10.0 |"
+
+
 def test_ratios_are_paired_by_seed_with_an_interval_of_their_logarithms():
     runs = {seed: run((10 * math.exp(seed - 1), 0.8)) for seed in range(3)}
     beside = {seed: run((10.0, 0.8)) for seed in range(4)}
@@ -70,11 +78,13 @@ def test_a_page_is_filled_again_and_again():
 
 def test_pages_hold_the_table_and_the_picture_of_the_committed_runs(tmp_path):
     found = CLOCK["read"]()
-    for page, count in CLOCK["PAGES"].items():
+    pages = CLOCK["pages"](found)
+    assert {page.name for page in pages} == {"README.md", "cost.md"}
+    for page, lines in pages.items():
         text = page.read_text(encoding="utf-8")
-        assert CLOCK["filled"](text, CLOCK["table"](CLOCK["of_seeds"](found, count))) == text
+        assert CLOCK["filled"](text, lines) == text
         assert f"pictures/{CLOCK['PICTURE'].name}" in text
-    drawn = CLOCK["of_seeds"](found, 3)
+    drawn = CLOCK["of_seeds"](found, CLOCK["SHOWN"])
     assert {"OPRD", "reverse KL", "TRL's DistillationTrainer"} < set(drawn)
     CLOCK["draw"](drawn, tmp_path / "drawn.svg")
     assert (tmp_path / "drawn.svg").read_bytes() == CLOCK["PICTURE"].read_bytes()
