@@ -125,13 +125,14 @@ def summary(found: Runs) -> list[str]:
         "|---" * 6 + "|",
     ]
     for method, runs in found.items():
-        by_time = sorted(runs.values(), key=took)
-        least, most = by_time[0], by_time[-1]
-        # The earlier of two in the middle, so that it is a run.
-        middle = by_time[(len(by_time) - 1) // 2]
+        by_time = sorted(runs.values(), key=lambda run: (reached(run) is None, took(run)))
+        # Of what was not there the median is not known: the later of two in the middle is a run's.
+        middle = _cell(by_time[len(by_time) // 2])
+        if all(reached(run) is not None for run in by_time):
+            middle = f"{np.median([took(run) for run in by_time]):.0f}"
         beside = "1" if method == BASELINE else ratio(runs, found[BASELINE])
-        cells = [method, str(len(runs)), *map(_cell, (middle, least, most)), beside]
-        lines.append(f"| {' | '.join(cells)} |")
+        ends = (_cell(by_time[0]), _cell(by_time[-1]))
+        lines.append(f"| {' | '.join([method, str(len(runs)), middle, *ends, beside])} |")
     return lines
 
 

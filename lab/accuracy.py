@@ -24,7 +24,7 @@ SORTING = Comparison(
     claims=tuple(("OPRD", opd) for opd in OPD),
     quick_part=1,
 )
-# Of the paper's kind: reinforcement learning made the teacher of the student, half the gap away.
+# Of the paper's kind: reinforcement learning made the teacher of the student.
 SUMS_REINFORCED = replace(
     SUMS,
     pair="sums, reinforced",

@@ -66,9 +66,9 @@ class Pair:
 SUMS, SORTING = Recipe("sums"), Recipe("sorting")
 # Responses of 50 to 100 tokens, where those of sums have 15.
 CHAINS = Recipe("chains")
-# Half way: what reinforcement learning begins with.
+# What reinforcement learning begins with: it solves half.
 BEFORE = Moment(SUMS, 350)
-BEFORE_SORTING = Moment(SORTING, 200)
+EARLY_SORTING = Moment(SORTING, 200)
 SHOWN = Recipe("shown", until=350)
 # A base that can do a little of both tasks, and what becomes of it on either.
 BOTH = Recipe("both", until=300)
@@ -84,7 +84,7 @@ VOCABULARY = 3072
 WORDS = Recipe("words", vocabulary=VOCABULARY)
 PAIRS = {
     "sums": Pair(Moment(SUMS, 250), Moment(SUMS, 1500)),
-    "sorting": Pair(Moment(SORTING, 200), Moment(SORTING, 1500), step_seconds=0.5),
+    "sorting": Pair(EARLY_SORTING, Moment(SORTING, 1500), step_seconds=0.5),
     "chains": Pair(Moment(CHAINS, 250), Moment(CHAINS, 1500), step_seconds=3),
     # Three layers of width 96, its own initialisation: only a bridge or the output connects it.
     "sums, other shape": Pair(
@@ -127,9 +127,7 @@ PAIRS = {
     # As in the paper: reinforcement learning made the teacher of the student.
     "sums, reinforced": Pair(BEFORE, Reinforced(BEFORE, at=300)),
     "sums, less reinforced": Pair(BEFORE, Reinforced(BEFORE, at=150)),
-    "sorting, reinforced": Pair(
-        BEFORE_SORTING, Reinforced(BEFORE_SORTING, at=300), step_seconds=0.5
-    ),
+    "sorting, reinforced": Pair(EARLY_SORTING, Reinforced(EARLY_SORTING, at=300), step_seconds=0.5),
     "both": Pair(Moment(BOTH, BOTH.last), SPECIALISTS),
     # One model, which reads as the teacher what the student does not: the solution.
     "sums, shown": Pair(Moment(SHOWN, SHOWN.last, asked="sums"), Moment(SHOWN, SHOWN.last)),

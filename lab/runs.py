@@ -49,14 +49,14 @@ from lab.variants.projection import train_projection
 from lab.variants.supervised import Supervised
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.models.load import load_tokenizer
-from oprd.runs.metrics import read_metrics
+from oprd.runs.metrics import METRICS, read_metrics
 from oprd.runs.record import RATE_TEST
 
 # Held-out problems to which a student writes where its LM head is looked at again.
 LOOKED_AT = 250
 # Of runs that take long, with the results.
 RECORDS = Path(__file__).parent / "results"
-RECORD = ("run.json", "metrics.jsonl", "scores.json")
+MADE_WITH, SCORES = "run.json", "scores.json"
 # Of the problems that runs of the first seed train on.
 PROBLEMS_SEED = 1000
 
@@ -122,14 +122,19 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where its metrics are."""
-        return self.record if self.record.exists() else CACHE / "runs" / self.name
+        """Where it is made, and where it stays unless its pair's runs are recorded."""
+        return CACHE / "runs" / self.name
 
     @property
     def record(self) -> Path:
-        """Where they stay, of a pair whose runs are recorded; quick ones are not committed."""
+        """Where what it found stays of a pair whose runs are recorded: whole or not at all."""
         part = "quick/runs" if self.quick else "runs"
         return RECORDS / part / f"v{VERSION}" / self.name
+
+    @property
+    def kept(self) -> Path:
+        """Where what it found is read."""
+        return self.record if PAIRS[self.pair].recorded else self.folder
 
     @property
     def name(self) -> str:
@@ -147,15 +152,11 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether its student is trained and evaluated."""
-        return self._scores.exists()
-
-    @property
-    def _scores(self) -> Path:
-        return self.folder / "scores.json"
+        return (self.kept / SCORES).exists()
 
     def metrics(self) -> list[dict[str, Any]]:
         """What it logged, one mapping a line, each with its `step`."""
-        return read_metrics(self.folder)
+        return read_metrics(self.kept)
 
     def versions(self) -> dict[str, str]:
         """Of what it was made with."""
@@ -169,11 +170,15 @@ class Run:
 
     @property
     def _made_with(self) -> dict[str, Any]:
-        return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        return json.loads((self.kept / MADE_WITH).read_text(encoding="utf-8"))
 
     def scores(self) -> Scores:
-        """The figures of its student, which must be trained."""
-        return scores(self.folder, PAIRS[self.pair].task, self._scores, self.samples)
+        """The figures of its student.
+
+        Raises:
+            FileNotFoundError: it is not finished.
+        """
+        return json.loads((self.kept / SCORES).read_text(encoding="utf-8"))
 
 
 def execute(run: Run) -> None:
@@ -182,20 +187,24 @@ def execute(run: Run) -> None:
     if not (run.folder / "trained").exists():
         _distil(run)
         (run.folder / "trained").touch()
-    run.scores()
+    scores(run.folder, PAIRS[run.pair].task, run.folder / SCORES, run.samples)
     if PAIRS[run.pair].recorded:
         _record(run)
 
 
 def _record(run: Run) -> None:
-    """Move what a run found to the results; the rest of it goes."""
-    made, unfinished = run.folder, run.record.with_name(f"{run.name}.part")
+    """Leave what a run found with the results; the rest of it goes."""
+    unfinished = run.record.with_name(f"{run.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    for file in RECORD:
-        shutil.copy(made / file, unfinished)
+    for file in (METRICS, SCORES):
+        shutil.copy(run.folder / file, unfinished)
+    made_with = json.loads((run.folder / MADE_WITH).read_text(encoding="utf-8"))
+    # The others name folders of this machine.
+    read = {name: made_with[name] for name in ("versions", RATE_TEST) if name in made_with}
+    (unfinished / MADE_WITH).write_text(json.dumps(read, indent=1) + "\n", encoding="utf-8")
     unfinished.replace(run.record)
-    shutil.rmtree(made)
+    shutil.rmtree(run.folder)
 
 
 def _distil(run: Run) -> None:

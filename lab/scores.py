@@ -38,11 +38,12 @@ def scores(model: Path, task: str, file: Path, counts: Mapping[str, int]) -> Sco
         `accuracy`, `best` (of all samples), `distinct_4`, `length` (tokens) and `problems` (the
         accuracy on each), for those of the `reported` and the `tuning` problems that are counted.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
-        if not file.exists():
-            found = {p: _figures(model, task, p, counts[p]) for p in PARTS if p in counts}
-            write_whole(file, json.dumps(found, indent=1))
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
+            if not file.exists():
+                found = {p: _figures(model, task, p, counts[p]) for p in PARTS if p in counts}
+                write_whole(file, json.dumps(found, indent=1))
     return json.loads(file.read_text(encoding="utf-8"))
 
 

@@ -23,7 +23,6 @@ from lab.items.comparisons import (
     ABLATED_REINFORCED,
     ABLATIONS,
     CHEAPER,
-    CONVERGED,
     FEWER_ROLLOUTS,
     FOUND,
     LONG_ON_AND_OFF_POLICY,
@@ -35,6 +34,7 @@ from lab.items.comparisons import (
     PAST_REINFORCED,
     PAST_THE_TEACHER,
     PRETRAINED,
+    PRETRAINED_LONGER,
     PROMPTS,
     SCALED,
     SELF_DISTILLATION,
@@ -86,9 +86,9 @@ _ALL: tuple[Item, ...] = (
         timed=True,
     ),
     Compared(
-        "smollm2-converged",
-        "The same until it has converged",
-        CONVERGED,
+        "smollm2-longer",
+        "The same with 7.5 times the rollouts, and the default scale",
+        PRETRAINED_LONGER,
         {**DIAGNOSTICS, **OVERLAP},
         timed=True,
     ),
@@ -164,7 +164,7 @@ _ALL: tuple[Item, ...] = (
     ),
     Compared(
         "ablations-reinforced",
-        "Layers and positions with a teacher made by reinforcement learning, at one rate",
+        "Layers, positions and the mean with a teacher made by reinforcement learning, at one rate",
         ABLATED_REINFORCED,
     ),
     *(

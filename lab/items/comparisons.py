@@ -31,8 +31,7 @@ PRETRAINED = Comparison(
     quick_part=2,
     claims=(("OPRD", "reverse KL"),),
 )
-# The same with the default scale and 7.5 times the rollouts.
-CONVERGED = replace(
+PRETRAINED_LONGER = replace(
     PRETRAINED,
     methods=(
         "OPRD",
@@ -106,7 +105,6 @@ ABLATIONS = (
     "unit length, gradients not clipped",
     CONSUMED,
 )
-# Layers and positions.
 ABLATED_REINFORCED = Comparison(
     "sums, reinforced",
     (

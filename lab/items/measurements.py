@@ -81,9 +81,9 @@ def ends_part(pair: str) -> Reading:
         place = max(0, len(curve["k"]) // 4 - 1)
         first, last = (curve[end]["last"][place] for end in ("first_k", "last_k"))
         why = f"first {curve['k'][place]} tokens {first:.1%}, last {last:.1%}"
-        return last < first, why
+        return last < first - 0.01, why
 
-    return Reading("the last tokens' cosine is below the first ones'", read)
+    return Reading("the last tokens' cosine is a point below the first ones'", read)
 
 
 def cost(models: str) -> Reading:

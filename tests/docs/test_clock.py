@@ -33,11 +33,13 @@ def test_a_run_that_is_never_there_takes_at_least_until_it_was_last_looked_at():
     assert lines[2:] == ["| OPRD | 10 | 10 | 1 |", "| slow |  | over 100 (70%) | over 9.5 |"]
 
 
-def test_a_summary_has_a_line_a_method_whose_median_is_a_run():
+def test_a_summary_has_a_line_a_method_in_which_what_was_never_there_took_longest():
     baseline = {seed: run((seconds, 0.8)) for seed, seconds in enumerate((40.0, 10.0, 30.0, 20.0))}
     slow = {0: run((400.0, 0.5)), 1: run((100.0, 0.7)), 2: run((300.0, 0.6))}
-    lines = CLOCK["summary"]({"OPRD": baseline, "slow": slow})
-    assert lines[2] == "| OPRD | 4 | 20 | 10 | 40 | 1 |"
+    mixed = {0: run((50.0, 0.5)), 1: run((60.0, 0.8))}
+    lines = CLOCK["summary"]({"OPRD": baseline, "slow": slow, "mixed": mixed})
+    assert lines[2] == "| OPRD | 4 | 25 | 10 | 40 | 1 |"
+    assert lines[4] == "| mixed | 2 | over 50 (50%) | 60 | over 50 (50%) | over 2.7 |"
     assert lines[3] == "| slow | 3 | over 300 (60%) | over 100 (70%) | over 400 (50%) | over 10.0 |"
 
 

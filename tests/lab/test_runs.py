@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 from dataclasses import replace
@@ -84,52 +85,75 @@ def test_the_second_of_two_stages_has_the_rest_of_the_steps_and_the_rate_of_the_
     assert (second.learning_rate, second.output_loss) == (5e-3, "reverse_kl")
 
 
-def test_a_run_that_was_killed_before_its_evaluation_is_not_trained_again(cache, monkeypatch):
+@pytest.fixture
+def made(cache, monkeypatch):
+    """What is trained and evaluated, without either."""
     trained = []
-    monkeypatch.setattr(runs, "_distil", trained.append)
-    monkeypatch.setattr(runs, "scores", lambda model, task, file, counts: file.touch())
-    RUNS[0].folder.mkdir(parents=True)
+
+    def distil(run):
+        trained.append(run)
+        run.folder.mkdir(parents=True)
+        (run.folder / "model.safetensors").touch()
+        (run.folder / "metrics.jsonl").write_text('{"step": 1}\n')
+        made_with = {"versions": {"oprd": "0"}, "output_dir": "/of/this/machine"}
+        (run.folder / "run.json").write_text(json.dumps(made_with))
+
+    def evaluate(model, task, file, counts):
+        assert (model / "model.safetensors").exists()
+        file.write_text(json.dumps(scores(0.5)))
+
+    monkeypatch.setattr(runs, "_distil", distil)
+    monkeypatch.setattr(runs, "scores", evaluate)
+    return trained
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize(("pair", "recorded"), [("sums", False), ("additions", True)])
+def test_of_a_run_that_takes_long_what_it_found_alone_stays_with_the_results(
+    made, pair, recorded, quick
+):
+    run = Run(pair, "OPRD", 1e-3, 0, quick=quick)
+    execute(run)
+    assert run.finished
+    assert (run.versions(), run.metrics()) == ({"oprd": "0"}, [{"step": 1}])
+    assert run.scores()["reported"]["accuracy"] == 0.5
+    assert (run.folder / "model.safetensors").exists() != recorded
+    assert run.record.exists() == recorded
+    if recorded:
+        assert not run.folder.exists()
+        assert "machine" not in (run.record / "run.json").read_text()
+        committed = run.record.relative_to(runs.RECORDS).parts[0] == "runs"
+        assert committed != quick
+
+
+def test_a_run_that_was_killed_before_its_evaluation_is_not_trained_again(made):
     execute(RUNS[0])
     (RUNS[0].folder / "scores.json").unlink()
     assert not RUNS[0].finished
     execute(RUNS[0])
     assert RUNS[0].finished
-    assert trained == RUNS[:1]
+    assert made == RUNS[:1]
 
 
-@pytest.mark.parametrize("quick", [False, True])
-@pytest.mark.parametrize(("pair", "recorded"), [("sums", False), ("additions", True)])
-def test_of_a_run_that_takes_long_the_record_alone_stays_with_the_results(
-    cache, monkeypatch, pair, recorded, quick
+def test_a_run_that_was_killed_while_it_was_recorded_is_recorded_and_not_trained_again(
+    made, monkeypatch
 ):
-    def distil(run):
-        run.folder.mkdir(parents=True)
-        for file in ("model.safetensors", "metrics.jsonl", "run.json"):
-            (run.folder / file).write_text(f'{{"versions": "those of {file}"}}\n')
+    run = Run("additions", "OPRD", 1e-3, 0)
+    copy = runs.shutil.copy
 
-    def evaluate(model, task, file, counts):
-        assert (model / "model.safetensors").exists()
-        file.touch()
+    def killed(source, target):
+        if source.name == "scores.json":
+            raise KeyboardInterrupt
+        return copy(source, target)
 
-    monkeypatch.setattr(runs, "_distil", distil)
-    monkeypatch.setattr(runs, "scores", evaluate)
-    run = Run(pair, "OPRD", 1e-3, 0, quick=quick)
-    made = run.folder
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(runs.shutil, "copy", killed)
+        execute(run)
+    assert not run.finished
     execute(run)
     assert run.finished
-    assert run.versions() == "those of run.json"
-    assert made.exists() != recorded
-    assert (run.folder == run.record) == recorded
-    if recorded:
-        assert {file.name for file in run.folder.iterdir()} == set(runs.RECORD)
-        committed = run.record.relative_to(runs.RECORDS).parts[0] == "runs"
-        assert committed != quick
-
-
-def test_a_record_that_was_begun_is_no_run(cache):
-    run = Run("additions", "OPRD", 1e-3, 0)
-    run.record.with_name(f"{run.name}.part").mkdir(parents=True)
-    assert not run.finished
+    assert made == [run]
+    assert [folder.name for folder in run.record.parent.iterdir()] == [run.name]
 
 
 def test_models_that_the_lab_does_not_train_are_no_work_for_the_queue():

@@ -15,6 +15,7 @@ from oprd.evaluation.evaluate import evaluate
 from oprd.evaluation.tasks import arithmetic
 from oprd.models import load
 from oprd.models.load import (
+    check_named,
     find_model,
     fingerprint,
     load_model,
@@ -260,6 +261,21 @@ def test_a_hub_that_does_not_answer_is_said_to_be_so_and_asked_once(monkeypatch,
         "student 'studnet': there is no such file or folder here (did you mean 'student'?), and it "
         "cannot be had from the Hugging Face hub (We couldn't connect)."
     )
+
+
+def test_a_name_is_looked_for_at_its_revision_and_left_where_options_say_it_stands(
+    monkeypatch, tmp_path
+):
+    asked = []
+    monkeypatch.setattr(load, "ask_hub", lambda *named: asked.append(named))
+    monkeypatch.setattr(load, "warn_of_waiting", lambda name: None)
+    check_named("owner/model", "student", {"revision": "v1"})
+    check_named("owner/model", "student", {"subfolder": "inner"})
+    # What a folder holds is for whoever loads it.
+    check_named(str(tmp_path), "student", {})
+    assert asked == [("owner/model", "student", "v1")]
+    with pytest.raises(FileNotFoundError, match="student '/nowhere': there is no such"):
+        check_named("/nowhere", "student", {})
 
 
 def test_a_model_in_the_cache_is_found_without_the_hub(monkeypatch):

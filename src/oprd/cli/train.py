@@ -25,7 +25,7 @@ from oprd.core.layers import measures
 from oprd.extras import check_installed
 from oprd.guards.saving import resumed_from
 from oprd.hub import only_cached
-from oprd.models.load import find_model
+from oprd.models.load import ELSEWHERE, find_model
 from oprd.models.memory import free_bytes, told
 from oprd.models.prompt import template_check
 from oprd.names import locate
@@ -179,7 +179,7 @@ def _find_teacher(name: str, args: OPRDConfig) -> str | None:
 def _find(name: str, what: str, options: Any, base: str | None) -> str:
     """A model that is there; where in a folder it stands is for the options of loading to say."""
     options = _options(options)
-    if {"subfolder", "gguf_file"} & options.keys():
+    if ELSEWHERE & options.keys():
         locate(name, what)
         return name
     return find_model(name, what, options.get("revision"), base)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils.hub import cached_file
 
 from oprd.extras import require
-from oprd.hub import only_cached
+from oprd.hub import only_cached, warn_of_waiting
 from oprd.models.generate import Engine, TransformersEngine
 from oprd.names import locate, nowhere
 from oprd.runs.checkpoints import newest_checkpoint
@@ -25,6 +25,8 @@ FINGERPRINT_ELEMENTS = 256
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ADAPTER, TOKENIZER = "adapter_config.json", "tokenizer_config.json"
 CONFIGS = (ADAPTER, "config.json")
+# Options of loading that say where in a repository a model stands.
+ELSEWHERE = frozenset({"subfolder", "gguf_file"})
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,27 @@ def find_model(
     elif (Path(folder) / ADAPTER).is_file() and (base := base_model or _base(folder)):
         find_model(base, f"{what}'s base")
     return folder
+
+
+def check_named(name: str, what: str, options: Mapping[str, Any]) -> None:
+    """Refuse the name of nothing, before a library asks for it again and again.
+
+    What is here is left to whoever loads it, as is what options look for elsewhere in a repository.
+
+    Args:
+        name: a path or a hub id.
+        what: its part in what is to be done.
+        options: of loading.
+
+    Raises:
+        FileNotFoundError: it is neither here nor on the hub.
+        ValueError: the name can be neither a path nor a hub id.
+    """
+    if locate(name, what) is not None:
+        return
+    if not ELSEWHERE & options.keys():
+        ask_hub(name, what, options.get("revision"))
+    warn_of_waiting(name)
 
 
 def load_tokenizer(

@@ -57,7 +57,7 @@ from oprd.models.batch import MicroBatch, written
 from oprd.models.bind import head_is_read
 from oprd.models.generate import write_with_cache
 from oprd.models.identity import student_facts
-from oprd.models.load import find_model
+from oprd.models.load import check_named
 from oprd.models.matching import (
     check_trains,
     gradient_reaches_all,
@@ -172,7 +172,8 @@ class OPRDTrainer(DistillationTrainer):
         check_prompts(train_dataset, args.layer_pairing, args.max_completion_length)
         check_prompt_count(train_dataset, *args.rollouts_needed)
         if isinstance(model, str):
-            find_model(model, "student", dict(args.model_init_kwargs or {}).get("revision"))
+            options = cast(dict[str, Any] | None, args.model_init_kwargs)
+            check_named(model, "student", options or {})
         self._team = Team(args, teacher_model)
         # TRL compares the sizes of the vocabularies of a teacher that it is given. What must agree
         # here is the meaning of the ids, so the teacher is prepared below.
