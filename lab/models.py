@@ -39,7 +39,7 @@ from lab.quiet import quieten
 from lab.threads import threads
 
 # To be raised where a change of the code changes what models or runs come out as.
-VERSION = 2
+VERSION = 3
 CACHE = Path(__file__).parents[1] / ".cache" / "lab" / f"v{VERSION}"
 END, PAD = "#", "_"
 EXAMPLES = 50_000

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext
 
+import torch
 import typer
 from filelock import FileLock, Timeout
 
@@ -31,7 +32,7 @@ def finish(plan: Plan, workers: int) -> None:
     """
     if all(run.finished for run in plan()):
         return
-    context = _one_thread()
+    context = _same_everywhere()
     started = [context.Process(target=work, args=(plan,)) for _ in range(workers)]
     for process in started:
         process.start()
@@ -43,7 +44,7 @@ def finish(plan: Plan, workers: int) -> None:
 
 def each(make: Callable[[str], None], names: Sequence[str], workers: int) -> None:
     """Call a function with every name, in processes of one thread; its first error is raised."""
-    with ProcessPoolExecutor(workers, mp_context=_one_thread()) as pool:
+    with ProcessPoolExecutor(workers, mp_context=_same_everywhere()) as pool:
         list(pool.map(make, names))
 
 
@@ -80,9 +81,14 @@ def work(plan: Plan) -> None:
             time.sleep(WAIT_SECONDS)
 
 
-def _one_thread() -> SpawnContext:
-    """What starts processes of one thread, so that the same seed gives the same numbers."""
+def _same_everywhere() -> SpawnContext:
+    """What starts processes in which the same seed gives the same numbers.
+
+    They depend on the order of sums, which several threads and the widest instructions change.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
     return multiprocessing.get_context("spawn")
 
 

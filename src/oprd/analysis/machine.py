@@ -20,6 +20,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "accelerator": f"{devices} × {accelerator.type}" if accelerator else None,
         "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
     }
