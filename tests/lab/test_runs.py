@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock, Timeout
 
 from lab import models, queue, runs
@@ -242,15 +243,18 @@ def test_where_nothing_is_lacking_no_process_is_started(cache, monkeypatch):
         queue.finish(lambda: [*RUNS, Run("sums", "OPRD", 1e-3, 9)], workers=2)
 
 
-def test_reports_are_made_in_processes_that_add_in_the_same_order_everywhere_whose_errors_are_raised(
+def test_reports_are_made_in_processes_that_add_alike_everywhere_whose_errors_are_raised(
     tmp_path, monkeypatch
 ):
     names = [str(tmp_path / name) for name in "abc"]
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    monkeypatch.setattr(queue.torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    here = torch.backends.cpu.get_cpu_capability()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     with pytest.raises(ValueError, match="a name that is bad"):
         queue.each(leave_process, [*names, "bad"], workers=2)
     left = [Path(name).read_text().split() for name in names]
     assert str(os.getpid()) not in {process for process, *_ in left}
-    assert {(threads, instructions) for _, threads, instructions in left} == {("1", "AVX2")}
+    assert {(threads, instructions) for _, threads, instructions in left} == {
+        ("1", "AVX2" if "AVX" in here else here)
+    }
