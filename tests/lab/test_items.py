@@ -19,7 +19,6 @@ AWAITED = {
     "accuracy-sorting-reinforced",
     "accuracy-sums-reinforced",
     "merging-later",
-    "off-policy-long",
     "past-early",
     "positions-reinforced",
     "prompts",
