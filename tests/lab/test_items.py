@@ -17,7 +17,6 @@ COMMITTED = results.RESULTS
 AWAITED = {
     "ablations-reinforced",
     "accuracy-sorting-reinforced",
-    "accuracy-sums-reinforced",
     "merging-later",
     "past-early",
     "positions-reinforced",
