@@ -15,13 +15,10 @@ from tests.lab.fakes import finish, scores
 COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
-    "ablations-reinforced",
     "accuracy-sorting-reinforced",
     "merging-later",
     "past-early",
-    "positions-reinforced",
     "prompts",
-    "ranks-reinforced",
     "self-distillation",
     "smollm2-longer",
 }
