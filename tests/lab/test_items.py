@@ -18,7 +18,6 @@ AWAITED = {
     "accuracy-sorting-reinforced",
     "merging-later",
     "past-early",
-    "prompts",
     "self-distillation",
     "smollm2-longer",
 }
