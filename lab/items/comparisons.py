@@ -88,9 +88,7 @@ SCALED["additions"] = Comparison(
     options=(("eval_limit", 32), ("diagnostics_steps", 0)),
     by="end",
 )
-ABLATIONS = (
-    "OPRD",
-    "OPRD, unit length",
+WHAT_IS_SUPERVISED = (
     "last layer",
     "even layers",
     "odd layers",
@@ -98,6 +96,11 @@ ABLATIONS = (
     "last 5 tokens",
     "last token",
     "mean over tokens",
+)
+ABLATIONS = (
+    "OPRD",
+    "OPRD, unit length",
+    *WHAT_IS_SUPERVISED,
     LAYER_SCALES,
     "weight 0.01",
     "weight 100",
@@ -107,16 +110,7 @@ ABLATIONS = (
 )
 ABLATED_REINFORCED = Comparison(
     "sums, reinforced",
-    (
-        "OPRD",
-        "last layer",
-        "even layers",
-        "odd layers",
-        "first 5 tokens",
-        "last 5 tokens",
-        "last token",
-        "mean over tokens",
-    ),
+    ("OPRD", *WHAT_IS_SUPERVISED),
     steps=100,
     rates=(2e-3,),
     claims=(("OPRD", "last layer"), ("OPRD", "last token")),
