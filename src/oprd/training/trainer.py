@@ -171,10 +171,10 @@ class OPRDTrainer(DistillationTrainer):
         check_source(train_dataset, args, tools)
         check_prompts(train_dataset, args.layer_pairing, args.max_completion_length)
         check_prompt_count(train_dataset, *args.rollouts_needed)
+        self._team = Team(args, teacher_model)
         if isinstance(model, str):
             options = cast(dict[str, Any] | None, args.model_init_kwargs)
             check_named(model, "student", options or {})
-        self._team = Team(args, teacher_model)
         # TRL compares the sizes of the vocabularies of a teacher that it is given. What must agree
         # here is the meaning of the ids, so the teacher is prepared below.
         super().__init__(
