@@ -9,5 +9,5 @@ import torch
 def leave_process(name: str) -> None:
     if name == "bad":
         raise ValueError("a name that is bad")
-    instructions = torch.backends.cpu.get_cpu_capability()
+    instructions = os.environ.get("ATEN_CPU_CAPABILITY", "all")
     Path(name).write_text(f"{os.getpid()} {torch.get_num_threads()} {instructions}")

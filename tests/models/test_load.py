@@ -266,14 +266,15 @@ def test_a_hub_that_does_not_answer_is_said_to_be_so_and_asked_once(monkeypatch,
 def test_a_name_is_looked_for_at_its_revision_and_left_where_options_say_it_stands(
     monkeypatch, tmp_path
 ):
-    asked = []
+    asked, warned = [], []
     monkeypatch.setattr(load, "ask_hub", lambda *named: asked.append(named))
-    monkeypatch.setattr(load, "warn_of_waiting", lambda name: None)
+    monkeypatch.setattr(load, "warn_of_waiting", warned.append)
     check_named("owner/model", "student", {"revision": "v1"})
     check_named("owner/model", "student", {"subfolder": "inner"})
     # What a folder holds is for whoever loads it.
     check_named(str(tmp_path), "student", {})
     assert asked == [("owner/model", "student", "v1")]
+    assert warned == ["owner/model", "owner/model"]
     with pytest.raises(FileNotFoundError, match="student '/nowhere': there is no such"):
         check_named("/nowhere", "student", {})
 
