@@ -203,6 +203,7 @@ class Comparison:
             "samples": baseline[0].samples,
             "seeds": self.seeds,
             "run_versions": _different(run.versions() for run in runs),
+            "run_machines": _different(run.machine for run in runs if run.machine),
             "methods": methods,
         }
 

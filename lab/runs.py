@@ -48,6 +48,7 @@ from lab.variants.live_heads import LiveHeads
 from lab.variants.projection import train_projection
 from lab.variants.supervised import Supervised
 from oprd import OPRDConfig, OPRDTrainer
+from oprd.analysis.machine import machine
 from oprd.models.load import load_tokenizer
 from oprd.runs.metrics import METRICS, read_metrics
 from oprd.runs.record import RATE_TEST
@@ -163,6 +164,11 @@ class Run:
         return self._made_with["versions"]
 
     @property
+    def machine(self) -> dict[str, Any] | None:
+        """Which one recorded it, None of a run that is not recorded."""
+        return self._made_with.get("machine")
+
+    @property
     def rate_found(self) -> float | None:
         """The rate that its range test chose, None where it had none."""
         found = self._made_with.get(RATE_TEST)
@@ -202,7 +208,8 @@ def _record(run: Run) -> None:
     made_with = json.loads((run.folder / MADE_WITH).read_text(encoding="utf-8"))
     # The others name folders of this machine.
     read = {name: made_with[name] for name in ("versions", RATE_TEST) if name in made_with}
-    (unfinished / MADE_WITH).write_text(json.dumps(read, indent=1) + "\n", encoding="utf-8")
+    told = json.dumps({**read, "machine": machine()}, indent=1)
+    (unfinished / MADE_WITH).write_text(told + "\n", encoding="utf-8")
     unfinished.replace(run.record)
     shutil.rmtree(run.folder)
 

@@ -22,7 +22,7 @@ def scores(reported, tuning=None):
     }
 
 
-def finish(run, *accuracies, tuning=None, rate_found=None):
+def finish(run, *accuracies, tuning=None, rate_found=None, machine=None):
     """Leave what a run leaves that was evaluated so at its beginning, middle and end."""
     run.folder.mkdir(parents=True)
     steps = [0, run.steps // 2, run.steps]
@@ -36,5 +36,6 @@ def finish(run, *accuracies, tuning=None, rate_found=None):
     lines += [{"step": step, **took} for step in range(1, run.steps + 1)]
     (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     test = {"learning_rate_test": {"learning_rate": rate_found}} if rate_found else {}
-    (run.folder / "run.json").write_text(json.dumps({"versions": {"oprd": "0"}, **test}))
+    of = {"machine": machine} if machine else {}
+    (run.folder / "run.json").write_text(json.dumps({"versions": {"oprd": "0"}, **test, **of}))
     (run.folder / "scores.json").write_text(json.dumps(scores(accuracies[-1], tuning)))

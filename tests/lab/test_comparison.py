@@ -120,6 +120,16 @@ def test_findings_say_final_accuracy_paired_differences_and_the_steps_to_the_tar
     assert "| top-1 | 10.0% | 20.0% | 10.0% |" in lines
 
 
+def test_findings_name_every_machine_that_recorded_one_of_their_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "CACHE", tmp_path)
+    monkeypatch.setattr(Moment, "scores", lambda self, samples: scores(1.0))
+    comparison = Comparison("sums", ("OPRD",), steps=20, rates=(1e-3,), seeds=(0, 1, 2))
+    machines = [{"processor": "a"}, {"processor": "b"}, {"processor": "a"}]
+    for run, machine in zip(comparison.plan(), machines, strict=True):
+        finish(run, 0.1, 0.3, 0.5, machine=machine)
+    assert comparison.findings()["run_machines"] == machines[:2]
+
+
 def test_differences_are_also_paired_by_problem(comparison):
     for method, top in (("OPRD", 1.0), ("top-1", 0.8)):
         finish_grid(comparison, method, 0.1, 0.9, 0.1, reported=top)

@@ -15,6 +15,7 @@ from lab.moments import Moment
 from lab.pairs import PAIRS, Pair
 from lab.runs import Run, execute
 from oprd import OPRDConfig
+from oprd.analysis.machine import machine
 from tests.lab.fakes import scores
 from tests.lab.left import leave_process
 
@@ -120,9 +121,10 @@ def test_of_a_run_that_takes_long_what_it_found_alone_stays_with_the_results(
     assert run.scores()["reported"]["accuracy"] == 0.5
     assert (run.folder / "model.safetensors").exists() != recorded
     assert run.record.exists() == recorded
+    assert run.machine == (machine() if recorded else None)
     if recorded:
         assert not run.folder.exists()
-        assert "machine" not in (run.record / "run.json").read_text()
+        assert "/of/this/machine" not in (run.record / "run.json").read_text()
         committed = run.record.relative_to(runs.RECORDS).parts[0] == "runs"
         assert committed != quick
 
