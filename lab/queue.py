@@ -4,19 +4,16 @@ Any number of workers, started at any time, share the work: a run belongs to who
 lock goes with its process, however that ends.
 """
 
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.context import SpawnContext
 
-import torch
 import typer
 from filelock import FileLock, Timeout
 
 from lab.models import Trained
 from lab.pairs import PAIRS
+from lab.processes import end_with_parent, same_everywhere
 from lab.runs import Run, execute
 
 Plan = Callable[[], Sequence[Run]]
@@ -32,8 +29,8 @@ def finish(plan: Plan, workers: int) -> None:
     """
     if all(run.finished for run in plan()):
         return
-    context = _same_everywhere()
-    started = [context.Process(target=work, args=(plan,)) for _ in range(workers)]
+    context = same_everywhere()
+    started = [context.Process(target=_worker, args=(plan,)) for _ in range(workers)]
     for process in started:
         process.start()
     for process in started:
@@ -44,7 +41,7 @@ def finish(plan: Plan, workers: int) -> None:
 
 def each(make: Callable[[str], None], names: Sequence[str], workers: int) -> None:
     """Call a function with every name, in processes of one thread; its first error is raised."""
-    with ProcessPoolExecutor(workers, mp_context=_same_everywhere()) as pool:
+    with ProcessPoolExecutor(workers, same_everywhere(), initializer=end_with_parent) as pool:
         list(pool.map(make, names))
 
 
@@ -71,6 +68,11 @@ def train_once(model: Trained) -> None:
             model.train()
 
 
+def _worker(plan: Plan) -> None:
+    end_with_parent()
+    work(plan)
+
+
 def work(plan: Plan) -> None:
     """Make what a plan lacks until it lacks nothing.
 
@@ -79,17 +81,6 @@ def work(plan: Plan) -> None:
     while lacking := [run for run in plan() if not run.finished]:
         if not any(map(make, lacking)):
             time.sleep(WAIT_SECONDS)
-
-
-def _same_everywhere() -> SpawnContext:
-    """What starts processes in which the same seed gives the same numbers.
-
-    They depend on the order of sums, which several threads and the widest instructions change.
-    """
-    os.environ["OMP_NUM_THREADS"] = "1"
-    if torch.backends.cpu.get_cpu_capability() == "AVX512":
-        os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
-    return multiprocessing.get_context("spawn")
 
 
 def make(run: Run) -> bool:

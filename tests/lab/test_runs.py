@@ -244,7 +244,7 @@ def environment(monkeypatch):
 
 
 def test_where_nothing_is_lacking_no_process_is_started(cache, environment, monkeypatch):
-    monkeypatch.setattr(queue.multiprocessing, "get_context", None)
+    monkeypatch.setattr(queue, "same_everywhere", None)
     for run in RUNS:
         run.folder.mkdir(parents=True)
         (run.folder / "scores.json").touch()
