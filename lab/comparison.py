@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lab.differences import area_difference, end_difference
 from lab.methods import METHODS
 from lab.pairs import PAIRS
-from lab.results import Curve, Estimate, accuracy
+from lab.results import Estimate, accuracy
 from lab.runs import Run
-from lab.scores import samples
 from oprd.evaluation.intervals import compare
 
 # The grid, and where it goes on if a method's best rate lies at its edge.
@@ -251,25 +251,6 @@ class Comparison:
         }
 
 
-def areas(found: Mapping[str, Any], method: str) -> list[float]:
-    """The areas under the curves of a method's accuracy by step, one a seed."""
-    curves = found["methods"][method]["curves"]
-    return [Curve(np.array(c["steps"]), np.array(c["accuracy"])).area for c in curves]
-
-
-def area_difference(found: Mapping[str, Any], first: str, second: str) -> Estimate:
-    """How much larger the area of one method is than that of another, paired by seed."""
-    pairs = zip(areas(found, first), areas(found, second), strict=True)
-    return Estimate.of(a - b for a, b in pairs)
-
-
-def end_difference(found: Mapping[str, Any], first: str, second: str) -> Estimate:
-    """How much higher the reported accuracy of one method is than that of another, by seed."""
-    of_first, of_second = (found["methods"][method]["scores"] for method in (first, second))
-    pairs = zip(of_first, of_second, strict=True)
-    return Estimate.of(a["accuracy"] - b["accuracy"] for a, b in pairs)
-
-
 def by_problem(runs: Sequence[Run]) -> np.ndarray:
     """The accuracy on each of the reported problems, a mean over runs."""
     return np.mean([run.scores()["reported"]["problems"] for run in runs], axis=0)
@@ -295,101 +276,3 @@ def _different(values: Any) -> list[Any]:
         if value not in found:
             found.append(value)
     return found
-
-
-def table(found: Mapping[str, Any]) -> list[str]:
-    """The findings of a comparison as Markdown: the methods, and the rates behind them."""
-    first = next(iter(found["methods"]))
-    k = found.get("samples", samples(PAIRS[found["pair"]].task))["reported"]
-    head = [
-        "method", "rate", f"Avg@{k}", f"minus {first}, points", f"Best@{k}", "Dist-4", "tokens",
-        f"steps to {found['target']:.1%}", "area", f"minus {first}, points",
-    ]  # fmt: skip
-    lines = [
-        f"{found['pair']}: {found['steps']} steps, seeds {', '.join(map(str, found['seeds']))}",
-        "",
-        f"| {' | '.join(head)} |",
-        "|---" * len(head) + "|",
-    ]
-    for name in ("teacher", "student"):
-        model = found[name]
-        lines.append(_row(name, "", f"{model['accuracy']:.1%}", "", *_of_samples([model])))
-    for name, row in found["methods"].items():
-        beside = ["", ""]
-        if name != first:
-            of_area = area_difference(found, name, first)
-            beside = [Estimate(**row["difference"]).points(), of_area.points()]
-        lines.append(
-            _row(
-                name,
-                _rates(row),
-                Estimate(**row["final"]).percent(),
-                beside[0],
-                *_of_samples(row["scores"]),
-                reached(row["steps_to_target"]),
-                Estimate.of(areas(found, name)).percent(),
-                beside[1],
-            )
-        )
-    return lines + _paired(found) + _grid(found)
-
-
-def _rates(row: Mapping[str, Any]) -> str:
-    """The rate of a method's runs, or those that they found."""
-    if found := row.get("rates_found"):
-        return "found: " + ", ".join(f"{rate:g}" for rate in found)
-    return f"{row['learning_rate']:g}"
-
-
-def _row(*cells: str) -> str:
-    """A row of the methods' table, whose last cells may be missing."""
-    return f"| {' | '.join([*cells, *[''] * (10 - len(cells))])} |"
-
-
-def _of_samples(scores: Sequence[Mapping[str, float]]) -> tuple[str, str, str]:
-    """Best of the samples, diversity and length, means over seeds."""
-    best, distinct, length = (
-        fmean(s[key] for s in scores) for key in ("best", "distinct_4", "length")
-    )
-    return f"{best:.1%}", f"{distinct:.2f}", f"{length:.1f}"
-
-
-def _paired(found: Mapping[str, Any]) -> list[str]:
-    """Differences paired by problem, whose intervals are of problems and not of seeds."""
-    first, *others = found["methods"]
-    rows = {name: found["methods"][name].get("by_problem") for name in others}
-    if not all(rows.values()):
-        return []
-    points = {
-        name: Estimate(row["value"], row["low"], row["high"]).points() for name, row in rows.items()
-    }
-    said = "; ".join(f"{name} {difference}" for name, difference in points.items())
-    return ["", f"Paired by problem, minus {first}, points: {said}."] if points else []
-
-
-def _grid(found: Mapping[str, Any]) -> list[str]:
-    """Accuracy on the tuning problems by rate, where there was a choice."""
-    rows = {name: row["tuning"] for name, row in found["methods"].items()}
-    rates = sorted({rate for row in rows.values() for rate in row}, key=float)
-    if not any(len(row) > 1 for row in rows.values()):
-        return []
-    lines = ["", f"| tuning, by rate | {' | '.join(rates)} |", "|---" * (len(rates) + 1) + "|"]
-    for name, row in rows.items():
-        cells = [f"{row[rate]:.1%}" if rate in row else "" for rate in rates]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
-
-
-def reached(when: Sequence[float | None]) -> str:
-    """The median over seeds, of which one that never got there, None, took more than any number.
-
-    Where some did not it says how many did.
-    """
-    taken: Sequence[float] = [np.inf if at is None else at for at in when]
-    there, median = int(np.isfinite(taken).sum()), float(np.median(taken))
-    if there == 0:
-        return "not reached"
-    how_many = "" if there == len(taken) else f"reached by {there} of {len(taken)}"
-    if not np.isfinite(median):
-        return how_many
-    return f"{median:.0f}" + (f", {how_many}" if how_many else "")

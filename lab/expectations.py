@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-from lab.comparison import area_difference, areas
+from lab.differences import area_difference, areas
 from lab.results import Estimate
 
 Found = Mapping[str, Any]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lab import figures
-from lab.comparison import Comparison, reached, table
+from lab.comparison import Comparison
 from lab.items.item import Item
 from lab.results import (
     Curve,
@@ -20,6 +20,7 @@ from lab.results import (
     write,
 )
 from lab.runs import Run
+from lab.table import reached, table
 from lab.variants.live_heads import COSINE, FITTED, LIVE
 
 ENTROPY_GAP = "entropy_gap"

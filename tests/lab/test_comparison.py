@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from lab import comparison as module
 from lab import runs
-from lab.comparison import Comparison, table
+from lab.comparison import Comparison
 from lab.pairs import Moment
+from lab.table import table
 from tests.lab.fakes import finish, scores
 
 RATES = (5e-4, 1e-3, 2e-3)
@@ -61,7 +62,7 @@ def test_a_grid_goes_on_beyond_a_best_rate_at_its_edge_until_that_gets_worse(
 
 def test_a_grid_ends_where_the_ladder_ends(comparison):
     finish_grid(comparison, "OPRD", 0.6, 0.7, 0.8)
-    assert of_seed(module.replace(comparison, ladder=RATES), 1) == [("OPRD", 2e-3)]
+    assert of_seed(replace(comparison, ladder=RATES), 1) == [("OPRD", 2e-3)]
 
 
 def test_the_best_rate_is_that_of_the_tuning_problems_and_not_of_the_reported_ones(comparison):
@@ -91,7 +92,7 @@ def test_the_quick_form_takes_a_fifth_of_the_steps_of_one_seed_at_the_rates_that
 
 
 def test_the_quick_form_leaves_out_what_no_claim_is_about(comparison):
-    claimed = module.replace(
+    claimed = replace(
         comparison, methods=("OPRD", "last layer", "top-1"), claims=(("OPRD", "top-1"),)
     )
     assert claimed.quick({}).methods == ("OPRD", "top-1")
@@ -142,7 +143,7 @@ def test_differences_are_also_paired_by_problem(comparison):
 
 
 def test_a_grid_of_shorter_runs_decides_alone_and_none_of_them_is_reported(comparison):
-    halved = module.replace(comparison, grid_steps=10)
+    halved = replace(comparison, grid_steps=10)
     for rate, tuning in zip(RATES, (0.6, 0.8, 0.795), strict=True):
         run = halved.run("OPRD", rate, 0, of_grid=True)
         assert run.steps == run.eval_every == 10
@@ -163,7 +164,7 @@ def test_a_length_for_a_grid_of_one_rate_is_refused():
 
 
 def test_a_method_that_finds_its_rate_has_no_grid_and_says_what_it_found(comparison):
-    found_by_itself = module.replace(comparison, methods=("OPRD, rate found",))
+    found_by_itself = replace(comparison, methods=("OPRD, rate found",))
     runs = found_by_itself.plan()
     assert [run.seed for run in runs] == [0, 1]
     assert {run.settings["learning_rate"] for run in runs} == {"auto"}
@@ -203,22 +204,6 @@ def test_a_claim_may_be_about_the_end():
     }
     claimed = Comparison("sums", ("OPRD", "top-1"), claims=(("OPRD", "top-1"),), by="end")
     assert claimed.verdicts({"methods": methods}) == {"OPRD above top-1 at the end": True}
-
-
-@pytest.mark.parametrize(
-    ("when", "text"),
-    [
-        ([10.0, 30.0, 20.0], "20"),
-        ([10.0, None, 20.0], "20, reached by 2 of 3"),
-        ([10.0, None, None], "reached by 1 of 3"),
-        ([None, None, None], "not reached"),
-        ([12.0], "12"),
-    ],
-)
-def test_the_steps_to_the_target_are_a_median_over_all_seeds_that_says_how_many_got_there(
-    when, text
-):
-    assert module.reached(when) == text
 
 
 def test_a_choice_of_rates_without_tuning_problems_is_refused():

@@ -4,11 +4,11 @@ import pytest
 from typer.testing import CliRunner
 
 from lab import __main__ as command
-from lab import comparison as module
 from lab import page, queue, results
 from lab.__main__ import app
 from lab.items import ITEMS, QUICK
 from lab.items.ranks import Ranks
+from lab.table import reached
 
 
 def test_the_tables_of_the_page_are_those_of_the_results():
@@ -109,5 +109,5 @@ def test_the_accuracies_of_the_page_on_results_are_those_of_the_lab(item, column
     for name, (accuracy, steps) in shown.items():
         found = results.read(item, quick=False)["methods"][METHODS[name]]
         assert accuracy == results.Estimate(**found["final"]).percent()
-        reached = module.reached(found["steps_to_target"])
-        assert steps == (reached if reached.isdigit() else "")
+        taken = reached(found["steps_to_target"])
+        assert steps == (taken if taken.isdigit() else "")
