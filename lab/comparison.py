@@ -11,6 +11,7 @@ import numpy as np
 from lab.differences import area_difference, end_difference
 from lab.methods import METHODS
 from lab.pairs import PAIRS
+from lab.reinforced import Reinforced
 from lab.results import Estimate, accuracy
 from lab.runs import Run
 from oprd.evaluation.intervals import compare
@@ -193,8 +194,12 @@ class Comparison:
         target = student["accuracy"] + REACHED * (teacher["accuracy"] - student["accuracy"])
         runs = [run for method in self.methods for run in self.best(method)]
         methods = {m: self._method(m, target, baseline) for m in self.methods}
+        made = pair.teacher
         return {
             "pair": self.pair,
+            "models": pair.key,
+            # Of the training that made the teacher, by step.
+            **({"rewards": made.rewards()} if isinstance(made, Reinforced) else {}),
             "teacher": _without_problems(teacher),
             "student": _without_problems(student),
             "target": target,

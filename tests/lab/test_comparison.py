@@ -5,7 +5,8 @@ import pytest
 
 from lab import runs
 from lab.comparison import Comparison
-from lab.pairs import Moment
+from lab.pairs import PAIRS, Moment
+from lab.reinforced import Reinforced
 from lab.table import table
 from tests.lab.fakes import finish, scores
 
@@ -129,6 +130,22 @@ def test_findings_name_every_machine_that_recorded_one_of_their_runs(tmp_path, m
     for run, machine in zip(comparison.plan(), machines, strict=True):
         finish(run, 0.1, 0.3, 0.5, machine=machine)
     assert comparison.findings()["run_machines"] == machines[:2]
+
+
+def test_findings_name_the_models_and_the_rewards_of_a_teacher_that_was_reinforced(
+    tmp_path, monkeypatch
+):
+    curve = {"step": [10, 20], "reward": [0.4, 0.5]}
+    monkeypatch.setattr(runs, "CACHE", tmp_path)
+    for model in (Moment, Reinforced):
+        monkeypatch.setattr(model, "scores", lambda self, samples: scores(1.0))
+    monkeypatch.setattr(Reinforced, "rewards", lambda self: curve)
+    for pair, rewards in (("sums", None), ("sums, reinforced", curve)):
+        comparison = Comparison(pair, ("OPRD",), steps=20, rates=(1e-3,), seeds=(0,))
+        finish(comparison.plan()[0], 0.1, 0.3, 0.5)
+        found = comparison.findings()
+        assert found.get("rewards") == rewards
+        assert found["models"] == PAIRS[pair].key
 
 
 def test_differences_are_also_paired_by_problem(comparison):

@@ -15,7 +15,6 @@ from tests.lab.fakes import finish, scores
 COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
-    "accuracy-sorting-reinforced",
     "merging-later",
     "past-early",
     "self-distillation",
