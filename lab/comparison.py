@@ -192,14 +192,15 @@ class Comparison:
         samples = baseline[0].samples["reported"]
         teacher, student = (m.scores(samples)["reported"] for m in (pair.teacher, pair.student))
         target = student["accuracy"] + REACHED * (teacher["accuracy"] - student["accuracy"])
-        runs = [run for method in self.methods for run in self.best(method)]
+        runs = self.plan()
+        machines = _different(run.machine for run in runs if run.machine)
         methods = {m: self._method(m, target, baseline) for m in self.methods}
-        made = pair.teacher
+        reinforced = pair.teacher if isinstance(pair.teacher, Reinforced) else None
         return {
             "pair": self.pair,
             "models": pair.key,
-            # Of the training that made the teacher, by step.
-            **({"rewards": made.rewards()} if isinstance(made, Reinforced) else {}),
+            # Of the whole training, which may go on beyond the step that teaches.
+            **({"rewards": reinforced.rewards()} if reinforced else {}),
             "teacher": _without_problems(teacher),
             "student": _without_problems(student),
             "target": target,
@@ -208,7 +209,7 @@ class Comparison:
             "samples": baseline[0].samples,
             "seeds": self.seeds,
             "run_versions": _different(run.versions() for run in runs),
-            "run_machines": _different(run.machine for run in runs if run.machine),
+            **({"run_machines": machines} if machines else {}),
             "methods": methods,
         }
 

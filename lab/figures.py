@@ -61,7 +61,8 @@ def draw_accuracy(
 
 
 def save(figure: Figure, name: str, quick: bool) -> Path:
-    """Write a picture beside the results."""
+    """Write a picture beside the results, which is whole or not there."""
     path = result_file(f"{name}.png", quick)
-    figure.savefig(path, dpi=110)
-    return path
+    unfinished = path.with_suffix(".part")
+    figure.savefig(unfinished, format="png", dpi=110)
+    return unfinished.replace(path)

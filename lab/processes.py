@@ -8,8 +8,8 @@ from multiprocessing.context import SpawnContext
 import torch
 
 
-def same_everywhere() -> SpawnContext:
-    """What starts processes in which the same seed gives the same numbers.
+def adding_alike() -> SpawnContext:
+    """What starts processes in which the same seed gives the same numbers where libraries agree.
 
     They depend on the order of sums, which several threads and the widest instructions change.
     """
@@ -25,7 +25,7 @@ def end_with_parent() -> None:
     Otherwise a worker of a queue that was killed goes on, beside those of the next one.
     """
     parent = multiprocessing.parent_process()
-    assert parent is not None, "it was started by no other"
+    assert parent is not None, "the first process has none to end with"
 
     def watch() -> None:
         parent.join()

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from lab.models import Trained
 from lab.pairs import PAIRS
-from lab.processes import end_with_parent, same_everywhere
+from lab.processes import adding_alike, end_with_parent
 from lab.runs import Run, execute
 
 Plan = Callable[[], Sequence[Run]]
@@ -29,7 +29,7 @@ def finish(plan: Plan, workers: int) -> None:
     """
     if all(run.finished for run in plan()):
         return
-    context = same_everywhere()
+    context = adding_alike()
     started = [context.Process(target=_worker, args=(plan,)) for _ in range(workers)]
     for process in started:
         process.start()
@@ -41,7 +41,7 @@ def finish(plan: Plan, workers: int) -> None:
 
 def each(make: Callable[[str], None], names: Sequence[str], workers: int) -> None:
     """Call a function with every name, in processes of one thread; its first error is raised."""
-    with ProcessPoolExecutor(workers, same_everywhere(), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, adding_alike(), initializer=end_with_parent) as pool:
         list(pool.map(make, names))
 
 

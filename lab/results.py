@@ -12,6 +12,7 @@ from scipy import stats
 
 from lab.pairs import PAIRS
 from lab.runs import Run
+from lab.scores import write_whole
 from oprd.analysis.machine import machine
 from oprd.runs.record import versions
 
@@ -149,7 +150,7 @@ def write(name: str, found: dict[str, Any], quick: bool) -> Path:
     """Write an item's findings, with versions and machine."""
     path = result_file(f"{name}.json", quick)
     record = {"versions": versions(), "machine": machine(), **found}
-    path.write_text(as_text(record), encoding="utf-8")
+    write_whole(path, as_text(record))
     return path
 
 

@@ -165,7 +165,7 @@ class Run:
 
     @property
     def machine(self) -> dict[str, Any] | None:
-        """Which one recorded it, None of a run that is not recorded."""
+        """Which one recorded it, None where that was not written down."""
         return self._made_with.get("machine")
 
     @property
@@ -207,9 +207,9 @@ def _record(run: Run) -> None:
         shutil.copy(run.folder / file, unfinished)
     made_with = json.loads((run.folder / MADE_WITH).read_text(encoding="utf-8"))
     # The others name folders of this machine.
-    read = {name: made_with[name] for name in ("versions", RATE_TEST) if name in made_with}
-    told = json.dumps({**read, "machine": machine()}, indent=1)
-    (unfinished / MADE_WITH).write_text(told + "\n", encoding="utf-8")
+    kept = {name: made_with[name] for name in ("versions", RATE_TEST) if name in made_with}
+    kept["machine"] = machine()
+    (unfinished / MADE_WITH).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     unfinished.replace(run.record)
     shutil.rmtree(run.folder)
 

@@ -35,7 +35,10 @@ def finish(run, *accuracies, tuning=None, rate_found=None, machine=None):
     took = {"step_time": 2.0, **{f"seconds/{part}": value for part, value in parts.items()}}
     lines += [{"step": step, **took} for step in range(1, run.steps + 1)]
     (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    test = {"learning_rate_test": {"learning_rate": rate_found}} if rate_found else {}
-    of = {"machine": machine} if machine else {}
-    (run.folder / "run.json").write_text(json.dumps({"versions": {"oprd": "0"}, **test, **of}))
+    made_with = {"versions": {"oprd": "0"}}
+    if rate_found:
+        made_with["learning_rate_test"] = {"learning_rate": rate_found}
+    if machine:
+        made_with["machine"] = machine
+    (run.folder / "run.json").write_text(json.dumps(made_with))
     (run.folder / "scores.json").write_text(json.dumps(scores(accuracies[-1], tuning)))

@@ -1,13 +1,13 @@
 """What a process of the lab leaves behind; it imports torch alone, since each process does."""
 
-import multiprocessing
 import os
+import threading
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
-
-from lab.processes import end_with_parent
 
 
 def leave_process(name: str) -> None:
@@ -17,12 +17,23 @@ def leave_process(name: str) -> None:
     Path(name).write_text(f"{os.getpid()} {torch.get_num_threads()} {instructions}")
 
 
-def start_another(name: str) -> None:
-    multiprocessing.get_context("spawn").Process(target=_last, args=(name,)).start()
-    time.sleep(60)
+def leave_and_wait(name: str) -> None:
+    leave_process(name)
+    time.sleep(600)
 
 
-def _last(name: str) -> None:
-    end_with_parent()
-    Path(name).write_text(str(os.getpid()))
-    time.sleep(60)
+def start_queues(folder: str) -> None:
+    """Have one worker of each kind wait."""
+    from lab import queue
+
+    threading.Thread(target=queue.each, args=(leave_and_wait, [f"{folder}/report"], 1)).start()
+    queue.finish(partial(_plan, f"{folder}/run"), 1)
+
+
+def _plan(name: str) -> list[SimpleNamespace]:
+    """Something is lacking; the worker, who is the second to ask, waits."""
+    asked = Path(f"{name}.asked")
+    if asked.exists():
+        leave_and_wait(name)
+    asked.touch()
+    return [SimpleNamespace(finished=False)]

@@ -5,7 +5,7 @@ import pytest
 
 from lab import runs
 from lab.comparison import Comparison
-from lab.pairs import PAIRS, Moment
+from lab.pairs import Moment
 from lab.reinforced import Reinforced
 from lab.table import table
 from tests.lab.fakes import finish, scores
@@ -122,14 +122,14 @@ def test_findings_say_final_accuracy_paired_differences_and_the_steps_to_the_tar
     assert "| top-1 | 10.0% | 20.0% | 10.0% |" in lines
 
 
-def test_findings_name_every_machine_that_recorded_one_of_their_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "CACHE", tmp_path)
-    monkeypatch.setattr(Moment, "scores", lambda self, samples: scores(1.0))
-    comparison = Comparison("sums", ("OPRD",), steps=20, rates=(1e-3,), seeds=(0, 1, 2))
-    machines = [{"processor": "a"}, {"processor": "b"}, {"processor": "a"}]
-    for run, machine in zip(comparison.plan(), machines, strict=True):
-        finish(run, 0.1, 0.3, 0.5, machine=machine)
-    assert comparison.findings()["run_machines"] == machines[:2]
+def test_findings_name_every_machine_that_recorded_a_run_that_of_a_worse_rate_too(comparison):
+    machines = [{"processor": name} for name in "abab"]
+    shares = [(2e-3, 0, 0.8), (1e-3, 0, 0.7), (2e-3, 1, 0.8), (5e-4, 0, 0.5)]
+    comparison = replace(comparison, methods=("OPRD",), ladder=RATES)
+    for (rate, seed, tuning), machine in zip(shares, machines, strict=True):
+        finish(comparison.run("OPRD", rate, seed), 0.1, 0.3, 0.5, tuning=tuning, machine=machine)
+    named = comparison.findings()["run_machines"]
+    assert sorted(machine["processor"] for machine in named) == ["a", "b"]
 
 
 def test_findings_name_the_models_and_the_rewards_of_a_teacher_that_was_reinforced(
@@ -140,12 +140,15 @@ def test_findings_name_the_models_and_the_rewards_of_a_teacher_that_was_reinforc
     for model in (Moment, Reinforced):
         monkeypatch.setattr(model, "scores", lambda self, samples: scores(1.0))
     monkeypatch.setattr(Reinforced, "rewards", lambda self: curve)
-    for pair, rewards in (("sums", None), ("sums, reinforced", curve)):
+    found = {}
+    for pair in ("sums", "sums, reinforced"):
         comparison = Comparison(pair, ("OPRD",), steps=20, rates=(1e-3,), seeds=(0,))
         finish(comparison.plan()[0], 0.1, 0.3, 0.5)
-        found = comparison.findings()
-        assert found.get("rewards") == rewards
-        assert found["models"] == PAIRS[pair].key
+        found[pair] = comparison.findings()
+    assert found["sums, reinforced"]["rewards"] == curve
+    assert found["sums, reinforced"]["models"]["teacher"]["at"] == 300
+    assert found["sums"]["models"]["student"]["step"] == 250
+    assert not {"rewards", "run_machines"} & found["sums"].keys()
 
 
 def test_differences_are_also_paired_by_problem(comparison):

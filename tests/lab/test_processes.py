@@ -3,9 +3,9 @@ import time
 
 import psutil
 
-from tests.lab.left import start_another
+from tests.lab.left import start_queues
 
-WAIT_SECONDS = 30
+WAIT_SECONDS = 120
 
 
 def soon(happens):
@@ -15,13 +15,22 @@ def soon(happens):
         time.sleep(0.05)
 
 
-def test_a_worker_ends_with_the_process_that_started_it_though_that_was_killed(tmp_path):
-    file = tmp_path / "process"
-    parent = multiprocessing.get_context("spawn").Process(target=start_another, args=(str(file),))
-    parent.start()
-    soon(lambda: file.exists() and file.read_text())
-    worker = psutil.Process(int(file.read_text()))
-    assert worker.is_running()
-    parent.kill()
-    parent.join()
-    soon(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+def ended(process):
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_workers_end_with_the_queue_that_started_them_though_that_was_killed(tmp_path):
+    files = [tmp_path / name for name in ("run", "report")]
+    queues = multiprocessing.get_context("spawn").Process(target=start_queues, args=(tmp_path,))
+    queues.start()
+    try:
+        soon(lambda: all(file.exists() and file.read_text() for file in files))
+        workers = [psutil.Process(int(file.read_text().split()[0])) for file in files]
+        assert not any(map(ended, workers))
+    finally:
+        queues.kill()
+        queues.join()
+    soon(lambda: all(map(ended, workers)))

@@ -244,7 +244,7 @@ def environment(monkeypatch):
 
 
 def test_where_nothing_is_lacking_no_process_is_started(cache, environment, monkeypatch):
-    monkeypatch.setattr(queue, "same_everywhere", None)
+    monkeypatch.setattr(queue, "adding_alike", None)
     for run in RUNS:
         run.folder.mkdir(parents=True)
         (run.folder / "scores.json").touch()
@@ -254,7 +254,7 @@ def test_where_nothing_is_lacking_no_process_is_started(cache, environment, monk
 
 
 @pytest.mark.parametrize(("can", "take"), [("AVX512", "avx2"), ("AVX2", "all")])
-def test_reports_are_made_in_processes_that_add_alike_everywhere_whose_errors_are_raised(
+def test_reports_are_made_in_processes_that_add_alike_whose_errors_are_raised(
     tmp_path, environment, monkeypatch, can, take
 ):
     names = [str(tmp_path / name) for name in "abc"]
