@@ -16,7 +16,6 @@ COMMITTED = results.RESULTS
 # Items whose runs nobody has made yet.
 AWAITED = {
     "merging-later",
-    "past-early",
     "self-distillation",
     "smollm2-longer",
 }
