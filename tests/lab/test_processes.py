@@ -2,6 +2,7 @@ import multiprocessing
 import time
 
 import psutil
+import pytest
 
 from tests.lab.left import start_queues
 
@@ -22,6 +23,7 @@ def ended(process):
         return True
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_queue_that_started_them_though_that_was_killed(tmp_path):
     files = [tmp_path / name for name in ("run", "report")]
     queues = multiprocessing.get_context("spawn").Process(target=start_queues, args=(tmp_path,))
