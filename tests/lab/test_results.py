@@ -1,8 +1,11 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from lab import figures, results
 from lab.results import Curve, Estimate, accuracy_by_seconds
 from lab.runs import Run
 
@@ -54,3 +57,19 @@ def test_time_is_that_of_all_training_steps_before_an_evaluation(tmp_path, monke
     # A step with diagnostics counts as the median of the others.
     assert curve.steps.tolist() == [0, 110, 165]
     assert curve.values.tolist() == [0.1, 0.4, 0.6]
+
+
+def test_results_and_pictures_that_were_cut_short_leave_the_earlier_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    before = results.write("one", {"a": 1}, False), figures.save(Figure(), "one", False)
+    kept = [file.read_bytes() for file in before]
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        results.write("one", {"a": 2}, False)
+    with pytest.raises(KeyboardInterrupt):
+        figures.save(Figure((1, 1)), "one", False)
+    assert [file.read_bytes() for file in before] == kept
