@@ -1,7 +1,9 @@
 import pytest
 from latex2sympy2_extended import latex2sympy
 
-from oprd.evaluation.shapes import differ
+from sympy import Interval, Union, oo
+
+from oprd.evaluation.shapes import as_region, differ
 
 
 def apart(gold: str, answer: str) -> bool:
@@ -50,3 +52,19 @@ def test_a_line_is_no_number():
     assert apart("x + y = 5", "5")
     assert not apart("x + y = 5", "y = 5 - x")
     assert not apart("y = 5", "5")
+
+
+def test_inequalities_of_which_one_holds_are_a_region():
+    formula = r"x < 2 \text{ or } x \geq 3"
+    assert as_region(formula, latex2sympy(formula)) == Union(Interval.open(-oo, 2), Interval(3, oo))
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        *("x < 2", "4, 5", "x < 2, x > 1", r"x < 2 \text{ and } x > 1", r"x = 2 \text{ or } x = 3"),
+        *(r"x < 2 \text{ or } y > 3", r"x < 2 \text{ or } 3"),
+    ],
+)
+def test_inequalities_that_may_hold_together_are_left_alone(formula):
+    assert as_region(formula, latex2sympy(formula)) == latex2sympy(formula)

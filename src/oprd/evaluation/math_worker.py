@@ -43,7 +43,14 @@ def compare(gold: str, answer: str | None) -> str:
             return "parse_error"
         if answer is not None and shapes.differ(gold, expected[0], answer, found[0]):
             return "wrong"
-        equal = verify(expected, found, timeout_seconds=None, raise_on_error=True)
+        equal = verify(
+            expected,
+            found,
+            # The other way round it is math-verify's default.
+            allow_set_relation_comp=True,
+            timeout_seconds=None,
+            raise_on_error=True,
+        )
     except Exception:  # whatever a parser does on a model's output is the answer's fault
         return "parse_error"
     return "correct" if equal else "wrong"
@@ -90,7 +97,7 @@ def _parse(answer: str) -> list:
         parsing_timeout=None,  # pyright: ignore[reportArgumentType]
         raise_on_error=True,
     )
-    return [with_fractions(formula) for formula in parsed]
+    return [shapes.as_region(answer, with_fractions(formula)) for formula in parsed]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ COMPATIBLE = [
 ]
 MEMBER = re.compile(r"\\in(?![a-zA-Z])")
 VALUE = re.compile(r"=|\\in(?![a-zA-Z])")
+EITHER = re.compile(r"\bor\b|\\lor(?![a-zA-Z])")
+AS_WELL = re.compile(r",|\band\b|\\land(?![a-zA-Z])")
 NAMED_PAIR = re.compile(r"\(\s*[a-zA-Z]\s*(?:,\s*[a-zA-Z]\s*)+\)\s*=")
 
 
@@ -43,6 +45,24 @@ def differ(gold: str, parsed_gold: Any, answer: str, parsed_answer: Any) -> bool
     if expected == "interval" and _is_inequality(parsed_gold) and _has_points(parsed_gold):
         expected = "set"
     return expected != found and {expected, found} not in COMPATIBLE
+
+
+def as_region(formula: str, parsed: Any) -> Any:
+    """What the parser made of `x < 2 or x > 3`, two inequalities, as the numbers that they leave.
+
+    Anything else, and what has more unknowns than one or no solver, comes back as it was: joined by
+    a comma inequalities may hold together.
+    """
+    if not EITHER.search(formula) or AS_WELL.search(formula):
+        return parsed
+    if not isinstance(parsed, FiniteSet) or len(parsed.free_symbols) != 1:
+        return parsed
+    if not all(map(_is_inequality, parsed.args)):
+        return parsed
+    try:
+        return Union(*(inequality.as_set() for inequality in parsed.args))
+    except Exception:  # whatever a solver does on a model's output
+        return parsed
 
 
 def _shape(formula: str, parsed: Any) -> Shape | None:
