@@ -40,6 +40,24 @@ def test_the_run_is_that_of_the_rate_that_was_found_to_the_last_bit(tmp_path):
     assert all(torch.equal(given[name], searched[name]) for name in given)
 
 
+def test_a_run_in_stages_goes_on_at_the_rate_that_was_found(tmp_path):
+    options = {
+        **{**AUTO, "max_steps": -1},
+        "stages": [{"steps": 2}, {"steps": 2}],
+        "save_strategy": "steps",
+        "save_steps": 1,
+    }
+
+    def run(resume=None):
+        made = trainer(tmp_path, tiny.model(seed=1), **options)
+        made.train(resume)
+        return weights(made.student)
+
+    whole = run()
+    resumed = run(str(tmp_path / "checkpoint-1"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -4,12 +4,14 @@ import shutil
 import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import StateDictType
 from transformers import Trainer
 
 from oprd.guards import saving
@@ -336,6 +338,30 @@ def test_a_run_goes_on_without_a_word_where_nothing_but_its_watching_changes(
     made.train(str(run / "checkpoint-2"))
     assert "otherwise than it began" not in caplog.text
     assert json.loads((tmp_path / "run.json").read_text())["changed"] == []
+
+
+def test_a_resumed_run_saves_evaluates_and_logs_as_often_as_it_is_told(run: Path, tmp_path: Path):
+    often = {"save_steps": 1, "eval_steps": 1, "logging_steps": 2}
+    made = trainer(**steps(tmp_path, **often))
+    made.train(str(run / "checkpoint-2"))
+    assert {name: getattr(made.state, name) for name in often} == often
+    assert (tmp_path / "checkpoint-3").is_dir()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [line["step"] for line in map(json.loads, lines) if "loss" in line] == [4]
+
+
+@pytest.mark.parametrize("internal", [False, True])
+def test_a_student_whose_state_stands_in_pieces_is_saved_whole(
+    tmp_path: Path, monkeypatch, internal: bool
+):
+    made = trainer(**steps(tmp_path / "run"))
+    plugin = SimpleNamespace(state_dict_type=StateDictType.SHARDED_STATE_DICT)
+    monkeypatch.setattr(made, "is_fsdp_enabled", True)
+    monkeypatch.setattr(made.accelerator.state, "fsdp_plugin", plugin, raising=False)
+    monkeypatch.setattr(made.accelerator, "get_state_dict", lambda model: model.state_dict())
+    made.save_model(str(tmp_path / "student"), _internal_call=internal)
+    assert (tmp_path / "student" / "model.safetensors").is_file()
+    assert plugin.state_dict_type is StateDictType.SHARDED_STATE_DICT
 
 
 def test_a_changed_learning_rate_is_used(run: Path, tmp_path: Path, caplog):

@@ -152,6 +152,8 @@ TABLE = [
         "training/trainer.py",
     ),
     Row(f"{TRAINER}_run_epoch", "self, ...", "training/trainer.py"),
+    Row(f"{TRAINER}_init_training_state", "self, max_steps, ...", "training/trainer.py"),
+    Row(f"{TRAINER}evaluate", "self, ...", "training/trainer.py"),
     Row(f"{TRAINER}_push_from_checkpoint", "self, checkpoint_folder", "training/trainer.py"),
     Row(f"{TRAINER}push_to_hub", "self, commit_message, ...", "training/trainer.py cli/train.py"),
     Row(f"{TRAINER}_finalize_training", "self, ...", "training/trainer.py"),
@@ -428,7 +430,7 @@ TABLE = [
     Row(
         "accelerate.state:AcceleratorState.fsdp_plugin",
         ATTRIBUTE,
-        "training/teachers/place.py calibration/processes.py models/average.py",
+        "training/teachers/place.py calibration/processes.py models/average.py guards/saving.py",
     ),
     Row("accelerate:Accelerator.is_fsdp2", ATTRIBUTE, "calibration/processes.py guards/finite.py"),
     Row(
@@ -490,6 +492,7 @@ COMMON = {
     "base_model",
     "control",
     "end",
+    "evaluate",
     "forward",
     "gradient_checkpointing",
     "keys",

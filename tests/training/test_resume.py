@@ -4,10 +4,12 @@ from collections import namedtuple
 
 import pytest
 import torch
+from datasets import IterableDataset
 from peft import LoraConfig
 
+from oprd import OPRDTrainer
 from tests import tiny
-from tests.training.runs import PROMPTS, trainer, weights
+from tests.training.runs import PROMPTS, settings, trainer, weights
 from tests.training.test_trainer import LORA
 
 Loaded = namedtuple("Loaded", ["missing_keys", "unexpected_keys"])
@@ -40,6 +42,7 @@ def steps(folder, **options):
         pytest.param({"dropout": 0.3}, id="dropout"),
         pytest.param({"lora": True}, id="lora"),
         pytest.param({"scale": "layer"}, id="scaled by layer"),
+        pytest.param({"eval_strategy": "epoch", "prompts": PROMPTS[:8]}, id="evaluation after it"),
     ],
 )
 def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path, options):
@@ -48,6 +51,7 @@ def test_a_resumed_run_ends_with_the_weights_of_one_never_stopped(tmp_path, opti
     def run(folder, resume=None):
         made = trainer(
             **steps(folder, **options),
+            eval_prompts=PROMPTS[:4],
             student=tiny.model(seed=1, attention_dropout=dropout),
             peft_config=LoraConfig(**LORA, lora_dropout=0.3) if lora else None,
         )
@@ -93,3 +97,24 @@ def test_tied_weights_of_which_a_checkpoint_holds_one_are_not_missed(
         resumed._issue_warnings_after_load(Loaded(["model.norm.weight", "lm_head.weight"], []))
     assert "model.norm.weight" in caplog.text
     assert lora or "lm_head" not in caplog.text
+
+
+@pytest.mark.parametrize(("prompts", "says"), [(8, True), (64, False)])
+def test_a_stream_that_began_again_before_the_checkpoint_is_said_to(
+    tmp_path, caplog, prompts, says
+):
+    def run(resume=None):
+        rows = [{"prompt": f"{n}?"} for n in range(prompts)]
+        made = OPRDTrainer(
+            tiny.model(seed=1),
+            tiny.model(seed=2),
+            settings(tmp_path, max_steps=4, save_strategy="steps", save_steps=3),
+            IterableDataset.from_generator(lambda: iter(rows)),
+            processing_class=tiny.tokenizer(),
+        )
+        made.train(resume_from_checkpoint=resume)
+
+    run()
+    assert "had begun again" not in caplog.text
+    run(str(tmp_path / "checkpoint-3"))
+    assert ("had begun again" in caplog.text) == says

@@ -1,13 +1,14 @@
 import json
 import logging
 import re
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.evaluation.evaluate import evaluate_model
@@ -15,6 +16,7 @@ from oprd.evaluation.records import read_records
 from oprd.evaluation.result import Evaluation
 from oprd.evaluation.tasks.load import load_task
 from oprd.guards import saving
+from oprd.guards.signals import Stopped
 from oprd.runs.manifest import problem
 from oprd.training.task_evaluation import TaskEvaluation
 from tests import tiny
@@ -423,3 +425,45 @@ def test_a_resumed_run_goes_on_waiting(tmp_path, monkeypatch):
 def test_waiting_needs_a_figure(tmp_path):
     with pytest.raises(ValueError, match="eval_patience=2 waits for a figure to rise"):
         settings(tmp_path, **TASKS, eval_patience=2)
+
+
+def test_a_resumed_run_waits_from_what_it_had_reached_at_its_checkpoint(tmp_path, monkeypatch):
+    scripted_figures(monkeypatch, {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.25, 4: 0.4, 5: 0.4, 6: 0.4})
+    options = {**PATIENT, "save_strategy": "steps", "save_steps": 1, "eval_patience": 2}
+    trainer(tmp_path, **options).train()
+    # As a run leaves it that was killed after the third step, with its best student of the second.
+    (tmp_path / "best" / "best.json").write_text(
+        json.dumps({"figure": "additions/avg@2", "value": 0.3, "step": 2})
+    )
+    made = trainer(tmp_path, **options)
+    made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert made.state.global_step == 6
+    assert json.loads((tmp_path / "best" / "best.json").read_text())["step"] == 4
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_an_evaluation_for_which_a_signal_left_no_time_is_made_when_the_run_goes_on(tmp_path, at):
+    class Signal(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == at - 1:
+                signal.raise_signal(signal.SIGTERM)
+
+    stopped = trainer(tmp_path, **STEPS)
+    stopped.add_callback(Signal())
+    with pytest.raises(Stopped):
+        stopped.train()
+    assert at not in evaluations(tmp_path)
+    trainer(tmp_path, **STEPS).train("auto")
+    assert list(evaluations(tmp_path)) == [0, 2, 4]
+
+
+@pytest.mark.parametrize("left", [".partial", ".old"])
+def test_a_best_student_that_lost_its_name_to_a_kill_has_it_back(tmp_path, monkeypatch, left):
+    scripted_figures(monkeypatch, RISES_AND_FALLS)
+    options = {**PATIENT, "max_steps": 3, "save_strategy": "steps", "save_steps": 3}
+    trainer(tmp_path, **options).train()
+    kept = (tmp_path / "best" / "model.safetensors").read_bytes()
+    (tmp_path / "best").rename(tmp_path / f"best{left}")
+    trainer(tmp_path, **{**options, "max_steps": 4}).train("auto")
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() == kept
+    assert json.loads((tmp_path / "best" / "best.json").read_text())["step"] == 2

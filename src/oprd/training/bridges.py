@@ -13,7 +13,7 @@ from oprd.calibration.bridge.fit import BRIDGE_FILE, check_fit, fit_bridge
 from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.identity import supervised_positions
 from oprd.calibration.models import FitModels, first_prompts
-from oprd.calibration.processes import stand_in_pieces
+from oprd.calibration.processes import from_main, stand_in_pieces
 from oprd.core.bridge import Bridge
 from oprd.core.bridge.bases import HEADS, by_pair, joined, reads_heads
 from oprd.core.bridge.space import BridgeSpace
@@ -109,7 +109,8 @@ def obtain_bridge(
             or prompts, or none can be fitted here.
     """
     file = Path(str(args.output_dir)) / BRIDGE_FOLDER / BRIDGE_FILE
-    if loaded is None and not file.is_file():
+    # The others may have another disk, and a fit takes all.
+    if loaded is None and not from_main(file.is_file):
         return _fit(models, pairs, args, prompts, file)
     kept = loaded is None
     if loaded is None:

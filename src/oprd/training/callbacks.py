@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from datasets import IterableDataset
 from tqdm.auto import tqdm
 from transformers import (
     ProgressCallback,
@@ -24,6 +25,19 @@ def warn_of_earlier_run(folder: Path) -> None:
     """Say once, before anything is written, that a folder is used already."""
     if text := earlier_run(folder):
         logger.warning_once(text)
+
+
+def warn_of_begun_stream(prompts: object, state: TrainerState) -> None:
+    """Say that streamed prompts are not gone on with where they were, if they had begun again.
+
+    Transformers takes a run without a length for one epoch, and goes on within the first alone.
+    """
+    if isinstance(prompts, IterableDataset) and (state.epoch or 0) > 1:
+        logger.warning(
+            "The stream of prompts had begun again before this checkpoint, which does not hold "
+            "where it stood: the run goes on at its beginning, unlike one never stopped. A stream "
+            "that does not end, such as dataset.repeat(None), goes on where it was."
+        )
 
 
 class TrainingProgress(ProgressCallback):
@@ -96,7 +110,8 @@ class RunRecorder(TrainerCallback):
     ) -> None:
         """Append what was logged."""
         # Without a step there is nothing to sum up.
-        if state.is_world_process_zero and logs and not self._nothing_left:
+        summary = bool(logs) and "train_runtime" in logs
+        if state.is_world_process_zero and logs and not (summary and self._nothing_left):
             append_metrics(_folder(args), state.global_step, logs)
 
 

@@ -26,6 +26,8 @@ class Plan:
     def __init__(self, args: OPRDConfig, updates: Sequence[Update]) -> None:
         self.settings, self.updates = args.objectives(), tuple(updates)
         self._args, self._schedule = args, args.schedule
+        # Before a rate is found, which a stage cannot have of its own.
+        self._shares = [stage.rate / args.rate for stage in self.settings]
 
     @classmethod
     def of(
@@ -106,7 +108,6 @@ class Plan:
             ValueError: it does, in a run with stages.
         """
         schedule, stages = self._schedule, self.settings
-        shares = [stage.rate / self._args.rate for stage in stages]
         lengths = schedule.steps or (steps,)
         factors = [_factor(*pair) for pair in zip(lengths, stages, strict=True)]
         known = [factor for factor in factors if factor is not None]
@@ -121,7 +122,7 @@ class Plan:
 
         def factor(step: int) -> float:
             stage = schedule.at(step)
-            return shares[stage] * known[stage](step - starts[stage])
+            return self._shares[stage] * known[stage](step - starts[stage])
 
         return LambdaLR(optimizer, factor)
 

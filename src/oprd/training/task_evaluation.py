@@ -24,6 +24,7 @@ from transformers import (
 from trl.distributed import DistributedBackend
 from trl.models.utils import unwrap_model_for_generation
 
+from oprd.calibration.processes import from_main
 from oprd.evaluation.evaluate import evaluate
 from oprd.evaluation.graders import Grader
 from oprd.evaluation.grading import Grade
@@ -38,6 +39,7 @@ from oprd.models.generate import TransformersEngine
 from oprd.models.sampling import Sampling
 from oprd.models.shared_engine import SharedEngine, exchange, stopping_together
 from oprd.runs.lines import read_lines
+from oprd.runs.manifest import problem
 from oprd.runs.metrics import METRICS
 from oprd.runs.record import BEST, BEST_RECORD, read_best
 from oprd.settings.run import OPRDConfig
@@ -110,21 +112,16 @@ class TaskEvaluation(TrainerCallback):
         if state.global_step == 0:
             self._evaluate(state, control)
             return
-        best = read_best(self._folder)
-        # A value of another figure says nothing about this one.
-        if best is not None and best["figure"] == self._args.keep_best:
-            self._best = best["value"]
-            lines = read_lines(self._folder / METRICS)
-            name = f"eval/{best['figure']}"
-            later = [line for line in lines if best["step"] < line["step"] <= state.global_step]
-            self._waited = sum(name in line for line in later)
+        evaluated, self._best, self._waited = from_main(lambda: self._so_far(state.global_step))
+        # A signal leaves no time for the last one.
+        if self._due(state) and not evaluated:
+            self._evaluate(state, control)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Evaluate where it is due, the last step included, before a checkpoint is saved."""
-        due = args.eval_steps and state.global_step % state.eval_steps == 0
-        if (due or state.global_step >= state.max_steps) and not self._interrupted():
+        if self._due(state) and not self._interrupted():
             self._evaluate(state, control)
 
     def on_train_end(
@@ -141,6 +138,33 @@ class TaskEvaluation(TrainerCallback):
     @property
     def _folder(self) -> Path:
         return Path(cast(str, self._args.output_dir))
+
+    def _due(self, state: TrainerState) -> bool:
+        every = self._args.eval_steps and state.eval_steps
+        return (
+            bool(every and state.global_step % every == 0) or state.global_step >= state.max_steps
+        )
+
+    def _so_far(self, step: int) -> tuple[bool, float, int]:
+        """Of the run up to a step, from which it goes on.
+
+        Returns:
+            Whether it was evaluated there, the highest figure, how many that are no higher follow.
+        """
+        self._put_back_best()
+        lines = [line for line in read_lines(self._folder / METRICS) if line["step"] <= step]
+        names = [name for line in lines if line["step"] == step for name in line]
+        evaluated = any(name.startswith(f"eval/{self._tasks[0].name}/") for name in names)
+        best, wanted = read_best(self._folder), f"eval/{self._args.keep_best}"
+        # A value of another figure says nothing about this one.
+        if best is None or f"eval/{best['figure']}" != wanted:
+            return evaluated, float("-inf"), 0
+        # Nor does one that was reached only later.
+        figures = {best["step"]: best["value"]} if best["step"] <= step else {}
+        figures |= {line["step"]: line[wanted] for line in lines if wanted in line}
+        highest = max(figures, key=lambda at: figures[at], default=step)
+        waited = sum(at > highest for at in figures)
+        return evaluated, figures.get(highest, float("-inf")), waited
 
     def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:
         figures: dict[str, float] = {}
@@ -234,6 +258,13 @@ class TaskEvaluation(TrainerCallback):
         if self._accelerator.is_main_process:
             (partial / BEST_RECORD).write_text(json.dumps(record) + "\n")
             self._trainer.checkpoints.complete(partial, replace_best)
+
+    def _put_back_best(self) -> None:
+        """Give the best student its name again, where a run was killed while it replaced it."""
+        best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
+        for left in (partial, old):
+            if not best.exists() and (left / BEST_RECORD).is_file() and problem(left) is None:
+                left.rename(best)
 
     def _warn_of_shared_prompts(self) -> None:
         dataset = self._trainer.train_dataset

@@ -45,7 +45,7 @@ from oprd.guards.broken import BrokenBatch, objective_at
 from oprd.guards.false_progress import FalseProgress
 from oprd.guards.finite import Finite
 from oprd.guards.samples import SampleKeeper
-from oprd.guards.saving import Checkpoints, usual_modes
+from oprd.guards.saving import Checkpoints, usual_modes, whole_weights
 from oprd.guards.signals import Interruption, take_over
 from oprd.guards.space import Space
 from oprd.guards.uploads import chosen_uploads
@@ -90,7 +90,7 @@ from oprd.settings.run import OPRDConfig
 from oprd.stopwatch import Stopwatch, cost_metrics
 from oprd.supported import check_transformers
 from oprd.text import escaped_lines
-from oprd.training.callbacks import RunRecorder, TrainingProgress
+from oprd.training.callbacks import RunRecorder, TrainingProgress, warn_of_begun_stream
 from oprd.training.plan import Plan
 from oprd.training.task_evaluation import TaskEvaluation
 from oprd.training.teachers.assemble import check, obtain, settle
@@ -387,6 +387,18 @@ class OPRDTrainer(DistillationTrainer):
             self._finite.check_student()
         self.interruption.end(self.state, self._folder)
         return result
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """TRL's, which leaves training the random numbers that it would have drawn."""
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            return super().evaluate(*args, **kwargs)
+
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Transformers', which would log, save and evaluate as often as the checkpoint's run."""
+        begun = super()._init_training_state(max_steps, *args, **kwargs)
+        self.state.compute_steps(self.args, max_steps)
+        warn_of_begun_stream(self.train_dataset, self.state)
+        return begun
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Transformers', which looks whether a step is the last one after it alone."""
@@ -710,7 +722,8 @@ class OPRDTrainer(DistillationTrainer):
         # Elsewhere an internal save is part of what has a manifest of its own.
         inner = _internal_call and folder != self._folder
         room = self.space.saving(folder, checkpoint=False)
-        with room, nullcontext() if inner else self.checkpoints.saving_model(folder):
+        manifest = nullcontext() if inner else self.checkpoints.saving_model(folder)
+        with room, manifest, whole_weights(self.accelerator):
             super().save_model(output_dir, _internal_call=True)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
