@@ -11,7 +11,13 @@ from oprd.log import get_logger
 from oprd.runs.card import CARD, CardFacts, write_card
 from oprd.runs.metrics import METRICS, append_metrics, begin_metrics
 from oprd.runs.record import add_to_record, read_record, write_record
-from oprd.secrets import HIDDEN, is_secret, masked, without_secrets
+from oprd.secrets import (
+    HIDDEN,
+    arguments_without_secrets,
+    is_secret,
+    masked,
+    without_secrets,
+)
 
 SECRET = "hf_abcdefgh"
 
@@ -150,3 +156,20 @@ def test_pickled_settings_are_the_same_but_for_secrets(config):
 def test_copied_settings_keep_their_secrets(config, made):
     assert made(config) == config and made(config) is not config
     assert made(config).hub_token == "tok-12345678"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["--hub_token", "hf_x", "--bf16"], ["--hub_token", HIDDEN, "--bf16"]),
+        (["--hub-token=hf_x=y", "1"], [f"--hub-token={HIDDEN}", "1"]),
+        (["--hub_token", "hf_x", "y"], ["--hub_token", HIDDEN, HIDDEN]),
+        (["--push_to_hub", "--hub_token"], ["--push_to_hub", "--hub_token"]),
+        (['--model_init_kwargs={"token": "x"}'], [f'--model_init_kwargs={{"token": "{HIDDEN}"}}']),
+        (["--model_init_kwargs", '{"dtype":1}'], ["--model_init_kwargs", '{"dtype":1}']),
+        (["--run_name", f"of {SECRET}"], ["--run_name", f"of {HIDDEN}"]),
+        (["--eos_token", "</s>", "--top_k=1"], ["--eos_token", "</s>", "--top_k=1"]),
+    ],
+)
+def test_a_command_line_is_shown_without_the_values_of_secrets(given, shown):
+    assert arguments_without_secrets(given) == shown

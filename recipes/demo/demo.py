@@ -5,14 +5,13 @@
 Student: SmolLM2-135M-Instruct. Teacher: the same model with a LoRA adapter that adds and subtracts
 two-digit numbers (`make_teacher.py`); the demo asks for additions, which it does best. Evaluates
 both on held-out problems, trains all of the student's weights by OPRD, evaluates again, and leaves
-everything in `runs/demo`, which it replaces.
+everything in `runs/demo`, where it takes the place of an earlier run.
 """
 
 import argparse
 import importlib.util
 import math
 import os
-import shutil
 import time
 import warnings
 from pathlib import Path
@@ -36,6 +35,7 @@ from oprd.evaluation.result import Evaluation
 from oprd.evaluation.tasks.base import Task, shared_prompts
 from oprd.evaluation.tasks.load import generate_task
 from oprd.reports.curves import plot_curves
+from oprd.runs.record import take_place
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -55,7 +55,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    shutil.rmtree(options.run, ignore_errors=True)
+    begin_anew(options.run)
 
     updates = FEWER_ROLLOUTS["updates_per_rollout"]
     train = generate_task("additions", "train", options.steps * options.rollouts // updates, seed=2)
@@ -67,7 +67,7 @@ def main() -> None:
         f"{len(train.problems)} training problems, {len(held_out.problems)} held out, none in both."
     )
 
-    trainer = make_trainer(options, train, **FEWER_ROLLOUTS)
+    trainer = make_trainer(options, train, **FEWER_ROLLOUTS, overwrite=True)
 
     def evaluate(name: str, model: object) -> Evaluation:
         console.print(f"\nEvaluating the {name} on {len(held_out.problems)} held-out problems.")
@@ -92,8 +92,7 @@ def main() -> None:
 
     plot_curves(options.run, options.run / "curves.png")
     console.print(results_table([teacher, before, after]))
-    closed = gap_closed(teacher.averages(), before.averages(), after.averages())
-    console.print(f"gap closed: {closed.value:.0%} [{closed.low:.0%}, {closed.high:.0%}]")
+    console.print(f"gap closed: {closed(teacher, before, after)}")
     minutes = (time.monotonic() - started) / 60
     console.print(f"{minutes:.1f} minutes. Student, curves, samples and metrics: {options.run}")
 
@@ -104,12 +103,23 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
     parser.add_argument("--problems", type=int, default=96, help="held-out problems")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
-    parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
+    place, which = ROOT / "runs" / "demo", "a new folder, or an earlier run's"
+    parser.add_argument("--run", type=Path, default=place, help=which)
     options = parser.parse_args()
     at_once = math.prod(FEWER_ROLLOUTS.values())
     if options.steps < at_once or options.steps % at_once:
         parser.error(f"--steps must be a multiple of {at_once}, got {options.steps}.")
     return options
+
+
+def begin_anew(run: Path) -> None:
+    """Take the place of an earlier run: training deletes that, and its samples are none of ours."""
+    try:
+        take_place(run)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"--run: {error}") from error
+    for file in (run / "samples").glob("*.jsonl"):
+        file.unlink()
 
 
 def make_trainer(options: argparse.Namespace, train: Task, **settings: Any) -> OPRDTrainer:
@@ -177,6 +187,15 @@ def results_table(evaluations: list[Evaluation]) -> Table:
             f"{evaluation.summary.length['all'].mean:.1f}",
         )
     return table
+
+
+def closed(teacher: Evaluation, before: Evaluation, after: Evaluation) -> str:
+    """The share of the gap with its interval, or why there is none."""
+    try:
+        share = gap_closed(teacher.averages(), before.averages(), after.averages())
+    except ValueError as error:
+        return f"not known ({error})"
+    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
 
 
 if __name__ == "__main__":

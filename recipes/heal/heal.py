@@ -8,7 +8,8 @@ The whole model is SmolLM2-135M-Instruct with the demo's adapter merged, which a
 numbers; `--model` names another. A copy loses blocks, or computes with rounded weights, and is then
 pulled to the whole one on its own rollouts, each of its layers to the layer that it was. Evaluates
 the whole and the copy on held-out problems, the copy before and after, and leaves everything in
-`runs/heal`, which it replaces. The student of `--int4` is saved with its weights rounded.
+`runs/heal`, where it takes the place of an earlier run. The student of `--int4` is saved with its
+weights rounded.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import copy
 import importlib.util
 import os
 import runpy
-import shutil
 import time
 import warnings
 from collections.abc import Sequence
@@ -44,6 +44,7 @@ from oprd.evaluation.tasks.base import Task, shared_prompts
 from oprd.evaluation.tasks.load import generate_task
 from oprd.models.blocks import drop_blocks, original_pairs, parse_blocks
 from oprd.models.load import load_model
+from oprd.runs.record import take_place
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "recipes" / "demo"
@@ -75,7 +76,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    shutil.rmtree(options.run, ignore_errors=True)
+    begin_anew(options.run)
 
     train = generate_task("additions", "train", options.steps * options.rollouts, seed=2)
     held_out = generate_task("additions", "test", options.problems)
@@ -84,7 +85,7 @@ def main() -> None:
     whole, tokenizer = load_whole(options.model) if options.model else demo_model()
     harmed = harm(whole, tokenizer, train, options)
     console.print(f"The student lacks {harmed.lost}.")
-    trainer = make_trainer(whole, harmed, tokenizer, train, options)
+    trainer = make_trainer(whole, harmed, tokenizer, train, options, overwrite=True)
 
     def evaluate(name: str, model: object) -> Evaluation:
         return evaluate_on(held_out, name, model, tokenizer, options.run / "samples")
@@ -102,11 +103,9 @@ def main() -> None:
             f"{evaluation.header['model']}: {average.value:.1%} solved, "
             f"95% interval {average.low:.1%} to {average.high:.1%}"
         )
-    recovered = gap_closed(*(evaluation.averages() for evaluation in ended))
-    console.print(
-        f"recovered: {recovered.value:.0%} [{recovered.low:.0%}, {recovered.high:.0%}] "
-        f"in {(time.monotonic() - started) / 60:.1f} minutes. Student and samples: {options.run}"
-    )
+    console.print(f"recovered: {recovered(*ended)}")
+    minutes = (time.monotonic() - started) / 60
+    console.print(f"{minutes:.1f} minutes. Student and samples: {options.run}")
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -120,7 +119,8 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts a step")
     parser.add_argument("--problems", type=int, default=96, help="held-out problems")
     parser.add_argument("--learning_rate", type=float, default=2e-4)
-    parser.add_argument("--run", type=Path, default=ROOT / "runs" / "heal")
+    place, which = ROOT / "runs" / "heal", "a new folder, or an earlier run's"
+    parser.add_argument("--run", type=Path, default=place, help=which)
     return parser.parse_args(arguments)
 
 
@@ -150,6 +150,16 @@ def harm(
         dropped = least_needed_on(whole, tokenizer, prompts, options.drop_least)
     student, said = drop_blocks(whole, dropped), ", ".join(map(str, dropped))
     return Harmed(student, original_pairs(depth, dropped), f"the blocks {said} of {depth}")
+
+
+def begin_anew(run: Path) -> None:
+    """Take the place of an earlier run: training deletes that, and its samples are none of ours."""
+    try:
+        take_place(run)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"--run: {error}") from error
+    for file in (run / "samples").glob("*.jsonl"):
+        file.unlink()
 
 
 def make_trainer(
@@ -198,6 +208,15 @@ def evaluate_on(
         output=folder / f"{name}.jsonl",
         name=name,
     )
+
+
+def recovered(whole: Evaluation, harmed: Evaluation, healed: Evaluation) -> str:
+    """The share of what was lost that came back with its interval, or why there is none."""
+    try:
+        share = gap_closed(whole.averages(), harmed.averages(), healed.averages())
+    except ValueError as error:
+        return f"not known ({error})"
+    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ environment or elsewhere in the same settings; and by its place in a URL.
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 HIDDEN = "<hidden>"
@@ -49,10 +49,38 @@ def without_secrets(value: Any, *known: Any) -> Any:
     return _without(value, _held(os.environ) | named)
 
 
+def arguments_without_secrets(arguments: Sequence[str]) -> list[str]:
+    """A command line with what stands behind a secret's flag masked, in mappings of JSON too."""
+    shown: list[str] = []
+    hidden = False
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--"):
+            is_here = bool(equals)
+            shown.append(f"{flag}{equals}{_argument(value, is_here and is_secret(flag))}")
+            hidden = not is_here and is_secret(flag)
+        else:
+            shown.append(_argument(argument, hidden))
+    return shown
+
+
 def picklable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they are, but None in the place of what is secret."""
     plain = without_secrets(settings)
     return {name: None if value == HIDDEN else value for name, value in plain.items()}
+
+
+def _argument(value: str, hidden: bool) -> str:
+    """A value of a command line."""
+    if hidden:
+        return HIDDEN
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return masked(value)
+    plain = without_secrets(parsed)
+    # What holds no secret stays as it was written.
+    return value if plain == parsed else json.dumps(plain)
 
 
 def _held(names: Mapping[str, str]) -> set[str]:

@@ -86,9 +86,17 @@ def test_a_field_like_no_other_points_to_the_help(config):
         parse(config("zzzzzz: 1"))
 
 
-def test_an_argument_without_dashes_is_refused():
-    with pytest.raises(ValueError, match=r"\['stray'\]"):
+def test_an_argument_without_dashes_is_refused_with_the_way_out(config):
+    with pytest.raises(ValueError, match="'stray' belongs to no field: a field is given as --FIEL"):
         parse(["--max_steps", "1", "stray"])
+    with pytest.raises(ValueError, match=r"'run\.yaml' .*: did you mean --config run\.yaml\?"):
+        parse(["run.yaml", "--max_steps", "1"])
+    with pytest.raises(ValueError, match=r"'more\.yml' belongs to no field: a field"):
+        parse([*config("max_steps: 1"), "more.yml"])
+
+
+def test_a_file_is_no_value_of_the_flag_before_it(config):
+    assert parse(["--layers", "1", "2", *config("max_steps: 1")]).training.layers == "1,2"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from oprd import OPRDTrainer
 from oprd.cli.main import app
 from oprd.evaluation.records import rewrite_records
+from oprd.runs.record import student_of_run
 from tests import tiny
 from tests.evaluation.samples import chat_tokenizer, header
 from tests.reports.made import record_of
@@ -202,6 +203,23 @@ def test_a_card_tells_of_its_own_student_alone(places):
         assert text in last and text not in first
     for text in ("student before", "| teacher |", "step-000001", "step 1", "35.0%"):
         assert text in first, text
+
+
+def test_a_card_tells_of_no_student_that_the_run_has_no_more(places):
+    folder = train(places, lora=False)
+    for name in ("student before", "student after"):
+        file = folder / "evaluations" / name / "sums.jsonl"
+        file.parent.mkdir(parents=True)
+        records = [record_of(str(n), "x", n % 2 == 0) for n in range(4)]
+        facts = header(model=name, asked=4, task="sums", saved=student_of_run(folder))
+        rewrite_records(file, facts, records)
+    assert "left out" not in run(folder, places / "first")
+    assert "student after" in (places / "first" / "README.md").read_text()
+    train(places, lora=False, learning_rate=0.2, overwrite=True)
+    shown = run(folder, places / "second")
+    assert "evaluations/student after/sums.jsonl: it is of another student than the run" in shown
+    card = (places / "second" / "README.md").read_text()
+    assert "student before" in card and "student after" not in card
 
 
 @pytest.mark.parametrize("there", [False, True])

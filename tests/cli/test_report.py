@@ -83,6 +83,34 @@ def test_nothing_is_overwritten_that_is_no_report_on_the_same_runs(
     assert file.read_text() != before
 
 
+def test_runs_of_the_same_names_are_other_runs_and_the_same_ones_are_so_from_anywhere(
+    tmp_path, monkeypatch, quick
+):
+    monkeypatch.chdir(tmp_path)
+    runs = {name: [f"{name}/seed{n}" for n in (0, 1)] for name in ("exp1", "exp2")}
+    for run in (*runs["exp1"], *runs["exp2"]):
+        write_run(tmp_path / run)
+    assert report(*runs["exp1"]).exit_code == 0
+    before = (tmp_path / "report.html").read_text()
+    done = report(*runs["exp2"])
+    assert done.exit_code == 1 and "no report on exp2/seed0, exp2/seed1: name" in done.output
+    assert (tmp_path / "report.html").read_text() == before and str(tmp_path) not in before
+    assert report(*(tmp_path / run for run in runs["exp1"])).exit_code == 0
+    # In the folder of the run, wherever that is moved to.
+    assert report("exp1/seed0").exit_code == 0
+    (tmp_path / "exp1").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert report("seed0").exit_code == 0
+
+
+def test_a_page_of_an_earlier_version_in_the_folder_of_its_run_is_made_anew(tmp_path, quick):
+    folder = write_run(tmp_path / "mine")
+    (folder / "report.html").write_text('<meta name="oprd-runs" content="[&quot;mine&quot;]">')
+    assert report(folder).exit_code == 0
+    (folder / "report.html").write_text('<meta name="oprd-runs" content="[&quot;other&quot;]">')
+    assert report(folder).exit_code == 1
+
+
 @pytest.mark.parametrize("made", ["empty", "foreign"])
 def test_nothing_is_written_into_a_folder_that_is_no_run(tmp_path, quick, made):
     folder = tmp_path / "notes"

@@ -145,6 +145,13 @@ def test_a_signal_prints_one_line_with_the_command_that_goes_on(
     assert f"Resuming from {out}/checkpoint-1." in resumed.stdout
 
 
+def test_the_command_that_goes_on_shows_no_secret():
+    said = train._way_on(["--hub_token", "hf_x", "--hub_token=hf_y", "--bf16"], overwrite=False)
+    hidden = shlex.quote(train.HIDDEN)
+    assert said.startswith(f"oprd train --hub_token {hidden} ") and "--bf16" in said
+    assert "hf_x" not in said and "hf_y" not in said
+
+
 def limited(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     """Let files grow to 1,000 bytes while a student is saved."""
     save = train.OPRDTrainer._save

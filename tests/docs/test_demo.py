@@ -1,5 +1,6 @@
 """`make demo` as a person runs it."""
 
+import importlib
 import json
 import os
 import re
@@ -10,8 +11,61 @@ from pathlib import Path
 import pytest
 
 from oprd.core.layers import select_layers
+from oprd.runs.record import write_record
+from tests.evaluation.samples import evaluation
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def demo(monkeypatch):
+    """Its module, which imports others as a script of its folder does."""
+    before = dict(os.environ)
+    monkeypatch.syspath_prepend(ROOT / "recipes" / "demo")
+    yield importlib.import_module("demo")
+    for name in ("demo", "smollm2"):
+        sys.modules.pop(name, None)
+    # Scripts set what libraries read when they are imported.
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_a_folder_that_is_no_runs_is_left_alone_and_nothing_is_loaded(demo, tmp_path, monkeypatch):
+    (tmp_path / "samples").mkdir()
+    kept = tmp_path / "samples" / "mine.jsonl"
+    kept.write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--run", str(tmp_path)])
+    monkeypatch.setattr(demo, "generate_task", None)
+    with pytest.raises(SystemExit, match=r"--run: .* is there and no run"):
+        demo.main()
+    assert [*tmp_path.rglob("*")] == [kept.parent, kept]
+
+
+def test_of_an_earlier_run_the_samples_go_first_and_the_rest_stays_until_training(demo, tmp_path):
+    write_record(tmp_path, {"student": "s"}, {})
+    for name in ("samples/teacher.jsonl", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    demo.begin_anew(tmp_path)
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"run.json", "notes.txt"}
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (([1, 1], [1, 1], [1, 0]), r"not known \(there is no gap to close: .*\)"),
+        (([1], [0], [1]), r"not known \(.*\)"),
+        (([1, 1, 1], [0, 0, 0], [1, 1, 0]), r"67% \[.*\]"),
+    ],
+)
+def test_a_share_that_there_is_not_is_no_traceback_after_the_training(demo, verdicts, said):
+    found = [
+        evaluation({str(n): [bool(right)] for n, right in enumerate(row)}, model=str(place))
+        for place, row in enumerate(verdicts)
+    ]
+    assert re.fullmatch(said, demo.closed(*found))
+    assert demo.results_table(found).row_count == 3
 
 
 def test_the_teacher_is_a_small_adapter_by_the_hub_id_of_its_base():

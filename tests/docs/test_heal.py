@@ -25,6 +25,7 @@ from oprd.models.blocks import last_states
 from oprd.models.reading import View
 from oprd.runs.metrics import read_metrics
 from tests import tiny
+from tests.evaluation.samples import evaluation
 
 ROOT = Path(__file__).parents[2]
 HEAL = ROOT / "recipes" / "heal"
@@ -191,6 +192,40 @@ def test_the_whole_model_teaches_what_it_lost(recipe, whole, lost, tmp_path):
     assert len(losses) == 2 and all(0 < loss < float("inf") for loss in losses)
     assert not torch.equal(last_states(harmed.student, view()), start)
     assert all(torch.equal(tensor, before[name]) for name, tensor in whole.state_dict().items())
+
+
+def test_a_folder_that_is_no_runs_is_left_alone_and_nothing_is_loaded(
+    recipe, tmp_path, monkeypatch
+):
+    (tmp_path / "mine").write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["heal.py", "--int4", "--run", str(tmp_path)])
+    monkeypatch.setattr(recipe.heal, "generate_task", None)
+    with pytest.raises(SystemExit, match=r"--run: .* is there and no run"):
+        recipe.heal.main()
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_recipe_runs_to_its_end_and_once_more_in_the_place_of_the_first(
+    recipe, whole, tmp_path, monkeypatch, capsys
+):
+    whole.save_pretrained(tmp_path / "whole")
+    tiny.tokenizer().save_pretrained(tmp_path / "whole")
+    arguments = {"model": tmp_path / "whole", "run": tmp_path / "run", "drop": 2, "problems": 1}
+    for steps in (1, 2):
+        given = {**arguments, "steps": steps, "rollouts": 2}
+        words = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+        monkeypatch.setattr(sys, "argv", ["heal.py", *words])
+        recipe.heal.main()
+        assert "recovered: not known (" in capsys.readouterr().out
+        logged = [line["step"] for line in read_metrics(tmp_path / "run") if "loss" in line]
+        assert logged == list(range(1, steps + 1))
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_what_was_not_lost_is_no_traceback_after_the_training(recipe):
+    whole, healed = ({"a": [True], "b": [right]} for right in (True, False))
+    found = [evaluation(verdicts) for verdicts in (whole, whole, healed)]
+    assert recipe.heal.recovered(*found).startswith("not known (there is no gap to close")
 
 
 def test_a_pruned_model_is_saved_with_the_settings_that_heal_it(recipe, whole, tmp_path, capsys):

@@ -44,11 +44,15 @@ RUNS: dict[str, dict[str, Any]] = {
         "reads_with": THEIRS,
         "state_loss": "gram",
     },
+    "a teacher that begins": {"teacher_prefix": 0.5, "rollout": None},
+    "replay": {"replay": 4, "max_steps": 2},
+    "curriculum": {"curriculum": "error"},
     "evaluated": {"eval_strategy": "steps", "eval_steps": 1, "eval_prompts": runs.PROMPTS[:4]},
     "a task": {
         "eval_tasks": "graded.py",
         "eval_samples": 4,
-        "eval_max_new_tokens": 8,
+        # Enough for the four words that a figure needs.
+        "eval_max_new_tokens": 96,
         "eval_steps": 1,
         "rollout": None,
     },

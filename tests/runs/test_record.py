@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from oprd.runs.record import ModelSource, models_of_run
+from oprd.runs.manifest import write_manifest
+from oprd.runs.record import ModelSource, models_of_run, student_of_run, take_place
 
 
 def write(folder: Path, **record: Any) -> Path:
@@ -46,3 +47,56 @@ def test_what_is_no_run_folder_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(ValueError, match=r"run\.json is damaged"):
             models_of_run(tmp_path)
+
+
+def test_a_teacher_is_asked_as_the_run_asked_it(tmp_path: Path) -> None:
+    """One that has a tokenizer of its own is told nothing of what the student's template is."""
+    settings = {
+        "chat_template_kwargs": {"enable_thinking": False},
+        "teacher_chat_template_kwargs": {"date": "today"},
+    }
+    for tokenizer, shared in (("student", {"enable_thinking": False}), ("own", {})):
+        own = {**settings, "teacher_tokenizer": tokenizer}
+        run = write(tmp_path, student="s", teacher="t", settings=own)
+        teacher, *students = models_of_run(run)
+        assert teacher.chat_template_kwargs == {**shared, "date": "today"}
+        assert all(s.chat_template_kwargs == {"enable_thinking": False} for s in students)
+
+
+def saved(folder: Path, weights: str, **others: str) -> Path:
+    """A folder of a model, with its manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {"model.safetensors": weights, **others}.items():
+        (folder / name).write_text(text)
+    write_manifest(folder, {}, ["model.safetensors", *others])
+    return folder
+
+
+def test_a_run_has_another_student_when_its_weights_are_others(tmp_path: Path) -> None:
+    first = student_of_run(saved(tmp_path, "first"))
+    assert first and student_of_run(saved(tmp_path, "first", **{"README.md": "a card"})) == first
+    assert student_of_run(saved(tmp_path, "other")) not in (first, None)
+    assert student_of_run(saved(tmp_path, "first")) == first
+
+
+def test_without_a_student_of_its_own_a_runs_is_that_of_its_newest_checkpoint(tmp_path: Path):
+    assert student_of_run(tmp_path) is None
+    found = [student_of_run(saved(tmp_path / f"checkpoint-{n}", str(n)).parent) for n in (1, 2)]
+    assert None not in found and found[0] != found[1]
+    assert student_of_run(saved(tmp_path, "1")) == found[0]
+
+
+def test_a_new_run_takes_the_place_of_a_run_alone(tmp_path: Path) -> None:
+    for there in ("empty", "new/run"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        take_place(tmp_path / there)
+        # One that ended before it trained may be begun again.
+        (tmp_path / there / "kept").write_text("mine")
+        take_place(tmp_path / there)
+    record = (write(tmp_path / "empty", student="s") / "run.json").read_text()
+    take_place(tmp_path / "empty")
+    assert (tmp_path / "empty" / "run.json").read_text() == record
+    for other in (tmp_path, tmp_path / "new" / "run" / "kept"):
+        with pytest.raises(ValueError, match="is there and no run"):
+            take_place(other)
+    assert not (tmp_path / "run.json").exists()

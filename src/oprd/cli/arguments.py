@@ -36,6 +36,8 @@ WIDER = {
 }
 # What takes several values, between commas or one after another.
 SEVERAL = ("layers", "report_to", "eval_tasks", "allow_changed")
+# What files of fields are called.
+YAML = (".yaml", ".yml")
 # What one name is a list of, where it is text of this form: a pattern or `all-linear` is not.
 LISTS = (
     "lora_target_modules",
@@ -192,11 +194,12 @@ def parse(arguments: Sequence[str]) -> Given:
     arguments = _split_config(arguments)
     if "--config" in arguments:
         check_file(arguments[arguments.index("--config") + 1], hints)
-    flags = [a for a in arguments if a != "--config"]
-    given, unknown = parser.parse_known_args(flags)
+    given, unknown = parser.parse_known_args(_without_config(arguments))
     for name in unknown:
         if name.startswith("--"):
             raise ValueError(unknown_field(name.split("=")[0], hints, "--"))
+    if unknown:
+        raise ValueError(_left_over(unknown[0], arguments))
     # The parser's own error would not say which one is wrong.
     for name in _mappings(hints):
         value = getattr(given, name)
@@ -234,6 +237,19 @@ def _mappings(hints: dict[str, Any]) -> list[str]:
         for name, hint in hints.items()
         if any((get_origin(option) or option) is dict for option in get_args(hint))
     ]
+
+
+def _without_config(arguments: Sequence[str]) -> list[str]:
+    """Arguments without a file's name, which would be taken for a value of what precedes it."""
+    place = [*arguments, "--config"].index("--config")
+    return [*arguments[:place], *arguments[place + 2 :]]
+
+
+def _left_over(word: str, arguments: Sequence[str]) -> str:
+    """Says that a word belongs to no field, and what may have been meant."""
+    if word.lower().endswith(YAML) and "--config" not in arguments:
+        return f"{word!r} belongs to no field: did you mean --config {word}?"
+    return f"{word!r} belongs to no field: a field is given as --FIELD VALUE, with two dashes."
 
 
 def _split_config(arguments: Sequence[str]) -> list[str]:

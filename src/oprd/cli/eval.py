@@ -194,9 +194,32 @@ def _draw(
     identity["model"] = model.name
     options = model.chat_template_kwargs
     return [
-        evaluate(opened, task, sampling, identity, outputs[task.name], chat_template_kwargs=options)
+        evaluate(
+            opened,
+            task,
+            sampling,
+            identity | _saved(identity["path"], outputs[task.name]),
+            outputs[task.name],
+            chat_template_kwargs=options,
+        )
         for task in tasks
     ]
+
+
+def _saved(folder: str | None, output: Path) -> dict[str, str | None]:
+    """What the weights were saved as, by which a report knows whether a run still has them.
+
+    A file that was begun keeps what it says, an earlier version's nothing: whether it is of the
+    same model is told by the weights themselves.
+    """
+    from oprd.evaluation.records import read_records
+    from oprd.runs.record import SAVED, saved_as
+
+    try:
+        begun, _ = read_records(output)
+    except (ValueError, OSError):
+        return {SAVED: saved_as(Path(str(folder)))}
+    return {SAVED: begun.get(SAVED)}
 
 
 def _regrade(path: Path, task: "Task") -> "Evaluation":

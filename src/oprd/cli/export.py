@@ -76,12 +76,13 @@ def export(
                 base=base_model,
                 merge=merge,
             )
-            evaluations = _evaluations(found, source, is_last=which == LAST)
+            evaluations, left_out = _evaluations(found, source, is_last=which == LAST)
+            notes += left_out
             _write_card(found, source, output, license, name, repository, evaluations)
     kind = "adapter" if is_adapter(output) else "model"
     typer.echo(f"The {kind} of {one_line(source)}, with its tokenizer and card: {one_line(output)}")
     for note in notes:
-        typer.echo(note)
+        typer.echo(one_line(note))
     if license is None:
         typer.echo("The card names no licence: give it with --license.")
     if repository is not None:
@@ -113,8 +114,12 @@ def _source(run: Path, which: str) -> Path:
     return Path(resolve_model(str(run if which == LAST else run / which), "student"))
 
 
-def _evaluations(found: Any, source: Path, *, is_last: bool) -> tuple[str, ...]:
-    """Those that tell of this student, what it began with and the teacher, as Markdown."""
+def _evaluations(found: Any, source: Path, *, is_last: bool) -> tuple[tuple[str, ...], list[str]]:
+    """Those that tell of this student, what it began with and the teacher, as Markdown.
+
+    Returns:
+        them, and in sentences which cannot be shown.
+    """
     from oprd.reports.evaluations import AFTER, STEP, read_evaluations, task_tables
     from oprd.reports.markdown import evaluation
 
@@ -124,8 +129,9 @@ def _evaluations(found: Any, source: Path, *, is_last: bool) -> tuple[str, ...]:
         saved = STEP.fullmatch(model)
         return int(saved[1]) <= step if saved else is_last or model != AFTER
 
-    kept = [e for e in read_evaluations(found.path)[0] if tells(str(e.header["model"]))]
-    return tuple(map(evaluation, task_tables(kept, 0)))
+    complete, left_out = read_evaluations(found.path)
+    kept = [e for e in complete if tells(str(e.header["model"]))]
+    return tuple(map(evaluation, task_tables(kept, 0))), left_out
 
 
 def _write_card(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,7 +65,8 @@ def report(
     told = read(found)
     with setting_up():
         written = []
-        for path, form in ((file, html), (markdown, as_markdown)):
+        as_html = partial(html, place=file.parent)
+        for path, form in ((file, as_html), (markdown, as_markdown)):
             if path is not None:
                 with written_whole(path) as whole:
                     whole.write_text(form(told), encoding="utf-8")
@@ -84,6 +86,8 @@ def _default(runs: "Sequence[RunFolder]") -> Path:
     Raises:
         ValueError: the one folder is no run's, or a page on other runs stands there.
     """
+    from oprd.reports.page import run_keys
+
     if len(runs) > 1:
         file = Path(REPORT)
     elif runs[0].state in ("empty", "not a run"):
@@ -92,16 +96,20 @@ def _default(runs: "Sequence[RunFolder]") -> Path:
         )
     else:
         file = runs[0].path / REPORT
-    if file.exists() and _runs_of(file) != [run.name for run in runs]:
+    known = [run_keys(runs, file.parent)]
+    if len(runs) == 1:
+        # A page of an earlier version has names, which say enough in the folder of the run.
+        known.append([runs[0].name])
+    if file.exists() and _runs_of(file) not in known:
         raise ValueError(
-            f"{str(file)!r} is there and no report on {', '.join(run.name for run in runs)}: "
+            f"{str(file)!r} is there and no report on {', '.join(str(run.path) for run in runs)}: "
             "name another file with --output."
         )
     return file
 
 
 def _runs_of(file: Path) -> list[str] | None:
-    """The names of the runs that a page is on, None where it is none of ours."""
+    """What a page tells its runs apart by, None where it is none of ours."""
     reader = _Head()
     try:
         with file.open(encoding="utf-8") as opened:

@@ -32,7 +32,7 @@ from oprd.names import locate
 from oprd.prompts.form import check_form
 from oprd.prompts.load import load_prompts
 from oprd.runs.record import ASKED, BEST, check_output_dir, read_best
-from oprd.secrets import HIDDEN, without_secrets
+from oprd.secrets import HIDDEN, arguments_without_secrets, without_secrets
 from oprd.settings.given import no_defaults
 from oprd.settings.run import OPRDConfig
 from oprd.settings.serving import SERVER
@@ -283,13 +283,16 @@ def _announce(args: OPRDConfig, output_dir: Path, checkpoint: str | None) -> Non
 
 
 def _way_on(arguments: Sequence[str], *, overwrite: bool) -> str:
-    """The command that goes on with a run, and does not begin it anew once more."""
+    """The command that goes on with a run, and does not begin it anew once more.
+
+    A terminal is often kept as a log, and what was secret is to be given again.
+    """
     kept = _without(arguments, RESUME)
     again = _without(kept, OVERWRITE)
     if overwrite and again == kept:
         # The config file says it, over which a flag wins.
         again += [OVERWRITE, "false"]
-    return shlex.join(["oprd", "train", *again, RESUME, "auto"])
+    return shlex.join(["oprd", "train", *arguments_without_secrets(again), RESUME, "auto"])
 
 
 def _without(arguments: Sequence[str], flag: str) -> list[str]:

@@ -9,12 +9,15 @@ from oprd.evaluation.intervals import Estimate, mean_interval
 from oprd.evaluation.records import Record
 from oprd.evaluation.result import Evaluation
 from oprd.evaluation.table import Compared, comparisons, sentences
+from oprd.runs.record import SAVED, student_of_run
 
 # Folders of a run with files of samples, each by model and then by task, or by model alone.
 FOLDERS = ("evaluations", "samples")
 STEP = re.compile(r"step-(\d+)")
 # Models whose differences are all told, in pairs.
 COMPARED = 4
+# Characters of two answers that are shown before they part, and after.
+ALIKE, APART = 400, 2_000
 BEFORE, AFTER = "student before", "student after"
 
 
@@ -86,12 +89,26 @@ class AnswerPair:
     correct: tuple[bool, bool]
     common: int
 
+    @property
+    def parting(self) -> list[tuple[str, str]]:
+        """Of each answer what stands before and after the place where they part."""
+        start, end = max(0, self.common - ALIKE), self.common + APART
+        return [
+            (
+                ("… " if start else "") + text[start : self.common],
+                text[self.common : end] + (" …" if len(text) > end else ""),
+            )
+            for text in self.answers
+        ]
+
 
 def read_evaluations(run: Path) -> tuple[list[Evaluation], list[str]]:
     """A run's evaluations that are complete, and in sentences those that cannot be shown.
 
-    Of the evaluations while it trained, the first and the last of each task.
+    Of the evaluations while it trained, the first and the last of each task. An evaluation of a
+    student that the run has no more is none of it.
     """
+    student = student_of_run(run)
     found: list[Evaluation] = []
     problems: list[str] = []
     for file in _files(run):
@@ -99,6 +116,7 @@ def read_evaluations(run: Path) -> tuple[list[Evaluation], list[str]]:
             evaluation = Evaluation.from_file(file)
             # Kept once they are computed; one that is not complete has none.
             _ = evaluation.averages(), _seed(evaluation)
+            _check_student(evaluation, student)
             found.append(evaluation)
         except (ValueError, KeyError, TypeError, OSError) as error:
             problems.append(f"{file.relative_to(run)}: {error}")
@@ -111,6 +129,19 @@ def task_tables(evaluations: Sequence[Evaluation], shown: int) -> list[TaskTable
     for evaluation in evaluations:
         groups.setdefault(alike(evaluation, seeds=True), []).append(evaluation)
     return [_table(group, shown) for group in groups.values()]
+
+
+def _check_student(evaluation: Evaluation, student: str | None) -> None:
+    """Refuse, with a ValueError, what is of another student than the run has, where both are known.
+
+    A run that is gone on with, or made anew, keeps the files of its evaluations.
+    """
+    evaluated = evaluation.header.get(SAVED)
+    if evaluation.header["model"] == AFTER and evaluated and student and evaluated != student:
+        raise ValueError(
+            "it is of another student than the run has now, and is left out. Delete the file and "
+            "run oprd eval --run FOLDER again."
+        )
 
 
 def _files(run: Path) -> list[Path]:
@@ -155,8 +186,11 @@ def alike(evaluation: Evaluation, *, seeds: bool) -> tuple[str, ...]:
 def _table(group: Sequence[Evaluation], shown: int) -> TaskTable:
     problems = len({record.problem for record in group[0].records})
     names = {str(each.header.get("model")): each for each in group}
-    compared = comparisons(group) if 1 < len(group) <= COMPARED else []
     before, after = (names.get(name) for name in (BEFORE, AFTER))
+    # Of many models the one pair is told that says whether training worked.
+    ends = [each for each in (before, after) if each]
+    told = group if len(group) <= COMPARED else ends
+    compared = comparisons(told) if len(told) > 1 else []
     if before is None or after is None:
         before, after = (group[0], group[-1]) if len(group) > 1 else (None, None)
     pairs = list(_pairs(before, after)) if before and after else []

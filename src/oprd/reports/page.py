@@ -5,7 +5,9 @@ goes through `_shown`, and then through their own escaping of HTML. The page has
 forbids itself to load anything.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,19 @@ from oprd.reports.figure import key_line, label, styled, to_svg
 from oprd.reports.markdown import LEGEND, counted, difference, not_alike
 from oprd.reports.pictures import Picture, of_run, of_runs
 from oprd.reports.told import Report, RunPage
+from oprd.runs.folder import RunFolder
 from oprd.text import escaped_lines
 from oprd.version import __version__
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def html(report: Report) -> str:
+def html(report: Report, place: Path = Path()) -> str:
     """The page.
+
+    Args:
+        report: what is told of the runs.
+        place: the folder that the page goes to; see `run_keys`.
 
     Raises:
         ImportError: jinja2 or matplotlib is not installed.
@@ -57,11 +64,20 @@ def html(report: Report) -> str:
         legend=LEGEND,
         differing=facts.differing(runs) if len(runs) > 1 else [],
         figures=_figure_rows(report.pages),
-        names=json.dumps([run.name for run in runs]),
+        keys_of_runs=json.dumps(run_keys(runs, place)),
         title=" · ".join(label(run.name, 60) for run in runs[:3]) + (" …" if runs[3:] else ""),
         version=__version__,
         style=markup((TEMPLATES / "report.css").read_text()),
     )
+
+
+def run_keys(runs: Sequence[RunFolder], place: Path) -> list[str]:
+    """What a page tells its runs apart by: a hash of the way from its folder to each of theirs.
+
+    Runs of several experiments often have the same names, and a path may say what is private.
+    """
+    ways = (os.path.relpath(run.path.resolve(), place.resolve()) for run in runs)
+    return [hashlib.sha256(os.fsencode(way)).hexdigest()[:16] for way in ways]
 
 
 def _figure_rows(pages: Sequence[RunPage]) -> list[list[str]]:

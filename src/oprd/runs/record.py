@@ -4,13 +4,17 @@ import json
 import os
 import platform
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from oprd.names import check_name
 from oprd.runs.atomic import written_whole
+from oprd.runs.checkpoints import WEIGHTS, newest_checkpoint
+from oprd.runs.manifest import content_hash, problem, read_manifest
 from oprd.secrets import without_secrets
 from oprd.text import kind, parse_json
 from oprd.version import __version__
@@ -22,6 +26,8 @@ RATE_TEST = "learning_rate_test"
 ASKED = "asked"
 # The settings of a trainer in Python that are no defaults.
 GIVEN = "given"
+# What an evaluation's header says of the weights that were evaluated; see `saved_as`.
+SAVED = "saved"
 # The best student, and what makes it that.
 BEST, BEST_RECORD = "best", "best.json"
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "safetensors", "peft", "vllm")
@@ -46,6 +52,22 @@ def check_output_dir(name: str) -> Path:
             "choose another with --output_dir."
         ) from error
     return path
+
+
+def take_place(folder: Path) -> None:
+    """Take a folder for a run that begins anew, and is one from here on, however early it ends.
+
+    Raises:
+        ValueError: something stands there that is no run.
+    """
+    if (folder / RECORD).is_file():
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{str(folder)!r} is there and no run, which would hold a {RECORD}: name a folder that "
+            "is empty or not there yet."
+        )
+    write_record(folder, {}, {})
 
 
 def write_record(folder: Path, facts: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -104,6 +126,26 @@ def read_best_record(best: Path) -> dict[str, Any] | None:
     if any(not isinstance(record.get(name), wanted) for name, wanted in needed.items()):
         raise ValueError(f"{best / BEST_RECORD} is damaged: it needs {', '.join(needed)}.")
     return record
+
+
+def saved_as(folder: Path) -> str | None:
+    """A hash of a folder's weights as they were saved, None where no manifest names them.
+
+    Unlike a fingerprint of tensors it is read without a model library.
+    """
+    with suppress(ValueError, OSError):
+        files = (read_manifest(folder) or {"files": {}})["files"]
+        weights = {n: files[n]["sha256"] for n in files if any(fnmatch(n, w) for w in WEIGHTS)}
+        return content_hash(weights)[:16] if weights else None
+
+
+def student_of_run(folder: Path) -> str | None:
+    """The same of a run's student as it is now: its own, else that of its newest checkpoint."""
+    with suppress(OSError):
+        if problem(folder, contents=False) is None and (own := saved_as(folder)):
+            return own
+        newest = newest_checkpoint(folder, contents=False, say=False)
+        return None if newest is None else saved_as(newest)
 
 
 @dataclass(frozen=True)
@@ -173,8 +215,15 @@ def teacher_of_run(folder: Path) -> ModelSource:
         _text_of(folder, record, "teacher_base"),
         revision or _text_of(folder, options, "revision"),
         _dtype(options),
-        _part(folder, settings, "chat_template_kwargs"),
+        _teacher_template(folder, settings),
     )
+
+
+def _teacher_template(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What its chat template is given; one of another tokenizer nothing of the student's."""
+    own = settings.get("teacher_tokenizer") == "own"
+    shared = {} if own else _part(folder, settings, "chat_template_kwargs")
+    return {**shared, **_part(folder, settings, "teacher_chat_template_kwargs")}
 
 
 def _part(folder: Path, values: dict[str, Any], name: str) -> dict[str, Any]:

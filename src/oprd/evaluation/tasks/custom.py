@@ -55,7 +55,7 @@ def load(entry: str) -> Task:
 def _module(entry: str) -> ModuleType:
     if not entry.endswith(".py"):
         return importlib.import_module(entry)
-    path = Path(entry)
+    path = Path(entry).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"task file {entry!r} does not exist.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
