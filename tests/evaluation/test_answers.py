@@ -24,7 +24,7 @@ def test_words_that_are_neither_units_nor_names_qualify_a_formula(answer, words)
     "answers",
     [
         ("73", "**73**", "７３", r"\textcolor{red}{73}", r"73 \text{ cm}", "73.0"),
-        (r"\frac{1}{2}", "½", r"\displaystyle \frac{1}{2}"),
+        (r"\frac{1}{2}", "½", r"\displaystyle \frac{1}{2}", r"\$\frac{1}{2}"),
         ("east", r"\text{East}", "**east**"),
     ],
 )

@@ -12,6 +12,8 @@ from oprd.evaluation.records import RecordFile
 from oprd.evaluation.regrade import regrade
 from oprd.evaluation.result import Evaluation, compare_evaluations
 from oprd.evaluation.tasks import arithmetic
+from oprd.evaluation.tasks.base import Task, Template
+from oprd.evaluation.tasks.load import load_task
 from oprd.models.generate import Request, Response, TransformersEngine
 from oprd.models.sampling import Sampling
 from tests import tiny
@@ -43,6 +45,17 @@ class Scripted:
         gold = next(p.gold for p in TASK.problems if p.id == request.problem)
         text = f"The answer is {gold if request.sample == 0 else 0}."
         return Response(request, list(text.encode()), text, "stop", 0.25)
+
+
+class Answering(Scripted):
+    """An engine that always says the same."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def answer(self, request: Request) -> Response:
+        return Response(request, [1], self.text, "stop", 0.25)
 
 
 def run(engine: Scripted, output: Path | None = None) -> Evaluation:
@@ -173,6 +186,45 @@ def test_regrading_needs_no_model_and_restores_broken_verdicts(tmp_path: Path) -
     assert regrade(path, TASK) == 0
     with pytest.raises(ValueError, match="source="):
         regrade(path, arithmetic.load(count=4))
+
+
+def mended(folder: Path, grade: str, answer: str = "b", prompt: str = "a?") -> Task:
+    """A user's task, as its file says it now."""
+    path = folder / "own.py"
+    rows = [{"prompt": prompt, "answer": answer}, {"prompt": "c?", "answer": "d"}]
+    path.write_text(f"prompts = {rows}\ndef grade(text, gold):\n    return {grade}\n")
+    return load_task(str(path))
+
+
+def test_a_mended_grader_and_gold_answer_grade_the_samples_that_are_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    task = mended(tmp_path, "text == gold")
+    engine = Answering("B")
+    evaluate(engine, task, SAMPLING, IDENTITY, path, progress=False)
+    for change in ({"grade": "text.lower() == gold"}, {"grade": "text == gold", "answer": "B"}):
+        task = mended(tmp_path, **change)
+        with pytest.raises(ValueError, match=r"grader=.* with --regrade"):
+            evaluate(engine, task, SAMPLING, IDENTITY, path, progress=False)
+        assert regrade(path, task) == (2 if "answer" not in change else 0)
+        found = evaluate(Answering("no"), task, SAMPLING, IDENTITY, path, progress=False)
+        assert [record.correct for record in found.records] == [True, True, False, False]
+        assert found.records[0].gold == change.get("answer", "b")
+        assert (found.header["source"], found.header["grader"]) == (task.source, task.grader)
+
+
+def test_samples_of_other_prompts_are_not_graded_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    task = mended(tmp_path, "text == gold")
+    evaluate(Answering("b"), task, SAMPLING, IDENTITY, path, progress=False)
+    before = path.read_bytes()
+    other = mended(tmp_path, "text == gold", prompt="what?")
+    with pytest.raises(ValueError, match=r"source=.* not known to be the same"):
+        regrade(path, other)
+    with pytest.raises(ValueError, match="task='own'"):
+        regrade(path, replace(task, name="other"))
+    with pytest.raises(ValueError, match="template_hash="):
+        regrade(path, replace(task, template=Template("{problem}!")))
+    assert path.read_bytes() == before
 
 
 def test_what_is_being_written_is_not_graded_again(tmp_path: Path) -> None:

@@ -152,7 +152,14 @@ def test_a_gold_answer_that_does_not_parse_is_an_error(gold: str) -> None:
         check_gold(gold)
 
 
-@pytest.mark.parametrize("gold", ["5", "142.0", r"\frac{1}{2}", r"\text{east}", "x=5"])
+@pytest.mark.parametrize("gold", [r"5 \text{ feet } 6 \text{ inches}", "7 3"])
+def test_a_gold_answer_that_does_not_equal_itself_is_an_error(gold: str) -> None:
+    assert not grade(rf"\boxed{{{gold}}}", gold).correct
+    with pytest.raises(ValueError, match=r"does not equal itself \(wrong\)"):
+        check_gold(gold)
+
+
+@pytest.mark.parametrize("gold", ["-5", "142.0", r"\frac{1}{2}", r"\text{east}", "x=5", r"\$5"])
 def test_a_gold_answer_that_parses_passes(gold: str) -> None:
     check_gold(gold)
 

@@ -24,6 +24,14 @@ def test_a_constant_share_is_not_certain() -> None:
     assert found.low < 0.5 < found.high
 
 
+def test_equal_values_that_were_rounded_are_as_uncertain_as_equal_ones() -> None:
+    first, second = np.array([0.2, 0.4]), np.array([0.6, 0.8])
+    assert len(set(second - first)) == 2
+    found, exact = compare(first, second).difference, mean_interval(np.full(2, 0.4), (-1.0, 1.0))
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    assert found.low < 0.4 < found.high
+
+
 def test_the_interval_covers_the_mean_and_is_the_same_for_the_same_seed() -> None:
     first, again = mean_interval(HALVES, seed=3), mean_interval(HALVES, seed=3)
     assert first == again
@@ -146,5 +154,7 @@ def test_the_gap_closed_has_a_paired_interval() -> None:
 def test_without_a_gap_there_is_no_share_of_it() -> None:
     with pytest.raises(ValueError, match="no gap to close"):
         gap_closed(HALVES, HALVES, np.ones(60))
+    with pytest.raises(ValueError, match="no gap to close"):
+        gap_closed(HALVES + 1e-16, HALVES, np.ones(60))
     with pytest.raises(ValueError, match="all three models need the same problems"):
         gap_closed(HALVES, HALVES[1:], HALVES)

@@ -26,7 +26,10 @@ def test_a_number_is_read_without_what_was_counted(answer, number):
 
 @pytest.mark.parametrize(
     "answer",
-    ["~4", "4 or more", "not 4", "4...", "4x", "4 m", "1e99999", r"4 \text{ k}", "4:30", "", "5^2"],
+    [
+        *("~4", "4 or more", "not 4", "4...", "4x", "4 m", "1e99999", r"4 \text{ k}", "4:30", ""),
+        *("5^2", "2mn", "6 rs", "4 MV", "3mg", "1 xy"),
+    ],
 )
 def test_what_says_more_is_no_number(answer):
     assert parse_number(answer) is None
@@ -41,6 +44,13 @@ def test_what_says_more_is_no_number(answer):
         (r"15\mbox{ cm}^2", "cm"),
         ("5 apples", None),
         ("5", None),
+        (r"5 \text{ mN}", "mN"),
+        ("5 km", "km"),
+        ("5 mn", None),
+        (r"\frac12 mv^2", None),
+        (r"\textdollar 5", "dollar"),
+        (r"\textdollar 5 \text{ cents}", "cent"),
+        (r"\frac{€5}{2}", "euro"),
     ],
 )
 def test_a_unit_is_read_behind_numbers_and_formulas(answer, unit):
@@ -57,6 +67,14 @@ def test_a_unit_is_read_behind_numbers_and_formulas(answer, unit):
         ("137 1/2", r"137\frac{1}{2}"),
         (r"\frac{a}{b}/\mathrm{c}", r"\frac{a}{b}/ c"),
         (r"\frac12 \text{ or more}", r"\frac12 \text{ or more}"),
+        (r"\frac12 mv^2", r"\frac12 mv^2"),
+        (r"\frac12 cm^2", r"\frac12"),
+        (r"2\binom{5}{2}", r"2 \cdot \binom{5}{2}"),
+        (r"\textdollar\frac12", r"\frac12"),
+        (r"0.1\overline{6}", r"\frac{1}{6}"),
+        (r".\overline{27} + 1", r"\frac{3}{11} + 1"),
+        (r"0.\overline{3}4", r"0.\overline{3}4"),
+        (r"1,234.\overline{5}", r"1,234.\overline{5}"),
     ],
 )
 def test_a_formula_keeps_all_but_its_units(answer, plain):

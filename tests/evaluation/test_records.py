@@ -106,6 +106,18 @@ def test_samples_of_another_grader_alone_are_to_be_graded_again(path: Path) -> N
         RecordFile(path, {**HEADER, "grader": "other"})
 
 
+@pytest.mark.parametrize("more", [{}, {"grader": "other"}, {"problems_hash": "y"}])
+def test_samples_of_another_source_and_grader_may_be_graded_again(
+    path: Path, more: dict[str, str]
+) -> None:
+    rewrite_records(path, {**HEADER, "problems_hash": "x"}, RECORDS)
+    new = {**HEADER, "problems_hash": "x", "source": "other", **more}
+    with pytest.raises(ValueError, match=r"another output.* gold answers were mended.*--regrade"):
+        RecordFile(path, new)
+    with pytest.raises(ValueError, match=r"another output or delete the file\.$"):
+        RecordFile(path, {**new, "weights": "other"})
+
+
 def test_problems_are_compared_where_the_file_names_them(path: Path) -> None:
     new = {**HEADER, "problems_hash": "x"}
     with RecordFile(path, new) as file:

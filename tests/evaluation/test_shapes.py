@@ -1,6 +1,5 @@
 import pytest
 from latex2sympy2_extended import latex2sympy
-
 from sympy import Interval, Union, oo
 
 from oprd.evaluation.shapes import as_region, differ

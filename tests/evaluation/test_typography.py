@@ -83,6 +83,26 @@ def test_lines_are_a_list_or_a_chain_and_matrices_and_cases_stay(answer, plain):
     assert plain_latex(answer).strip() == plain
 
 
+@pytest.mark.parametrize(
+    ("answer", "plain"),
+    [
+        (r"\varnothing", r"\emptyset"),
+        (r"{5 \choose 2}", r"{\binom{5}{2}}"),
+        (r"n+1 \choose {k}", r"\binom{n+1}{{k}}"),
+        (r"\frac{{a \choose b} \choose 2}{3}", r"\frac{\binom{{\binom{a}{b}}}{2}}{3}"),
+    ],
+)
+def test_other_names_of_the_same_are_one(answer, plain):
+    assert plain_latex(answer) == plain
+
+
+def test_a_dollar_is_kept_and_what_sets_mathematics_off_is_not():
+    assert plain_latex(r"\$5") == r"\textdollar 5"
+    assert plain_latex(plain_latex(r"\$5")) == r"\textdollar 5"
+    assert plain_latex("$5$") == "5"
+    assert plain_latex(r"x \\$y$") == r"x \\y"
+
+
 @given(st.text() | st.text(alphabet="\\{}[]()$*_^&<>√²½ abcfrtx1", max_size=60))
 def test_no_text_is_too_strange(answer):
     assert isinstance(plain_latex(answer), str)

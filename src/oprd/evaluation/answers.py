@@ -13,6 +13,7 @@ from oprd.evaluation.quantities import (
     WORDED,
     parse_number,
     strip_outer,
+    without_currency,
     without_units,
 )
 from oprd.evaluation.typography import plain_latex
@@ -106,7 +107,7 @@ def comparable(answer: str | None) -> str | None:
     """The form in which answers vote: equal numbers and equal words are one answer."""
     if answer is None or is_babble(answer):
         return answer
-    answer = plain_latex(answer)
+    answer = without_currency(plain_latex(answer))
     number = parse_number(answer)
     if number is not None:
         digits = f"{number:f}"

@@ -12,14 +12,14 @@ from typing import get_args
 
 import numpy as np
 
-from oprd.evaluation import answers, quantities
+from oprd.evaluation import answers, quantities, units
 from oprd.evaluation.boxes import last_box
 from oprd.evaluation.thoughts import answer_part
 from oprd.evaluation.typography import plain_latex
-from oprd.evaluation.verify import Status, parses, verify
+from oprd.evaluation.verify import Status, verify
 
 # Raised with every change of a verdict.
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def compare_answers(answer: str, gold: str) -> Status:
     if answers.is_babble(answer):
         return "parse_error"
     answer, gold = plain_latex(answer), plain_latex(gold)
-    unit, expected_unit = quantities.parse_unit(answer), quantities.parse_unit(gold)
-    if unit is not None and expected_unit is not None and unit != expected_unit:
+    if units.differ(quantities.parse_unit(answer), quantities.parse_unit(gold)):
         return "wrong"
+    answer, gold = quantities.without_currency(answer), quantities.without_currency(gold)
     number, expected = quantities.parse_number(answer), quantities.parse_number(gold)
     if number is not None and expected is not None:
         if number == expected:
@@ -120,17 +120,19 @@ def compare_answers(answer: str, gold: str) -> Status:
 
 
 def check_gold(gold: str) -> None:
-    """Make sure that a gold answer can be compared with anything.
+    """Make sure that a gold answer is one that a response can give.
 
     Raises:
-        ValueError: it is empty or cannot be parsed.
+        ValueError: it is empty, cannot be parsed, or does not equal itself.
     """
-    plain = plain_latex(gold)
-    number = quantities.parse_number(plain)
-    if (number is not None and quantities.is_integer(number)) or answers.is_worded(plain):
+    # Whole numbers do, and most gold answers are one.
+    if gold.strip().removeprefix("-").isdecimal():
         return
-    if not gold.strip() or not parses(quantities.plain_quantity(plain)):
-        raise ValueError(f"the gold answer {gold!r} cannot be parsed.")
+    status = compare_answers(gold, gold) if gold.strip() else "parse_error"
+    if status == "parse_error":
+        raise ValueError(f"the gold answer {gold!r} cannot be parsed")
+    if status != "correct":
+        raise ValueError(f"the gold answer {gold!r} does not equal itself ({status})")
 
 
 def grader_name() -> str:

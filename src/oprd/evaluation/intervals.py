@@ -12,6 +12,8 @@ CONFIDENCE = 0.95
 RESAMPLES = 9_999
 # Up to so many problems on which two models differ, all swaps of the models are counted.
 COUNTED = 16
+# Equal shares reached by different sums are this close; those of samples that differ are not.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ def mean_interval(
 ) -> Estimate:
     """The mean over problems with a seeded BCa bootstrap interval.
 
-    Where every problem has the same value there is nothing to resample, but with N problems an
-    unseen kind may still have a share of u = 1 − (α/2)^(1/N). The interval lets that share take
-    either bound: at 0% and at 100% of the default bounds this is the exact binomial
+    Where every problem has the same value, rounding aside, there is nothing to resample, but with N
+    problems an unseen kind may still have a share of u = 1 − (α/2)^(1/N). The interval lets that
+    share take either bound: at 0% and at 100% of the default bounds this is the exact binomial
     (Clopper–Pearson) interval.
 
     Args:
@@ -68,7 +70,7 @@ def mean_interval(
     if not np.all(np.isfinite(values)) or values.min() < low or values.max() > high:
         raise ValueError(f"values must lie within {bounds}, got {values.min()}..{values.max()}.")
     mean = float(values.mean())
-    if values.min() == values.max():
+    if values.max() - values.min() <= ROUNDING:
         mean = float(values[0])
         unseen = 1 - ((1 - CONFIDENCE) / 2) ** (1 / values.size)
         return Estimate(mean, mean - (mean - low) * unseen, mean + (high - mean) * unseen)
@@ -99,8 +101,7 @@ def compare(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Comparison:
     if first.shape != second.shape:
         raise ValueError(f"both models need the same problems, got {first.shape}, {second.shape}.")
     differences = second - first
-    # Equal shares reached by different sums must not count as a difference.
-    differences[np.isclose(differences, 0, atol=1e-12)] = 0.0
+    differences[np.abs(differences) <= ROUNDING] = 0.0
     p_value = _permutation_p(differences[differences != 0], seed)
     counted = np.count_nonzero(differences) <= COUNTED
     return Comparison(
@@ -133,13 +134,13 @@ def gap_closed(
     """
     if not teacher.shape == before.shape == after.shape:
         raise ValueError("all three models need the same problems.")
-    if teacher.mean() == before.mean():
+    if abs(teacher.mean() - before.mean()) <= ROUNDING:
         raise ValueError("there is no gap to close: teacher and student are equally good.")
 
     def closed(*models: np.ndarray, axis: int = -1) -> np.ndarray:
         top, bottom, reached = (model.mean(axis=axis) for model in models)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return (reached - bottom) / (top - bottom)
+        gap = np.where(np.abs(top - bottom) <= ROUNDING, np.nan, top - bottom)
+        return (reached - bottom) / gap
 
     stats = require("scipy.stats", "report", "an interval")
     # A resample without a gap has no share, and is left out; scipy warns of it.

@@ -1,20 +1,22 @@
 """Compares formulas with math-verify, in a process that can be killed. Run as a script.
 
 Reads one JSON list `[gold, answer, seconds]` a line, writes one status a line: `correct`, `wrong`,
-`parse_error` or `timeout`. With a null answer it says whether the gold answer parses. The seconds
-are processor time, so that a verdict does not depend on what else the machine does. The work is
-done in a forked child which its alarm kills, even in the middle of a C call; the next child is
-there at once, with everything imported and the parser's tables built.
+`parse_error` or `timeout`. The seconds are processor time, so that a verdict does not depend on
+what else the machine does. The work is done in a forked child which its alarm kills, even in the
+middle of a C call; the next child is there at once, with everything imported and the parser's
+tables built.
 """
 
 import contextlib
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import sys
 
+from latex2sympy2_extended import math_normalization
 from math_verify import LatexExtractionConfig, grader, parse, verify
 
 from oprd.evaluation import shapes
@@ -22,6 +24,9 @@ from oprd.evaluation.exact import equal_numbers, with_fractions
 
 # It rounds to six places, and takes for zero what is very small.
 grader.sympy_numeric_eq = equal_numbers
+# It drops as units what are letters and words that count, `h` of `\pi r^2 h`. This pattern has the
+# group that it asks for and matches nothing.
+math_normalization.units_regex = re.compile("()(?!)")
 MEMORY_LIMIT = 4 << 30
 # The parser builds its tables on first use, which costs more than most answers.
 WARM_UP = (
@@ -34,14 +39,14 @@ WARM_UP = (
 )
 
 
-def compare(gold: str, answer: str | None) -> str:
+def compare(gold: str, answer: str) -> str:
     """The status of one answer."""
     try:
         expected = _parse(gold)
-        found = expected if answer is None else _parse(answer)
+        found = _parse(answer)
         if not expected or not found:
             return "parse_error"
-        if answer is not None and shapes.differ(gold, expected[0], answer, found[0]):
+        if shapes.differ(gold, expected[0], answer, found[0]):
             return "wrong"
         equal = verify(
             expected,

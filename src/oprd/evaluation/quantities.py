@@ -5,6 +5,7 @@ Everything here is text in plain LaTeX in, text or number out.
 
 import re
 from decimal import MAX_PREC, Decimal, localcontext
+from fractions import Fraction
 
 from oprd.evaluation import units
 from oprd.evaluation.boxes import is_balanced, stripped
@@ -35,8 +36,14 @@ NUMBER = re.compile(
 )
 SCIENTIFIC = re.compile(rf"(?<![\w.])(\d+\.?\d*|\.\d+){EXPONENT}")
 MIXED = re.compile(r"(?<!\d)(\d+) +(\d+) */ *(\d+)")
-# `2(3)` and `(2)(3)`: beside a number a parser of formulas takes another one for a fraction to add.
-FACTORS = re.compile(r"((?<![\w.^])\d+(?:\.\d+)?|\))\s*(?=\()")
+# `2(3)`, `(2)(3)` and `2\binom{5}{2}`: a parser of formulas takes what stands beside a number for a
+# fraction to add.
+FACTORS = re.compile(
+    r"((?<![\w.^])\d+(?:\.\d+)?|\))\s*(?=\(|\{?\\[dt]?binom)|(\})\s*(?=\{?\\[dt]?binom)"
+)
+REPEATING = re.compile(
+    r"(?<![\d.])(?<!\d,)(\d*)\.(\d*)\\(?:overline|bar)\s*\{\s*(\d+)\s*\}(?!\.?\d)"
+)
 LETTER = re.compile(rf"{MACROS}\{{\s*([a-zA-Z])\s*\}}")
 # Right behind a digit a parser of formulas does not know it.
 IMAGINARY = re.compile(r"(?<=\d)i(?![a-zA-Z])")
@@ -49,6 +56,7 @@ COMPOUND = re.compile(rf"\\[dt]?frac\s*\{{{UNIT}\}}\s*\{{{UNIT}\}}|{UNIT}/{UNIT}
 # What a unit may stand behind: the end of a number, of a name or of a macro's argument.
 QUANTITY_END = re.compile(r"[\w})!'|]\s*$")
 LIST_WORD = re.compile(r"(?:,|\b(?:and|or))\s*$", re.IGNORECASE)
+PAIR = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2}(?![a-zA-Z])")
 # In a formula single letters are variables.
 LAST_WORDS = re.compile(
     r"(?:(?<=[\d})])|(?<=[\d})A-Za-z]\s))((?:[A-Za-z.]{2,}(?:\^\{?\d\}?)?(?:[\s/]+|$))+)$"
@@ -81,13 +89,15 @@ def parse_number(answer: str) -> Decimal | None:
 
 
 def parse_unit(answer: str) -> str | None:
-    """The unit of measurement that an answer ends in, by one name, or None."""
+    """The unit that an answer ends in, or else that of its currency signs, by one name, or None."""
     quantity = _split(answer)
-    if quantity:
-        return units.unit_of(quantity[1])
     words = re.sub(r"\s+", " ", _unworded(strip_outer(answer))).strip()
-    match = LAST_WORDS.search(words)
-    return units.unit_of(match[1]) if match else None
+    if quantity:
+        phrase = quantity[1]
+    else:
+        match = LAST_WORDS.search(words)
+        phrase = match[1] if match and not _holds_product(match[1], answer) else ""
+    return units.unit_of(phrase) if phrase else units.currency_of(words)
 
 
 def has_percent(answer: str) -> bool:
@@ -100,13 +110,20 @@ def is_integer(number: Decimal) -> bool:
     return number == number.to_integral_value()
 
 
+def without_currency(answer: str) -> str:
+    """An answer without its currency signs."""
+    return units.CURRENCY_SIGN.sub("", answer)
+
+
 def without_units(formula: str) -> str:
     """A formula without the units and nouns that stand behind its numbers and at its end."""
-    formula = COMPOUND.sub(_compound_out, units.CURRENCY_SIGN.sub("", formula))
+    formula = COMPOUND.sub(_compound_out, without_currency(formula))
     # What is no unit of one letter is a name.
     formula = LETTER.sub(r" \1", WORDED.sub(_unit_out, formula))
     match = LAST_WORDS.search(formula)
-    return formula[: match.start()] if match and units.is_unit(match[1]) else formula
+    if match is None or not units.is_unit(match[1]) or _holds_product(match[1], match[1]):
+        return formula
+    return formula[: match.start()]
 
 
 def plain_quantity(answer: str) -> str:
@@ -115,8 +132,9 @@ def plain_quantity(answer: str) -> str:
     if number is not None:
         return f"{number:f}\\%" if has_percent(answer) else f"{number:f}"
     formula = SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", without_units(strip_outer(answer)))
+    formula = REPEATING.sub(_fraction, formula)
     if "," not in formula:
-        formula = FACTORS.sub(r"\1 \\cdot ", formula)
+        formula = FACTORS.sub(r"\1\2 \\cdot ", formula)
     formula = IMAGINARY.sub(" i", formula)
     return MIXED.sub(r"\1\\frac{\2}{\3}", formula)
 
@@ -128,7 +146,7 @@ def _split(answer: str) -> tuple[Decimal, str] | None:
         # About.
         return None
     plain = THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), plain)
-    plain = strip_outer(re.sub(rf"{SPACE}+", " ", units.CURRENCY_SIGN.sub("", plain)))
+    plain = strip_outer(re.sub(rf"{SPACE}+", " ", without_currency(plain)))
     label = LABEL.match(plain)
     match = NUMBER.fullmatch(units.CURRENCY_CODE.sub("", plain[label.end() :] if label else plain))
     if match is None:
@@ -140,10 +158,30 @@ def _split(answer: str) -> tuple[Decimal, str] | None:
             number *= MULTIPLES[multiple[1].lower()]
         rest = rest[multiple.end() :]
     phrase = rest.strip().removesuffix(".").strip()
+    apart = rest.startswith(" ")
+    if _holds_product(phrase, answer, units.PAIRS_APART if apart else units.PAIRS):
+        return None
     named = re.fullmatch(r"|\\?%", phrase) or units.is_unit(
-        phrase, one=abs(number) == 1, measured=not rest.startswith(" ")
+        phrase, one=abs(number) == 1, measured=not apart
     )
     return (number, phrase) if named else None
+
+
+def _holds_product(phrase: str, answer: str, known: set[str] = units.PAIRS) -> bool:
+    """Whether a phrase of an answer holds two letters that are a product there, and no unit."""
+    products = set(PAIR.findall(WORDED.sub(" ", answer))) - known
+    # What a unit is divided by is one: `mi/hr`.
+    return not products.isdisjoint(PAIR.findall(re.split(r"/|\bper\b", phrase)[0]))
+
+
+def _fraction(match: re.Match[str]) -> str:
+    """A repeating decimal as the fraction that it is."""
+    whole, places, repeated = match.groups()
+    once = int(f"0{whole}{places}")
+    value = Fraction(
+        int(f"{whole}{places}{repeated}") - once, 10 ** len(places) * (10 ** len(repeated) - 1)
+    )
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def _unworded(text: str) -> str:

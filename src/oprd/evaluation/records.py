@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any, ClassVar, get_args
 
 from oprd.evaluation.grading import Grade, Status
-from oprd.runs.rowfile import RowFile, parse_rows, rewrite_rows
+from oprd.runs.rowfile import RowFile, check_header, parse_rows, rewrite_rows
 from oprd.text import kind
 
 # Of a sample's fields beside its status.
@@ -36,6 +36,8 @@ HEADER_KINDS = {
     "asked": int,
     "sampling": dict,
 }
+# What a grader and gold answers change in a header when they are mended.
+MENDED = ("source", "grader", "problems_hash")
 # What says nothing about the answer.
 GRADER_FAILED: tuple[Status, ...] = ("grader_error", "timeout")
 
@@ -95,13 +97,35 @@ def final_grade(grade: Grade, finish_reason: str) -> Grade:
 
 
 class RecordFile(RowFile[Record]):
-    """The samples of one evaluation; see `RowFile`."""
+    """The samples of one evaluation; see `RowFile`.
+
+    Where only the grading may differ, the message of a refusal says that samples are graded again.
+    """
 
     # Versions that did not say what the chat template was given gave it nothing.
     unsaid: ClassVar[Mapping[str, Any]] = {"chat_template_kwargs": {}}
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        super().__init__(path, header, Record)
+        try:
+            super().__init__(path, header, Record)
+        except ValueError as error:
+            if "--regrade" in str(error) or not self._differs_in_grading(path, header):
+                raise
+            raise ValueError(
+                f"{error} Where only a grader or gold answers were mended, grade the samples again "
+                "with --regrade."
+            ) from error
+
+    def _differs_in_grading(self, path: Path, header: dict[str, Any]) -> bool:
+        try:
+            found, _, _ = parse_rows(path, Record)
+            if found is None:
+                return False
+            mended = {key: found[key] for key in MENDED if key in found}
+            check_header(path, {**self.unsaid, **found}, {**self.unsaid, **header, **mended})
+        except ValueError:
+            return False
+        return True
 
 
 def sample_file(folder: Path, model: str, task: str) -> Path:

@@ -9,6 +9,8 @@ import unicodedata
 
 from oprd.evaluation.boxes import GROUP
 
+# A dollar sign alone sets mathematics off.
+DOLLAR = re.compile(r"(?<!\\)\\\$")
 # Before compatibility forms are taken, which would lose them.
 SIGNS = {
     "−‐‑‒–": "-",
@@ -121,6 +123,10 @@ FUNCTION = re.compile(
     r"\\(?:operatorname|mathrm|mathop|text)\s*\{\s*"
     r"((?:arc)?(?:sin|cos|tan)|sinh|cosh|tanh|cot|csc|log|ln|gcd|lcm)\s*\}"
 )
+EMPTY_SET = re.compile(r"\\varnothing(?![a-zA-Z])")
+CHOOSE = re.compile(
+    rf"\{{((?:[^{{}}]|{GROUP})*?)\s*\\choose(?![a-zA-Z])\s*((?:[^{{}}]|{GROUP})*)\}}"
+)
 INVISIBLE = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom|tag|label)\*?\s*\{[^{}]*\}")
 THIN_SPACE = re.compile(r"\\(?:thinspace(?![a-zA-Z])|>)")
 DELIMITER_SIZE = re.compile(r"\\(?:[bB]igg?[lrm]?|middle|left|right)(?![a-zA-Z])\s*")
@@ -143,7 +149,7 @@ ALIGNMENT = re.compile(rf"&\s*(?={RELATION})|(?<==)\s*&|^\s*&|&\s*$")
 
 def plain_latex(answer: str) -> str:
     """An answer in LaTeX of ASCII signs, as far as they have any, without what only sets it."""
-    answer = answer.replace(r"\$", "").replace("$", "")
+    answer = DOLLAR.sub(r"\\textdollar ", answer).replace("$", "")
     if not answer.isascii():
         answer = _spelled(answer)
     # Of a run of spaces one says as much, and costs a pattern less.
@@ -206,6 +212,16 @@ def _without_layout(text: str) -> str:
     text = NAMED_DELIMITER.sub(lambda match: DELIMITERS[match[2]][match[1] == "r"], text)
     while (unwrapped := ENVIRONMENT.sub(_lines, text)) != text:
         text = unwrapped
+    return _with_binomials(EMPTY_SET.sub(r"\\emptyset", text))
+
+
+def _with_binomials(text: str) -> str:
+    r"""A formula with `{n \choose k}` as `\binom{n}{k}`, in its braces; a box is in some, too."""
+    while r"\choose" in text:
+        found = CHOOSE.sub(r"{\\binom{\1}{\2}}", text)
+        if found == text:
+            return CHOOSE.sub(r"\\binom{\1}{\2}", f"{{{text}}}", count=1)
+        text = found
     return text
 
 

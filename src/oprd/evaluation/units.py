@@ -24,13 +24,13 @@ inch inches in
 foot feet ft
 yard yards yd yds
 mile miles mi
-mph
-kph kmh
-knot knots
+mile/hour mph
+km/hour kph kmh kmph
+nauticalmile/hour knot knots
 acre acres
 hectare hectares ha
 ounce ounces oz
-pound pounds lb lbs
+pound pounds lb lbs sterling gbp
 ton tons
 tonne tonnes
 teaspoon teaspoons tsp
@@ -61,7 +61,6 @@ cent cents penny pennies
 pence
 dollar dollars usd buck bucks
 euro euros eur
-sterling gbp
 yen jpy
 yuan rmb cny
 rupee rupees rs inr
@@ -79,6 +78,14 @@ ppm
 db
 lightyear lightyears
 """
+# Outside of a text macro two letters are a product, as `mn` is, but for these, in these capitals:
+# units that people write so, and `um`, which is what `µm` is spelled.
+FAMILIAR = """
+cm mm km dm um kg ml mL dL in ft yd mi oz lb sq cu yr am pm Hz eV kW kJ kB MB GB TB Rs
+"""
+# Right behind a number or in a formula they are products, too: `2\pi hr` is the side of a cylinder,
+# `3mg` a weight. Behind a number and a space they are not.
+FAMILIAR_APART = "hr mg"
 # Nouns whose plural has no s, and what is said for one.
 IRREGULAR_PLURALS = """
 people children men women mice feet geese teeth oxen sheep fish deer dice data cattle police
@@ -118,13 +125,25 @@ pi sqrt frac sin cos tan log exp infinity
 """
 PLURALS = set(IRREGULAR_PLURALS.split())
 FUNCTION_WORDS = {*CLOSED_CLASSES.split(), *FALSE_PLURALS.split()}
+PAIRS = set(FAMILIAR.split())
+PAIRS_APART = PAIRS | set(FAMILIAR_APART.split())
 LONGEST_PHRASE = 80
 NOON = re.compile(r"\b([ap])\.\s*m\b\.?", re.IGNORECASE)
+# The unit that a sign or a code names; None where it could be one of several, or is not listed.
+CURRENCIES = {
+    r"\textdollar": "dollar", "USD": "dollar", "US": "dollar", "CAD": None, "AUD": None,
+    "€": "euro", r"\euro": "euro", r"\texteuro": "euro", "EUR": "euro",
+    "£": "pound", r"\pounds": "pound", r"\textsterling": "pound", "GBP": "pound",
+    "¢": "cent", r"\textcent": "cent",
+    "¥": None, r"\yen": None, "JPY": "yen", "CNY": "yuan", "RMB": "yuan",
+    "₹": "rupee", "INR": "rupee", "Rs": "rupee",
+    "₽": "ruble", "₩": None, "CHF": "franc",
+}  # fmt: skip
 CURRENCY_SIGN = re.compile(
     r"[€£¥₹₩₽¢]|\\(?:pounds|euro|textdollar|textcent|textsterling|texteuro|yen)(?![a-zA-Z])"
 )
 CURRENCY_CODE = re.compile(
-    r"(?:USD?|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|Rs)(?![A-Za-z])\.?\s*(?=[-+.\d])"
+    r"(USD?|EUR|GBP|JPY|CNY|RMB|INR|CHF|CAD|AUD|Rs)(?![A-Za-z])\.?\s*(?=[-+.\d])"
 )
 POWER = re.compile(
     r"\s*\^\s*(?:\{\s*-?\s*\d\s*\}|-?\d)|(?<=[a-z])[23](?![\w.])|\s+(?:squared|cubed)\b"
@@ -164,8 +183,28 @@ def spell_letters(words: str) -> str:
 
 
 def unit_of(phrase: str) -> str | None:
-    """The unit that a phrase names, whatever its power; None for a noun or a compound of units."""
-    return _unit(_plain(phrase))
+    """The unit that a phrase names, whatever its power: `cm`, or of a quotient `mile/hour`.
+
+    None for a noun, a product of units, and a quotient that holds one of them.
+    """
+    # A unit by which a phrase divides twice is a power.
+    names = dict.fromkeys(_unit(SQUARE.sub("", part)) for part in PER.split(_plain(phrase)))
+    known = [name for name in names if name is not None]
+    return "/".join(known) if len(known) == len(names) else None
+
+
+def currency_of(text: str) -> str | None:
+    """The unit that a text's currency signs, and codes before a number, name; None for several."""
+    found = {CURRENCIES[name] for name in CURRENCY_SIGN.findall(text) + CURRENCY_CODE.findall(text)}
+    found.discard(None)
+    return found.pop() if len(found) == 1 else None
+
+
+def differ(unit: str | None, other: str | None) -> bool:
+    """Whether two units are known and not the same. A quotient may be a single one: J/s is W."""
+    if unit is None or other is None or ("/" in unit) != ("/" in other):
+        return False
+    return unit != other
 
 
 def is_unit(phrase: str, *, one: bool = False, measured: bool = False) -> bool:

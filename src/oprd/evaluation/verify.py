@@ -66,7 +66,7 @@ class Worker:
                 f"the grading process did not start: run `{sys.executable} {WORKER}` to see why."
             ) from error
 
-    def ask(self, gold: str, answer: str | None, seconds: float) -> str:
+    def ask(self, gold: str, answer: str, seconds: float) -> str:
         """The status of one answer.
 
         Raises:
@@ -116,7 +116,7 @@ class Pool:
         self._idle: list[Worker] = []
         self._slots = threading.BoundedSemaphore(size)
 
-    def ask(self, gold: str, answer: str | None, seconds: float) -> str:
+    def ask(self, gold: str, answer: str, seconds: float) -> str:
         """The status of one answer; a second worker is asked where the first one died."""
         with self._slots:
             for _ in range(2):
@@ -162,12 +162,6 @@ def verify(gold: str, answer: str, seconds: float = TIME_LIMIT) -> Status:
         OSError: its process does not start.
     """
     return cast(Status, _pool.ask(gold, answer, seconds))
-
-
-@lru_cache(maxsize=65_536)
-def parses(gold: str, seconds: float = TIME_LIMIT) -> bool:
-    """Whether a gold answer is a formula that equals itself."""
-    return _pool.ask(gold, None, seconds) == "correct"
 
 
 def _after_fork() -> None:

@@ -67,6 +67,8 @@ def test_a_system_message_stays(tmp_path: Path) -> None:
         ({"prompt": [*user("a"), *user("b")], "answer": "1"}, "in turn"),
         ({"prompt": user(None), "answer": "1"}, "got None"),
         ({"prompt": ["x"], "answer": "1"}, "list of messages"),
+        ({"problem": "1?", "answer": "?"}, r"the gold answer '\?' cannot be parsed"),
+        ({"problem": "1?", "answer": "7 3"}, "the gold answer '7 3' does not equal itself"),
         ('{"problem": "1?', "not valid JSON"),
         ("[1]", "a JSON list, not an object"),
     ],
@@ -81,10 +83,17 @@ def test_a_bad_row_is_named_or_skipped_and_counted(
     assert len(task.problems) == 1 and "1 bad rows skipped" in task.source
 
 
-def test_a_gold_answer_that_does_not_parse_is_an_error(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.jsonl", {"problem": "1?", "answer": "?"})
-    with pytest.raises(ValueError, match=r"problem 1: the gold answer '\?'"):
+def test_a_bad_gold_answer_is_named_by_its_line_whatever_was_skipped_before_it(
+    tmp_path: Path,
+) -> None:
+    rows = [{"problem": "1?", "answer": answer} for answer in ("", "1", "?", "2")]
+    path = write(tmp_path / "t.jsonl", rows[1], "", *rows[1:])
+    with pytest.raises(ValueError, match=r"t\.jsonl, row 4: the gold answer"):
         load_task(str(path))
+    path = write(tmp_path / "t.jsonl", *rows)
+    task = load_task(str(path), bad_rows="skip")
+    assert [problem.gold for problem in task.problems] == ["1", "2"]
+    assert "2 bad rows skipped" in task.source
 
 
 @pytest.mark.parametrize(
@@ -246,6 +255,9 @@ def test_a_python_file_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert self_test(task).passed
     monkeypatch.syspath_prepend(tmp_path)
     assert load_task("python:own_task").problems == task.problems
+    # A shell leaves ~ as it is after a comma.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_task("~/own_task.py").name == "own_task"
 
 
 @pytest.mark.parametrize(

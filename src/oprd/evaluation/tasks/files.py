@@ -1,8 +1,10 @@
 """Problems from rows of a file or a data set, every row checked."""
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
+from oprd.evaluation.grading import check_gold
 from oprd.files import Row
 from oprd.text import check_text
 
@@ -22,7 +24,7 @@ class RawProblem(NamedTuple):
 def parse_problems(
     rows: Iterable[Row], source: str, bad_rows: BadRows = "error"
 ) -> tuple[list[RawProblem], int]:
-    """Check rows and bring them into one form.
+    """Check rows, gold answers among them, and bring them into one form.
 
     Understood are `prompt` (text or messages) with `reward_model.ground_truth` or `answer`, and
     `problem` or `question` with `answer`.
@@ -37,14 +39,18 @@ def parse_problems(
 
     Raises:
         ValueError: a row is bad, or no good one is left.
+        ImportError: a gold answer is a formula, and math-verify is not installed.
     """
+    # Formulas are compared in other processes, several at once.
+    with ThreadPoolExecutor(4) as threads:
+        parsed = [(row.number, threads.submit(_parse, row)) for row in rows]
     good, skipped = [], 0
-    for row in rows:
+    for number, problem in parsed:
         try:
-            good.append(_parse(row))
+            good.append(problem.result())
         except ValueError as error:
             if bad_rows == "error":
-                raise ValueError(f"{source}, row {row.number}: {error}.") from error
+                raise ValueError(f"{source}, row {number}: {error}.") from error
             skipped += 1
     if not good:
         raise ValueError(f"{source} has no usable row ({skipped} bad rows).")
@@ -70,8 +76,9 @@ def _gold(row: dict[str, Any]) -> str:
     gold = reward.get("ground_truth") if isinstance(reward, dict) else row.get("answer")
     if isinstance(gold, int | float) and not isinstance(gold, bool):
         gold = str(gold)
-    text = _text(gold, "answer or reward_model.ground_truth", row)
-    return text.rpartition(FINAL)[2].strip()
+    text = _text(gold, "answer or reward_model.ground_truth", row).rpartition(FINAL)[2].strip()
+    check_gold(text)
+    return text
 
 
 def _messages(messages: Any) -> tuple[list[dict[str, str]], Any]:

@@ -4,12 +4,11 @@ Hub revisions are commits, so that a benchmark does not change under a figure.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oprd.evaluation.grading import check_gold, grade, grader_name
+from oprd.evaluation.grading import grade, grader_name
 from oprd.evaluation.tasks.base import Problem, Task, Template
 from oprd.evaluation.tasks.files import BadRows, RawProblem, parse_problems
 from oprd.extras import require
@@ -90,7 +89,7 @@ def load_file(name: str, path: Path, bad_rows: BadRows = "error") -> Task:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a row is bad, a gold answer cannot be parsed, or no row is left.
+        ValueError: a row is bad, for instance its gold answer, or no row is left.
     """
     rows, skipped = parse_problems(read_rows(path), path.name, bad_rows)
     source = f"{path.name}, sha256 {file_hash(path)}"
@@ -98,15 +97,13 @@ def load_file(name: str, path: Path, bad_rows: BadRows = "error") -> Task:
 
 
 def make_task(name: str, rows: Sequence[RawProblem], source: str) -> Task:
-    """A task of mathematics. Every gold answer is parsed.
+    """A task of mathematics, of rows whose gold answers were checked.
 
     Raises:
-        ValueError: a gold answer cannot be parsed.
         ImportError: math-verify is not installed.
     """
     # Not at the first response that is a formula, when others are drawn already.
     require("math_verify", "math", f"task {name!r}")
-    _check_golds(rows, source)
     return Task(
         name=name,
         problems=tuple(
@@ -128,16 +125,6 @@ def _checked(name: str, rows: Sequence[RawProblem], source: str) -> Task:
             "give the file another task name."
         )
     return make_task(name, rows, source)
-
-
-def _check_golds(rows: Sequence[RawProblem], source: str) -> None:
-    with ThreadPoolExecutor(4) as threads:
-        checks = [threads.submit(check_gold, row.gold) for row in rows]
-    for number, check in enumerate(checks, start=1):
-        try:
-            check.result()
-        except ValueError as error:
-            raise ValueError(f"{source}, problem {number}: {error}") from error
 
 
 def _prompt(row: RawProblem) -> Prompt:
