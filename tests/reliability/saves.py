@@ -19,6 +19,9 @@ SIGNALS = "guards/test_signals.py"
 SPACE = "guards/test_space.py"
 LOCK = "runs/test_lock.py"
 CHECKPOINTS = "runs/test_checkpoints.py"
+MANIFEST = "runs/test_manifest.py"
+IDENTITY = "runs/test_identity.py"
+CURRICULUM = "rollouts/test_curriculum.py"
 GOING_ON = "cli/test_going_on.py"
 PROCESSES = "yes; two processes over gloo"
 
@@ -179,8 +182,13 @@ SAVES = (
             f"{GOING_ON}::test_a_second_run_in_a_folder_is_refused_before_models_load",
             f"{LOCK}::test_what_a_killed_run_leaves_stands_in_nobodys_way",
             f"{LOCK}::test_of_many_that_begin_at_once_one_has_the_folder",
+            f"{LOCK}::test_of_two_that_find_the_lock_of_a_dead_run_one_has_the_folder",
         ),
         (
+            Proof(
+                f"{LOCK}::test_of_two_that_find_the_lock_of_a_dead_run_one_has_the_folder[False]",
+                {"oprd.runs.lock._alone": lambda path: nullcontext()},
+            ),
             Proof(
                 f"{SAVING}::test_a_folder_in_which_another_run_trains_is_refused",
                 {"oprd.runs.lock.try_lock": lambda file: True},
@@ -216,6 +224,24 @@ SAVES = (
             Proof(
                 f"{SAVING}::test_a_run_that_is_refused_leaves_the_record_of_the_one_before",
                 {"oprd.training.callbacks.RunRecorder.add": written_at_once},
+            ),
+        ),
+    ),
+    Promise(
+        "a student that is saved where another one stands, such as an adapter",
+        "what the earlier manifest names and the save does not write is deleted, and nothing else, "
+        "so that the new one is loaded",
+        (
+            f"{MANIFEST}::test_what_a_save_takes_the_place_of_is_gone",
+            f"{MANIFEST}::test_it_is_gone_too_where_a_save_between_was_cut_off",
+            f"{MANIFEST}::test_the_same_student_saved_again_at_once_is_all_there",
+            f"{MANIFEST}::test_a_card_and_what_stands_apart_outlive_a_save",
+            f"{MANIFEST}::test_nothing_is_deleted_for_a_manifest_that_is_damaged",
+        ),
+        (
+            Proof(
+                f"{MANIFEST}::test_what_a_save_takes_the_place_of_is_gone[adapter]",
+                {"oprd.runs.manifest._delete": nothing},
             ),
         ),
     ),
@@ -377,6 +403,49 @@ SAVES = (
             Proof(
                 f"{SAVING}::test_a_changed_learning_rate_is_used",
                 {"oprd.guards.saving.Checkpoints.own_rates": lambda self: nullcontext()},
+            ),
+        ),
+    ),
+    Promise(
+        "going on to another number of steps, where something changes over a share of them",
+        "it is told as what is changed by it, with both numbers of steps: a loss's weight is "
+        "refused, what is written is a warning",
+        (
+            f"{IDENTITY}::test_a_share_of_a_run_that_is_longer_now_is_told_as_another",
+            f"{IDENTITY}::test_what_changes_over_steps_or_in_a_run_of_the_same_length_is_the_same",
+            f"{IDENTITY}::test_every_setting_that_changes_over_a_run_is_compared_in_steps",
+        ),
+        (
+            Proof(
+                f"{IDENTITY}::test_a_share_of_a_run_that_is_longer_now_is_told_as_another"
+                "[given0-representation_weight]",
+                {"oprd.runs.identity.in_steps": lambda given, length, least=0: given},
+                error="ValueError",
+            ),
+        ),
+    ),
+    Promise(
+        "going on with other prompts, or fewer, under a curriculum",
+        "it begins anew; rollouts that are kept of prompts that are gone say nothing of those that "
+        "are there",
+        (
+            f"{CURRICULUM}::test_of_other_prompts_or_without_a_file_it_begins_anew",
+            f"{CURRICULUM}"
+            "::test_of_as_many_other_prompts_it_begins_anew_and_of_the_same_ones_it_goes_on",
+            f"{CURRICULUM}"
+            "::test_rollouts_of_prompts_that_are_no_longer_there_say_nothing_of_others",
+        ),
+        (
+            Proof(
+                f"{CURRICULUM}"
+                "::test_of_as_many_other_prompts_it_begins_anew_and_of_the_same_ones_it_goes_on",
+                {"oprd.rollouts.curriculum.prompts_fingerprint": nothing},
+            ),
+            Proof(
+                f"{CURRICULUM}"
+                "::test_rollouts_of_prompts_that_are_no_longer_there_say_nothing_of_others",
+                {"oprd.rollouts.curriculum.Curriculum._number": lambda self, row: row["_number"]},
+                error="*",
             ),
         ),
     ),

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from datasets import Dataset
+from safetensors.torch import save_file
 
 from oprd.rollouts.curriculum import FILE, NUMBER, Curriculum, Numbered
 from tests.training.runs import settings
@@ -9,14 +11,20 @@ from tests.training.runs import settings
 ROWS = [{"prompt": f"{n}"} for n in range(40)]
 
 
-def made(tmp_path, process=0, processes=1, **options) -> Curriculum:
+def made(tmp_path, process=0, processes=1, rows=ROWS, **options) -> Curriculum:
     given = {"curriculum": "error", "per_device_train_batch_size": 8, "max_steps": 100, **options}
-    return Curriculum(settings(tmp_path, **given), ROWS, process, processes)
+    return Curriculum(settings(tmp_path, **given), rows, process, processes)
+
+
+def of_prompts(tmp_path, numbers) -> Curriculum:
+    """One about prompts that are told apart by their text."""
+    prompts = {"prompt": [f"{n}" for n in numbers], "solution": [f"{n % 3}" for n in numbers]}
+    return made(tmp_path, rows=Dataset.from_dict(prompts))
 
 
 def met(curriculum, errors, gather=lambda own: own):
     """Let a batch of one token a sequence have these distances, by the numbers of its rows."""
-    rows = [{NUMBER: number} for number in errors]
+    rows = [Numbered(ROWS)[number] for number in errors]
     places = torch.arange(len(rows))
     distances = torch.tensor(list(errors.values()))
     curriculum.meet(rows, places, torch.ones(len(rows), 1, dtype=torch.bool), distances)
@@ -63,7 +71,7 @@ def test_a_distance_is_that_of_the_last_rollouts(tmp_path):
 
 def test_a_prompt_with_several_rollouts_has_their_mean(tmp_path):
     curriculum = made(tmp_path)
-    rows = [{NUMBER: 3}, {NUMBER: 5}, {NUMBER: 3}, {NUMBER: 7}]
+    rows = [Numbered(ROWS)[number] for number in (3, 5, 3, 7)]
     positions = torch.tensor([[1, 1], [1, 0], [1, 0], [0, 0]]).bool()
     # Of the sequences in another order.
     places = torch.tensor([2, 0, 1, 3])
@@ -147,6 +155,41 @@ def test_of_other_prompts_or_without_a_file_it_begins_anew(tmp_path, caplog):
     shorter.save(tmp_path, write=True)
     curriculum.resume(tmp_path)
     assert curriculum._errors.isnan().all() and "about 10 prompts, and there are 40" in caplog.text
+
+
+def test_of_as_many_other_prompts_it_begins_anew_and_of_the_same_ones_it_goes_on(tmp_path, caplog):
+    first = of_prompts(tmp_path, range(40))
+    met(first, {1: 1.0})
+    first.save(tmp_path, write=True)
+    for others in (range(1, 41), range(39, -1, -1)):
+        other = of_prompts(tmp_path, others)
+        other.resume(tmp_path)
+        assert other._errors.isnan().all() and "is about other prompts" in caplog.text
+        caplog.clear()
+    same = of_prompts(tmp_path, range(40))
+    same.resume(tmp_path)
+    assert torch.equal(same._errors.nan_to_num(), first._errors.nan_to_num()) and not caplog.text
+
+
+def test_a_file_that_does_not_say_of_which_prompts_it_is_about_is_gone_on_with(tmp_path, caplog):
+    errors = torch.arange(40, dtype=torch.float64)
+    save_file({"errors": errors}, tmp_path / FILE)
+    for curriculum in (made(tmp_path), of_prompts(tmp_path, range(40))):
+        curriculum.resume(tmp_path)
+        assert torch.equal(curriculum._errors, errors) and not caplog.text
+
+
+def test_rollouts_of_prompts_that_are_no_longer_there_say_nothing_of_others(tmp_path):
+    """As they come out of a replay buffer, of a run that went on with other prompts."""
+    before, now = of_prompts(tmp_path, range(40)), of_prompts(tmp_path, [*range(9), *range(20, 31)])
+    # Prompt 9 gave way to prompt 20, prompt 25 stands elsewhere, and prompt 39 has no place.
+    rows = [before._rows[number] for number in (3, 9, 25, 39)]
+    # Of a run without a curriculum.
+    rows.append({"prompt": "4"})
+    positions = torch.ones(len(rows), 1, dtype=torch.bool)
+    now.meet(rows, torch.arange(len(rows)), positions, torch.ones(len(rows)))
+    now.learn(lambda own: own)
+    assert (~now._errors.isnan()).nonzero()[:, 0].tolist() == [3]
 
 
 def test_a_damaged_file_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from oprd.rollouts.supervised import Rollouts
+from oprd.rollouts.supervised import Rollouts, check_source
 from tests.training.runs import settings
 
 END = 257
@@ -99,3 +99,12 @@ def test_a_prompt_that_leaves_no_room_is_refused_or_dropped(tmp_path):
     assert kept["prompt"] == ["short"]
     with pytest.raises(ValueError, match="the prompt 'a long one' has 10 tokens"):
         made(tmp_path, contexts).check_streamed(["a long one"], [list(b"a long one")])
+
+
+def test_a_stream_has_no_order_of_its_own_and_takes_no_seed_of_it(tmp_path):
+    rows = Dataset.from_dict({"prompt": ["a", "b"]})
+    args = settings(tmp_path, data_seed=7)
+    check_source(rows, args)
+    with pytest.raises(ValueError, match="data_seed=7 needs a dataset with a length"):
+        check_source(rows.to_iterable_dataset(), args)
+    check_source(rows.to_iterable_dataset(), settings(tmp_path, seed=7))

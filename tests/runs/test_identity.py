@@ -229,7 +229,7 @@ def test_what_a_setting_comes_to_is_a_fact_that_is_compared():
     [
         "use_vllm",
         "max_tool_calling_iterations",
-        "train_sampling_strategy",
+        "data_seed",
         "dataloader_drop_last",
         "full_determinism",
         "a_setting_of_a_later_version",
@@ -261,6 +261,58 @@ def test_more_steps_are_said_where_the_schedule_depends_on_them():
     assert changes({}, {}, settings, {**settings, "max_steps": 8})
     settings["lr_scheduler_type"] = "constant"
     assert not changes({}, {}, settings, {**settings, "max_steps": 8})
+
+
+FALLS: dict[str, Any] = {"from": 1, "to": 0, "start": 0, "steps": 0.5, "shape": "linear"}
+
+
+def of_length(steps: int, **settings: Any) -> dict[str, Any]:
+    return {"lr_scheduler_type": "constant", "max_steps": steps, **settings}
+
+
+@pytest.mark.parametrize("name", [*kept.OVER_STAGE, *kept.OVER_RUN])
+@pytest.mark.parametrize("given", [FALLS, {**FALLS, "start": 0.25, "steps": 10}])
+def test_a_share_of_a_run_that_is_longer_now_is_told_as_another(name: str, given: dict[str, Any]):
+    began, now = (of_length(steps, **{name: given}) for steps in (100, 200))
+    (change,) = changes({}, {}, began, now)
+    assert (change.name, change.refused) == (name, name in KEPT_SETTINGS)
+    start, steps = int(100 * (given["start"] % 1)), 50 if given is FALLS else 10
+    assert (change.before["start"], change.before["steps"]) == (start, steps)
+    # In the steps that it began with it goes on.
+    same = {**now, name: {**given, "start": start, "steps": steps}}
+    assert not changes({}, {}, began, same)
+
+
+@pytest.mark.parametrize("name", [*kept.OVER_STAGE, *kept.OVER_RUN])
+def test_what_changes_over_steps_or_in_a_run_of_the_same_length_is_the_same(name: str):
+    whole = {**FALLS, "steps": 60}
+    assert not changes({}, {}, of_length(100, **{name: whole}), of_length(200, **{name: whole}))
+    assert not changes({}, {}, of_length(100, **{name: FALLS}), of_length(100, **{name: FALLS}))
+
+
+def test_a_share_of_stages_is_another_only_with_other_stages():
+    stages = [{"steps": 100}, {"steps": 100}]
+    began, now = (
+        of_length(steps, stages=stages, representation_weight=FALLS, teacher_prefix=FALLS)
+        for steps in (200, 150)
+    )
+    # It ends before the last stage does.
+    assert [change.name for change in changes({}, {}, began, now)] == ["teacher_prefix"]
+
+
+def test_every_setting_that_changes_over_a_run_is_compared_in_steps():
+    fields = {field.name: field.type for field in dataclasses.fields(OPRDConfig)}
+    mappings = {n for n, kind in fields.items() if "float" in str(kind) and "dict" in str(kind)}
+    assert mappings | {"rollout_horizon"} == {*kept.OVER_RUN, *kept.OVER_STAGE}
+
+
+@pytest.mark.parametrize("length", [None, -1, 0, True, 1.5, "8", 10**400])
+@pytest.mark.parametrize("steps", [None, "0.5", -1e308, True, [1]])
+def test_a_length_or_a_share_that_is_none_is_compared_as_it_is(length: Any, steps: Any):
+    given = {**FALLS, "steps": steps}
+    for weight, other in ((given, 100), (FALLS, length), (given, length)):
+        began = of_length(length, output_weight=weight)
+        assert not changes({}, {}, began, of_length(other, output_weight=weight))
 
 
 def test_what_is_not_known_of_either_is_no_change():

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from oprd.runs import lock
-from oprd.runs.lock import LOCK, RunLock
+from oprd.runs.lock import LOCK, TAKING, RunLock
 
 HOLD = """
 import os, sys, time
@@ -94,6 +94,57 @@ def test_a_child_that_outlives_a_killed_run_does_not_hold_its_lock(tmp_path: Pat
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with RunLock(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("child_ends", [False, True])
+def test_of_two_that_find_the_lock_of_a_dead_run_one_has_the_folder(
+    tmp_path: Path, other, monkeypatch: pytest.MonkeyPatch, child_ends: bool
+):
+    process = other("with a child")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    taken = []
+
+    def take() -> None:
+        with suppress(OSError):
+            taken.append(held.enter_context(RunLock(tmp_path)._take()))
+
+    def take_in_between(holder: dict[str, object]) -> bool:
+        """Another one comes when the first has seen that the run is dead, and not acted on it."""
+        monkeypatch.setattr(lock, "_is_dead", is_dead)
+        if child_ends:
+            os.killpg(process.pid, signal.SIGKILL)
+            while not is_free(tmp_path / LOCK):
+                time.sleep(0.01)
+        take()
+        return is_dead(holder)
+
+    is_dead = lock._is_dead
+    monkeypatch.setattr(lock, "_is_dead", take_in_between)
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    with ExitStack() as held:
+        take()
+        assert len(taken) == 1
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+        assert os.path.samestat(os.fstat(taken[0].fileno()), (tmp_path / LOCK).stat())
+
+
+def is_free(path: Path) -> bool:
+    with path.open() as file:
+        return lock.try_lock(file)
+
+
+def test_one_that_never_comes_to_its_end_is_named_by_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    with (tmp_path / TAKING).open("a") as stuck:
+        assert lock.try_lock(stuck)
+        with pytest.raises(OSError, match=f"if there is none, delete {tmp_path / TAKING}"):
+            RunLock(tmp_path).acquire()
+    # What a kill leaves is free.
+    with RunLock(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
 
 @pytest.mark.parametrize("changed", [{"host": "elsewhere"}, {"namespace": "pid:[1]"}])

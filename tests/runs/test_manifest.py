@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from oprd.runs.manifest import (
     manifest_text,
     problem,
     read_manifest,
+    saved_into,
     write_manifest,
 )
 from oprd.text import escaped
@@ -197,6 +199,84 @@ def test_a_file_that_is_saved_anew_is_read_anew(tmp_path: Path):
     (saved / "optimizer.pt").write_bytes(b"others!")
     write_manifest(saved, {})
     assert problem(saved) is None
+
+
+# --- a student beside other things ----------------------------------------------------------------
+
+ADAPTER = ["adapter_config.json", "adapter_model.safetensors"]
+WHOLE = ["config.json", "model.safetensors"]
+SHARDS = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+SHARDED = ["config.json", "model.safetensors.index.json", *SHARDS]
+
+
+def save_student(folder: Path, names: list[str], *, cut_off: bool = False) -> None:
+    """A save into a run's folder, some time after what is there was written."""
+    for path in folder.rglob("*"):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns - 10**9))
+    with saved_into(folder, dict, re.compile("best|checkpoint-.*")):
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True, parents=True)
+            (folder / name).write_text(name)
+        if cut_off:
+            raise InterruptedError
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [(ADAPTER, WHOLE), (WHOLE, ADAPTER), (SHARDED, WHOLE), (["inner/" + ADAPTER[1]], WHOLE)],
+    ids=["adapter", "whole", "sharded", "inner"],
+)
+def test_what_a_save_takes_the_place_of_is_gone(tmp_path: Path, before: list[str], now: list[str]):
+    save_student(tmp_path, before)
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "model-mine.safetensors").write_text("mine")
+    save_student(tmp_path, now)
+    assert left(tmp_path) == sorted([*now, "manifest.json", "model-mine.safetensors", "thesis.tex"])
+    found = read_manifest(tmp_path)
+    assert found is not None and sorted(found["files"]) == sorted(now)
+    assert problem(tmp_path) is None and not (tmp_path / "inner").exists()
+
+
+def test_it_is_gone_too_where_a_save_between_was_cut_off(tmp_path: Path):
+    save_student(tmp_path, ADAPTER)
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            save_student(tmp_path, ["config.json"], cut_off=True)
+        assert problem(tmp_path) == CUT_OFF and (tmp_path / ADAPTER[0]).exists()
+    save_student(tmp_path, WHOLE)
+    assert left(tmp_path) == sorted([*WHOLE, "manifest.json"])
+
+
+def test_the_same_student_saved_again_at_once_is_all_there(tmp_path: Path):
+    for _ in range(50):
+        with saved_into(tmp_path, dict, re.compile("best")):
+            for name in SHARDED:
+                (tmp_path / name).write_text(name)
+        found = read_manifest(tmp_path)
+        assert found is not None and sorted(found["files"]) == sorted(SHARDED)
+
+
+def test_a_card_and_what_stands_apart_outlive_a_save(tmp_path: Path):
+    apart = tmp_path / "best"
+    save_student(tmp_path, [CARD, *ADAPTER])
+    save_student(apart, WHOLE)
+    save_student(tmp_path, WHOLE)
+    assert problem(apart) is None
+    found = read_manifest(tmp_path)
+    assert found is not None and sorted(found["files"]) == sorted([CARD, *WHOLE])
+
+
+def test_nothing_is_deleted_for_a_manifest_that_is_damaged(tmp_path: Path):
+    save_student(tmp_path, ADAPTER)
+    (tmp_path / "manifest.json").write_text("{")
+    save_student(tmp_path, WHOLE)
+    assert {*ADAPTER, *WHOLE} < {*left(tmp_path)}
 
 
 def test_a_disk_that_is_full_leaves_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

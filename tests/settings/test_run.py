@@ -1,5 +1,6 @@
 import math
 import re
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,49 @@ def test_a_stage_that_sets_the_scale_has_its_weight():
         ("none", 1.0),
         ("unit", 2),
     ]
+
+
+def test_options_of_accelerate_that_leave_a_batch_alone_are_taken():
+    taken = {"split_batches": False, "dispatch_batches": False, "non_blocking": True}
+    made: Any = config(accelerator_config=taken).accelerator_config
+    assert made.non_blocking and made.split_batches is False
+    config(accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}})
+
+
+@pytest.mark.parametrize("given", [None, 0])
+def test_no_clipping_is_a_norm_of_zero_as_transformers_has_it(given):
+    made = config(max_grad_norm=given)
+    assert made.max_grad_norm == 0.0 and isinstance(made.max_grad_norm, float)
+
+
+@pytest.mark.parametrize(("given", "seed"), [({}, 42), ({"seed": 7}, 7), ({"data_seed": 0}, 0)])
+def test_prompts_come_by_a_seed_of_their_own_where_one_is_given(given, seed):
+    assert config(**given).order_seed == seed
+
+
+SAVED = {"save_strategy": "steps", "max_steps": -1}
+
+
+@pytest.mark.parametrize("several", [{"updates_per_rollout": 2}, {"rollouts_ahead": 2}])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({**SAVED, "save_steps": 0.1}, r"save_steps=0.1 is a share .*=2: set it to .*max_steps\."),
+        (
+            {"save_strategy": "best", "metric_for_best_model": "loss", "eval_strategy": "steps",
+             "eval_steps": 0.1},
+            "eval_steps=0.1 is a share of steps of which nobody knows yet how many they are",
+        ),
+        ({**SAVED, "save_steps": 4, "num_train_epochs": 0.5}, "num_train_epochs=0.5 may end the"),
+    ],
+)  # fmt: skip
+def test_steps_that_nobody_knows_yet_must_not_cut_into_what_is_written_at_once(
+    several, given, message
+):
+    with pytest.raises(ValueError, match=message):
+        config(**several, **given)
+    config(**given)
+    config(**{**several, **given, "max_steps": 40})
 
 
 def test_without_an_accelerator_training_is_in_float32():
@@ -110,6 +154,22 @@ def test_layers_are_a_name_or_numbers(given, spec):
         ("max_completion_length", 0, "max_completion_length must be a whole number"),
         ("long_prompts", "cut", "long_prompts must be one of error, drop"),
         ("beta", 0.5, r"beta=0.5 has no effect here.*output_loss and output_loss_kwargs"),
+        ("auto_find_batch_size", True, "has no effect here: .* lower per_device_train_batch_size"),
+        ("train_sampling_strategy", "group_by_length", "has no effect here: .* shuffle_dataset"),
+        ("train_sampling_strategy", "sequential", "no effect here: .* shuffle_dataset to false"),
+        ("length_column_name", "tokens", "length_column_name=tokens has no effect here"),
+        ("average_tokens_across_devices", False, "has no effect here: a mean is over .* all proce"),
+        (
+            "accelerator_config",
+            {"split_batches": True},
+            "accelerator_config: split_batches=True cannot be meant: .*per_device_train_batch_size",
+        ),
+        ("accelerator_config", {"dispatch_batches": True}, "dispatch_batches=True cannot be meant"),
+        (
+            "accelerator_config",
+            {"gradient_accumulation_kwargs": {"num_steps": 4}},
+            "num_steps=4 cannot be meant: it would change gradient_accumulation_steps",
+        ),
         ("output_loss", "top1", "output_loss must be one of none, sampled, topk, reverse_kl"),
         ("output_weight", 0.0, "output_weight must be above 0"),
         ("output_loss", "topkk", "got 'topkk': did you mean 'topk'"),

@@ -450,6 +450,14 @@ def test_fewer_prompts_than_a_step_needs_are_refused_with_both_numbers(tmp_path)
     trainer(tmp_path, prompts=runs.PROMPTS[:3], rollouts_per_prompt=2)
 
 
+def test_prompts_come_in_the_order_of_the_data_seed(tmp_path):
+    def order(**options):
+        return list(trainer(tmp_path, **options)._get_train_sampler())
+
+    assert order(data_seed=7) == order(seed=7) == order(seed=7, data_seed=7)
+    assert order(data_seed=7) != order(data_seed=8) != order()
+
+
 def test_options_that_need_a_length_are_refused_for_a_stream(tmp_path):
     from datasets import IterableDataset
 

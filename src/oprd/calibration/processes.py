@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
+from torch.distributed.fsdp import StateDictType
 
 from oprd.runs.lock import RunLock
 
@@ -55,6 +56,24 @@ def stand_in_pieces(accelerator: Accelerator) -> bool:
     """Whether models' weights are not in one process to be read, under FSDP or DeepSpeed."""
     plugins = ("fsdp_plugin", "deepspeed_plugin")
     return any(getattr(accelerator.state, plugin, None) is not None for plugin in plugins)
+
+
+@contextmanager
+def whole_weights(accelerator: Accelerator) -> Iterator[None]:
+    """Save a student in the block with all of its weights.
+
+    Under FSDP with SHARDED_STATE_DICT, the default of FSDP2, Transformers would write none: what
+    stands in pieces is for going on alone.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        yield
+        return
+    kept, plugin.state_dict_type = plugin.state_dict_type, StateDictType.FULL_STATE_DICT
+    try:
+        yield
+    finally:
+        plugin.state_dict_type = kept
 
 
 def heads_in_pieces(accelerator: Accelerator) -> str:

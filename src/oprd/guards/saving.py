@@ -15,8 +15,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from accelerate import Accelerator
-from torch.distributed.fsdp import StateDictType
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
@@ -310,24 +308,6 @@ class Checkpoints(TrainerCallback):
             plain = json.loads(json.dumps(facts[name], default=str))
             facts[name] = without_secrets(plain, vars(self._args))
         return facts
-
-
-@contextmanager
-def whole_weights(accelerator: Accelerator) -> Iterator[None]:
-    """Save a student in the block with all of its weights.
-
-    Under FSDP with SHARDED_STATE_DICT, the default of FSDP2, Transformers would write none: what
-    stands in pieces is for going on alone.
-    """
-    plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    if plugin is None:
-        yield
-        return
-    kept, plugin.state_dict_type = plugin.state_dict_type, StateDictType.FULL_STATE_DICT
-    try:
-        yield
-    finally:
-        plugin.state_dict_type = kept
 
 
 def usual_modes(folder: Path) -> None:

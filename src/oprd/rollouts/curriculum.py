@@ -5,23 +5,26 @@ others are drawn among those that were met, as likely as their last rollouts' st
 the teacher's.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from oprd.log import get_logger
+from oprd.prompts.fingerprint import prompts_fingerprint
 from oprd.rollouts.sampler import EPOCH_STRIDE
 from oprd.runs.atomic import written_whole
 from oprd.settings.run import OPRDConfig
 
 # In a checkpoint.
 FILE = "curriculum.safetensors"
+# In that file: which prompts it is about.
+PROMPTS = "prompts"
 # Of a row: its place in the dataset.
 NUMBER = "_number"
 
@@ -56,8 +59,9 @@ class Curriculum:
         ratio: the mean distance on what was drawn last, beside that on all prompts that were met.
     """
 
-    def __init__(self, args: OPRDConfig, rows: Sized, process: int, processes: int) -> None:
+    def __init__(self, args: OPRDConfig, rows: Any, process: int, processes: int) -> None:
         self._args, self._rows = args, Numbered(rows)
+        self._prompts = (prompts_fingerprint(rows) or {}).get("hash", "")
         self._process, self._processes = process, processes
         self._errors = torch.full((len(rows),), torch.nan, dtype=torch.float64)
         self._extended: list[dict[str, Any]] = []
@@ -122,7 +126,8 @@ class Curriculum:
         """Take in how far the states of a micro-batch are apart.
 
         Args:
-            rows: of this process's batch.
+            rows: of this process's batch, among them those of earlier steps, whose prompts the
+                dataset may have no more: they are passed over.
             places: [B], of the sequences in it.
             positions: [B, K] bool, the N that are supervised.
             distances: [N], their losses; None where states were not compared.
@@ -132,9 +137,10 @@ class Curriculum:
         mask = positions.to(distances.device)
         grid = torch.zeros(mask.shape, dtype=distances.dtype, device=mask.device)
         grid[mask] = distances
-        # NaN where a sequence has none.
-        means = grid.sum(dim=1) / mask.sum(dim=1)
-        numbers = torch.tensor([rows[place][NUMBER] for place in places.tolist()])
+        numbers = torch.tensor([self._number(rows[place]) for place in places.tolist()])
+        numbers = numbers.to(mask.device)
+        # NaN where a sequence has none, or its prompt no place.
+        means = (grid.sum(dim=1) / mask.sum(dim=1)).masked_fill(numbers < 0, torch.nan)
         self._met.append((numbers.to(means), means))
 
     def learn(self, gather: Callable[[Tensor], Tensor]) -> None:
@@ -159,7 +165,7 @@ class Curriculum:
         if write:
             with written_whole(checkpoint / FILE) as file:
                 # Not safetensors' save_file, which sets mode 0600 whatever the umask says.
-                file.write_bytes(save({"errors": self._errors}))
+                file.write_bytes(save({"errors": self._errors}, {PROMPTS: self._prompts}))
 
     def resume(self, checkpoint: Path) -> None:
         """Go on with what a checkpoint has; without any where it has none, or of other prompts.
@@ -173,16 +179,28 @@ class Curriculum:
             logger.warning(f"{str(checkpoint)!r} holds no {FILE}: the curriculum begins anew.")
             return
         try:
-            errors = load_file(path)["errors"]
-        except (OSError, SafetensorError, KeyError) as error:
+            with safe_open(path, "pt") as file:
+                errors = file.get_tensor("errors")
+                about = (file.metadata() or {}).get(PROMPTS)
+        except (OSError, SafetensorError) as error:
             raise ValueError(f"{str(path)!r} cannot be read ({error}): start anew.") from error
         if len(errors) != len(self._errors):
             logger.warning(
                 f"{str(path)!r} is about {len(errors)} prompts, and there are "
                 f"{len(self._errors)}: the curriculum begins anew."
             )
-            return
-        self._errors = errors
+        # One of an earlier version does not say it.
+        elif about not in (None, self._prompts):
+            logger.warning(f"{str(path)!r} is about other prompts: the curriculum begins anew.")
+        else:
+            self._errors = errors
+
+    def _number(self, row: Mapping[str, Any]) -> int:
+        """Where the prompt of a row stands in the dataset, -1 where another one does."""
+        number = row.get(NUMBER, -1)
+        if not 0 <= number < len(self._rows):
+            return -1
+        return number if self._rows[number]["prompt"] == row["prompt"] else -1
 
     def _draw(self, count: int, step: int) -> list[int]:
         """Places of prompts that were met, without one twice; in all processes the same."""

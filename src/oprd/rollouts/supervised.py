@@ -281,7 +281,8 @@ def check_source(dataset: Any, args: OPRDConfig, tools: object = None) -> None:
     if not isinstance(dataset, IterableDataset):
         return
     ones = dict.fromkeys(("rollouts_per_prompt", "updates_per_rollout", "rollouts_ahead"), 1)
-    for name, default in {**ones, "replay": 0, "curriculum": None, "long_prompts": "error"}.items():
+    none = dict.fromkeys(("curriculum", "data_seed"))
+    for name, default in {**ones, **none, "replay": 0, "long_prompts": "error"}.items():
         if getattr(args, name) != default:
             raise ValueError(
                 f"{name}={getattr(args, name)!r} needs a dataset with a length, and this one is "

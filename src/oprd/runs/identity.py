@@ -17,12 +17,17 @@ from oprd.runs.kept import (
     KEPT_SETTINGS,
     LENGTHS,
     MODELS,
+    OVER_RUN,
+    OVER_STAGE,
     SAID_FACTS,
     SEVERAL,
     may_change,
 )
+from oprd.runs.limits import MOST
+from oprd.runs.lines import is_number
 from oprd.runs.manifest import read_manifest
 from oprd.runs.record import read_record
+from oprd.runs.shares import in_steps
 from oprd.text import one_line, shortened
 
 # What a model says of itself where nobody knows it, and settings that are not given.
@@ -65,6 +70,8 @@ def changes(
 ) -> list[Change]:
     """What differs. What either side does not say is passed over, and an empty setting is none.
 
+    What changes over a share of the run is another in a run of another length.
+
     Args:
         before: facts when the checkpoint was saved.
         now: those of the run that is to go on.
@@ -72,7 +79,7 @@ def changes(
         settings_now: likewise.
     """
     before, now = _plain(before), _plain(now)
-    settings_before, settings_now = _plain(settings_before), _plain(settings_now)
+    settings_before, settings_now = _over_steps(_plain(settings_before), _plain(settings_now))
     found = []
     for name in (*KEPT_FACTS, *SAID_FACTS):
         values = before.get(name), now.get(name)
@@ -168,6 +175,30 @@ def _named(value: dict[str, Any]) -> dict[str, Any]:
 
 def _given(value: Any) -> Any:
     return None if value in NOT_GIVEN else value
+
+
+def _over_steps(*several: dict[str, Any]) -> list[dict[str, Any]]:
+    """Settings in which what changes over shares of the run does so over steps of it.
+
+    As they are where the length of one of these runs is not known.
+    """
+    lengths = [settings.get("max_steps") for settings in several]
+    if not all(type(length) is int and 0 < length <= MOST for length in lengths):
+        return [*several]
+    return [settings | _schedules(settings) for settings in several]
+
+
+def _schedules(settings: Mapping[str, Any]) -> dict[str, Any]:
+    length, found = settings["max_steps"], {}
+    for name in OVER_RUN if settings.get("stages") else (*OVER_RUN, *OVER_STAGE):
+        given = settings.get(name)
+        if not isinstance(given, dict):
+            continue
+        start, steps = given.get("start"), given.get("steps")
+        if is_number(start) and is_number(steps) and min(start, steps) >= 0:
+            over = {"start": in_steps(start, length), "steps": in_steps(steps, length, least=1)}
+            found[name] = {**given, **over}
+    return found
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

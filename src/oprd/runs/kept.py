@@ -4,6 +4,8 @@ Every setting stands in one class. One that stands in none, of another version o
 change with a word.
 """
 
+from oprd.runs.unused import UNUSED
+
 # Facts about a run beside its settings.
 MODELS = ("teacher", "student", "reference")
 KEPT_FACTS = (
@@ -70,8 +72,6 @@ SAID_SETTINGS = (
     # Which prompts come when.
     "shuffle_dataset",
     "long_prompts",
-    "train_sampling_strategy",
-    "length_column_name",
     "dataloader_drop_last",
     "dataloader_in_order",
     # A stream is dealt out among them.
@@ -79,8 +79,6 @@ SAID_SETTINGS = (
     "accelerator_config",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
-    "auto_find_batch_size",
-    "average_tokens_across_devices",
     "ignore_data_skip",
     # What is written to them, and by what.
     "rollouts_per_prompt",
@@ -122,6 +120,9 @@ SAID_SETTINGS = (
 )
 # The end of a schedule that depends on it.
 LENGTHS = ("max_steps", "num_train_epochs")
+# What may change over shares of the run; and of a stage, where it has stages.
+OVER_RUN = ("rollout_horizon", "teacher_prefix")
+OVER_STAGE = ("representation_weight", "output_weight")
 
 # Settings of which a fact about the run says what came of them.
 OF_FACTS = {
@@ -140,13 +141,7 @@ OF_FACTS = {
     "heads_rank": "bridges",
 }
 # Settings that have one value in every run.
-ONE_VALUE = (
-    "beta",
-    "label_smoothing_factor",
-    "torch_compile",
-    "torch_compile_backend",
-    "torch_compile_mode",
-)
+ONE_VALUE = tuple(UNUSED)
 # By how they begin: evaluation, logs and trackers, saves and uploads, and where servers run.
 FREE_BEGINNINGS = (
     "eval_",

@@ -166,21 +166,6 @@ GENERATION = {
 }
 
 
-_COMPILED = "it would compile whole models, and here their bases are called. Leave it out"
-# Settings that have no effect here: their default, and why.
-UNUSED = {
-    "beta": (
-        1.0,
-        "it chooses among TRL's divergences. Leave it out, and choose with output_loss and "
-        "output_loss_kwargs",
-    ),
-    "label_smoothing_factor": (0.0, "rollouts have no labels. Leave it out"),
-    "torch_compile": (False, _COMPILED),
-    "torch_compile_backend": (None, _COMPILED),
-    "torch_compile_mode": (None, _COMPILED),
-}
-
-
 def checked_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers among settings that Transformers would take amiss, in the form that it takes.
 
@@ -202,15 +187,13 @@ def checked_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
         for name, limit in LIMITS.items()
         if not (limit.whole or limit.steps) and settings.get(name) is not None
     }
-    # -1 is vLLM's way to say all tokens.
-    return floats | {"top_k": max(settings["top_k"], 0), "pad_to_multiple_of": multiple}
-
-
-def check_unused(settings: Mapping[str, Any]) -> None:
-    """Refuse, with a ValueError, a setting that would have no effect."""
-    for name, (default, reason) in UNUSED.items():
-        if settings[name] != default:
-            raise ValueError(f"{name}={settings[name]} has no effect here: {reason}.")
+    return floats | {
+        # None clips nothing either, and Transformers would compare it with 0.
+        "max_grad_norm": floats.get("max_grad_norm", 0.0),
+        # -1 is vLLM's way to say all tokens.
+        "top_k": max(settings["top_k"], 0),
+        "pad_to_multiple_of": multiple,
+    }
 
 
 def check_limits(values: Mapping[str, Any], limits: Mapping[str, Limit], where: str = "") -> None:

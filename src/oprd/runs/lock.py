@@ -10,6 +10,8 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
@@ -17,8 +19,10 @@ import psutil
 
 from oprd.text import parse_json
 
-# Of a name that is not uploaded with a run's folder.
-LOCK = "_run.lock"
+# Of names that are not uploaded with a run's folder; the other one is there while one is taken.
+LOCK, TAKING = "_run.lock", "_run.taking"
+# How long another process may take to do so, in seconds.
+PATIENCE = 10.0
 # What file systems answer that have no locks.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -103,7 +107,11 @@ class RunLock:
 
     def _take(self) -> IO[str]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / LOCK
+        # What was looked at stays as it is until it is taken, or taken away.
+        with _alone(self._folder / TAKING):
+            return self._take_alone(self._folder / LOCK)
+
+    def _take_alone(self, path: Path) -> IO[str]:
         while True:
             file = path.open("a+")
             try:
@@ -149,6 +157,44 @@ class RunLock:
                 f" Whether it still runs cannot be seen from here: if it does not, delete {path}."
             )
         return text
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time, where the file system has locks, by a file that is there meanwhile.
+
+    Raises:
+        OSError: another process does not come to its end.
+    """
+    file = _wait_for(path)
+    try:
+        yield
+    finally:
+        # Whoever waits for it sees that it is gone, also where a child of this process keeps it.
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _wait_for(path: Path) -> IO[str]:
+    end = time.monotonic() + PATIENCE
+    while True:
+        file = path.open("a")
+        try:
+            if try_lock(file) and _is_at(file, path):
+                return file
+        except OSError as error:
+            if error.errno in WITHOUT_LOCKS:
+                return file
+            file.close()
+            raise
+        file.close()
+        if time.monotonic() > end:
+            raise OSError(
+                f"another process has been about to train in {str(path.parent)!r} for "
+                f"{PATIENCE:g} seconds: wait until it has begun, or, if there is none, delete "
+                f"{path}."
+            )
+        time.sleep(0.02)
 
 
 def _myself() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -20,8 +20,8 @@ from oprd.text import escaped, parse_json
 MANIFEST = "manifest.json"
 # A model's card, of which nothing is loaded: it is written again when more is known of the model.
 CARD = "README.md"
-# In a folder while it is saved: without a manifest beside it, the save was cut off. Files of such a
-# name are not uploaded.
+# In a folder while it is saved: without a manifest beside it, the save was cut off. It holds the
+# manifest that was there before. Files of such a name are not uploaded.
 SAVING = "_saving"
 FORMAT = 1
 # A manifest's own hash, by its name in it.
@@ -37,8 +37,10 @@ _HASH = re.compile("[0-9a-f]{64}")
 def begin_saving(folder: Path) -> None:
     """Mark a folder as one that is being saved; until it has a manifest it counts for nothing."""
     folder.mkdir(parents=True, exist_ok=True)
+    # In the place of a mark that a save before left, which says as much or less.
+    with suppress(FileNotFoundError):
+        (folder / MANIFEST).replace(folder / SAVING)
     (folder / SAVING).touch()
-    (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def write_manifest(
@@ -72,20 +74,34 @@ def saved_into(
 ) -> Iterator[None]:
     """Give what the block writes into a folder that holds other things too a manifest.
 
+    What an earlier manifest names and the block does not write is deleted: an adapter beside the
+    weights that took its place would be loaded instead of them.
+
     Args:
         folder: of which a manifest that is there is replaced.
         facts: asked when everything is there.
         leave_out: names of folders that hold none of it.
     """
-    known: dict[str, Any] = {}
-    with suppress(ValueError):
-        known = (read_manifest(folder) or {}).get("files", {})
     begin_saving(folder)
+    begun = (folder / SAVING).stat().st_mtime_ns
     before = _as_they_are(folder, leave_out)
     yield
     after = _as_they_are(folder, leave_out)
-    written = [name for name in after if name in known or after[name] != before.get(name)]
-    write_manifest(folder, facts(), written)
+    known = _named_before(folder)
+    same = {name for name in after if after[name] == before.get(name)}
+    # What is as young as the mark may have been written anew within one tick of the clock. A card
+    # is not a part of the save.
+    replaced = {name for name in same & known if after[name][-1] < begun} - {CARD}
+    _delete(folder, replaced)
+    synchronize(folder)
+    write_manifest(folder, facts(), after.keys() - replaced - (same - known))
+
+
+def _named_before(folder: Path) -> set[str]:
+    """What the manifest names that a folder had before it was marked."""
+    with suppress(ValueError):
+        return set((read_manifest(folder, SAVING) or {"files": ()})["files"])
+    return set()
 
 
 def _as_they_are(folder: Path, leave_out: re.Pattern[str]) -> dict[str, tuple[int, int, int]]:
@@ -104,13 +120,17 @@ def manifest_text(content: Mapping[str, Any]) -> str:
     return json.dumps({**plain, SELF: content_hash(plain)}, indent=2) + "\n"
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path, name: str = MANIFEST) -> dict[str, Any] | None:
     """What `write_manifest` wrote, None where there is nothing.
+
+    Args:
+        folder: of a checkpoint or a model.
+        name: of the file in it.
 
     Raises:
         ValueError: it is damaged, or of a later format.
     """
-    path = folder / MANIFEST
+    path = folder / name
     try:
         found = parse_json(path.read_bytes())
     except FileNotFoundError:
@@ -189,17 +209,22 @@ def delete_named(folder: Path) -> None:
         return
     # What is left of it, should this be cut off, is no complete folder.
     begin_saving(folder)
+    _delete(folder, manifest["files"])
+    (folder / SAVING).unlink()
+
+
+def _delete(folder: Path, names: Collection[str]) -> None:
+    """Delete files of a folder, and folders in it that this empties."""
     root = folder.resolve()
-    for name in manifest["files"]:
+    for name in names:
         file = folder / name
         # A link may have taken the place of a folder.
         if file.parent.resolve().is_relative_to(root):
             file.unlink(missing_ok=True)
-    emptied = {above for name in manifest["files"] for above in PurePosixPath(name).parents}
+    emptied = {above for name in names for above in PurePosixPath(name).parents}
     for inner in sorted(map(str, emptied - {PurePosixPath(".")}), reverse=True):
         with suppress(OSError):
             (folder / inner).rmdir()
-    (folder / SAVING).unlink()
 
 
 def content_hash(content: Mapping[str, Any]) -> str:

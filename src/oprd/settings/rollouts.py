@@ -103,6 +103,11 @@ class RolloutConfig(DistillationConfig):
         return self.rollouts_per_prompt, self.loaded_per_step, self.rollouts_ahead
 
     @property
+    def order_seed(self) -> int:
+        """Of the order in which prompts come."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
     def steps_per_writing(self) -> int:
         """Optimizer steps from one time of writing to the next."""
         return self.updates_per_rollout * self.rollouts_ahead
@@ -153,6 +158,8 @@ def check_rollouts(args: "OPRDConfig") -> None:
         name = "save_steps" if args.save_strategy == "steps" else "eval_steps"
         found = getattr(args, name) or 0
         steps_of[f"{name}={found:g}"] = found
+    if args.steps_per_writing > 1 and args.max_steps <= 0:
+        _check_epochs(args, steps_of)
     for name, asked in steps_of.items():
         # Below 1 it is a share of all steps.
         steps = math.ceil(asked * args.max_steps) if 0 < asked < 1 and several else asked
@@ -174,7 +181,24 @@ def check_used_up(args: "OPRDConfig", checkpoint: Path) -> None:
     if args.steps_per_writing > 1 and checkpoint_step(checkpoint) % args.steps_per_writing:
         raise ValueError(
             f"{str(checkpoint)!r} stands where not all that was written is used up: with "
-            f"{_product(args)} a run goes on from a step that is a multiple of it."
+            f"{_product(args)} a run goes on from a step that is a multiple of it. Name a "
+            "checkpoint of such a step, or train this student in a new run as its model."
+        )
+
+
+def _check_epochs(args: "OPRDConfig", steps_of: Mapping[str, float]) -> None:
+    """Where the number of steps follows from the data, whole epochs alone are known to fit."""
+    for name, asked in steps_of.items():
+        if 0 < asked < 1:
+            raise ValueError(
+                f"{name} is a share of steps of which nobody knows yet how many they are, and must "
+                f"come to a multiple of {_product(args)}: set it to such a number of steps, or set "
+                "max_steps."
+            )
+    if args.num_train_epochs != int(args.num_train_epochs):
+        raise ValueError(
+            f"num_train_epochs={args.num_train_epochs:g} may end the run where not all that was "
+            f"written is used up, with {_product(args)}: set whole epochs, or set max_steps."
         )
 
 

@@ -11,7 +11,8 @@ from oprd.core.positions import PositionSpec
 from oprd.extras import check_installed
 from oprd.models.trial import check_kinds, try_generation, try_parts
 from oprd.runs.kept import KEPT
-from oprd.runs.limits import GENERATION, MOST, check_limits, check_unused, checked_numbers
+from oprd.runs.limits import GENERATION, MOST, check_limits, checked_numbers
+from oprd.runs.unused import check_accelerator, check_unused
 from oprd.secrets import picklable, without_secrets
 from oprd.settings.bridge import FIT, settle_bridge
 from oprd.settings.given import Given, no_defaults
@@ -162,6 +163,7 @@ class OPRDConfig(ObjectiveConfig, TaskEvaluationConfig, TeacherConfig, MixtureCo
         if self.deepspeed:
             check_installed("deepspeed", "deepspeed", "deepspeed")
         super().__post_init__()
+        check_accelerator(vars(self.accelerator_config))
         for settings in self.objectives():
             settings._check_rows()
         given = self.generation_kwargs

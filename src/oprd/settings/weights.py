@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from oprd.runs.limits import Limit, check_limits
+from oprd.runs.shares import in_steps
 from oprd.values import check_choice, check_number, check_positive
 
 SHAPES = ("linear", "cosine")
@@ -24,8 +25,6 @@ _LIMITS = {
     "start": Limit(0, steps=True),
     "steps": Limit(0, ends="(]", steps=True),
 }
-# A share of the steps that is a whole number of them but for rounding.
-_ROUNDING = 1e-9
 
 
 def usual_weight(scale: str, *, of_logits: bool) -> float:
@@ -67,16 +66,14 @@ class Weight:
             return cls(given, given)
         if length is None:
             raise ValueError(f"{name} changes, which needs a run of known length: set max_steps.")
-        start, steps = given["start"], given["steps"]
-        start = start if start >= 1 else int(start * length + _ROUNDING)
-        steps = steps if steps >= 1 else max(int(steps * length + _ROUNDING), 1)
-        end = int(start + steps)
+        start = in_steps(given["start"], length)
+        end = start + in_steps(given["steps"], length, least=1)
         if end > length:
             raise ValueError(
                 f"{name} changes until step {end}, and there are {length} steps: let its start "
                 f"and steps add up to {length} at most."
             )
-        return cls(given["from"], given["to"], int(start), end, given["shape"])
+        return cls(given["from"], given["to"], start, end, given["shape"])
 
     @property
     def changes(self) -> bool:

@@ -37,7 +37,7 @@ from trl.trainer.utils import (
 )
 
 from oprd.calibration.pairing import check_prompts
-from oprd.calibration.processes import heads_in_pieces
+from oprd.calibration.processes import heads_in_pieces, whole_weights
 from oprd.calibration.rate_search import RateSearch, check_can_search, recorded_rate
 from oprd.core.capture import num_layers
 from oprd.core.layers import LayerPair, student_layers
@@ -45,7 +45,7 @@ from oprd.guards.broken import BrokenBatch, objective_at
 from oprd.guards.false_progress import FalseProgress
 from oprd.guards.finite import Finite
 from oprd.guards.samples import SampleKeeper
-from oprd.guards.saving import Checkpoints, usual_modes, whole_weights
+from oprd.guards.saving import Checkpoints, usual_modes
 from oprd.guards.signals import Interruption, take_over
 from oprd.guards.space import Space
 from oprd.guards.uploads import chosen_uploads
@@ -472,7 +472,7 @@ class OPRDTrainer(DistillationTrainer):
             batch_size=batch_size,
             repeat_count=self.rollouts.window.micro_steps,
             shuffle=bool(self.shuffle_dataset),
-            seed=args.seed,
+            seed=args.order_seed,
             epoch=lambda: int(self.state.epoch or 0),
             groups=groups,
             ahead=args.rollouts_ahead,
