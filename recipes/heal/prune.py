@@ -17,6 +17,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from oprd.core.capture import num_layers
+from oprd.models.adapters import merge_adapter
 from oprd.models.blocks import drop_blocks, least_needed, original_pairs, parse_blocks
 from oprd.models.generate import Request, Response, TransformersEngine, left_pad
 from oprd.models.load import load_model
@@ -67,7 +68,9 @@ def add_blocks(group: Any) -> None:
 def load_whole(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model and its tokenizer, an adapter merged into its base."""
     model, tokenizer = load_model(source)
-    return (model.merge_and_unload() if hasattr(model, "peft_config") else model), tokenizer
+    if hasattr(model, "peft_config"):
+        model = merge_adapter(model, source, "merge it by other means, and name that model")
+    return model, tokenizer
 
 
 def least_needed_on(

@@ -1,9 +1,11 @@
 """Fitting on rollouts equals a fit on states that were read one rollout at a time."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from oprd.calibration.bridge import stream
 from oprd.calibration.bridge.fit import fit_bridge
@@ -15,6 +17,7 @@ from oprd.calibration.selection import hold_out, select_rows
 from oprd.core.bridge import Bridge, BridgeFitter
 from oprd.core.bridge.score import score_rows
 from oprd.core.bridge.statistics import NonFiniteRowError
+from oprd.models.shared_base import base_active
 from tests.calibration.pairs import rollouts, student, teacher
 
 PAIRS = [(1, 1), (2, 3), (3, 4)]
@@ -71,6 +74,30 @@ def test_a_student_as_its_own_teacher_is_carried_whole_and_a_random_map_carries_
         assert layer["best_rank"] >= 30
     assert report["curve"][-1]["cosine"] > 0.99
     assert report["advice"]["rank"] >= 30
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"basis": "fisher"}, {"layer_pairing": "similarity"}, {"basis": "pca+heads"}]
+)
+def test_a_teacher_on_the_students_base_is_read_without_the_students_adapter(options):
+    adapted = get_peft_model(student(), LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
+            parameter.data = noise / 3
+    settings, made = FitSettings(**{**SETTINGS, **options}), rollouts(24)
+    expected, found = (
+        fit_bridge(adapted, teacher, made, settings, progress=False, **how)
+        for teacher, how in (
+            (student(), {}),
+            (adapted, {"teacher_active": partial(base_active, adapted)}),
+        )
+    )
+    assert found.bridge.pairs == expected.bridge.pairs
+    assert max(layer["states_cosine"] for layer in found.report["layers"]) < 0.99
+    for name in ("student_projection", "student_mean", "teacher_mean"):
+        torch.testing.assert_close(getattr(found.bridge, name), getattr(expected.bridge, name))
+    assert found.report["layers"] == expected.report["layers"]
 
 
 def test_the_report_judges_by_the_rollouts_that_were_held_out():

@@ -12,11 +12,11 @@ from oprd.core.monotone import monotone_columns
 
 
 def every_choice(rows, near):
-    """(sum, −distance) of every monotone choice, by choice; sums in rational numbers."""
+    """(sum, −distance) of every monotone choice, by choice; sums of the decimal numbers."""
     choices = combinations_with_replacement(range(len(rows[0])), len(rows))
     return {
         choice: (
-            sum(Fraction(row[column]) for row, column in zip(rows, choice, strict=True)),
+            sum(Fraction(str(row[column])) for row, column in zip(rows, choice, strict=True)),
             -sum(abs(column - wanted) for column, wanted in zip(choice, near, strict=True)),
         )
         for choice in choices
@@ -58,6 +58,8 @@ def test_any_real_numbers_are_summed_exactly(count, width, random):
         # As near below as above: the lower one.
         ([[5, 1, 5]], [1], [0]),
         ([[7]] * 3, [0, 0, 0], [0, 0, 0]),
+        # 0.1 + 0.2 and 0.15 + 0.15 are alike as they are written, though not as floats.
+        ([[0.1, 0.15], [0.2, 0.15]], [1, 1], [1, 1]),
     ],
 )
 def test_choices_that_one_can_follow_by_hand(rows, near, expected):

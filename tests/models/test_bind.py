@@ -1,14 +1,17 @@
 """What is tried of a student and its teacher before the first rollout."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import TrainerCallback
 
-from oprd.models.bind import head_is_read
+from oprd.models.bind import check_pair, head_is_read
 from oprd.models.probe import probe
+from oprd.models.reader import Reader
+from oprd.models.shared_base import teacher_adapter_active
 from tests import tiny
 from tests.models import zoo
 from tests.models.test_adapters import saved
@@ -40,6 +43,19 @@ def test_an_untrained_adapter_on_the_students_base_is_warned_of_too(tmp_path, ca
         peft_config=LoraConfig(**LORA),
     )
     assert made.shares_base and SAME in caplog.text
+
+
+@pytest.mark.parametrize(("called", "same"), [("untrained", True), ("trained", False)])
+def test_of_teachers_on_one_base_each_is_tried_with_its_own_adapter(called, same, caplog):
+    base = get_peft_model(tiny.model(seed=1), LoraConfig(**LORA), "trained")
+    for name, parameter in base.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.ones_like(parameter)
+    base.add_adapter("untrained", LoraConfig(**LORA))
+    teacher = Reader(base, partial(teacher_adapter_active, name=called), apart=True)
+    given = ("a", "b"), ((1,), (1,))
+    check_pair(tiny.model(seed=1), teacher, *given, heads=True, bridged=False)
+    assert (SAME in caplog.text) == same
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,8 +1,10 @@
 """Where two models stop."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from oprd.models.end_tokens import EndTokens
+from oprd.models.end_tokens import EndTokens, stop_at_either
 from tests import tiny
 
 
@@ -70,3 +72,32 @@ def test_a_teacher_without_a_tokenizer_says_by_its_model_where_it_stops():
 def test_a_student_without_any_end_is_refused():
     with pytest.raises(ValueError, match="no end token"):
         EndTokens.of(model(), model(1), Named(*NAMES, end=None))
+
+
+def run(**vllm):
+    """A trainer as far as it is set up here, whose engine is vLLM's."""
+    return SimpleNamespace(
+        eos_token_ids=[0],
+        generation_config=SimpleNamespace(eos_token_id=[0]),
+        generation_kwargs={},
+        model=model(0),
+        use_vllm=True,
+        vllm_generation=SimpleNamespace(generation_kwargs=vllm),
+    )
+
+
+def test_every_teachers_end_tokens_reach_the_engine_beside_those_of_the_settings():
+    made = run(stop_token_ids=[9], seed=1)
+    for theirs in (1, 3):
+        student = [*made.model.generation_config.eos_token_id]
+        stop_at_either(made, ends(student, (theirs,)))
+    engine = made.vllm_generation.generation_kwargs
+    assert engine == {"stop_token_ids": [9, 0, 1, 3], "seed": 1}
+    assert made.eos_token_ids == made.model.generation_config.eos_token_id == [0, 1, 3]
+
+
+def test_where_only_the_end_of_a_message_differs_nothing_is_joined_and_nothing_said(caplog):
+    made = run()
+    stop_at_either(made, ends((0,), (0, 2)))
+    assert made.vllm_generation.generation_kwargs == {} and made.eos_token_ids == [0]
+    assert not caplog.text

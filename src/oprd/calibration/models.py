@@ -1,6 +1,7 @@
 """The two models of a fit: what must hold between them, and the rollouts they can both read."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from oprd.calibration.bridge.heads import Common
 from oprd.calibration.identity import drawn_rollouts, model_identity, prompts_identity
+from oprd.calibration.reading import Active
 from oprd.calibration.rollouts import (
     RenderedPrompt,
     Rollout,
@@ -45,12 +47,13 @@ class FitModels:
 
     Attributes:
         student: a causal language model.
-        teacher: likewise, of any depth and width.
+        teacher: likewise, of any depth and width; the student itself where its base serves both.
         tokenizer: the student's.
         teacher_tokenizer: the teacher's, where it is known.
         own: how the teacher reads responses in tokens of its own; None for the student's.
         own_options: what its chat template is given there.
         teacher_weights: the fingerprint of the teacher's, where they are not here.
+        teacher_active: entered while the teacher reads.
     """
 
     student: Any
@@ -60,6 +63,7 @@ class FitModels:
     own: OwnTokens | None = None
     own_options: Mapping[str, Any] = field(default_factory=dict)
     teacher_weights: str | None = None
+    teacher_active: Active = nullcontext
 
     @classmethod
     def load(

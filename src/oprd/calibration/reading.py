@@ -3,8 +3,8 @@
 Letters: B sequences, N rows, D width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,9 @@ from oprd.core.bridge.statistics import NonFiniteRowError
 from oprd.core.layers import LayerPair
 from oprd.models.generate import evaluation_mode, left_pad
 from oprd.models.reading import View, read
+
+# Entered while a teacher reads.
+Active = Callable[[], AbstractContextManager[Any]]
 
 
 class PairedRows(NamedTuple):
@@ -40,9 +43,10 @@ class RowReader:
 
     Args:
         student: a causal language model; its mode is left as it was.
-        teacher: likewise.
+        teacher: likewise; the student itself where its base serves both.
         pairs: the layers that are read.
         gradient_seed: also read ∂ log q(y)/∂h at y ~ q, with y drawn from this seed; None not to.
+        teacher_active: entered while the teacher reads.
     """
 
     def __init__(
@@ -51,8 +55,10 @@ class RowReader:
         teacher: PreTrainedModel,
         pairs: Sequence[LayerPair],
         gradient_seed: int | None = None,
+        teacher_active: Active = nullcontext,
     ) -> None:
         self._student, self._teacher = student, teacher
+        self._teacher_active = teacher_active
         self._student_layers = [pair.student for pair in pairs]
         self._teacher_layers = sorted({pair.teacher for pair in pairs})
         self._gradient_seed = gradient_seed
@@ -68,13 +74,15 @@ class RowReader:
         student = rows_of(self._student, view, self._student_layers)
         if batch[0].taught is not None:
             view = view_of(batch, of_teacher=True)
-        if self._gradient_seed is None:
-            return PairedRows(student, rows_of(self._teacher, view, self._teacher_layers), None)
-        with evaluation_mode(self._teacher):
-            generator = torch.Generator().manual_seed(self._gradient_seed + batch[0].rollout.prompt)
-            teacher, gradients = output_gradients(
-                self._teacher, self._teacher_layers, view, generator
-            )
+        with self._teacher_active():
+            if self._gradient_seed is None:
+                return PairedRows(student, rows_of(self._teacher, view, self._teacher_layers), None)
+            with evaluation_mode(self._teacher):
+                seed = self._gradient_seed + batch[0].rollout.prompt
+                generator = torch.Generator().manual_seed(seed)
+                teacher, gradients = output_gradients(
+                    self._teacher, self._teacher_layers, view, generator
+                )
         return PairedRows(student, teacher, gradients)
 
 

@@ -3,15 +3,15 @@
 Letters: N rows, L_S and L_T layers of the student and of the teacher, D width.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from oprd.calibration.processes import from_main
-from oprd.calibration.reading import check_finite, naming_prompts, rows_of, view_of
+from oprd.calibration.reading import Active, check_finite, naming_prompts, rows_of, view_of
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.selection import Selection, Teach, batches, draw_rows, select_rows
 from oprd.core.capture import num_layers
@@ -25,8 +25,6 @@ from oprd.runs.progress import progress_bar
 MAX_ROLLOUTS, MAX_ROWS = 256, 1024
 # What is recorded decides, and smaller differences are noise.
 DECIMALS = 4
-
-Active = Callable[[], AbstractContextManager[Any]]
 
 
 def measure_similarity(

@@ -3,7 +3,8 @@
     best(i, c) = rows[i][c] + max_{b ≤ c} best(i − 1, b)
 
 is the highest sum over the first rows that ends in column c. With N rows and C columns that is
-N · C sums, in rational numbers, so that a tie is a tie and not a rounding.
+N · C sums, of the decimal numbers that the entries are written as: a float near 0.1 counts as a
+tenth, so that a tie is a tie and not a rounding.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ def monotone_columns(rows: Sequence[Sequence[float]], near: Sequence[int]) -> li
     ends: list[list[int]] = []
     for row, wanted in zip(rows, near, strict=True):
         ending = [
-            (total + Fraction(value), nearness - abs(column - wanted))
+            (total + Fraction(str(value)), nearness - abs(column - wanted))
             for column, ((total, nearness), value) in enumerate(zip(best, row, strict=True))
         ]
         # Where that choice ends: `ending` of a later column has to be better to take its place.

@@ -4,6 +4,7 @@ Everything here is text in plain LaTeX in, text or number out.
 """
 
 import re
+from collections.abc import Set
 from decimal import MAX_PREC, Decimal, localcontext
 from fractions import Fraction
 
@@ -167,7 +168,7 @@ def _split(answer: str) -> tuple[Decimal, str] | None:
     return (number, phrase) if named else None
 
 
-def _holds_product(phrase: str, answer: str, known: set[str] = units.PAIRS) -> bool:
+def _holds_product(phrase: str, answer: str, known: Set[str] = units.PAIRS) -> bool:
     """Whether a phrase of an answer holds two letters that are a product there, and no unit."""
     products = set(PAIR.findall(WORDED.sub(" ", answer))) - known
     # What a unit is divided by is one: `mi/hr`.

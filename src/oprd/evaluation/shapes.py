@@ -5,7 +5,7 @@ the set of both. Here only what could be meant by both formulas may be equal.
 """
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sympy import Add, And, Complement, Eq, FiniteSet, Interval, Ne, Tuple, Union
 from sympy.core.relational import Relational
@@ -60,7 +60,7 @@ def as_region(formula: str, parsed: Any) -> Any:
     if not all(map(_is_inequality, parsed.args)):
         return parsed
     try:
-        return Union(*(inequality.as_set() for inequality in parsed.args))
+        return Union(*(cast(Any, inequality).as_set() for inequality in parsed.args))
     except Exception:  # whatever a solver does on a model's output
         return parsed
 

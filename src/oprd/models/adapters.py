@@ -1,10 +1,12 @@
-"""PEFT adapters of a model that is read: those that can be, and those merged into their base."""
+"""PEFT adapters of a model: those that can be read, merged into their base, or saved beside it."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from oprd.models.probe import close, probe, stands_whole
 
@@ -20,6 +22,16 @@ def check_no_virtual_tokens(configs: Iterable[Any], what: str) -> None:
             )
 
 
+def save_generation(student: Any, folder: Path) -> None:
+    """Write how a student generates beside its adapter, such as where it was trained to stop.
+
+    PEFT leaves that out, and without it the base's is what holds. A whole model has it already.
+    """
+    if hasattr(student, "peft_config"):
+        # Not save_pretrained, which refuses what a base may have been loaded with.
+        student.generation_config.to_json_file(folder / GENERATION_CONFIG_NAME)
+
+
 def merged(base: PreTrainedModel, adapter: str, revision: str | None) -> PreTrainedModel:
     """A base with an adapter merged in, which gives the logits of the adapter beside it.
 
@@ -28,8 +40,6 @@ def merged(base: PreTrainedModel, adapter: str, revision: str | None) -> PreTrai
     """
     from peft import PeftModel
 
-    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
-    tied = head is not None and getattr(head, "weight", None) is embedding.weight
     try:
         wrapped = PeftModel.from_pretrained(base, adapter, revision=revision)
     except RuntimeError as error:
@@ -40,20 +50,47 @@ def merged(base: PreTrainedModel, adapter: str, revision: str | None) -> PreTrai
             f"{base.config.name_or_path!r}: resize that base (resize_token_embeddings), save it, "
             "and name it with teacher_base_model_name_or_path."
         ) from error
+    way_out = "pass the teacher as a PEFT model that is loaded already"
+    return merge_adapter(wrapped, adapter, way_out)
+
+
+def merge_adapter(wrapped: Any, adapter: str, way_out: str) -> PreTrainedModel:
+    """The base of a PEFT model with its adapter merged in, and nothing of PEFT left.
+
+    Args:
+        wrapped: the PEFT model; its base is changed.
+        adapter: what messages call the adapter.
+        way_out: what else can be done, for a message.
+
+    Raises:
+        ValueError: the logits would be others than those of the adapter beside its base.
+    """
+    base = wrapped.get_base_model()
+    head, embedding = _bare(base.get_output_embeddings()), _bare(base.get_input_embeddings())
+    tied = getattr(head, "weight", None) is embedding.weight
     if tied and (_has_adapter(wrapped, embedding) or _has_adapter(wrapped, head)):
         # Merged into the one weight, what the adapter does to one of them would be done to both.
-        weight = cast(Any, head).weight
-        cast(Any, head).weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
         base.config.get_text_config().tie_word_embeddings = False
         base.config.tie_word_embeddings = False
     expected = probe(wrapped).logits if stands_whole(wrapped) else None
     model = cast(PreTrainedModel, wrapped.merge_and_unload())
     if expected is not None and not close(probe(model).logits, expected):
         raise ValueError(
-            f"the adapter {adapter!r} merged into its base gives other logits than beside it: pass "
-            "the teacher as a PEFT model that is loaded already."
+            f"the adapter {adapter!r} merged into its base gives other logits than beside it: "
+            f"{way_out}."
         )
     return model
+
+
+def _bare(module: Any) -> Any:
+    """A module without what PEFT has put around it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if isinstance(module, AuxiliaryTrainingWrapper):
+        module = module.original_module
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
 def _has_adapter(wrapped: nn.Module, module: nn.Module | None) -> bool:

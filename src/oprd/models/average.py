@@ -67,7 +67,9 @@ class MovingAverage(TrainerCallback):
         """Take the student's weights into the mean."""
         for followed in self._followed():
             mean = self._mean(followed)
-            mean.lerp_(followed.student.detach().to(mean.dtype), 1 - self._decay)
+            # A teacher that waits on the CPU is there between its readings.
+            now = followed.student.detach().to(mean.device, mean.dtype)
+            mean.lerp_(now, 1 - self._decay)
             if mean is not followed.teacher:
                 followed.teacher.copy_(mean)
 

@@ -47,7 +47,7 @@ def check_pair(
             logger.info(f"The {role}'s weights are in pieces: it is not tried on a few tokens.")
             continue
         active = teacher.active if role == "teacher" else None
-        with nullcontext() if active is None else active(student):
+        with nullcontext() if active is None else active(teacher.own(student)):
             seen[role] = check_readable(model, role, chosen, heads=heads, one_width=bridged)
     if len(seen) == 2 and same_view:
         _warn_if_equal(seen["student"], seen["teacher"], names)

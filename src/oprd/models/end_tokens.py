@@ -83,8 +83,7 @@ def stop_at_either(trainer: Any, ends: EndTokens) -> None:
         trainer: TRL's, whose engine is set up already.
         ends: of both models.
     """
-    difference = ends.difference()
-    if difference is None:
+    if ends.joined == ends.student:
         return
     stops = [*ends.joined]
     trainer.eos_token_ids = stops
@@ -93,10 +92,12 @@ def stop_at_either(trainer: Any, ends: EndTokens) -> None:
     trainer.model.generation_config.eos_token_id = stops
     if trainer.use_vllm:
         engine = trainer.vllm_generation
-        engine.generation_kwargs = {"stop_token_ids": stops, **engine.generation_kwargs}
+        # Those of the settings, and of a teacher before this one.
+        known = engine.generation_kwargs.get("stop_token_ids") or ()
+        engine.generation_kwargs |= {"stop_token_ids": [*dict.fromkeys([*known, *stops])]}
     logger.warning(
-        f"{difference} Rollouts stop at any of them, output-space losses take them for one token, "
-        "and the student is saved with all of them; end_tokens='student' leaves it its own."
+        f"{ends.difference()} Rollouts stop at any of them, output-space losses take them for one "
+        "token, and the student is saved with all of them; end_tokens='student' leaves it its own."
     )
 
 

@@ -1,8 +1,9 @@
 """A trained student as a plain Transformers folder.
 
 Training leaves traces in what it saves: `use_cache` off, padding on the left for rollouts, the
-generation settings of the trainer. They are put back to what the student began with. What only
-training reads, its settings and the optimizer among it, stays behind.
+generation settings of the trainer. They are put back to what the student began with, but for the
+tokens at which it was trained to stop. What only training reads, its settings and the optimizer
+among it, stays behind.
 """
 
 import shutil
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoProcessor, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from oprd.extras import require
+from oprd.models.adapters import merge_adapter
 from oprd.models.load import ADAPTER, load_model
 from oprd.runs.atomic import give_usual_mode
 
 # What a folder of a whole model is copied from, and of an adapter.
-WHOLE = ("config.json", "generation_config.json", "model*.safetensors", "*.safetensors.index.json")
-OF_ADAPTER = (ADAPTER, "adapter_model*.safetensors")
+WHOLE = ("config.json", GENERATION_CONFIG_NAME, "model*.safetensors", "*.safetensors.index.json")
+OF_ADAPTER = (ADAPTER, GENERATION_CONFIG_NAME, "adapter_model*.safetensors")
 SIDES = ("padding_side", "truncation_side")
 
 
@@ -51,13 +54,14 @@ def export_model(
     Raises:
         OSError: a model cannot be read.
         ImportError: an adapter is to be merged and peft is not installed.
+        ValueError: it cannot be merged, see `oprd.models.adapters.merge_adapter`.
     """
     if not is_adapter(source):
         _copy_or_load(source, output, WHOLE)
     elif merge:
         require("peft", "peft", "merging an adapter")
         model, _ = load_model(str(source), base_model=base, revision=revision)
-        _save(model.merge_and_unload(), output)
+        _save(merge_adapter(model, str(source), "export it with --no-merge"), output)
     else:
         _copy_or_load(source, output, OF_ADAPTER)
     return _put_back(source, output, original, revision)
@@ -93,6 +97,7 @@ def _put_back(source: Path, output: Path, original: str | None, revision: str | 
                     if hasattr(other, side):
                         setattr(part, side, getattr(other, side))
         reader.save_pretrained(output)
+    _put_generation_back(source, output, original, revision)
     if (output / ADAPTER).is_file():
         return notes
     began = None if original is None else _read(AutoConfig, original, revision)
@@ -107,9 +112,21 @@ def _put_back(source: Path, output: Path, original: str | None, revision: str | 
         if hasattr(other, "use_cache"):
             part.use_cache = other.use_cache
     config.save_pretrained(output)
-    if (generation := _read(GenerationConfig, str(original), revision)) is not None:
-        generation.save_pretrained(output)
     return notes
+
+
+def _put_generation_back(
+    source: Path, output: Path, original: str | None, revision: str | None
+) -> None:
+    """Let an export generate as the student did when it began, and stop where it was trained to."""
+    trained = _read(GenerationConfig, str(source), None)
+    began = None if original is None else _read(GenerationConfig, original, revision)
+    # An adapter without settings of its own leaves them to its base.
+    if began is None or (trained is None and is_adapter(output)):
+        return
+    if trained is not None:
+        began.eos_token_id = trained.eos_token_id
+    began.save_pretrained(output)
 
 
 def _tokenizers(reader: Any, first: Any) -> list[tuple[Any, Any]]:

@@ -9,7 +9,13 @@ from typing import Any, cast
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import cached_file
 
 from oprd.extras import require
@@ -142,6 +148,8 @@ def load_model(
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load a model with its tokenizer. Code from a model repository is never run.
 
+    An adapter generates as its base does, or as is written beside it.
+
     Args:
         source: a path or a hub id, of a model or of an adapter.
         base_model: what to load an adapter on, instead of what it names itself.
@@ -172,6 +180,8 @@ def load_model(
             **here,
         )
         if peft is not None:
+            if (Path(source) / GENERATION_CONFIG_NAME).is_file():
+                model.generation_config = GenerationConfig.from_pretrained(source)
             model = peft.PeftModel.from_pretrained(model, source)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         base = f" on its base {place!r}" if place != source else ""

@@ -215,7 +215,8 @@ class Meeting:
         if by.aligned is None:
             return sum_loss(self._pair(student, rows), loss, by.reduction, part.shares).total
         assert self._taught.head is not None
-        heads = lm_head(student), self._taught.head
+        own = lm_head(student)
+        heads = own, self._taught.head.to(own.weight.device)
         pairs = by.aligned.pairs(part.batch, rows, heads, by.settings.temperature)
         response = part.batch.response.to(heads[0].weight.device)
         return sum_losses(pairs, loss, by.reduction, response, part.shares).total
@@ -230,7 +231,7 @@ class Meeting:
             rows[0].to(device),
             rows[1].to(device),
             head,
-            self._taught.head.cut(by.vocab_size),
+            self._taught.head.cut(by.vocab_size).to(device),
             batch.response.to(device),
             by.settings.temperature,
             batch.response_ids.to(device),

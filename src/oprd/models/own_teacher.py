@@ -22,14 +22,17 @@ from oprd.models.shared_base import (
 
 
 def obtain_own(
-    student: PreTrainedModel, source: str, *, shard: bool, name: str = ""
+    student: PreTrainedModel, source: str, *, apart: bool, name: str = ""
 ) -> tuple[PreTrainedModel, Active | None]:
     """A frozen teacher made of the student as it is now.
+
+    A copy shares with the student the weights that are frozen there: they must not train later,
+    which `Reader` refuses.
 
     Args:
         student: not wrapped.
         source: "base", "copy" or "ema".
-        shard: whether weights will be split among processes.
+        apart: whether a copy shares none, because each model is split or moved on its own.
         name: among several teachers.
 
     Returns:
@@ -57,7 +60,6 @@ def obtain_own(
     adapter = adapter_name(name)
     if adapters and add_copied_adapter(student, adapter):
         return student, partial(teacher_adapter_active, name=adapter)
-    # What is frozen in the student is the same in the copy, unless each is sharded on its own.
-    frozen: Any = {} if shard else {id(p): p for p in student.parameters() if not p.requires_grad}
-    copied = cast(PreTrainedModel, copy.deepcopy(student, frozen))
+    shared: Any = {} if apart else {id(p): p for p in student.parameters() if not p.requires_grad}
+    copied = cast(PreTrainedModel, copy.deepcopy(student, shared))
     return copied.eval().requires_grad_(False), None

@@ -55,6 +55,8 @@ class Reader:
         self._wrapper: nn.Module | None = None
         self._redirect: Callable[..., Any] | None = None
         self._waits: Waiting | None = None
+        # Weights that it has in common with the student, once it has read.
+        self._shared: list[nn.Parameter] | None = None
         self.gathers = False
         self.weights: str | None = None
 
@@ -72,6 +74,10 @@ class Reader:
         """Be on the device only while it reads; where the student's base serves, it stays there."""
         if not self.on_student:
             self._waits = Waiting(self.model, device)
+
+    def there(self) -> AbstractContextManager[None]:
+        """Entered while others read with its model: on the device, where it waits elsewhere."""
+        return nullcontext() if self._waits is None else self._waits.there()
 
     def placed(
         self, wrapper: nn.Module, model: PreTrainedModel, redirect: Callable[..., Any]
@@ -102,7 +108,11 @@ class Reader:
             layers: whose supervised rows are kept; may be empty.
             last: whether the last layer's response rows are.
             transform: see `oprd.models.reading.read`.
+
+        Raises:
+            ValueError: a weight that it shares with the student trains.
         """
+        self._check_shared(student)
         forward = None
         if self._wrapper is not None:
             self._wrapper.eval()
@@ -113,8 +123,7 @@ class Reader:
                 self.own(student), view, layers, last=last, transform=transform, forward=forward
             )
 
-        there = nullcontext() if self._waits is None else self._waits.there()
-        with there, self.reading(student):
+        with self.there(), self.reading(student):
             return views.read(one)
 
     def head(self, student: nn.Module) -> LMHead:
@@ -138,10 +147,22 @@ class Reader:
     def writing(self, student: nn.Module) -> Iterator[None]:
         """Entered while it writes, which is no time of reading."""
         model = self.own(student)
-        there = nullcontext() if self._waits is None else self._waits.there()
         activated = nullcontext() if self.active is None else self.active(model)
-        with there, torch.no_grad(), self._autocast(), activated, evaluation_mode(model):
+        with self.there(), torch.no_grad(), self._autocast(), activated, evaluation_mode(model):
             yield
+
+    def _check_shared(self, student: nn.Module) -> None:
+        """Refuse weights that were frozen when a copy was made, and are not any more."""
+        if self._shared is None:
+            own = {id(p) for p in student.parameters()}
+            theirs = () if self.own(student) is student else self.model.parameters()
+            self._shared = [p for p in theirs if id(p) in own]
+        if any(parameter.requires_grad for parameter in self._shared):
+            raise ValueError(
+                "weights of the student train that were frozen when its teacher was made of it, "
+                "which has the very same: let them train before the trainer is made, or set "
+                "teacher_offload='cpu', with which the teacher has weights of its own."
+            )
 
     def _forward(self, model: nn.Module, *inputs: Tensor, **extra: Any) -> Any:
         assert self._redirect is not None

@@ -52,10 +52,12 @@ class Reference:
         if not self._compared and any(len(rows) for rows in states.values()):
             self._compared = True
             _warn_if_unrelated(own, states)
-        return {
-            layer: own[layer].float().lerp(rows.float(), self._extrapolation).to(rows.dtype)
-            for layer, rows in states.items()
-        }
+        targets = {}
+        for layer, rows in states.items():
+            # Each model's layers may stand on several devices.
+            begin = own[layer].to(rows.device, torch.float32)
+            targets[layer] = begin.lerp(rows.float(), self._extrapolation).to(rows.dtype)
+        return targets
 
 
 def check_lineage(student: Any, teacher: Any, reference: Any, *, bridged: bool = False) -> None:
@@ -82,7 +84,9 @@ def _warn_if_unrelated(
     reference: MutableMapping[int, Tensor], teacher: MutableMapping[int, Tensor]
 ) -> None:
     cosines = [
-        torch.cosine_similarity(reference[layer].float(), rows.float(), dim=1).mean()
+        torch.cosine_similarity(
+            reference[layer].to(rows.device, torch.float32), rows.float(), dim=1
+        ).mean()
         for layer, rows in teacher.items()
     ]
     mean = torch.stack([cosine.cpu() for cosine in cosines]).mean().item()

@@ -122,15 +122,38 @@ def add_copied_adapter(student: nn.Module, name: str = TEACHER_ADAPTER) -> bool:
 def adapter_pairs(
     student: nn.Module, teacher: str = TEACHER_ADAPTER
 ) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
-    """The weights of the student's adapter with those of the teacher's, by the student's name."""
+    """The weights of the student's adapter with those of the teacher's, by the student's name.
+
+    Raises:
+        ValueError: there are none.
+    """
     named = dict(student.named_parameters())
     (active,) = cast(Any, student).active_adapters
+    prefix = cast(Any, student).base_model.prefix
     found = {}
     for name, parameter in named.items():
-        other = named.get(".".join(teacher if part == active else part for part in name.split(".")))
+        other = named.get(_of_adapter(name, prefix, active, teacher))
         if other is not None and other is not parameter:
             found[name] = parameter, other
+    if not found:
+        raise ValueError(
+            f"none of the student's weights is one of its adapter {active!r} with another of "
+            f"{teacher!r} beside it, so that they cannot be copied: give the teacher by its path."
+        )
     return found
+
+
+def _of_adapter(name: str, prefix: str, adapter: str, other: str) -> str:
+    """The name of a weight with another adapter in the place of one.
+
+    A module may be called as an adapter is: the adapter's own place is behind what holds those of a
+    layer, such as `lora_A`.
+    """
+    parts = name.split(".")
+    holders = [place for place, part in enumerate(parts) if part.startswith(prefix)]
+    if holders and adapter in parts[holders[0] + 1 :]:
+        parts[parts.index(adapter, holders[0] + 1)] = other
+    return ".".join(parts)
 
 
 def add_teacher_adapter(

@@ -227,6 +227,7 @@ def _fit(
         progress=not args.disable_tqdm,
         teach=models.teach,
         common=models.common,
+        teacher_active=models.teacher_active,
     )
     state = PartialState()
     if state.is_main_process:

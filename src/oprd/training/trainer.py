@@ -51,6 +51,7 @@ from oprd.guards.space import Space
 from oprd.guards.uploads import chosen_uploads
 from oprd.guards.warned import RunWarnings
 from oprd.log import leave_out_number
+from oprd.models.adapters import save_generation
 from oprd.models.aligned import Aligned
 from oprd.models.average import MovingAverage, check_can_follow
 from oprd.models.batch import MicroBatch, written
@@ -765,6 +766,7 @@ class OPRDTrainer(DistillationTrainer):
             folder = Path(output_dir or self._folder)
             # A pickle that nothing here reads; run.json says the same.
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            save_generation(self.student, folder)
             usual_modes(folder)
 
     def create_model_card(

@@ -239,7 +239,7 @@ class Update:
         head = whole(lm_head(student))
         device, own, rows = head.weight.device, batch.own, student_read.last
         if own is not batch.response:
-            rows = rows[own[batch.response]]
+            rows = rows[own[batch.response].to(rows.device)]
         now = token_log_probs(
             rows.to(device),
             head,

@@ -133,6 +133,17 @@ def test_a_zero_state_at_unit_length_gives_a_finite_loss_and_gradient(side):
 
 
 @pytest.mark.parametrize("unit_length", [False, True])
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("size", [0.0, 1e-14, 1e-12])
+def test_a_row_without_direction_has_a_cosine_of_zero_with_any_other(unit_length, side, size):
+    rows = [torch.ones(2, 1), torch.ones(2, 1)]
+    rows[side][0] = size
+    assert row_distances(*rows, unit_length).cosine.tolist() == [0, 1]
+    rows[side][0] = torch.nan
+    assert row_distances(*rows, unit_length).cosine[0].isnan()
+
+
+@pytest.mark.parametrize("unit_length", [False, True])
 def test_analytic_gradients_agree_with_finite_differences(unit_length):
     student, teacher = (s.detach().flatten(0, 1) for s in states(dtype=torch.float64))
     student.requires_grad_()

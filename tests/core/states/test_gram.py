@@ -151,6 +151,12 @@ def test_all_layers_share_one_wait_for_the_lengths(monkeypatch):
     assert comparison.result().cosine is None
 
 
+def test_a_row_without_direction_has_a_cosine_of_zero_with_any_other():
+    rows = torch.ones(2, 1)
+    found = GramDistance()(torch.tensor([[1e-14], [1.0]]), rows, Sequences(torch.ones(1, 2) > 0))
+    assert found.cosine.tolist() == [0, 1]
+
+
 def test_it_takes_no_parameters():
     assert make_loss(STATE_LOSSES, "gram", {}, "state_loss") == GramDistance()
     with pytest.raises(ValueError, match="'gram' takes no parameters, got 'unit_length'"):

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import GenerationConfig
 
+from oprd.models.export import export_model
 from tests import tiny
 from tests.training import runs
-from tests.training.runs import largest_difference, scripted, trainer, weights
+from tests.training.runs import LORA, largest_difference, scripted, trainer, weights
 
 TURN = tiny.tokenizer().convert_tokens_to_ids("<user>")
 
@@ -35,6 +37,20 @@ def test_rollouts_stop_at_either_and_the_student_is_saved_so(tmp_path, caplog):
     made.train()
     made.save_model(str(tmp_path / "saved"))
     assert GenerationConfig.from_pretrained(tmp_path / "saved").eos_token_id == [tiny.EOS, TURN]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_an_exported_student_stops_at_either(tmp_path, lora):
+    base, saved, output = (tmp_path / name for name in ("base", "saved", "exported"))
+    tiny.model(seed=1).save_pretrained(base)
+    tiny.tokenizer().save_pretrained(base)
+    adapter = LoraConfig(**LORA) if lora else None
+    made = run(tmp_path / "run", TURN, student=str(base), peft_config=adapter)
+    made.train()
+    made.save_model(str(saved))
+    output.mkdir()
+    export_model(saved, output, original=str(base))
+    assert GenerationConfig.from_pretrained(output).eos_token_id == [tiny.EOS, TURN]
 
 
 def test_a_response_that_the_engine_writes_ends_at_the_teachers_token(tmp_path):

@@ -1,6 +1,7 @@
 """Teachers that are made of the student: its base, itself as it was, the mean of what it was."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import TrainerCallback
 from oprd.models.average import FILE
 from oprd.models.probe import probe
 from oprd.models.reading import View
+from oprd.models.shared_base import adapter_pairs
 from oprd.models.views import Views
 from tests import tiny
 from tests.training import runs
@@ -28,9 +30,9 @@ def run(folder, source, *, lora=False, **options):
     return trainer(folder, teacher_source=source, **{**plain, **options})
 
 
-def adapted(seed=5, **options):
+def adapted(seed=5, called="default", **options):
     """A student with an adapter that is not what it began as."""
-    model = get_peft_model(tiny.model(seed=1), LoraConfig(**LORA, **options))
+    model = get_peft_model(tiny.model(seed=1), LoraConfig(**LORA, **options), called)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -91,13 +93,52 @@ def test_a_copy_of_an_adapter_needs_no_second_base_and_changes_no_bit_of_the_stu
     assert added and all("lora_" in name for name in added)
 
 
-def test_what_is_frozen_in_the_student_is_shared_with_its_copy(tmp_path):
+def frozen():
+    """A student whose embedding does not train."""
     student = tiny.model(seed=1)
     student.get_input_embeddings().requires_grad_(False)
-    made = run(tmp_path, "ema", student=student)
+    return student
+
+
+def shared(made):
+    """Weights that the teacher has in common with the student."""
     own = dict(made.student.named_parameters())
-    shared = [n for n, p in made._teacher.reader.model.named_parameters() if p is own[n]]
-    assert shared == ["model.embed_tokens.weight"]
+    return [n for n, p in made._teacher.reader.model.named_parameters() if p is own[n]]
+
+
+def test_what_is_frozen_in_the_student_is_shared_with_its_copy(tmp_path):
+    made = run(tmp_path, "ema", student=frozen())
+    assert shared(made) == ["model.embed_tokens.weight"]
+
+
+def test_a_copy_that_waits_elsewhere_shares_nothing(tmp_path):
+    made = run(tmp_path, "copy", student=frozen(), teacher_offload="cpu")
+    assert not shared(made)
+
+
+@pytest.mark.parametrize("source", ["copy", "ema"])
+def test_what_is_shared_with_a_copy_must_not_train_later(tmp_path, source):
+    made = run(tmp_path, source, student=frozen())
+    taught(made)
+    made.student.get_input_embeddings().requires_grad_(True)
+    with pytest.raises(ValueError, match="frozen when its teacher was made of it"):
+        taught(made)
+
+
+@pytest.mark.parametrize("called", ["default", "model", "layers", "weight", "lora_A"])
+def test_a_copy_of_an_adapter_is_its_copy_whatever_it_is_called(tmp_path, called):
+    student = adapted(called=called)
+    before = last(student)
+    made = run(tmp_path, "copy", student=student)
+    assert made.shares_base and torch.equal(taught(made), before)
+    pairs = adapter_pairs(made.student)
+    assert len(pairs) == 2 * 3 * len(LORA["target_modules"])
+    assert all(torch.equal(own, teachers) for own, teachers in pairs.values())
+
+
+def test_weights_of_an_adapter_that_have_no_partner_are_refused():
+    with pytest.raises(ValueError, match="none of the student's weights is one of its adapter"):
+        adapter_pairs(adapted(), "another")
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "adapter"])
@@ -270,3 +311,11 @@ def test_a_student_that_is_given_twice_is_still_refused(tmp_path):
     with pytest.raises(ValueError, match="shares weights with the student"):
         trainer(tmp_path, student, student)
     trainer(tmp_path, student, copy.deepcopy(student))
+
+
+def test_a_bridge_to_the_students_base_is_fitted_to_its_base(tmp_path):
+    trainer(
+        tmp_path, adapted(), teacher_source="base", bridge="fit", bridge_rank=3, prompts=PROMPTS
+    )
+    report = json.loads(next(tmp_path.glob("**/report.json")).read_text())
+    assert all(layer["states_cosine"] < 0.99 for layer in report["layers"])

@@ -6,6 +6,7 @@ Letters: S student width, H teacher width.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.bridge.stream import StatisticsFile, stream
 from oprd.calibration.identity import prompts_identity, reads_facts, supervised_positions
 from oprd.calibration.pairing import SIMILARITY, PairedLayers
-from oprd.calibration.reading import RowReader
+from oprd.calibration.reading import Active, RowReader
 from oprd.calibration.rollouts import Rollout
 from oprd.calibration.selection import Selection, Teach, batches, hold_out, select_rows
 from oprd.calibration.similarity import measure_similarity
@@ -91,6 +92,7 @@ def fit_bridge(
     progress: bool = True,
     teach: Teach = None,
     common: Common = None,
+    teacher_active: Active = nullcontext,
 ) -> BridgeFit:
     """Fit a bridge; under `accelerate launch` every process calls it and reads its share.
 
@@ -109,6 +111,7 @@ def fit_bridge(
         progress: whether to show a progress bar.
         teach: reads a rollout as a teacher with tokens of its own does; states that meet are read.
         common: then the tokens that both vocabularies have, over which LM heads are read.
+        teacher_active: entered while the teacher reads, where it is another's base that does.
 
     Raises:
         ValueError: there are too few rows, a layer is constant, one of `teach` and `common` is
@@ -131,10 +134,11 @@ def fit_bridge(
     }
     state = PartialState()
     is_shown = progress and state.is_main_process
-    paired = _pair(student, teacher, rollouts, settings, is_shown, teach)
+    paired = _pair(student, teacher, rollouts, settings, is_shown, teach, teacher_active)
     pairs = paired.pairs
     gradients = below_heads(settings.basis) == "fisher"
-    reader = RowReader(student, teacher, pairs, settings.seed if gradients else None)
+    seed = settings.seed if gradients else None
+    reader = RowReader(student, teacher, pairs, seed, teacher_active)
     rows = sum(selection.rows for selection in fit)
     heads = head_statistics(student, teacher, pairs, settings, rows, common)
     fitters = [new_fitter(student, teacher, pairs, of) for of in (heads, None)]
@@ -180,6 +184,7 @@ def _pair(
     settings: FitSettings,
     progress: bool,
     teach: Teach,
+    teacher_active: Active,
 ) -> PairedLayers:
     """The layers that are fitted, measured on the rollouts and shown where they are chosen so."""
     measure = partial(
@@ -192,6 +197,7 @@ def _pair(
         setting=f"layer_pairing={settings.layer_pairing!r}",
         batch_size=settings.batch_size,
         seed=settings.seed,
+        teacher_active=teacher_active,
         progress=progress,
         teach=teach,
     )

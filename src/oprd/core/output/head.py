@@ -10,7 +10,7 @@ Letters: N rows, V vocabulary, D width, M ids looked at in each row.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ little, and memory grows in proportion.
 """
 
 _HALVES = (torch.float16, torch.bfloat16)
+# Powers of two: what a gradient's largest entry is brought to where it is rounded to float16, which
+# ends at 2^16, and the most that it is multiplied by, so that sums in float32 stay finite.
+_LARGEST, _MOST = 14, 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,11 @@ class LMHead:
         bias = None if self.bias is None else self.bias[ids]
         return LMHead(self.weight[ids], bias, self.scale, self.softcap)
 
+    def to(self, device: torch.device) -> "LMHead":
+        """The head on a device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, weight=self.weight.to(device), bias=bias)
+
     def logits(self, rows: Tensor, temperature: float = 1.0, *, out: Tensor) -> Tensor:
         """Write the logits of rows [N, D] to `out`, [N, V] float32 or float64, without a graph."""
         for tile in chunks(*self.weight.shape):
@@ -138,10 +146,32 @@ def add_product(out: Tensor, left: Tensor, right: Tensor, onto: float = 1.0) -> 
     """`out` = `onto` · `out` + `left` @ `right`, accumulated in `out`'s dtype.
 
     Half-precision factors on a GPU go to its half-precision matrix units, which accumulate in
-    float32; `left` may be float32 there (a gradient) and is rounded as autograd would round it.
+    float32; `left` may be float32 there (a gradient), and is rounded.
     """
     if out.is_cuda and right.dtype in _HALVES:
-        left = left.to(right.dtype)
-        torch.addmm(out, left, right, beta=onto, out_dtype=out.dtype, out=out)
+        add_half_product(out, left, right, onto)
     else:
         torch.addmm(out, left.to(out.dtype), right.to(out.dtype), beta=onto, out=out)
+
+
+def add_half_product(out: Tensor, left: Tensor, right: Tensor, onto: float = 1.0) -> None:
+    """The same of a factor `right` in half precision, on a GPU.
+
+    A gradient is divided by the number of tokens, and float16 has nothing below 2^-24: it is
+    multiplied by a power of two before it is rounded, and so is `out` while the product is added.
+    The scale of a loss goes in after these sums, which is too late.
+    """
+    if right.dtype != torch.float16 or left.dtype == torch.float16:
+        left = left.to(right.dtype)
+        torch.addmm(out, left, right, beta=onto, out_dtype=out.dtype, out=out)
+        return
+    factor = power_of_two(left)
+    left = torch.mul(left, factor, out=torch.empty_like(left, dtype=torch.float16))
+    torch.addmm(out.mul_(factor), left, right, beta=onto, out_dtype=out.dtype, out=out)
+    out.div_(factor)
+
+
+def power_of_two(gradient: Tensor) -> Tensor:
+    """What brings a gradient's largest entry to between 2^14 and 2^15, without a wait for it."""
+    largest = torch.linalg.vector_norm(gradient, torch.inf)
+    return (_LARGEST - largest.log2().floor()).clamp(max=_MOST).exp2()

@@ -16,10 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from oprd.core.states.loss import RowDistances, Sequences, StateLoss
-
-# A state of this norm or less has no direction: normalised, it is zero.
-EPSILON = 1e-12
+from oprd.core.states.loss import EPSILON, RowDistances, Sequences, StateLoss, no_direction
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class SquaredDistance(StateLoss):
     """The squared difference of two rows: its mean over the width, or the whole at unit length.
 
     Attributes:
-        unit_length: scale every row to unit L2 norm first; a zero row stays zero.
+        unit_length: scale every row to unit L2 norm first; a row without direction becomes zero.
         summed: add up over the width, instead of the mean.
 
     Raises:
@@ -106,7 +103,7 @@ class _SquaredDistance(torch.autograd.Function):
             cosine = (s_norm.square() + t_norm.square() - square) / product
         ctx.save_for_backward(error.to(student.dtype))
         ctx.factor = 2 if unit_length else 2 / divisor
-        cosine = torch.where((s_norm == 0) | (t_norm == 0), 0, cosine)
+        cosine = torch.where(no_direction(s_norm, t_norm), 0, cosine)
         ctx.mark_non_differentiable(cosine, s_norm, t_norm)
         return distance, cosine, s_norm, t_norm
 

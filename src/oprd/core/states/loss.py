@@ -13,6 +13,8 @@ from torch import Tensor
 
 # The parameter of a loss that can compare rows at unit length.
 UNIT_LENGTH = "unit_length"
+# A state of this norm or less has no direction: normalised it is zero, and so are its cosines.
+EPSILON = 1e-12
 
 
 class RowDistances(NamedTuple):
@@ -20,7 +22,8 @@ class RowDistances(NamedTuple):
 
     Attributes:
         distance: what the loss sums, with a graph to the student.
-        cosine: cosine of the two rows, without a graph; None where their widths differ.
+        cosine: cosine of the two rows, without a graph, 0 where one has no direction; None where
+            their widths differ.
         student_norm: L2 norm of the student's row, without a graph.
         teacher_norm: L2 norm of the teacher's row, without a graph.
     """
@@ -97,6 +100,10 @@ def with_statistics(distance: Tensor, student: Tensor, teacher: Tensor) -> RowDi
     norms = torch.linalg.vector_norm(s, dim=-1), torch.linalg.vector_norm(t, dim=-1)
     if s.shape != t.shape:
         return RowDistances(distance, None, *norms)
-    product = norms[0] * norms[1]
-    cosine = torch.where(product > 0, (s * t).sum(dim=-1) / product, 0)
-    return RowDistances(distance, cosine, *norms)
+    cosine = (s * t).sum(dim=-1) / (norms[0] * norms[1])
+    return RowDistances(distance, torch.where(no_direction(*norms), 0, cosine), *norms)
+
+
+def no_direction(student_norm: Tensor, teacher_norm: Tensor) -> Tensor:
+    """[N] bool, whether one of two rows of these norms [N] has no direction."""
+    return (student_norm <= EPSILON) | (teacher_norm <= EPSILON)

@@ -192,18 +192,7 @@ def settle(team: Team, trainer: Any, tokenizer: PreTrainedTokenizerBase | None) 
     if args.only_looks:
         for member in team.values():
             member.bridges = {n: there for n, there in member.bridges.items() if there is not None}
-    every = {
-        name: FitModels(
-            trainer.student,
-            member.teacher.reader.model,
-            trainer.tokenizer,
-            tokenizer if member.own is None else member.own.tokenizer,
-            member.own,
-            member.prompts.own_options,
-            member.teacher.reader.weights,
-        )
-        for name, member in team.items()
-    }
+    every = {name: _fit_models(member, trainer, tokenizer) for name, member in team.items()}
     # Before the teachers have their places: then weights may be in pieces on several devices.
     for name, member in team.items():
         if member.bridges or measures(member.args.layer_pairing):
@@ -214,26 +203,50 @@ def settle(team: Team, trainer: Any, tokenizer: PreTrainedTokenizerBase | None) 
         readers, accelerator, trainer._forward_redirection, waits=bool(args.teacher_offload)
     )
     for name, member in team.items():
-        teacher, models = member.teacher, every[name]
-        active = teacher.reader.active
-        member.paired = obtain_pairs(
-            models,
-            member.args,
-            trainer.train_dataset,
-            accelerator,
-            fits=team.fits,
-            teacher_active=nullcontext if active is None else partial(active, models.teacher),
-        )
-        teacher.pairs = member.paired.pairs
-        if accelerator.is_main_process:
-            member.paired.show()
-        check_can_fit(member.bridges, accelerator)
-        teacher.spaces = obtain_spaces(
-            member.bridges,
-            models,
-            teacher.pairs,
-            member.args,
-            trainer.train_dataset,
-            accelerator.device,
-        )
+        # One after the other: all of them may be too much for the device.
+        with member.teacher.reader.there():
+            _calibrate(member, every[name], trainer, fits=team.fits)
     return wrappers[0]
+
+
+def _fit_models(
+    member: Member, trainer: Any, tokenizer: PreTrainedTokenizerBase | None
+) -> FitModels:
+    """The student and a teacher, as they are read before the first step."""
+    reader = member.teacher.reader
+    active = reader.active
+    return FitModels(
+        trainer.student,
+        reader.model,
+        trainer.tokenizer,
+        tokenizer if member.own is None else member.own.tokenizer,
+        member.own,
+        member.prompts.own_options,
+        reader.weights,
+        nullcontext if active is None else partial(active, reader.model),
+    )
+
+
+def _calibrate(member: Member, models: FitModels, trainer: Any, *, fits: bool) -> None:
+    """Pair a teacher's layers with the student's, and obtain its bridges."""
+    accelerator, teacher = trainer.accelerator, member.teacher
+    member.paired = obtain_pairs(
+        models,
+        member.args,
+        trainer.train_dataset,
+        accelerator,
+        fits=fits,
+        teacher_active=models.teacher_active,
+    )
+    teacher.pairs = member.paired.pairs
+    if accelerator.is_main_process:
+        member.paired.show()
+    check_can_fit(member.bridges, accelerator)
+    teacher.spaces = obtain_spaces(
+        member.bridges,
+        models,
+        teacher.pairs,
+        member.args,
+        trainer.train_dataset,
+        accelerator.device,
+    )

@@ -88,7 +88,8 @@ def _obtained(
     shared: Shared,
 ) -> tuple[PreTrainedModel, Active | None]:
     if source.own is not None:
-        return obtain_own(student, source.own, shard=shard, name=name)
+        apart = shard or bool(args.teacher_offload)
+        return obtain_own(student, source.own, apart=apart, name=name)
     if source.given is not None:
         _check_own_weights(student, source.given)
         return source.given.eval(), None
@@ -153,7 +154,7 @@ def obtain_reference(
             "reference_model to what the teacher was trained from, or to base."
         )
     if reference == "base":
-        return obtain_own(student, "base", shard=False)
+        return obtain_own(student, "base", apart=False)
     if not isinstance(reference, str):
         _check_own_weights(student, reference)
         return reference.eval(), None
