@@ -30,12 +30,11 @@ from transformers.utils import logging as transformers_logging
 
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.evaluation.evaluate import evaluate_model
-from oprd.evaluation.intervals import gap_closed
-from oprd.evaluation.result import Evaluation
+from oprd.evaluation.result import Evaluation, told_gap
 from oprd.evaluation.tasks.base import Task, shared_prompts
 from oprd.evaluation.tasks.load import generate_task
 from oprd.reports.curves import plot_curves
-from oprd.runs.record import take_place
+from oprd.runs.record import claim_folder
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -92,7 +91,7 @@ def main() -> None:
 
     plot_curves(options.run, options.run / "curves.png")
     console.print(results_table([teacher, before, after]))
-    console.print(f"gap closed: {closed(teacher, before, after)}")
+    console.print(f"gap closed: {told_gap(teacher, before, after)}")
     minutes = (time.monotonic() - started) / 60
     console.print(f"{minutes:.1f} minutes. Student, curves, samples and metrics: {options.run}")
 
@@ -115,7 +114,7 @@ def parse_options() -> argparse.Namespace:
 def begin_anew(run: Path) -> None:
     """Take the place of an earlier run: training deletes that, and its samples are none of ours."""
     try:
-        take_place(run)
+        claim_folder(run)
     except (ValueError, OSError) as error:
         raise SystemExit(f"--run: {error}") from error
     for file in (run / "samples").glob("*.jsonl"):
@@ -187,15 +186,6 @@ def results_table(evaluations: list[Evaluation]) -> Table:
             f"{evaluation.summary.length['all'].mean:.1f}",
         )
     return table
-
-
-def closed(teacher: Evaluation, before: Evaluation, after: Evaluation) -> str:
-    """The share of the gap with its interval, or why there is none."""
-    try:
-        share = gap_closed(teacher.averages(), before.averages(), after.averages())
-    except ValueError as error:
-        return f"not known ({error})"
-    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
 
 
 if __name__ == "__main__":

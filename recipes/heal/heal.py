@@ -38,13 +38,12 @@ from transformers.utils import logging as transformers_logging
 from oprd import OPRDConfig, OPRDTrainer
 from oprd.core.capture import num_layers
 from oprd.evaluation.evaluate import evaluate_model
-from oprd.evaluation.intervals import gap_closed
-from oprd.evaluation.result import Evaluation
+from oprd.evaluation.result import Evaluation, told_gap
 from oprd.evaluation.tasks.base import Task, shared_prompts
 from oprd.evaluation.tasks.load import generate_task
 from oprd.models.blocks import drop_blocks, original_pairs, parse_blocks
 from oprd.models.load import load_model
-from oprd.runs.record import take_place
+from oprd.runs.record import claim_folder
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "recipes" / "demo"
@@ -103,7 +102,7 @@ def main() -> None:
             f"{evaluation.header['model']}: {average.value:.1%} solved, "
             f"95% interval {average.low:.1%} to {average.high:.1%}"
         )
-    console.print(f"recovered: {recovered(*ended)}")
+    console.print(f"recovered: {told_gap(*ended)}")
     minutes = (time.monotonic() - started) / 60
     console.print(f"{minutes:.1f} minutes. Student and samples: {options.run}")
 
@@ -155,7 +154,7 @@ def harm(
 def begin_anew(run: Path) -> None:
     """Take the place of an earlier run: training deletes that, and its samples are none of ours."""
     try:
-        take_place(run)
+        claim_folder(run)
     except (ValueError, OSError) as error:
         raise SystemExit(f"--run: {error}") from error
     for file in (run / "samples").glob("*.jsonl"):
@@ -208,15 +207,6 @@ def evaluate_on(
         output=folder / f"{name}.jsonl",
         name=name,
     )
-
-
-def recovered(whole: Evaluation, harmed: Evaluation, healed: Evaluation) -> str:
-    """The share of what was lost that came back with its interval, or why there is none."""
-    try:
-        share = gap_closed(whole.averages(), harmed.averages(), healed.averages())
-    except ValueError as error:
-        return f"not known ({error})"
-    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import pytest
 
 from oprd.core.layers import select_layers
 from oprd.runs.record import write_record
-from tests.evaluation.samples import evaluation
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,23 +48,6 @@ def test_of_an_earlier_run_the_samples_go_first_and_the_rest_stays_until_trainin
     demo.begin_anew(tmp_path)
     files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {"run.json", "notes.txt"}
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "said"),
-    [
-        (([1, 1], [1, 1], [1, 0]), r"not known \(there is no gap to close: .*\)"),
-        (([1], [0], [1]), r"not known \(.*\)"),
-        (([1, 1, 1], [0, 0, 0], [1, 1, 0]), r"67% \[.*\]"),
-    ],
-)
-def test_a_share_that_there_is_not_is_no_traceback_after_the_training(demo, verdicts, said):
-    found = [
-        evaluation({str(n): [bool(right)] for n, right in enumerate(row)}, model=str(place))
-        for place, row in enumerate(verdicts)
-    ]
-    assert re.fullmatch(said, demo.closed(*found))
-    assert demo.results_table(found).row_count == 3
 
 
 def test_the_teacher_is_a_small_adapter_by_the_hub_id_of_its_base():

@@ -25,7 +25,6 @@ from oprd.models.blocks import last_states
 from oprd.models.reading import View
 from oprd.runs.metrics import read_metrics
 from tests import tiny
-from tests.evaluation.samples import evaluation
 
 ROOT = Path(__file__).parents[2]
 HEAL = ROOT / "recipes" / "heal"
@@ -220,12 +219,6 @@ def test_the_recipe_runs_to_its_end_and_once_more_in_the_place_of_the_first(
         logged = [line["step"] for line in read_metrics(tmp_path / "run") if "loss" in line]
         assert logged == list(range(1, steps + 1))
     assert (tmp_path / "run" / "model.safetensors").is_file()
-
-
-def test_what_was_not_lost_is_no_traceback_after_the_training(recipe):
-    whole, healed = ({"a": [True], "b": [right]} for right in (True, False))
-    found = [evaluation(verdicts) for verdicts in (whole, whole, healed)]
-    assert recipe.heal.recovered(*found).startswith("not known (there is no gap to close")
 
 
 def test_a_pruned_model_is_saved_with_the_settings_that_heal_it(recipe, whole, tmp_path, capsys):

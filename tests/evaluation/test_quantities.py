@@ -27,8 +27,8 @@ def test_a_number_is_read_without_what_was_counted(answer, number):
 @pytest.mark.parametrize(
     "answer",
     [
-        *("~4", "4 or more", "not 4", "4...", "4x", "4 m", "1e99999", r"4 \text{ k}", "4:30", ""),
-        *("5^2", "2mn", "6 rs", "4 MV", "3mg", "1 xy"),
+        *("~4", "4 or more", "not 4", "4...", "4x", "4m", "1e99999", r"4 \text{ k}", "4:30", ""),
+        *("5^2", "2mn", "6rs", "4MV", "3mg", "1 xy", "5 x", "2 h r"),
     ],
 )
 def test_what_says_more_is_no_number(answer):
@@ -46,7 +46,9 @@ def test_what_says_more_is_no_number(answer):
         ("5", None),
         (r"5 \text{ mN}", "mN"),
         ("5 km", "km"),
-        ("5 mn", None),
+        ("5mn", None),
+        ("5 m/s", "m/s"),
+        ("5 Kg", "kg"),
         (r"\frac12 mv^2", None),
         (r"\textdollar 5", "dollar"),
         (r"\textdollar 5 \text{ cents}", "cent"),

@@ -88,12 +88,15 @@ def run(**vllm):
 
 def test_every_teachers_end_tokens_reach_the_engine_beside_those_of_the_settings():
     made = run(stop_token_ids=[9], seed=1)
+    given = made.vllm_generation.generation_kwargs
     for theirs in (1, 3):
         student = [*made.model.generation_config.eos_token_id]
         stop_at_either(made, ends(student, (theirs,)))
     engine = made.vllm_generation.generation_kwargs
     assert engine == {"stop_token_ids": [9, 0, 1, 3], "seed": 1}
     assert made.eos_token_ids == made.model.generation_config.eos_token_id == [0, 1, 3]
+    # The settings' own.
+    assert given == {"stop_token_ids": [9], "seed": 1}
 
 
 def test_where_only_the_end_of_a_message_differs_nothing_is_joined_and_nothing_said(caplog):

@@ -108,3 +108,11 @@ def test_an_adapter_that_would_compute_something_else_when_it_is_merged_is_refus
     monkeypatch.setattr(adapters, "close", lambda *_: False)
     with pytest.raises(ValueError, match=r"other logits than beside it: export it with --no-merge"):
         exported(adapter, base)
+
+
+def test_a_base_whose_settings_could_not_be_saved_is_exported_with_them(tmp_path, base, adapter):
+    began = GenerationConfig(do_sample=False, eos_token_id=tiny.EOS)
+    began.temperature = 0.6
+    began.to_json_file(base / "generation_config.json")
+    output = exported(adapter, base, merge=False)
+    assert GenerationConfig.from_pretrained(output).eos_token_id == TRAINED["eos_token_id"]

@@ -227,19 +227,32 @@ def left(folder: Path) -> list[str]:
     )
 
 
+# What a student is not loaded from, such as the vocabulary that it was loaded with.
+BESIDE = ["optimizer.pt", "tokenizer.model"]
+
+
 @pytest.mark.parametrize(
-    ("before", "now"),
-    [(ADAPTER, WHOLE), (WHOLE, ADAPTER), (SHARDED, WHOLE), (["inner/" + ADAPTER[1]], WHOLE)],
-    ids=["adapter", "whole", "sharded", "inner"],
+    ("before", "now", "stays"),
+    [
+        (ADAPTER, WHOLE, []),
+        (WHOLE, ADAPTER, ["config.json"]),
+        (SHARDED, WHOLE, []),
+        (["inner/" + ADAPTER[1]], WHOLE, []),
+        (BESIDE, WHOLE, BESIDE),
+    ],
+    ids=["adapter", "whole", "sharded", "inner", "others"],
 )
-def test_what_a_save_takes_the_place_of_is_gone(tmp_path: Path, before: list[str], now: list[str]):
+def test_a_student_that_a_save_takes_the_place_of_is_gone_and_nothing_else(
+    tmp_path: Path, before: list[str], now: list[str], stays: list[str]
+):
     save_student(tmp_path, before)
-    (tmp_path / "thesis.tex").write_text("mine")
-    (tmp_path / "model-mine.safetensors").write_text("mine")
+    mine = ["model-mine.safetensors", "thesis.tex"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
     save_student(tmp_path, now)
-    assert left(tmp_path) == sorted([*now, "manifest.json", "model-mine.safetensors", "thesis.tex"])
+    assert left(tmp_path) == sorted([*now, *stays, *mine, "manifest.json"])
     found = read_manifest(tmp_path)
-    assert found is not None and sorted(found["files"]) == sorted(now)
+    assert found is not None and sorted(found["files"]) == sorted([*now, *stays])
     assert problem(tmp_path) is None and not (tmp_path / "inner").exists()
 
 

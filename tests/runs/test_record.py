@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from oprd.runs.manifest import write_manifest
-from oprd.runs.record import ModelSource, models_of_run, student_of_run, take_place
+from oprd.runs.record import ModelSource, claim_folder, models_of_run, student_of_run
 
 
 def write(folder: Path, **record: Any) -> Path:
@@ -89,14 +89,14 @@ def test_without_a_student_of_its_own_a_runs_is_that_of_its_newest_checkpoint(tm
 def test_a_new_run_takes_the_place_of_a_run_alone(tmp_path: Path) -> None:
     for there in ("empty", "new/run"):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        take_place(tmp_path / there)
+        claim_folder(tmp_path / there)
         # One that ended before it trained may be begun again.
         (tmp_path / there / "kept").write_text("mine")
-        take_place(tmp_path / there)
+        claim_folder(tmp_path / there)
     record = (write(tmp_path / "empty", student="s") / "run.json").read_text()
-    take_place(tmp_path / "empty")
+    claim_folder(tmp_path / "empty")
     assert (tmp_path / "empty" / "run.json").read_text() == record
     for other in (tmp_path, tmp_path / "new" / "run" / "kept"):
         with pytest.raises(ValueError, match="is there and no run"):
-            take_place(other)
+            claim_folder(other)
     assert not (tmp_path / "run.json").exists()

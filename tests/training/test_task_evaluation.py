@@ -1,6 +1,7 @@
 import json
 import logging
 import re
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -17,7 +18,8 @@ from oprd.evaluation.result import Evaluation
 from oprd.evaluation.tasks.load import load_task
 from oprd.guards import saving
 from oprd.guards.signals import Stopped
-from oprd.runs.manifest import problem
+from oprd.runs.lines import read_lines
+from oprd.runs.manifest import problem, write_manifest
 from oprd.training.task_evaluation import TaskEvaluation
 from tests import tiny
 from tests.training import distributed_evaluation
@@ -457,6 +459,39 @@ def test_an_evaluation_for_which_a_signal_left_no_time_is_made_when_the_run_goes
     assert list(evaluations(tmp_path)) == [0, 2, 4]
 
 
+def test_a_run_that_waits_no_longer_ends_before_another_step(tmp_path, monkeypatch):
+    scripted_figures(monkeypatch, RISES_AND_FALLS)
+    options = {**PATIENT, "save_strategy": "steps", "save_steps": 1, "eval_patience": 1}
+    trainer(tmp_path, **{**options, "eval_patience": None}).train()
+    # As if a signal had left no time for the third evaluation.
+    kept = [line for line in read_lines(tmp_path / "metrics.jsonl") if line["step"] < 3]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    (tmp_path / "best" / "best.json").write_text(
+        json.dumps({"figure": "additions/avg@2", "value": 0.6, "step": 2})
+    )
+    made = trainer(tmp_path, **options)
+    made.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert made.state.global_step == 3
+
+
+def test_a_run_that_goes_on_is_evaluated_on_a_task_that_is_new_to_it_alone(tmp_path, monkeypatch):
+    evaluated = []
+
+    def evaluate_on(self, task, step):
+        evaluated.append((step, task.name))
+        return {"avg@2": 0.5}
+
+    monkeypatch.setattr(TaskEvaluation, "_evaluate_on", evaluate_on)
+    options = {**STEPS, "save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    trainer(tmp_path, **options).train()
+    left = samples(tmp_path, 2).with_name("arithmetic.jsonl")
+    left.parent.mkdir(parents=True)
+    left.write_text("of other settings")
+    evaluated.clear()
+    trainer(tmp_path, **{**options, "eval_tasks": "additions,arithmetic"}).train("auto")
+    assert evaluated == [(2, "arithmetic")] and not left.exists()
+
+
 @pytest.mark.parametrize("left", [".partial", ".old"])
 def test_a_best_student_that_lost_its_name_to_a_kill_has_it_back(tmp_path, monkeypatch, left):
     scripted_figures(monkeypatch, RISES_AND_FALLS)
@@ -464,6 +499,13 @@ def test_a_best_student_that_lost_its_name_to_a_kill_has_it_back(tmp_path, monke
     trainer(tmp_path, **options).train()
     kept = (tmp_path / "best" / "model.safetensors").read_bytes()
     (tmp_path / "best").rename(tmp_path / f"best{left}")
+    if left == ".old":
+        # Of a step that the run goes back behind.
+        newer = shutil.copytree(tmp_path / "best.old", tmp_path / "best.partial")
+        record = json.loads((newer / "best.json").read_text())
+        (newer / "best.json").write_text(json.dumps({**record, "step": 5}))
+        (newer / "manifest.json").unlink()
+        write_manifest(newer, {})
     trainer(tmp_path, **{**options, "max_steps": 4}).train("auto")
     assert (tmp_path / "best" / "model.safetensors").read_bytes() == kept
     assert json.loads((tmp_path / "best" / "best.json").read_text())["step"] == 2

@@ -4,6 +4,7 @@ The answer is the last `\boxed{}` after the reasoning. Integers are compared as 
 words, everything else by math-verify.
 """
 
+import re
 import reprlib
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -113,6 +114,10 @@ def compare_answers(answer: str, gold: str) -> Status:
     if answers.has_spaced_digits(answer) or answers.has_spaced_digits(formula):
         return "wrong"
     status = verify(gold_formula, formula)
+    counted = gold if number is None else answer
+    if status == "wrong" and (number is None) != (expected is None) and re.search("[a-z]", counted):
+        # What is a unit in one of them may be a name in the other: `2 m` and `2m`.
+        status = verify(quantities.with_names(gold), quantities.with_names(answer))
     # math-verify has passed over words.
     if status == "correct" and answers.qualifiers(answer) != answers.qualifiers(gold):
         return "wrong"

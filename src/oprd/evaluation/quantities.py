@@ -4,7 +4,6 @@ Everything here is text in plain LaTeX in, text or number out.
 """
 
 import re
-from collections.abc import Set
 from decimal import MAX_PREC, Decimal, localcontext
 from fractions import Fraction
 
@@ -116,11 +115,16 @@ def without_currency(answer: str) -> str:
     return units.CURRENCY_SIGN.sub("", answer)
 
 
+def with_names(answer: str) -> str:
+    """A formula in which units of one letter are names, as single letters of a formula are."""
+    return LETTER.sub(r" \1", strip_outer(answer))
+
+
 def without_units(formula: str) -> str:
     """A formula without the units and nouns that stand behind its numbers and at its end."""
     formula = COMPOUND.sub(_compound_out, without_currency(formula))
     # What is no unit of one letter is a name.
-    formula = LETTER.sub(r" \1", WORDED.sub(_unit_out, formula))
+    formula = with_names(WORDED.sub(_unit_out, formula))
     match = LAST_WORDS.search(formula)
     if match is None or not units.is_unit(match[1]) or _holds_product(match[1], match[1]):
         return formula
@@ -160,7 +164,9 @@ def _split(answer: str) -> tuple[Decimal, str] | None:
         rest = rest[multiple.end() :]
     phrase = rest.strip().removesuffix(".").strip()
     apart = rest.startswith(" ")
-    if _holds_product(phrase, answer, units.PAIRS_APART if apart else units.PAIRS):
+    # A formula needs no space there: any unit may be meant.
+    phrase = units.spell_letters(phrase) if apart else phrase
+    if _holds_product(phrase, answer, apart=apart):
         return None
     named = re.fullmatch(r"|\\?%", phrase) or units.is_unit(
         phrase, one=abs(number) == 1, measured=not apart
@@ -168,9 +174,12 @@ def _split(answer: str) -> tuple[Decimal, str] | None:
     return (number, phrase) if named else None
 
 
-def _holds_product(phrase: str, answer: str, known: Set[str] = units.PAIRS) -> bool:
-    """Whether a phrase of an answer holds two letters that are a product there, and no unit."""
-    products = set(PAIR.findall(WORDED.sub(" ", answer))) - known
+def _holds_product(phrase: str, answer: str, *, apart: bool = False) -> bool:
+    """Whether a phrase of an answer holds two letters that are a product there, no unit or word."""
+    pairs = set(PAIR.findall(WORDED.sub(" ", answer))) - units.PAIRS
+    products = {pair for pair in pairs if pair.lower() not in units.FUNCTION_WORDS}
+    if apart:
+        products = {pair for pair in products if units.unit_of(pair) is None}
     # What a unit is divided by is one: `mi/hr`.
     return not products.isdisjoint(PAIR.findall(re.split(r"/|\bper\b", phrase)[0]))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oprd.evaluation.intervals import Comparison, compare
+from oprd.evaluation.intervals import Comparison, compare, gap_closed
 from oprd.evaluation.metrics import average_at_n
 from oprd.evaluation.records import Record, read_records
 from oprd.evaluation.summary import Summary, correct_matrix, group_records, summarise
@@ -96,3 +96,12 @@ def compare_evaluations(first: Evaluation, second: Evaluation, seed: int = 0) ->
     if len(hashes) > 1:
         raise ValueError("only the same problems can be compared: prompts or gold answers differ.")
     return compare(first.averages(), second.averages(), seed)
+
+
+def told_gap(teacher: Evaluation, before: Evaluation, after: Evaluation) -> str:
+    """The share of a gap that was closed with its interval, or why there is none."""
+    try:
+        closed = gap_closed(teacher.averages(), before.averages(), after.averages())
+    except ValueError as error:
+        return f"not known ({error})"
+    return f"{closed.value:.0%} [{closed.low:.0%}, {closed.high:.0%}]"

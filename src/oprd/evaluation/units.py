@@ -79,13 +79,11 @@ db
 lightyear lightyears
 """
 # Outside of a text macro two letters are a product, as `mn` is, but for these, in these capitals:
-# units that people write so, and `um`, which is what `µm` is spelled.
+# units that people write so, and `um`, which is what `µm` is spelled. `hr` and `mg` are left out:
+# `2\pi hr` is the side of a cylinder, and `3mg` a weight.
 FAMILIAR = """
 cm mm km dm um kg ml mL dL in ft yd mi oz lb sq cu yr am pm Hz eV kW kJ kB MB GB TB Rs
 """
-# Right behind a number or in a formula they are products, too: `2\pi hr` is the side of a cylinder,
-# `3mg` a weight. Behind a number and a space they are not.
-FAMILIAR_APART = "hr mg"
 # Nouns whose plural has no s, and what is said for one.
 IRREGULAR_PLURALS = """
 people children men women mice feet geese teeth oxen sheep fish deer dice data cattle police
@@ -126,7 +124,6 @@ pi sqrt frac sin cos tan log exp infinity
 PLURALS = set(IRREGULAR_PLURALS.split())
 FUNCTION_WORDS = {*CLOSED_CLASSES.split(), *FALSE_PLURALS.split()}
 PAIRS = set(FAMILIAR.split())
-PAIRS_APART = PAIRS | set(FAMILIAR_APART.split())
 LONGEST_PHRASE = 80
 NOON = re.compile(r"\b([ap])\.\s*m\b\.?", re.IGNORECASE)
 # The unit that a sign or a code names; None where it could be one of several, or is not listed.

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
@@ -229,9 +230,10 @@ class Checkpoints(TrainerCallback):
         Raises:
             OSError: its files could not be read, or its manifest not be written.
         """
-        from_main(self._finish)
-        # With save_on_each_node other processes save, too.
-        self._finish()
+        # With save_on_each_node one process on each saves.
+        for failed in gather_object([self._failure()]):
+            if failed is not None:
+                raise failed
 
     def _finish(self) -> None:
         while self._writing:

@@ -94,7 +94,9 @@ def stop_at_either(trainer: Any, ends: EndTokens) -> None:
         engine = trainer.vllm_generation
         # Those of the settings, and of a teacher before this one.
         known = engine.generation_kwargs.get("stop_token_ids") or ()
-        engine.generation_kwargs |= {"stop_token_ids": [*dict.fromkeys([*known, *stops])]}
+        # Not in place: the mapping is the settings' own.
+        joined = {"stop_token_ids": [*dict.fromkeys([*known, *stops])]}
+        engine.generation_kwargs = engine.generation_kwargs | joined
     logger.warning(
         f"{ends.difference()} Rollouts stop at any of them, output-space losses take them for one "
         "token, and the student is saved with all of them; end_tokens='student' leaves it its own."

@@ -126,7 +126,8 @@ def _put_generation_back(
         return
     if trained is not None:
         began.eos_token_id = trained.eos_token_id
-    began.save_pretrained(output)
+    # Not save_pretrained, which refuses what a model may have been loaded with.
+    began.to_json_file(output / GENERATION_CONFIG_NAME)
 
 
 def _tokenizers(reader: Any, first: Any) -> list[tuple[Any, Any]]:

@@ -148,7 +148,7 @@ def load_model(
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load a model with its tokenizer. Code from a model repository is never run.
 
-    An adapter generates as its base does, or as is written beside it.
+    An adapter generates as its base does, or as is written beside it in its folder.
 
     Args:
         source: a path or a hub id, of a model or of an adapter.

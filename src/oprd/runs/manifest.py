@@ -20,6 +20,10 @@ from oprd.text import escaped, parse_json
 MANIFEST = "manifest.json"
 # A model's card, of which nothing is loaded: it is written again when more is known of the model.
 CARD = "README.md"
+# What a model is loaded from.
+STUDENT = re.compile(
+    r"(model|pytorch_model|adapter_model)[^/]*\.(safetensors|bin)(\.index\.json)?|adapter_config\.json"
+)
 # In a folder while it is saved: without a manifest beside it, the save was cut off. It holds the
 # manifest that was there before. Files of such a name are not uploaded.
 SAVING = "_saving"
@@ -74,8 +78,8 @@ def saved_into(
 ) -> Iterator[None]:
     """Give what the block writes into a folder that holds other things too a manifest.
 
-    What an earlier manifest names and the block does not write is deleted: an adapter beside the
-    weights that took its place would be loaded instead of them.
+    Weights and adapters that an earlier manifest names and the block does not write are deleted: an
+    adapter beside the weights that took its place would be loaded instead of them.
 
     Args:
         folder: of which a manifest that is there is replaced.
@@ -89,9 +93,12 @@ def saved_into(
     after = _as_they_are(folder, leave_out)
     known = _named_before(folder)
     same = {name for name in after if after[name] == before.get(name)}
-    # What is as young as the mark may have been written anew within one tick of the clock. A card
-    # is not a part of the save.
-    replaced = {name for name in same & known if after[name][-1] < begun} - {CARD}
+    # What is as young as the mark may have been written anew within one tick of the clock.
+    replaced = {
+        name
+        for name in same & known
+        if after[name][-1] < begun and STUDENT.fullmatch(PurePosixPath(name).name)
+    }
     _delete(folder, replaced)
     synchronize(folder)
     write_manifest(folder, facts(), after.keys() - replaced - (same - known))

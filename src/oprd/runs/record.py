@@ -6,15 +6,14 @@ import platform
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from oprd.names import check_name
 from oprd.runs.atomic import written_whole
-from oprd.runs.checkpoints import WEIGHTS, newest_checkpoint
-from oprd.runs.manifest import content_hash, problem, read_manifest
+from oprd.runs.checkpoints import newest_checkpoint
+from oprd.runs.manifest import STUDENT, content_hash, problem, read_manifest
 from oprd.secrets import without_secrets
 from oprd.text import kind, parse_json
 from oprd.version import __version__
@@ -54,7 +53,7 @@ def check_output_dir(name: str) -> Path:
     return path
 
 
-def take_place(folder: Path) -> None:
+def claim_folder(folder: Path) -> None:
     """Take a folder for a run that begins anew, and is one from here on, however early it ends.
 
     Raises:
@@ -135,7 +134,7 @@ def saved_as(folder: Path) -> str | None:
     """
     with suppress(ValueError, OSError):
         files = (read_manifest(folder) or {"files": {}})["files"]
-        weights = {n: files[n]["sha256"] for n in files if any(fnmatch(n, w) for w in WEIGHTS)}
+        weights = {name: files[name]["sha256"] for name in files if STUDENT.fullmatch(name)}
         return content_hash(weights)[:16] if weights else None
 
 
@@ -144,8 +143,12 @@ def student_of_run(folder: Path) -> str | None:
     with suppress(OSError):
         if problem(folder, contents=False) is None and (own := saved_as(folder)):
             return own
-        newest = newest_checkpoint(folder, contents=False, say=False)
+        newest = newest_checkpoint(folder, fits=_names_student, contents=False, say=False)
         return None if newest is None else saved_as(newest)
+
+
+def _names_student(checkpoint: Path) -> bool:
+    return saved_as(checkpoint) is not None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ left as it was: the draws have random numbers of their own, and the mode is put 
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -41,7 +41,7 @@ from oprd.models.shared_engine import SharedEngine, exchange, stopping_together
 from oprd.runs.lines import read_lines
 from oprd.runs.manifest import problem
 from oprd.runs.metrics import METRICS
-from oprd.runs.record import BEST, BEST_RECORD, read_best
+from oprd.runs.record import BEST, BEST_RECORD, read_best, read_best_record
 from oprd.settings.run import OPRDConfig
 from oprd.training.bridges import template_options
 
@@ -112,10 +112,13 @@ class TaskEvaluation(TrainerCallback):
         if state.global_step == 0:
             self._evaluate(state, control)
             return
-        evaluated, self._best, self._waited = from_main(lambda: self._so_far(state.global_step))
-        # A signal leaves no time for the last one.
-        if self._due(state) and not evaluated:
-            self._evaluate(state, control)
+        done, self._best, self._waited = from_main(lambda: self._so_far(state.global_step))
+        # A signal leaves no time for the last one, and a task may be new.
+        if self._due(state) and (left := [task for task in self._tasks if task.name not in done]):
+            for task in left if self._accelerator.is_main_process else ():
+                # Of an evaluation that nothing was logged of, with other settings perhaps.
+                self._samples(task, state.global_step).unlink(missing_ok=True)
+            self._evaluate(state, control, left)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -145,30 +148,33 @@ class TaskEvaluation(TrainerCallback):
             bool(every and state.global_step % every == 0) or state.global_step >= state.max_steps
         )
 
-    def _so_far(self, step: int) -> tuple[bool, float, int]:
+    def _so_far(self, step: int) -> tuple[set[str], float, int]:
         """Of the run up to a step, from which it goes on.
 
         Returns:
-            Whether it was evaluated there, the highest figure, how many that are no higher follow.
+            The tasks on which it was evaluated there, the highest figure of `keep_best`, and how
+            many that are no higher follow it.
         """
-        self._put_back_best()
+        self._put_back_best(step)
         lines = [line for line in read_lines(self._folder / METRICS) if line["step"] <= step]
         names = [name for line in lines if line["step"] == step for name in line]
-        evaluated = any(name.startswith(f"eval/{self._tasks[0].name}/") for name in names)
+        done = {t.name for t in self._tasks if any(n.startswith(f"eval/{t.name}/") for n in names)}
         best, wanted = read_best(self._folder), f"eval/{self._args.keep_best}"
         # A value of another figure says nothing about this one.
         if best is None or f"eval/{best['figure']}" != wanted:
-            return evaluated, float("-inf"), 0
+            return done, float("-inf"), 0
         # Nor does one that was reached only later.
         figures = {best["step"]: best["value"]} if best["step"] <= step else {}
         figures |= {line["step"]: line[wanted] for line in lines if wanted in line}
         highest = max(figures, key=lambda at: figures[at], default=step)
         waited = sum(at > highest for at in figures)
-        return evaluated, figures.get(highest, float("-inf")), waited
+        return done, figures.get(highest, float("-inf")), waited
 
-    def _evaluate(self, state: TrainerState, control: TrainerControl) -> None:
+    def _evaluate(
+        self, state: TrainerState, control: TrainerControl, tasks: Sequence[Task] | None = None
+    ) -> None:
         figures: dict[str, float] = {}
-        for task in self._tasks:
+        for task in self._tasks if tasks is None else tasks:
             found = self._evaluate_on(task, state.global_step)
             figures |= {f"{task.name}/{name}": value for name, value in found.items()}
         self._last_step = state.global_step
@@ -203,8 +209,7 @@ class TaskEvaluation(TrainerCallback):
     def _evaluate_on(self, task: Task, step: int) -> dict[str, float]:
         """The figures of one task, the same in every process."""
         trainer, accelerator = self._trainer, self._accelerator
-        name = f"step-{step:06d}"
-        output = sample_file(self._folder / SAMPLES, name, task.name)
+        output = self._samples(task, step)
         with (
             unwrap_model_for_generation(
                 trainer.model_wrapped,
@@ -227,7 +232,7 @@ class TaskEvaluation(TrainerCallback):
                     SharedEngine(engine, accelerator),
                     task if is_main else ungraded(task),
                     self._sampling,
-                    {"model": name, "revision": None, "weights": None},
+                    {"model": output.parent.name, "revision": None, "weights": None},
                     output if is_main else None,
                     progress=is_main and not self._args.disable_tqdm,
                     chat_template_kwargs=template_options(self._args),
@@ -235,6 +240,9 @@ class TaskEvaluation(TrainerCallback):
                 )
                 figures = evaluation.figures() if is_main else {}
         return exchange(figures)[0]
+
+    def _samples(self, task: Task, step: int) -> Path:
+        return sample_file(self._folder / SAMPLES, f"step-{step:06d}", task.name)
 
     def _save_best(self, record: dict[str, Any]) -> None:
         """Replace the best student: the old one is deleted when the new one is in its place.
@@ -259,12 +267,19 @@ class TaskEvaluation(TrainerCallback):
             (partial / BEST_RECORD).write_text(json.dumps(record) + "\n")
             self._trainer.checkpoints.complete(partial, replace_best)
 
-    def _put_back_best(self) -> None:
-        """Give the best student its name again, where a run was killed while it replaced it."""
+    def _put_back_best(self, step: int) -> None:
+        """Give the best student its name again, where a run was killed while it replaced it.
+
+        That is the newer of the two, unless it is of a step that the run goes back behind.
+        """
         best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
-        for left in (partial, old):
-            if not best.exists() and (left / BEST_RECORD).is_file() and problem(left) is None:
-                left.rename(best)
+        if best.exists():
+            return
+        records = {left: read_best_record(left) for left in (old, partial)}
+        whole = [left for left, found in records.items() if found and problem(left) is None]
+        reached = [left for left in whole if records[left]["step"] <= step]
+        if whole:
+            (reached or whole)[-1].rename(best)
 
     def _warn_of_shared_prompts(self) -> None:
         dataset = self._trainer.train_dataset

@@ -403,7 +403,7 @@ class OPRDTrainer(DistillationTrainer):
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Transformers', which looks whether a step is the last one after it alone."""
-        if self.state.global_step >= self.state.max_steps:
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)

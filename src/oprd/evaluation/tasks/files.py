@@ -50,7 +50,8 @@ def parse_problems(
             good.append(problem.result())
         except ValueError as error:
             if bad_rows == "error":
-                raise ValueError(f"{source}, row {number}: {error}.") from error
+                way_out = "mend the row, or skip such rows with --bad_rows skip (bad_rows='skip')"
+                raise ValueError(f"{source}, row {number}: {error}: {way_out}.") from error
             skipped += 1
     if not good:
         raise ValueError(f"{source} has no usable row ({skipped} bad rows).")
