@@ -275,9 +275,10 @@ class TaskEvaluation(TrainerCallback):
         best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
         if best.exists():
             return
-        records = {left: read_best_record(left) for left in (old, partial)}
-        whole = [left for left, found in records.items() if found and problem(left) is None]
-        reached = [left for left in whole if records[left]["step"] <= step]
+        records = [(left, read_best_record(left)) for left in (old, partial)]
+        steps = {left: found["step"] for left, found in records if found}
+        whole = [left for left in steps if problem(left) is None]
+        reached = [left for left in whole if steps[left] <= step]
         if whole:
             (reached or whole)[-1].rename(best)
 
