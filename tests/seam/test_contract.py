@@ -171,6 +171,11 @@ TABLE = [
     Row("transformers.trainer_utils:SaveStrategy", CLASS, "models/trial.py"),
     Row("transformers.trainer:TRAINING_ARGS_NAME", VALUE, "training/trainer.py guards/saving.py"),
     Row("transformers.trainer:hf_api", "", "guards/uploads.py"),
+    Row(
+        "transformers.utils:GENERATION_CONFIG_NAME",
+        VALUE,
+        "models/adapters.py models/export.py models/load.py",
+    ),
     Row("transformers.trainer_jit_checkpoint:JITCheckpointCallback", CLASS, "guards/signals.py"),
     Row("transformers.training_args:OptimizerNames", CLASS, "models/trial.py"),
     Row("transformers.training_args:trainer_log_levels", VALUE, "models/trial.py"),
@@ -407,13 +412,14 @@ TABLE = [
         "peft:PeftModel.peft_config",
         ATTRIBUTE,
         "models/shared_base.py calibration/models.py training/teachers/source.py "
-        "training/trainer.py guards/space.py models/identity.py models/blocks.py",
+        "training/trainer.py guards/space.py models/identity.py models/blocks.py "
+        "models/adapters.py",
     ),
     Row(
         "peft:PeftModel.get_base_model",
         "self",
         "core/capture.py models/reading.py models/heads.py models/shared_base.py "
-        "models/identity.py rollouts/recorded.py",
+        "models/identity.py rollouts/recorded.py models/adapters.py",
     ),
     Row(
         "peft:PeftModel.load_adapter",
@@ -430,7 +436,7 @@ TABLE = [
     Row(
         "accelerate.state:AcceleratorState.fsdp_plugin",
         ATTRIBUTE,
-        "training/teachers/place.py calibration/processes.py models/average.py guards/saving.py",
+        "training/teachers/place.py calibration/processes.py models/average.py",
     ),
     Row("accelerate:Accelerator.is_fsdp2", ATTRIBUTE, "calibration/processes.py guards/finite.py"),
     Row(
@@ -441,7 +447,7 @@ TABLE = [
     Row(
         "accelerate.utils:gather_object",
         "object",
-        "guards/finite.py models/shared_engine.py training/trainer.py",
+        "guards/finite.py models/shared_engine.py training/trainer.py guards/saving.py",
     ),
     Row("accelerate.utils:broadcast_object_list", "object_list, ...", "calibration/processes.py"),
     Row("accelerate.utils:reduce", "tensor, reduction, ...", "calibration/bridge/scores.py"),
@@ -466,6 +472,11 @@ TABLE = [
         "calibration/rate_search.py guards/saving.py",
     ),
     Row("sympy:Float._prec", ATTRIBUTE, "evaluation/exact.py"),
+    Row(
+        "latex2sympy2_extended.math_normalization:units_regex",
+        VALUE,
+        "evaluation/math_worker.py",
+    ),
     Row("latex2sympy2_extended.sets:FiniteSet._unsorted_args", ATTRIBUTE, "evaluation/exact.py"),
     Row("latex2sympy2_extended.logic:And._unsorted_args", ATTRIBUTE, "evaluation/exact.py"),
 ]
