@@ -658,7 +658,12 @@ def test_a_file_that_a_row_names_wrongly_or_leaves_out_is_found():
     row = Row("accelerate.utils:gather_object", "object", "training/plan.py no/such/file.py")
     assert misplaced(row) == (
         {"training/plan.py", "no/such/file.py"},
-        {*"guards/finite.py guards/saving.py models/shared_engine.py training/trainer.py".split()},
+        {
+            "guards/finite.py",
+            "guards/saving.py",
+            "models/shared_engine.py",
+            "training/trainer.py",
+        },
     )
 
 
