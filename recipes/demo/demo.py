@@ -54,7 +54,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    begin_anew(options.run)
+    try:
+        claim_folder(options.run, cleared="samples/*.jsonl")
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"--run: {error}") from error
 
     updates = FEWER_ROLLOUTS["updates_per_rollout"]
     train = generate_task("additions", "train", options.steps * options.rollouts // updates, seed=2)
@@ -109,16 +112,6 @@ def parse_options() -> argparse.Namespace:
     if options.steps < at_once or options.steps % at_once:
         parser.error(f"--steps must be a multiple of {at_once}, got {options.steps}.")
     return options
-
-
-def begin_anew(run: Path) -> None:
-    """Take the place of an earlier run: training deletes that, and its samples are none of ours."""
-    try:
-        claim_folder(run)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"--run: {error}") from error
-    for file in (run / "samples").glob("*.jsonl"):
-        file.unlink()
 
 
 def make_trainer(options: argparse.Namespace, train: Task, **settings: Any) -> OPRDTrainer:

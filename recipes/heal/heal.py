@@ -75,7 +75,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    begin_anew(options.run)
+    try:
+        claim_folder(options.run, cleared="samples/*.jsonl")
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"--run: {error}") from error
 
     train = generate_task("additions", "train", options.steps * options.rollouts, seed=2)
     held_out = generate_task("additions", "test", options.problems)
@@ -149,16 +152,6 @@ def harm(
         dropped = least_needed_on(whole, tokenizer, prompts, options.drop_least)
     student, said = drop_blocks(whole, dropped), ", ".join(map(str, dropped))
     return Harmed(student, original_pairs(depth, dropped), f"the blocks {said} of {depth}")
-
-
-def begin_anew(run: Path) -> None:
-    """Take the place of an earlier run: training deletes that, and its samples are none of ours."""
-    try:
-        claim_folder(run)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"--run: {error}") from error
-    for file in (run / "samples").glob("*.jsonl"):
-        file.unlink()
 
 
 def make_trainer(

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from oprd.core.layers import select_layers
-from oprd.runs.record import write_record
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,16 +37,6 @@ def test_a_folder_that_is_no_runs_is_left_alone_and_nothing_is_loaded(demo, tmp_
     with pytest.raises(SystemExit, match=r"--run: .* is there and no run"):
         demo.main()
     assert [*tmp_path.rglob("*")] == [kept.parent, kept]
-
-
-def test_of_an_earlier_run_the_samples_go_first_and_the_rest_stays_until_training(demo, tmp_path):
-    write_record(tmp_path, {"student": "s"}, {})
-    for name in ("samples/teacher.jsonl", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("{}")
-    demo.begin_anew(tmp_path)
-    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {"run.json", "notes.txt"}
 
 
 def test_the_teacher_is_a_small_adapter_by_the_hub_id_of_its_base():

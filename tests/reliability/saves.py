@@ -229,10 +229,10 @@ SAVES = (
     ),
     Promise(
         "a student that is saved where another one stands, such as an adapter",
-        "what the earlier manifest names and the save does not write is deleted, and nothing else, "
-        "so that the new one is loaded",
+        "weights and adapters that the earlier manifest names and the save does not write are "
+        "deleted, and nothing else, so that the new one is loaded",
         (
-            f"{MANIFEST}::test_what_a_save_takes_the_place_of_is_gone",
+            f"{MANIFEST}::test_a_student_that_a_save_takes_the_place_of_is_gone_and_nothing_else",
             f"{MANIFEST}::test_it_is_gone_too_where_a_save_between_was_cut_off",
             f"{MANIFEST}::test_the_same_student_saved_again_at_once_is_all_there",
             f"{MANIFEST}::test_a_card_and_what_stands_apart_outlive_a_save",
@@ -240,7 +240,7 @@ SAVES = (
         ),
         (
             Proof(
-                f"{MANIFEST}::test_what_a_save_takes_the_place_of_is_gone[adapter]",
+                f"{MANIFEST}::test_a_student_that_a_save_takes_the_place_of_is_gone_and_nothing_else[adapter]",
                 {"oprd.runs.manifest._delete": nothing},
             ),
         ),

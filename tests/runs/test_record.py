@@ -100,3 +100,13 @@ def test_a_new_run_takes_the_place_of_a_run_alone(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is there and no run"):
             claim_folder(other)
     assert not (tmp_path / "run.json").exists()
+
+
+def test_of_an_earlier_run_what_is_asked_for_goes_and_the_rest_stays_until_training(tmp_path: Path):
+    write(tmp_path, student="s")
+    for name in ("samples/teacher.jsonl", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    claim_folder(tmp_path, cleared="samples/*.jsonl")
+    files = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"run.json", "notes.txt"}

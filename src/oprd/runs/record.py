@@ -53,13 +53,19 @@ def check_output_dir(name: str) -> Path:
     return path
 
 
-def claim_folder(folder: Path) -> None:
+def claim_folder(folder: Path, cleared: str = "") -> None:
     """Take a folder for a run that begins anew, and is one from here on, however early it ends.
+
+    Args:
+        folder: of an earlier run, empty, or not there.
+        cleared: files in it that go, by a pattern: what stands beside a run in no record of it.
 
     Raises:
         ValueError: something stands there that is no run.
     """
     if (folder / RECORD).is_file():
+        for file in folder.glob(cleared) if cleared else ():
+            file.unlink()
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(

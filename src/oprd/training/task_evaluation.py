@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,10 +39,10 @@ from oprd.log import get_logger
 from oprd.models.generate import TransformersEngine
 from oprd.models.sampling import Sampling
 from oprd.models.shared_engine import SharedEngine, exchange, stopping_together
+from oprd.runs.best import PARTIAL, best_so_far, put_back_best, replace_best
 from oprd.runs.lines import read_lines
-from oprd.runs.manifest import problem
 from oprd.runs.metrics import METRICS
-from oprd.runs.record import BEST, BEST_RECORD, read_best, read_best_record
+from oprd.runs.record import BEST, BEST_RECORD
 from oprd.settings.run import OPRDConfig
 from oprd.training.bridges import template_options
 
@@ -149,26 +150,12 @@ class TaskEvaluation(TrainerCallback):
         )
 
     def _so_far(self, step: int) -> tuple[set[str], float, int]:
-        """Of the run up to a step, from which it goes on.
-
-        Returns:
-            The tasks on which it was evaluated there, the highest figure of `keep_best`, and how
-            many that are no higher follow it.
-        """
-        self._put_back_best(step)
-        lines = [line for line in read_lines(self._folder / METRICS) if line["step"] <= step]
+        """The tasks on which a run was evaluated at a step, and its best up to there."""
+        put_back_best(self._folder, step)
+        lines = read_lines(self._folder / METRICS)
         names = [name for line in lines if line["step"] == step for name in line]
         done = {t.name for t in self._tasks if any(n.startswith(f"eval/{t.name}/") for n in names)}
-        best, wanted = read_best(self._folder), f"eval/{self._args.keep_best}"
-        # A value of another figure says nothing about this one.
-        if best is None or f"eval/{best['figure']}" != wanted:
-            return done, float("-inf"), 0
-        # Nor does one that was reached only later.
-        figures = {best["step"]: best["value"]} if best["step"] <= step else {}
-        figures |= {line["step"]: line[wanted] for line in lines if wanted in line}
-        highest = max(figures, key=lambda at: figures[at], default=step)
-        waited = sum(at > highest for at in figures)
-        return done, figures.get(highest, float("-inf")), waited
+        return done, *best_so_far(self._folder, str(self._args.keep_best), step)
 
     def _evaluate(
         self, state: TrainerState, control: TrainerControl, tasks: Sequence[Task] | None = None
@@ -249,38 +236,15 @@ class TaskEvaluation(TrainerCallback):
 
         That is so once its files are hashed, beside the next step.
         """
-        best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
+        saved = self._folder / PARTIAL
         self._trainer.checkpoints.wait()
         if self._accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(saved, ignore_errors=True)
         self._accelerator.wait_for_everyone()
-        self._trainer.save_model(str(partial), _internal_call=True)
-
-        def replace_best() -> None:
-            shutil.rmtree(old, ignore_errors=True)
-            if best.exists():
-                best.rename(old)
-            partial.rename(best)
-            shutil.rmtree(old, ignore_errors=True)
-
+        self._trainer.save_model(str(saved), _internal_call=True)
         if self._accelerator.is_main_process:
-            (partial / BEST_RECORD).write_text(json.dumps(record) + "\n")
-            self._trainer.checkpoints.complete(partial, replace_best)
-
-    def _put_back_best(self, step: int) -> None:
-        """Give the best student its name again, where a run was killed while it replaced it.
-
-        That is the newer of the two, unless it is of a step that the run goes back behind.
-        """
-        best, partial, old = (self._folder / f"{BEST}{end}" for end in ("", ".partial", ".old"))
-        if best.exists():
-            return
-        records = [(left, read_best_record(left)) for left in (old, partial)]
-        steps = {left: found["step"] for left, found in records if found}
-        whole = [left for left in steps if problem(left) is None]
-        reached = [left for left in whole if steps[left] <= step]
-        if whole:
-            (reached or whole)[-1].rename(best)
+            (saved / BEST_RECORD).write_text(json.dumps(record) + "\n")
+            self._trainer.checkpoints.complete(saved, partial(replace_best, self._folder))
 
     def _warn_of_shared_prompts(self) -> None:
         dataset = self._trainer.train_dataset
