@@ -1,6 +1,7 @@
 """Sums and sorting: a prompt tells by itself which is asked."""
 
 from lab import sorting, sums
+from lab.scores import as_reported
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.tasks.arithmetic import Split
 
@@ -27,9 +28,8 @@ def prompts(seed: int = 0) -> list[dict[str, str]]:
 
 
 def reported() -> list[str]:
-    """The task of each held-out problem, as evaluations report them: by their numbers as text."""
-    names = [task_of(problem["prompt"]) for problem in prompts()]
-    return [names[number] for number in sorted(range(len(names)), key=str)]
+    """The task of each held-out problem, in the order of evaluations."""
+    return as_reported([task_of(problem["prompt"]) for problem in prompts()])
 
 
 def grade(text: str, gold: str) -> Grade:

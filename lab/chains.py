@@ -3,10 +3,10 @@
 `37+85+12+44+91+20=` to `37+85=122;122+12=134;134+44=178;178+91=269;269+20=289`.
 """
 
-import hashlib
 import random
 
 from lab import sums
+from lab.splits import held_out
 from oprd.evaluation.tasks.arithmetic import Split
 
 ALPHABET = sums.ALPHABET
@@ -16,8 +16,6 @@ LONGEST_RESPONSE = (max(TERMS) - 1) * len("891+99=990;")
 # With the prompt, of three characters a term.
 CONTEXT = LONGEST_RESPONSE + 3 * max(TERMS)
 SAMPLES = {"reported": 4, "tuning": 2, "curve": 1}
-# One problem in this many is held out, by a hash of its text: whatever the seeds, none is in both.
-TEST_SHARE = 10
 
 answer, grade = sums.answer, sums.grade
 
@@ -29,8 +27,7 @@ def examples(split: Split, count: int, seed: int) -> list[tuple[str, str]]:
     while len(found) < count:
         numbers = tuple(rng.randint(10, 99) for _ in range(rng.choice(TERMS)))
         prompt = "+".join(map(str, numbers)) + "="
-        held_out = int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % TEST_SHARE == 0
-        if held_out == (split == "test"):
+        if held_out(prompt) == (split == "test"):
             found[prompt] = sums.solution(numbers)
     return list(found.items())
 

@@ -39,7 +39,8 @@ class Comparison:
         rollouts: of every step.
         eval_every: steps between the points of a curve.
         rates: neighbours on the ladder. A single one holds for all methods; of several, each method
-            has its own best one on the tuning problems, and the grid goes on where that is its end.
+            has its own best one on the tuning problems, and the grid goes on where one that may be
+            the best is its end.
         ladder: how far it goes on.
         seeds: the first one decides among rates that lie further apart than `NEAR`.
         options: settings of every run beside its method's.
@@ -151,14 +152,24 @@ class Comparison:
             return {decided: self.run(method, decided, first)}
         runs = {rate: self.run(method, rate, first, of_grid=True) for rate in self.rates}
         while len(runs) > 1 and all(run.finished for run in runs.values()):
-            best, tried = max(runs, key=lambda rate: tuned(runs[rate])), sorted(runs)
-            step = {tried[0]: -1, tried[-1]: 1}.get(best, 0)
-            beyond = self.ladder.index(best) + step
-            if step == 0 or not 0 <= beyond < len(self.ladder):
+            if not (beyond := self._beyond(runs)):
                 break
-            rate = self.ladder[beyond]
-            runs[rate] = self.run(method, rate, first, of_grid=True)
+            runs |= {rate: self.run(method, rate, first, of_grid=True) for rate in beyond}
         return dict(sorted(runs.items()))
+
+    def _beyond(self, runs: Mapping[float, Run]) -> list[float]:
+        """The rates of the ladder next to an end of those tried that may be the best."""
+        ends = {min(runs): -1, max(runs): 1}
+        places = [self.ladder.index(rate) + ends[rate] for rate in self._near(runs) if rate in ends]
+        return [self.ladder[place] for place in places if 0 <= place < len(self.ladder)]
+
+    def _near(self, runs: Mapping[float, Run]) -> list[float]:
+        """The rates of finished runs that may be the best: of halves of runs it is one."""
+        top = max(map(tuned, runs.values()))
+        near = sorted(rate for rate, run in runs.items() if tuned(run) > top - NEAR)
+        if self.grid_steps is None:
+            return near
+        return [next(rate for rate in near if tuned(runs[rate]) == top)]
 
     def _decided(self, method: str) -> float | None:
         """The rate of a method for which no grid is needed."""
@@ -171,12 +182,7 @@ class Comparison:
         runs = self.grid(method)
         if len(runs) == 1:
             return list(runs)
-        if not all(run.finished for run in runs.values()):
-            return []
-        top = max(map(tuned, runs.values()))
-        if self.grid_steps is not None:
-            return [max(runs, key=lambda rate: tuned(runs[rate]))]
-        return [rate for rate, run in runs.items() if tuned(run) > top - NEAR]
+        return self._near(runs) if all(run.finished for run in runs.values()) else []
 
     def _seeds(self, method: str, rate: float) -> list[Run]:
         return [self.run(method, rate, seed) for seed in self.seeds]
@@ -207,6 +213,7 @@ class Comparison:
             "steps": self.steps,
             "rollouts": self.rollouts,
             "samples": baseline[0].samples,
+            "problems": {part: len(of["problems"]) for part, of in baseline[0].scores().items()},
             "seeds": self.seeds,
             "run_versions": _different(run.versions() for run in runs),
             **({"run_machines": machines} if machines else {}),

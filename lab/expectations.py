@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-from lab.differences import area_difference, areas
+from lab.differences import areas
 from lab.results import Estimate
 
 Found = Mapping[str, Any]
@@ -82,13 +82,10 @@ class Above(Bar):
 
     def judge(self, found: Found) -> Judged:
         """By the difference paired by seed."""
-        if self.measure == "area":
-            found_more = area_difference(found, self.first, self.second)
-        else:
-            pairs = zip(
-                *(_scores(found, m, self.measure) for m in (self.first, self.second)), strict=True
-            )
-            found_more = Estimate.of(a - b for a, b in pairs)
+        pairs = zip(
+            *(_scores(found, m, self.measure) for m in (self.first, self.second)), strict=True
+        )
+        found_more = Estimate.of(a - b for a, b in pairs)
         of_shares = self.measure != "length"
         low = _low(found_more) * (100 if of_shares else 1)
         why = f"{found_more.points()} points" if of_shares else f"{found_more.plain()} tokens"

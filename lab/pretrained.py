@@ -28,8 +28,13 @@ class Pretrained:
         """What tells it from the other, and a teacher from one of another adapter."""
         if self.role == "student":
             return {"role": self.role}
+        return {"role": self.role, "adapter": self._adapter}
+
+    @property
+    def _adapter(self) -> str:
+        """A digest of what is added to the base model."""
         adapter = (DEMO / "teacher" / "adapter_model.safetensors").read_bytes()
-        return {"role": self.role, "adapter": hashlib.sha256(adapter).hexdigest()[:10]}
+        return hashlib.sha256(adapter).hexdigest()[:10]
 
     @property
     def made_by(self) -> tuple[()]:
@@ -39,7 +44,7 @@ class Pretrained:
     def path(self) -> Path:
         """The model's folder, or its hub id; the teacher's is made at the first call."""
         base = runpy.run_path(str(DEMO / "smollm2.py"))["base_model_folder"]
-        teacher = CACHE / "models" / "additions-teacher"
+        teacher = CACHE / "models" / f"additions-teacher-{self._adapter}"
         teacher.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{teacher}.lock"):
             folder = base(ROOT / ".cache")
@@ -54,5 +59,6 @@ class Pretrained:
 
     def scores(self, samples: int) -> Scores:
         """Its figures on the reported problems, computed once."""
-        file = CACHE / "scores" / "additions" / f"{self.role}, {samples} samples.json"
+        name = "-".join(self.key.values())
+        file = CACHE / "scores" / "additions" / f"{name}, {samples} samples.json"
         return scores(self.path(), self.task, file, {"reported": samples})

@@ -5,10 +5,10 @@ Learning rates are chosen on other problems than those that are reported.
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
@@ -17,6 +17,7 @@ from oprd.evaluation.tasks.base import Problem, Task, prompt_text
 from oprd.evaluation.tasks.load import load_task
 
 Scores = dict[str, dict[str, Any]]
+T = TypeVar("T")
 PARTS = ("reported", "tuning")
 
 
@@ -65,6 +66,11 @@ def held_out(task: str, part: str) -> Task:
     others = [row for row in rows if row["prompt"] not in asked]
     problems = (Problem(str(i), row["prompt"], row["answer"]) for i, row in enumerate(others))
     return replace(reported, name=f"{task}, {part}", problems=tuple(problems))
+
+
+def as_reported(values: Sequence[T]) -> list[T]:
+    """What there is of each held-out problem as evaluations report it: by its number as text."""
+    return [values[number] for number in sorted(range(len(values)), key=str)]
 
 
 def _figures(model: Path, task: str, part: str, count: int) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Ten letters in order: `qhzaemkcaw=` to `aacehkmqwz`."""
 
-import hashlib
 import random
 from string import ascii_lowercase
 
+from lab.splits import held_out
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.tasks.arithmetic import Split
 
@@ -11,8 +11,6 @@ ALPHABET = ascii_lowercase + "="
 LETTERS = 10
 LONGEST_RESPONSE = LETTERS + 1
 SAMPLES = {"reported": 8, "tuning": 4, "curve": 2}
-# One problem in this many is held out, by a hash of its text: whatever the seeds, none is in both.
-TEST_SHARE = 10
 
 
 def examples(split: Split, count: int, seed: int) -> list[tuple[str, str]]:
@@ -21,8 +19,7 @@ def examples(split: Split, count: int, seed: int) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     while len(found) < count:
         letters = "".join(rng.choices(ascii_lowercase, k=LETTERS))
-        held_out = int(hashlib.sha256(letters.encode()).hexdigest(), 16) % TEST_SHARE == 0
-        if held_out == (split == "test"):
+        if held_out(letters) == (split == "test"):
             found[letters + "="] = "".join(sorted(letters))
     return list(found.items())
 

@@ -3,11 +3,11 @@
 A language of many tokens: a vocabulary of byte pairs over it holds most of its words whole.
 """
 
-import hashlib
 import itertools
 import random
 from functools import cache
 
+from lab.splits import held_out
 from oprd.evaluation.grading import Grade
 from oprd.evaluation.tasks.arithmetic import Split
 
@@ -19,8 +19,6 @@ LEXICON, WORDS = 2000, 5
 # In tokens; a word that no token holds has three at most.
 LONGEST_RESPONSE = 3 * WORDS + 1
 SAMPLES = {"reported": 8, "tuning": 4, "curve": 2}
-# One problem in this many is held out, by a hash of its text: whatever the seeds, none is in both.
-TEST_SHARE = 10
 
 
 @cache
@@ -41,8 +39,7 @@ def examples(split: Split, count: int, seed: int) -> list[tuple[str, str]]:
     while len(found) < count:
         words = rng.sample(lexicon(), WORDS)
         prompt = _joined(words) + " ="
-        held_out = int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % TEST_SHARE == 0
-        if held_out == (split == "test"):
+        if held_out(prompt) == (split == "test"):
             found[prompt] = _joined(sorted(words))
     return list(found.items())
 

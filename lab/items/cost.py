@@ -118,10 +118,10 @@ def table(found: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for name, cost in found.items():
-        times, peaks = _entries(cost["time"]), _entries(cost["memory"])
+        times, peaks = entries(cost["time"]), entries(cost["memory"])
         for objective, entry in times.items():
             seconds, peak = entry["seconds"], peaks[objective]["transient_bytes"]
-            low, median, high = _faster(times["oprd"], entry)
+            low, median, high = times_faster(times["oprd"], entry)
             cells = (
                 name,
                 entry["label"],
@@ -142,9 +142,9 @@ def verdicts(found: Mapping[str, Any]) -> dict[str, bool]:
     """
     settled = {}
     for name, cost in found.items():
-        times = _entries(cost["time"])
+        times = entries(cost["time"])
         for entry in times.values():
-            low, _, high = _faster(times["oprd"], entry)
+            low, _, high = times_faster(times["oprd"], entry)
             if entry["family"] in ("output", "naive", "trl") and (
                 low > MARGIN or high < 1 / MARGIN
             ):
@@ -152,11 +152,12 @@ def verdicts(found: Mapping[str, Any]) -> dict[str, bool]:
     return settled
 
 
-def _entries(cost: Mapping[str, Any]) -> dict[str, Any]:
+def entries(cost: Mapping[str, Any]) -> dict[str, Any]:
+    """What one point of a measurement found of each objective, by its name."""
     return {entry["name"]: entry for entry in cost["points"][0]["objectives"]}
 
 
-def _faster(oprd: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
+def times_faster(oprd: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
     """The quartiles over rounds of how much longer the other took in the same round."""
     ratios = [b / a for a, b in zip(oprd["each_round"], other["each_round"], strict=True)]
     return np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()

@@ -18,8 +18,8 @@ from lab.items.measurements import (
     linear,
     merged,
     null_space,
+    rank_advised,
     rank_curve,
-    rank_error,
     rank_falls,
 )
 from lab.methods import (
@@ -58,11 +58,13 @@ def _accuracy(long: bool, of: str = "") -> tuple[Expectation, ...]:
 def _ranks(of: str = "") -> tuple[Expectation, ...]:
     few = Reading(f"the cosine is above {RANK_COSINE:.0%} at rank {RANK}", rank_curve)
     falls = Reading("the cosine at full width is a point below its top", rank_falls)
-    advised = Reading("the advised rank is within a factor of 2 of the least E(r)", rank_error)
+    advised = Reading(
+        "the advised rank is within a factor of 2 of that of the highest cosine", rank_advised
+    )
     return (
         Expectation("Fig. 12", f"{of}few directions suffice", few),
         Expectation("Fig. 12", f"{of}more directions carry less", falls),
-        Expectation("Theorem 3", f"{of}the best rank is where ρ² crosses 1/2", advised),
+        Expectation("Theorem 3", f"{of}a bridge carries most where ρ² crosses 1/2", advised),
     )
 
 
@@ -172,7 +174,7 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
         Expectation(
             "Theorem 8",
             "the weakest direction is seen (σ_1/σ_d)² times less",
-            Reading("within a factor of 3", blind),
+            Reading("within a factor of 3, of each head", blind),
         ),
     ),
     "off-policy": (
@@ -281,7 +283,7 @@ EXPECTED: Mapping[str, tuple[Expectation, ...]] = {
             ),
             Expectation(
                 "named as open",
-                f"{of}: it teaches more than supervised training on it at equal time",
+                f"{of}: it teaches more than four times the steps of supervised training on it",
                 Above(shown, SUPERVISED_ON_SOLUTIONS),
             ),
         )

@@ -95,7 +95,7 @@ EXPECTED_OF_BRIDGES: Mapping[str, tuple[Expectation, ...]] = {
             ("a bridge alone teaches", GapClosed(OWN_TOKENS, 0)),
             ("it teaches more than ids read as the teacher's", Above(OWN_TOKENS, RAW_IDS)),
             ("distributions beside it teach more", Above(OWN_BOTH, OWN_TOKENS)),
-            ("and more than its text at equal time", Above(OWN_BOTH, SUPERVISED)),
+            ("and more than four times the steps on its text", Above(OWN_BOTH, SUPERVISED)),
         )
     ),
 }

@@ -13,6 +13,7 @@ from lab.items.compared import Compared
 from lab.pairs import PAIRS, Pair
 from lab.readings import Models, load_models, read_states, write_rollouts
 from lab.results import Estimate
+from lab.scores import as_reported
 from oprd.models.batch import MicroBatch
 
 # The student's rollouts whose states are looked at, and how often they are drawn again.
@@ -136,7 +137,6 @@ def _slipped(models: Models, batch: MicroBatch, solutions: Sequence[str]) -> Ten
 
 
 def _lengths(pair: Pair) -> list[int]:
-    """The terms of each held-out problem, as evaluations report them: by their numbers as text."""
+    """The terms of each held-out problem, in the order of evaluations."""
     task = pair.task_module
-    counts = [task.terms(problem["prompt"]) for problem in task.prompts()]
-    return [counts[number] for number in sorted(range(len(counts)), key=str)]
+    return as_reported([task.terms(problem["prompt"]) for problem in task.prompts()])

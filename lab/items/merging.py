@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lab import both
 from lab.comparison import Comparison
 from lab.items.compared import Compared
+from lab.items.measurements import NEAR, merged
 from lab.methods import MERGED_PURE
 from lab.models import CACHE
 from lab.pairs import PAIRS
@@ -20,8 +22,6 @@ from lab.scores import scores
 from lab.specialists import Specialists
 
 AVERAGED = "weights averaged"
-# Points, from each specialist on its own task.
-NEAR = 3
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,7 @@ class Merging(Compared):
 
     def verdicts(self, found: Mapping[str, Any]) -> dict[str, bool]:
         """Those of the comparison, and whether one student is as good as both specialists."""
-        of = found["by_task"]
-        near = all(
-            Estimate.of(one[task] for one in of[MERGED_PURE]).mean
-            > of[f"the specialist of {task}"][0][task] - NEAR / 100
-            for task in both.TASKS
-        )
+        near, _ = merged(found)
         claim = f"{MERGED_PURE} within {NEAR} points of each specialist"
         return {**super().verdicts(found), claim: near}
 
@@ -75,10 +70,12 @@ def by_task(problems: Sequence[float]) -> dict[str, float]:
 def _averaged(teachers: Specialists, samples: int) -> list[float]:
     """The accuracy on each problem of a model whose weights are the mean of the specialists'."""
     models = list(teachers.paths().values())
-    name = " and ".join(path.parent.name for path in models)
+    name = " and ".join(f"{path.parent.name}, {path.name}" for path in models)
     folder = CACHE / "models" / f"mean of {name}"
-    if not (folder / "finished").exists():
-        _write_mean(models, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "finished").exists():
+            _write_mean(models, folder)
     file = CACHE / "scores" / folder.name / f"{samples} samples.json"
     return scores(folder, both.__name__, file, {"reported": samples})["reported"]["problems"]
 

@@ -41,6 +41,7 @@ def test_the_grid_comes_first_and_then_each_method_at_its_best_rate(comparison):
 
 
 def test_rates_that_nearly_tie_are_compared_over_all_seeds(comparison):
+    comparison = replace(comparison, ladder=RATES)
     finish_grid(comparison, "OPRD", 0.6, 0.8, 0.795)
     assert of_seed(comparison, 1) == [("OPRD", 1e-3), ("OPRD", 2e-3)]
     with pytest.raises(ValueError, match="not finished"):
@@ -59,6 +60,29 @@ def test_a_grid_goes_on_beyond_a_best_rate_at_its_edge_until_that_gets_worse(
     finish(comparison.run("OPRD", beyond, 0), 0.1, 0.3, 0.5, tuning=0.5)
     assert set(comparison.grid("OPRD")) == {*RATES, beyond}
     assert len(of_seed(comparison, 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("tuning", "beyond"),
+    [
+        ((0.795, 0.8, 0.6), {2e-4}),
+        ((0.8, 0.8, 0.6), {2e-4}),
+        ((0.6, 0.8, 0.795), {5e-3}),
+        ((0.795, 0.8, 0.795), {2e-4, 5e-3}),
+        ((0.7, 0.8, 0.7), set()),
+    ],
+)
+def test_a_grid_goes_on_beyond_every_edge_that_may_be_the_best(comparison, tuning, beyond):
+    finish_grid(comparison, "OPRD", *tuning)
+    assert set(comparison.grid("OPRD")) == {*RATES, *beyond}
+
+
+def test_a_grid_of_halves_goes_on_beyond_its_best_rate_alone_the_lowest_of_a_tie(comparison):
+    halves = replace(comparison, grid_steps=10)
+    for rate, share in zip(RATES, (0.795, 0.8, 0.8), strict=True):
+        finish(halves.run("OPRD", rate, 0, of_grid=True), 0.1, 0.3, 0.5, tuning=share)
+    assert set(halves.grid("OPRD")) == set(RATES)
+    assert of_seed(halves, 1) == [("OPRD", 1e-3)]
 
 
 def test_a_grid_ends_where_the_ladder_ends(comparison):

@@ -8,7 +8,8 @@ from lab.comparison import Comparison
 from lab.items import ITEMS, QUICK, plan
 from lab.items.compared import DIAGNOSTICS, Compared
 from lab.items.long_responses import LongResponses
-from lab.pairs import Moment
+from lab.pairs import PAIRS, Moment
+from lab.scores import held_out
 from oprd import OPRDConfig
 from tests.lab.fakes import finish, scores
 
@@ -130,6 +131,8 @@ def test_the_table_and_the_verdicts_of_committed_results_come_from_their_file(it
     assert all(isinstance(holds, bool) for holds in item.verdicts(found).values())
 
 
+# Made before results named how many samples a problem they have.
+OLDER = {"accuracy-sums", "bases", "bridge-alone", "bridges-kl", "cheaper", "off-policy"}
 COMPARED = {name: item for name, item in MADE.items() if isinstance(item, Compared)}
 
 
@@ -141,7 +144,12 @@ def test_committed_results_are_of_the_comparison_that_their_command_would_make(i
     assert (tuple(found["seeds"]), tuple(found["methods"])) == (full.seeds, full.methods)
     for method, row in found["methods"].items():
         run = full.run(method, row["learning_rate"], 0)
+        assert ("samples" not in found) == (item.name in OLDER)
         assert found.get("samples", run.samples) == run.samples
+        if "problems" in found:
+            task = PAIRS[full.pair].task
+            asked = {part: len(held_out(task, part).problems) for part in found["problems"]}
+            assert found["problems"] == asked
         settings = json.loads(json.dumps(run.all_settings))
         assert {name: settings[name] for name in row["settings"]} == row["settings"]
 

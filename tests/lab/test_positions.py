@@ -26,7 +26,10 @@ def test_cosines_are_means_over_the_first_and_the_last_k_tokens_of_each_response
 
 
 def test_the_table_shows_a_quarter_at_either_end():
-    values = [index / 10 for index in range(8)]
-    ends = {"last": values, "mean": values}
-    lines = table({"one": {"k": list(range(1, 9)), "first_k": ends, "last_k": ends}})
-    assert lines[-1] == "| one | 2 | 10.0% | 10.0% | 70.0% | 10.0% | 10.0% | 70.0% |"
+    def values(begin):
+        return [(begin + index) / 100 for index in range(8)]
+
+    first = {"last": values(10), "mean": values(20)}
+    last = {"last": values(30), "mean": values(40)}
+    lines = table({"one": {"k": list(range(1, 9)), "first_k": first, "last_k": last}})
+    assert lines[-1] == "| one | 2 | 11.0% | 31.0% | 37.0% | 21.0% | 41.0% | 47.0% |"

