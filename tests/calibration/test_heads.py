@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from oprd.calibration.bridge import heads as module
+from oprd.calibration.bridge import scores
 from oprd.calibration.bridge.fit import fit_bridge
 from oprd.calibration.bridge.heads import both_heads
 from oprd.calibration.bridge.settings import FitSettings
@@ -163,3 +164,19 @@ def test_a_report_says_what_the_pull_makes_of_what_the_student_says(basis, monke
 
 def test_nothing_is_said_where_the_last_states_do_not_meet():
     assert fitted(basis="pca", layers=(2,)).report["pull"] is None
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (60, 40, 200), (300,)])
+def test_the_rows_of_the_pull_are_drawn_evenly_from_all_that_were_held_out(sizes):
+    drawn = scores._Drawn(most=100)
+    parts = torch.arange(sum(sizes), dtype=torch.float).split(sizes)
+    for part in parts:
+        drawn.add(part[:, None], -part[:, None].expand(-1, 2))
+    ours, theirs = drawn.rows
+    kept = ours[:, 0].long().tolist()
+    assert len(kept) == min(sum(sizes), 100)
+    assert kept == sorted(set(kept))
+    assert torch.equal(theirs, -ours.expand(-1, 2))
+    part_of = torch.repeat_interleave(torch.tensor(sizes))
+    shares = part_of[kept].bincount(minlength=len(sizes)) / len(kept)
+    assert shares.tolist() == pytest.approx([size / sum(sizes) for size in sizes], abs=0.15)

@@ -57,6 +57,13 @@ def test_a_loss_that_breaks_ends_the_test_as_one_that_diverged():
     assert curve.facts()["losses"] == [*curve.losses[:-1], None]
 
 
+def test_a_rate_for_an_objective_that_changes_is_a_guess():
+    curve = range_test(*quadratic(), rollouts=32, changing=True)
+    assert any("later ones, by weights that change or by stages" in d for d in curve.doubts())
+    assert curve.facts()["doubts"] == curve.doubts()
+    assert "It is a guess" in list(curve.lines())[-1]
+
+
 @pytest.mark.parametrize("losses", [(1.0, 1.0, 1.0), (0.99, 2.0), (math.inf,), (math.nan,)])
 def test_a_loss_that_never_falls_has_no_rate(losses):
     curve = RateCurve(1.0, (1e-5, 1e-4, 1e-3)[: len(losses)], losses, rollouts=32)

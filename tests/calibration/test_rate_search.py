@@ -59,6 +59,22 @@ def test_a_run_in_stages_goes_on_at_the_rate_that_was_found(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "changing"),
+    [
+        ({}, False),
+        ({"output_loss": "reverse_kl"}, False),
+        ({"output_loss": "reverse_kl", "output_weight": {"from": 0, "to": 1, "steps": 2}}, True),
+        ({"max_steps": -1, "stages": [{"steps": 2}, {"steps": 2}]}, True),
+    ],
+)
+def test_a_run_whose_objective_changes_says_that_its_rate_is_of_the_first(
+    tmp_path, options, changing
+):
+    trainer(tmp_path, **{**AUTO, **options}).train()
+    assert any("first step's objective" in doubt for doubt in found(tmp_path)["doubts"]) == changing
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},

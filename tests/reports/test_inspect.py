@@ -50,6 +50,7 @@ REPORT = {
         "quarter": 1,
         "first_k": {"last": [0.1, 0.2, 0.3, 0.6], "mean": [0.5, 0.5, 0.5, 0.7]},
         "last_k": {"last": [0.9, 0.8, 0.7, 0.6], "mean": [0.8, 0.8, 0.8, 0.7]},
+        "quarters": {"last": [0.2, 0.8], "mean": [0.5, 0.8]},
     },
     "bridge": BRIDGE,
     "heads": {"student": HEAD, "teacher": HEAD, "same": True},

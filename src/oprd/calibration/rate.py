@@ -35,12 +35,14 @@ class RateCurve:
         rates: of the updates, ascending.
         losses: after each of them; not finite where it diverged.
         rollouts: of the batch.
+        changing: whether later steps have another objective than the one it measured.
     """
 
     first: float
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     rollouts: int
+    changing: bool = False
 
     @property
     def lowest(self) -> int:
@@ -94,6 +96,11 @@ class RateCurve:
         fallen = self.first - _or_inf(self.losses[self.lowest])
         if max(quiet) - min(quiet) > MOST_NOISE * fallen:
             found.append("the loss varies where no rate moves it, by dropout for instance")
+        if self.changing:
+            found.append(
+                "it is that of the first step's objective, and later ones, by weights that change "
+                "or by stages, may ask for another"
+            )
         if self.lowest == len(self.losses) - 1:
             found.append(f"the loss still falls at {self.rates[-1]:.0e}, the last rate tried")
         return found
@@ -129,7 +136,11 @@ def rates() -> list[float]:
 
 
 def range_test(
-    loss_with_gradient: Callable[[], float], update: Callable[[float], None], rollouts: int
+    loss_with_gradient: Callable[[], float],
+    update: Callable[[float], None],
+    rollouts: int,
+    *,
+    changing: bool = False,
 ) -> RateCurve:
     """Update at one rate after the other, until the loss has risen.
 
@@ -137,6 +148,7 @@ def range_test(
         loss_with_gradient: the loss of the batch, the same in every process, leaving its gradient.
         update: an optimizer step at a rate with that gradient, which it takes away.
         rollouts: of the batch, over all processes.
+        changing: whether later steps have another objective.
     """
     first = loss_with_gradient()
     tried: list[float] = []
@@ -152,7 +164,7 @@ def range_test(
         late = len(losses) - losses.index(lowest) > AGO
         if not losses[-1] < RISEN * (lowest if late else first):
             break
-    return RateCurve(first, tuple(tried), tuple(losses), rollouts)
+    return RateCurve(first, tuple(tried), tuple(losses), rollouts, changing)
 
 
 def _or_inf(loss: float) -> float:

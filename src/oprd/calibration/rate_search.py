@@ -99,7 +99,11 @@ class RateSearch(TrainerCallback):
             optimizer.step()
             optimizer.zero_grad()
 
-        return range_test(loss_with_gradient, update, trainer.args.rollouts_per_step)
+        objectives = trainer.args.objectives()
+        changing = len(objectives) > 1 or any(of.weights.change for of in objectives)
+        return range_test(
+            loss_with_gradient, update, trainer.args.rollouts_per_step, changing=changing
+        )
 
 
 @contextmanager

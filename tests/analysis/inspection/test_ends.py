@@ -51,6 +51,21 @@ def test_curves_are_means_over_the_first_and_last_k_tokens():
                 assert value == pytest.approx(sum(kept) / len(kept), abs=1e-6)
 
 
+def test_quarters_are_each_responses_own():
+    # One long response among short ones, all alike in their first halves alone.
+    lengths = (20, 20, 200)
+    batch = selections(*lengths)
+    alike = torch.cat([torch.arange(length) < length / 2 for length in lengths])
+    states = torch.tensor([1.0, 0.0]).expand(len(alike), 2)
+    turned = torch.where(alike[:, None], states, states.flip(1))
+    ends = Ends(PAIRS[:1])
+    ends.add(batch, PairedRows({1: states}, {1: turned}, None))
+    curve = ends.curve()
+    assert curve["quarters"]["last"] == pytest.approx([1, 0])
+    assert curve["quarters"]["mean"] == pytest.approx([1, 0])
+    assert curve["last_k"]["last"][curve["quarter"]] > 0.1
+
+
 def test_positions_that_are_not_read_keep_their_place():
     batch = selections(9)
     (whole,) = batch

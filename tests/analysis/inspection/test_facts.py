@@ -16,9 +16,9 @@ def test_facts_are_what_was_measured():
     assert facts.cosine == pytest.approx(sum(cosines) / 3)
     sizes = [pair["size"]["teacher"] for pair in figures["layers"]]
     assert facts.sizes == (min(sizes), max(sizes))
-    ends, quarter = figures["ends"], figures["ends"]["quarter"]
-    assert facts.ends == (ends["first_k"]["last"][quarter], ends["last_k"]["last"][quarter])
-    assert ends["k"][quarter] == round(ends["k"][-1] / 4)
+    ends = figures["ends"]
+    assert facts.ends == tuple(ends["quarters"]["last"])
+    assert ends["k"][ends["quarter"]] == round(ends["k"][-1] / 4)
     assert facts.head_problem is None and facts.related
 
 

@@ -30,6 +30,8 @@ class Ends:
         # By place: sums of the last pair's cosine and of the mean over pairs, and a count.
         self._from_first = torch.zeros(0, 3, dtype=torch.float64)
         self._from_last = torch.zeros(0, 3, dtype=torch.float64)
+        # The same of the first and the last quarter, each response's own.
+        self._quarters = torch.zeros(2, 3, dtype=torch.float64)
 
     def add(self, batch: Sequence[Selection], rows: PairedRows) -> None:
         """See `Observer`."""
@@ -43,13 +45,14 @@ class Ends:
         ).cpu()
         values = torch.stack([cosines[-1], cosines.mean(dim=0), torch.ones(cosines.shape[1])])
         places = [selection.positions.nonzero()[:, 0] for selection in batch]
-        ends = [
-            len(selection.positions) - 1 - place
-            for selection, place in zip(batch, places, strict=True)
-        ]
-        longest = max(len(selection.positions) for selection in batch)
+        lengths = [len(selection.positions) for selection in batch]
+        ends = [length - 1 - place for length, place in zip(lengths, places, strict=True)]
+        longest = max(lengths)
         self._from_first = _added(self._from_first, torch.cat(places), values, longest)
         self._from_last = _added(self._from_last, torch.cat(ends), values, longest)
+        for sums, away in zip(self._quarters, (places, ends), strict=True):
+            near = [4 * place < length for place, length in zip(away, lengths, strict=True)]
+            sums += values[:, torch.cat(near)].sum(dim=1)
 
     def curve(self) -> dict[str, Any]:
         """Means on the first and last k tokens, for values of k up to the longest response.
@@ -57,20 +60,28 @@ class Ends:
         A response shorter than k gives all that it has; each token weighs the same.
 
         Returns:
-            the values of `k`, the index among them of a `quarter` of the longest response, and
-            under `first_k` and `last_k` the cosines of the last pair, `last`, and of the mean over
-            pairs, `mean`.
+            the values of `k`, the index among them of a `quarter` of the longest response; under
+            `first_k` and `last_k` the cosines of the last pair, `last`, and of the mean over
+            pairs, `mean`; and under `quarters` those of the first and of the last quarter of each
+            response, [first, last].
         """
         longest = len(self._from_first)
         ks = torch.logspace(0, torch.tensor(longest).log10(), POINTS).round().long().unique()
         quarter = int((ks - longest / 4).abs().argmin())
-        found: dict[str, Any] = {"k": ks.tolist(), "quarter": quarter}
-        for name, sums in (("first_k", self._from_first), ("last_k", self._from_last)):
-            last, mean, count = sums.cumsum(dim=0)[ks - 1].T
-            # A draw of positions may have none among the first few.
-            count = count.clamp(min=1)
-            found[name] = {"last": (last / count).tolist(), "mean": (mean / count).tolist()}
-        return found
+        return {
+            "k": ks.tolist(),
+            "quarter": quarter,
+            "first_k": _means(self._from_first.cumsum(dim=0)[ks - 1]),
+            "last_k": _means(self._from_last.cumsum(dim=0)[ks - 1]),
+            "quarters": _means(self._quarters),
+        }
+
+
+def _means(sums: Tensor) -> dict[str, list[float]]:
+    """Of sums [..., 3] of two figures and a count, which a draw of positions may leave at 0."""
+    last, mean, count = sums.T
+    count = count.clamp(min=1)
+    return {"last": (last / count).tolist(), "mean": (mean / count).tolist()}
 
 
 def _added(sums: Tensor, places: Tensor, values: Tensor, longest: int) -> Tensor:

@@ -89,8 +89,7 @@ class Facts:
             position_k=position_k,
             pairings=tuple(PairingFacts(**pairing) for pairing in figures["pairings"]),
             cosines=None if None in cosines else (min(cosines), max(cosines)),
-            ends=ends
-            and tuple(ends[end]["last"][ends["quarter"]] for end in ("first_k", "last_k")),
+            ends=ends and tuple(ends["quarters"]["last"]),
             same_states=figures["same_states"],
             sizes=(min(sizes), max(sizes)),
             head_problem=problems[0] if problems else None,

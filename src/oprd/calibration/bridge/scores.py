@@ -89,7 +89,7 @@ def score_held_out(
     before, after = _no_scores(bridge), _no_scores(widest)
     comparable = bridge.student_dim == bridge.teacher_dim
     cosines = torch.zeros(len(bridge.pairs), dtype=torch.float64)
-    last, kept, room = last_pair(bridge.pairs), [], MOST_READ if heads is not None else 0
+    last, drawn = last_pair(bridge.pairs), _Drawn(MOST_READ)
     for batch in batches:
         rows = reader(batch)
         for total, judged in ((before, random), (after, widest)):
@@ -97,14 +97,13 @@ def score_held_out(
             total |= {layer: total[layer] + score for layer, score in found.items()}
         if comparable:
             cosines += _state_cosines(bridge.pairs, rows)
-        if room > 0:
-            kept.append((rows.student[last.student][:room], rows.teacher[last.teacher][:room]))
-            room -= len(kept[-1][0])
+        if heads is not None:
+            drawn.add(rows.student[last.student], rows.teacher[last.teacher])
         advance(len(batch))
     before, after = _over_processes(before), _over_processes(after)
     pulled, common = Pull(0, 0.0, 0.0), 0.0
-    if heads is not None and kept:
-        ours, theirs = (torch.cat(of) for of in zip(*kept, strict=True))
+    if heads is not None and drawn.rows is not None:
+        ours, theirs = drawn.rows
         pulled = pull(bridge, last.student, ours, theirs, heads)
         common = 0.0 if carried is None else carried(theirs)
     sums = torch.tensor([*pulled, common], dtype=torch.float64)
@@ -116,6 +115,32 @@ def score_held_out(
     pulled = None if heads is None else Pull(int(read), *kl)
     share = None if carried is None or not read else common / read
     return HeldOutScores(before, after, states if comparable else None, pulled, share)
+
+
+class _Drawn:
+    """At most so many rows of two models, each of all that are added as likely as any other.
+
+    Batches come longest first: the first rows would be those of the longest responses alone.
+
+    Args:
+        most: how many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.rows: tuple[Tensor, Tensor] | None = None
+        self._most = most
+        self._generator = torch.Generator().manual_seed(SEED)
+        self._lots = torch.zeros(0)
+
+    def add(self, student: Tensor, teacher: Tensor) -> None:
+        """Add rows [N, S] and [N, H]."""
+        lots = torch.rand(len(student), generator=self._generator)
+        self._lots = torch.cat([self._lots, lots])
+        ours, theirs = self.rows or (student[:0], teacher[:0])
+        ours, theirs = torch.cat([ours, student]), torch.cat([theirs, teacher])
+        kept = self._lots.argsort()[: self._most].sort().values
+        self._lots, kept = self._lots[kept], kept.to(ours.device)
+        self.rows = ours[kept], theirs[kept]
 
 
 def _state_cosines(pairs: Sequence[LayerPair], rows: PairedRows) -> Tensor:
