@@ -66,6 +66,8 @@ part tests 180 "$python" -m pytest -q -m gpu --timeout $((120 * slack)) -p no:ca
     --junitxml "$out/tests.xml" tests/gpu tests/models/test_waiting.py
 part syncs 60 "$python" benchmarks/syncs.py --json "$out/syncs.json"
 
+# Weights of one dtype without autocast: not the float32 weights under bf16 autocast of a default
+# `oprd train` on a GPU, whose seconds and bytes these figures are not.
 if [ "$device" = cpu ]; then
     shapes="smollm2-135m" lengths="32" dtype=float32
     small="--layers_count 2 --vocab_size 300"

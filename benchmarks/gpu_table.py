@@ -39,7 +39,7 @@ def as_table(found: dict[str, Any]) -> str:
         setup = cost["points"][0]["setup"]
         if not lines:
             device = cost["machine"].get("accelerator") or cost["machine"].get("processor")
-            lines += [f"On {device}, {setup['dtype']}:", ""]
+            lines += [f"On {device}, weights in {setup['dtype']}, no autocast:", ""]
             lines += ["| shape | tokens | objective | s | / floor | MiB | / floor |"]
             lines += ["|---|---|---|---|---|---|---|"]
         tokens = setup["batch_size"] * (setup["prompt_length"] + setup["response_length"])

@@ -75,6 +75,8 @@ SHAPES = {
     "70B": Shape(80, 8192, 28672, 64, 8, 128, 128256, False),
 }
 PAIRS = (("1.5B", "1.5B"), ("1.5B", "4B"), ("4B", "8B"), ("8B", "32B"), ("8B", "70B"))
+# Those whose teacher may stand elsewhere.
+SERVED = PAIRS[2:]
 LENGTHS = (2048, 16384, 32768)
 CARDS = (1, 8, 64)
 
@@ -104,9 +106,17 @@ def writing(student: Shape, tokens: int) -> float:
     return tokens * max(read, counted) / count
 
 
-def rows(teacher: Shape, tokens: int) -> int:
-    """Bytes of the teacher's states at all layers, which wait for the student's."""
-    return teacher.layers * teacher.width * tokens * BF16
+def read_layers(student: Shape, teacher: Shape) -> int:
+    """The teacher's layers that are read where all of the student's are paired.
+
+    A deeper student's meet some of them more than once.
+    """
+    return min(student.layers, teacher.layers)
+
+
+def rows(student: Shape, teacher: Shape, tokens: int) -> int:
+    """Bytes of the teacher's states at those layers, which wait for the student's."""
+    return read_layers(student, teacher) * teacher.width * tokens * BF16
 
 
 def training(student: Shape) -> int:
@@ -152,7 +162,7 @@ def _memory_table() -> str:
         student, teacher = (SHAPES[name] for name in names)
         held = training(student) + teacher.weights * BF16
         need = [f"{held / cards / GIB:.3g}" for cards in CARDS]
-        states = [f"{rows(teacher, tokens) / GIB:.1f}" for tokens in LENGTHS]
+        states = [f"{rows(student, teacher, tokens) / GIB:.1f}" for tokens in LENGTHS]
         lines.append([" from ".join(names), *need, *states])
     head = ["student from teacher"]
     head += [f"models on {cards} card{'s' if cards > 1 else ''}, GiB each" for cards in CARDS]
@@ -162,14 +172,15 @@ def _memory_table() -> str:
 
 def _server_table() -> str:
     lines = []
-    for name in ("8B", "32B", "70B"):
-        teacher = SHAPES[name]
+    for names in SERVED:
+        student, teacher = (SHAPES[name] for name in names)
         for tokens in LENGTHS:
             read = teacher.flops(tokens) / FLOPS
-            every, last = rows(teacher, tokens), rows(teacher, tokens) / teacher.layers
+            every = rows(student, teacher, tokens)
+            last = every / read_layers(student, teacher)
             lines.append(
                 [
-                    name,
+                    " from ".join(names),
                     f"{tokens:,}",
                     f"{read:.2g}",
                     f"{every / GIB:.1f}",
@@ -179,8 +190,8 @@ def _server_table() -> str:
                 ]
             )
     head = [
-        "teacher", "tokens", "reading, s", "all layers, GiB", "their way, s", "last layer, s",
-        "all through rank 16, s",
+        "student from teacher", "tokens", "reading, s", "paired layers, GiB", "their way, s",
+        "last layer, s", "all through rank 16, s",
     ]  # fmt: skip
     return _table(head, lines)
 

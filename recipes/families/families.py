@@ -28,6 +28,8 @@ from oprd.models.load import load_model
 from oprd.models.sampling import Sampling
 
 MAX_TOKENS = 32
+# Of whatever is loaded, as `OPRDTrainer` does: in bfloat16 small updates are lost to rounding.
+DTYPE = "float32"
 SUPERVISED = "supervised"
 # Settings of `OPRDConfig` beside those that all have in common.
 METHODS: dict[str, dict[str, Any]] = {
@@ -90,7 +92,7 @@ def evaluate(name: str, model: Any, options: argparse.Namespace) -> Evaluation |
     if options.only_after and name != "after":
         return None
     folder = options.teacher if name == "teacher" else options.student
-    loaded, tokenizer = load_model(str(folder))
+    loaded, tokenizer = load_model(str(folder), dtype=DTYPE)
     return evaluate_model(
         loaded if isinstance(model, str) else model,
         tokenizer,
@@ -143,7 +145,7 @@ def supervise(options: argparse.Namespace) -> tuple[Any, float]:
     """Fine-tuning on the teacher's text; the model, and the processor seconds of training alone."""
     drawn = problems("train", options.steps * options.rollouts, seed=2 + options.seed)
     texts = written(options.teacher, [problem.prompt for problem in drawn], options.seed)
-    student, ours = load_model(options.student)
+    student, ours = load_model(options.student, dtype=DTYPE)
     seconds = train(
         student, sequences(ours, texts), steps=options.steps, learning_rate=options.learning_rate
     )
@@ -152,7 +154,7 @@ def supervise(options: argparse.Namespace) -> tuple[Any, float]:
 
 def written(teacher: str, prompts: list[str], seed: int) -> list[tuple[str, str]]:
     """Prompts with what a teacher writes to them at temperature 1, as rollouts are."""
-    model, tokenizer = load_model(teacher)
+    model, tokenizer = load_model(teacher, dtype=DTYPE)
     engine = TransformersEngine(model, tokenizer, batch_size=64)
     requests = [
         Request(prompt, 0, tuple(tokenizer(prompt)["input_ids"]), seed + number)

@@ -311,12 +311,7 @@ def trained(
         started = time.process_time()
         if method == SUPERVISED:
             answers = answered(case, task, seed)
-            trainer: Any = SFTTrainer(
-                model=harmed.student,
-                processing_class=tokenizer,
-                train_dataset=answers,
-                args=SFTConfig(bf16=False, loss_type="chunked_nll", **shared),
-            )
+            trainer: Any = supervised(harmed.student, tokenizer, answers, **shared)
         else:
             more = {**shared, **METHODS[method], "max_completion_length": case.limit}
             # What is no method's own, such as checking settings, is not counted.
@@ -326,6 +321,27 @@ def trained(
         trainer.train()
         seconds = time.process_time() - started
     return student.eval(), seconds
+
+
+def supervised(
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Dataset,
+    **settings: Any,
+) -> SFTTrainer:
+    """TRL's trainer on responses, without their prompts."""
+    return SFTTrainer(
+        model=student,
+        processing_class=tokenizer,
+        train_dataset=answers,
+        args=SFTConfig(
+            bf16=False,
+            loss_type="chunked_nll",
+            # Left out, TRL follows the mask only beside columns of prompts and completions.
+            completion_only_loss=True,
+            **settings,
+        ),
+    )
 
 
 def answered(case: Case, task: Task, seed: int) -> Dataset:

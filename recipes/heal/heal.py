@@ -48,6 +48,8 @@ from oprd.runs.record import claim_folder
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "recipes" / "demo"
 MAX_TOKENS = 40
+# Whatever a checkpoint is in: in bfloat16 small updates are lost to rounding.
+DTYPE = "float32"
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def main() -> None:
     held_out = generate_task("additions", "test", options.problems)
     if shared := shared_prompts(train, held_out):
         raise SystemExit(f"{len(shared)} held-out problems are among those trained on.")
-    whole, tokenizer = load_whole(options.model) if options.model else demo_model()
+    whole, tokenizer = load_whole(options.model, DTYPE) if options.model else demo_model()
     harmed = harm(whole, tokenizer, train, options)
     console.print(f"The student lacks {harmed.lost}.")
     trainer = make_trainer(whole, harmed, tokenizer, train, options, overwrite=True)
@@ -129,7 +131,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def demo_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The demo's teacher, of whole weights."""
     base = runpy.run_path(str(DEMO / "smollm2.py"))["base_model_folder"](ROOT / ".cache")
-    adapted, tokenizer = load_model(str(DEMO / "teacher"), base_model=base)
+    adapted, tokenizer = load_model(str(DEMO / "teacher"), base_model=base, dtype=DTYPE)
     return adapted.merge_and_unload(), tokenizer
 
 

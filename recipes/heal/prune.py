@@ -65,9 +65,9 @@ def add_blocks(group: Any) -> None:
     group.add_argument("--drop_least", type=int, help="so many, those that are needed least")
 
 
-def load_whole(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer, an adapter merged into its base."""
-    model, tokenizer = load_model(source)
+def load_whole(source: str, dtype: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer, an adapter merged into its base; see `load_model`."""
+    model, tokenizer = load_model(source, dtype=dtype)
     if hasattr(model, "peft_config"):
         model = merge_adapter(model, source, "merge it by other means, and name that model")
     return model, tokenizer

@@ -1,13 +1,17 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
+from oprd.analysis import cost
+from oprd.analysis.choice import choose_objectives
 from oprd.analysis.cost import SWEEPS, bytes_in_fresh_process, measure_cost, sweep_setups
 from oprd.analysis.memory import FRESH_PROCESS
 from oprd.analysis.setup import Models, Scene, Setup
@@ -15,6 +19,7 @@ from oprd.analysis.shapes import SHAPES, random_model
 from oprd.analysis.updates import all_objectives
 from oprd.models.reading import read
 from tests import tiny
+from tests.training.runs import LORA
 
 SMALL = Setup(
     layers_count=2,
@@ -172,6 +177,45 @@ def test_a_sweep_measures_its_points_side_by_side():
     assert entry(result, "oprd", 1)["time_to_first_point"]["median"] == last / first
 
 
+@pytest.fixture
+def nothing_measured(monkeypatch):
+    def measured(*_):
+        raise AssertionError("measured before everything was checked")
+
+    for name in ("bytes_in_fresh_process", "_time_rounds"):
+        monkeypatch.setattr(cost, name, measured)
+
+
+@pytest.mark.usefixtures("nothing_measured")
+@pytest.mark.parametrize("memory", [False, True])
+def test_every_point_of_a_sweep_fits_both_contexts_before_anything_is_measured(memory, tmp_path):
+    why = "prompt of 3 and a response of 40000 tokens do not fit into the student's context of 3276"
+    setups = sweep_setups(SMALL, "length", [8, 40_000])
+    with pytest.raises(
+        ValueError, match=f"{why}.*: lower prompt_length or response_length, in a s"
+    ):
+        measure_cost(setups, ["oprd"], sweep="length", rounds=1, memory=memory)
+    for name, context in (("student", 512), ("teacher", 256)):
+        tiny.model(max_position_embeddings=context).save_pretrained(tmp_path / name)
+    paths = {name: str(tmp_path / name) for name in ("student", "teacher")}
+    given = Setup(shape=None, prompt_length=3, device="cpu", **paths)
+    setups = sweep_setups(given, "length", [8, 300])
+    with pytest.raises(ValueError, match="300 tokens do not fit into the teacher's context of 256"):
+        measure_cost(setups, ["oprd"], sweep="length", rounds=1, memory=memory)
+
+
+@pytest.mark.usefixtures("nothing_measured")
+def test_what_one_point_of_a_sweep_rules_out_is_measured_on_none():
+    setups = sweep_setups(SMALL, "length", [8, 32_750])
+    why = "oprd_prompt cannot be measured: 32770 tokens do not fit into the teacher's context"
+    with pytest.raises(ValueError, match=why):
+        measure_cost(setups, ["oprd_prompt"], sweep="length", rounds=1, memory=False)
+    said: list[str] = []
+    names = choose_objectives(setups, None, said.append)
+    assert "oprd" in names and not {"oprd_prompt", "floor_prompt"} & {*names}
+    assert len(said) == 2
+
+
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_a_sweep_varies_one_field(sweep):
     setups = sweep_setups(replace(SMALL, window=None), sweep, [4, 5])
@@ -232,8 +276,48 @@ def test_student_and_teacher_may_be_paths(tmp_path):
     setup = Setup(shape=None, prompt_length=3, response_length=8, device="cpu", **paths)
     scene = Scene(setup, Models(setup))
     assert gradients(scene, "oprd")
-    with pytest.raises(ValueError, match="400 tokens do not fit into a context of 256"):
+    with pytest.raises(ValueError, match=r"response of 397 tokens do not fit into .* of 256"):
         Scene(replace(setup, response_length=397), Models(setup))
+
+
+@pytest.fixture
+def adapters(tmp_path) -> Setup:
+    """A student and a teacher that are adapters, each on a base of its own."""
+    for seed, name in enumerate(("student", "teacher")):
+        base = tiny.model(seed=seed)
+        base.save_pretrained(tmp_path / f"{name}-base")
+        wrapped = get_peft_model(base, LoraConfig(**LORA))
+        wrapped.peft_config["default"].base_model_name_or_path = str(tmp_path / f"{name}-base")
+        wrapped.save_pretrained(tmp_path / name)
+    paths = {name: str(tmp_path / name) for name in ("student", "teacher")}
+    return Setup(shape=None, prompt_length=3, response_length=8, device="cpu", **paths)
+
+
+@pytest.mark.parametrize("name", ["floor", "oprd", "oprd_window", "topk", "naive_topk", "trl"])
+def test_an_update_of_an_adapter_is_measured_on_its_weights_alone(adapters, name):
+    assert name in choose_objectives([adapters], [name], print)
+    found = gradients(Scene(adapters, Models(adapters)), name)
+    assert found and all("lora_" in weight for weight in found)
+
+
+def test_a_model_that_is_not_there_is_named_by_its_part(adapters, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "baseless").mkdir()
+    (tmp_path / "baseless" / "adapter_config.json").write_text("{}")
+    (tmp_path / "baseless" / "adapter_model.safetensors").write_bytes(b"weights")
+    (tmp_path / "damaged" / "config.json").write_text("{}")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"weights")
+    for part, path, why in (
+        ("student", "empty", "student '.*empty' holds no config.json or adapter_config.json"),
+        ("teacher", "damaged", "teacher '.*damaged' cannot be loaded: Unrecognized model"),
+        ("student", "baseless", "student '.*baseless' cannot be loaded: name its base model, base"),
+    ):
+        with pytest.raises(OSError, match=why):
+            measure_cost([replace(adapters, **{part: str(tmp_path / path)})], memory=False)
+    shutil.rmtree(tmp_path / "teacher-base")
+    with pytest.raises(FileNotFoundError, match=r"teacher's base '.*base': there is no such"):
+        measure_cost([adapters], memory=False)
 
 
 @pytest.fixture(scope="module")

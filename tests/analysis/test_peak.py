@@ -26,12 +26,33 @@ def test_a_run_needs_more_with_larger_batches_and_less_with_an_adapter(tmp_path)
     assert adapter.gradients < small.gradients / 5 and adapter.optimizer < small.optimizer / 5
 
 
+def test_activations_are_in_the_precision_of_the_run(tmp_path):
+    sizes = {"per_device_train_batch_size": 8, "max_completion_length": 64}
+    whole, half = (
+        estimate_run(trainer(tmp_path, bf16=is_half, **sizes)) for is_half in (False, True)
+    )
+    assert half.activations < 0.8 * whole.activations
+    assert (half.weights, half.gradients) == (whole.weights, whole.gradients)
+
+
+def test_trained_weights_are_there_twice_while_a_rate_is_found_for_them(tmp_path):
+    plain, finds = (estimate_run(trainer(tmp_path, learning_rate=r)) for r in (0.1, "auto"))
+    assert finds.copied == finds.gradients and finds.coming == plain.coming + finds.copied
+    adapter = trainer(tmp_path, learning_rate="auto", peft_config=LoraConfig(**LORA))
+    trained = sum(p.nbytes for p in adapter.student.parameters() if p.requires_grad)
+    assert estimate_run(adapter).copied == trained
+    # A run that goes on has its rate.
+    assert estimate_run(adapter, resumes=True).copied == 0
+
+
 def test_rollouts_of_a_whole_step_are_written_at_once(tmp_path):
     one = estimate_run(trainer(tmp_path, per_device_train_batch_size=2))
     several = estimate_run(
         trainer(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=3)
     )
-    assert several.rollout == 3 * one.rollout and several.activations == one.activations
+    assert several.rollout == 3 * one.rollout and several.rows == one.rows
+    # The gradients of the first micro-batch wait while the others are read.
+    assert several.activations > one.activations
 
 
 def test_checkpoints_and_an_output_loss_are_those_of_the_training_to_come(tmp_path):

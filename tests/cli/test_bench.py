@@ -57,6 +57,10 @@ def test_it_sweeps(tmp_path):
         (["--sweep", "vocab", "--values", "1e3"], "must be whole numbers with commas, got '1e3'"),
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (["--student", "./no", "--teacher", "./no"], "student './no': there is no such file"),
+        (
+            ["--student", "none/such", "--teacher", "b"],
+            "student 'none/such': there is no such file",
+        ),
         (["--student", "here"], "give a shape, or both a student and a teacher"),
         (["--student", "./a", "--teacher", "./b"], "student './a': there is no such file"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from oprd.analysis.peak import estimate_run
 from oprd.cli import train
 from oprd.runs.lock import LOCK
 from oprd.runs.manifest import problem
@@ -70,6 +71,19 @@ def test_a_finished_run_that_is_gone_on_with_trains_nothing_and_says_so(folder: 
     assert not (folder / "out" / "checkpoint-3").exists()
     # The student is saved again, as it was.
     assert problem(folder / "out") is None
+
+
+def test_a_run_that_goes_on_is_told_of_no_search_for_a_rate(folder: Path, monkeypatch):
+    resumes: list[bool] = []
+
+    def told(trainer, **options):
+        resumes.append(options["resumes"])
+        return estimate_run(trainer, **options)
+
+    monkeypatch.setattr(train, "estimate_run", told)
+    assert invoke(folder, "--resume_from_checkpoint", "auto").exit_code == 0
+    assert invoke(folder, "--overwrite", "--max_steps", "1").exit_code == 0
+    assert resumes == [True, False]
 
 
 def test_fewer_steps_than_a_checkpoint_has_are_refused(folder: Path, no_models):

@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from tokenizers import decoders
 from typer.testing import CliRunner
 
+from oprd.analysis.peak import estimate_run
 from oprd.cli.main import app
 from tests import tiny
 from tests.calibration.pairs import sibling, student, teacher
@@ -77,6 +79,50 @@ def test_a_second_inspection_reads_the_rollouts_of_the_first(
     assert again.exit_code == 0, again.output
     settings = yaml.safe_load((folder / "again/train.yaml").read_text())
     assert (settings["positions"], settings["position_k"]) == ("last_k", 3)
+
+
+@pytest.mark.parametrize("dtype", [None, "auto", "bfloat16", "float32"])
+def test_what_is_told_of_memory_is_of_the_run_that_is_written(
+    folder: Path, dtype: str | None, monkeypatch, without_picture
+):
+    for name, model in (("student", student()), ("sibling", sibling())):
+        model.bfloat16().save_pretrained(folder / "halves" / name)
+        tiny.tokenizer().save_pretrained(folder / "halves" / name)
+    pair = "--student", f"{folder}/halves/student", "--teacher", f"{folder}/halves/sibling"
+    out, given = f"told-{dtype}", () if dtype is None else ("--dtype", dtype)
+    # Prompts of one length are as long where all of them are looked at.
+    (folder / "prompts.jsonl").write_text('{"prompt": "What is 1 + 2?"}\n' * 40)
+    prompts = "--prompts", f"{folder}/prompts.jsonl"
+    assert inspect(folder, *pair, *prompts, *given, output=out).exit_code == 0
+    report = json.loads((folder / out / "inspect.json").read_text())
+    settings = yaml.safe_load((folder / out / "train.yaml").read_text())
+    assert report["asked"]["dtype"] == settings.get("dtype") == dtype
+    needs = []
+    monkeypatch.setattr(
+        "oprd.cli.train.estimate_run",
+        lambda *args, **options: needs.append(estimate_run(*args, **options)) or needs[-1],
+    )
+    config = "--config", f"{folder}/{out}/train.yaml"
+    done = CliRunner().invoke(app, ["train", "--preview", *config])
+    assert done.exit_code == 0, done.output
+    assert [asdict(need) for need in needs] == [report["memory"]["bytes"]]
+    element = 4 if dtype in (None, "float32") else 2
+    assert needs[0].gradients == element * sum(p.numel() for p in student().parameters())
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_a_run_on_few_prompts_is_written_so_that_it_trains(
+    folder: Path, count: int, without_picture
+):
+    lines = (json.dumps({"prompt": f"What is {n} + 2?"}) for n in range(count))
+    (folder / f"{count}.jsonl").write_text("\n".join(lines))
+    out = f"few-{count}"
+    done = inspect(folder, "--prompts", f"{folder}/{count}.jsonl", output=out)
+    assert done.exit_code == 0, done.output
+    config = "--config", f"{folder}/{out}/train.yaml"
+    done = CliRunner().invoke(app, ["train", "--preview", *config])
+    assert done.exit_code == 0, done.output
+    assert "Nothing was trained." in done.output
 
 
 def test_models_of_other_widths_are_advised_the_output_space(folder: Path, without_picture):

@@ -243,6 +243,13 @@ def test_bfloat16_on_a_processor_is_said_and_float16_is_refused(folder: Path, tm
     assert result.stderr.startswith("oprd: fp16=True has no effect without an accelerator")
 
 
+def test_weights_that_are_asked_for_in_bfloat16_are_warned_of(folder: Path, tmp_path: Path, caplog):
+    arguments = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--max_steps", "1"]
+    result = invoke(folder, *arguments, "--dtype", "bfloat16")
+    assert result.exit_code == 0, result.output
+    assert sum("Weights of the student train in bfloat16" in text for text in caplog.messages) == 1
+
+
 def test_a_run_can_be_evaluated_on_tasks_while_it_trains(folder: Path, tmp_path: Path):
     (tmp_path / "run.yaml").write_text(
         SETTINGS.format(folder=folder)

@@ -113,6 +113,19 @@ def test_a_run_leaves_what_was_solved_and_its_seconds(
     assert found["seconds"] > 0 and found["method"] == method
 
 
+def test_the_supervised_student_trains_in_float32_as_the_distilled_one_does(
+    recipe, tmp_path, monkeypatch
+):
+    tiny.reading(byte_level(), seed=1).bfloat16().save_pretrained(tmp_path)
+    byte_level().save_pretrained(tmp_path)
+    given = {"teacher": str(tmp_path), "student": str(tmp_path), "steps": 1, "rollouts": 2}
+    options = SimpleNamespace(**given, seed=0, learning_rate=1e-4)
+    seen = []
+    monkeypatch.setattr(recipe.families, "train", lambda student, *_, **__: seen.append(student))
+    recipe.families.supervise(options)
+    assert {weight.dtype for weight in seen[0].parameters()} == {torch.float32}
+
+
 def test_every_method_is_settings_of_a_run(recipe, tmp_path):
     from oprd import OPRDConfig
 

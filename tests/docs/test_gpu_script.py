@@ -82,6 +82,8 @@ def test_what_it_leaves_becomes_one_file_and_one_table(tmp_path: Path):
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["parts"][0] == {"name": "tests", "status": 1, "seconds": 12}
     table = (tmp_path / "gpu.md").read_text()
+    # A run on a GPU has float32 weights under autocast by default, and these are not its figures.
+    assert "On 1 × cuda, weights in bfloat16, no autocast:" in table
     assert "| qwen2.5-0.5b | 2,048 | OPRD | 0.500 | 1.01 | 3,072 |  |" in table
     assert "| oprd | core/positions.py:40 row_index | 2 |" in table
     assert "'failures': 1" in table and "Failed: tests." in table

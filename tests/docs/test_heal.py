@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 
@@ -221,6 +222,24 @@ def test_the_recipe_runs_to_its_end_and_once_more_in_the_place_of_the_first(
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
+def test_what_is_healed_is_float32_whatever_the_checkpoint_is_in(
+    recipe, whole, tmp_path, monkeypatch, capsys
+):
+    base, folder = str(tmp_path / "base"), tmp_path / "demo"
+    whole.bfloat16().save_pretrained(base)
+    tiny.tokenizer().save_pretrained(base)
+    words = ["--model", base, "--drop", "2", "--steps", "1", "--rollouts", "2", "--problems", "1"]
+    monkeypatch.setattr(sys, "argv", ["heal.py", *words, "--run", str(tmp_path / "run")])
+    recipe.heal.main()
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    # The demo's own model is an adapter on a base from the hub, which is in bfloat16 there.
+    get_peft_model(whole, LoraConfig(target_modules=["q_proj"])).save_pretrained(folder / "teacher")
+    (folder / "smollm2.py").write_text(f"def base_model_folder(cache):\n    return {base!r}\n")
+    monkeypatch.setattr(recipe.heal, "DEMO", folder)
+    assert recipe.heal.demo_model()[0].dtype == torch.float32
+
+
 def test_a_pruned_model_is_saved_with_the_settings_that_heal_it(recipe, whole, tmp_path, capsys):
     whole.save_pretrained(tmp_path / "whole")
     tiny.tokenizer().save_pretrained(tmp_path / "whole")
@@ -275,6 +294,28 @@ def test_no_problem_that_is_reported_chooses_a_rate(recipe):
     assert (len(reported.problems), len(tuning.problems)) == case.counts
     assert not shared_prompts(reported, tuning)
     assert not shared_prompts(case.problems("train", 200, 1000), reported)
+
+
+def test_the_supervised_method_learns_the_response_and_not_the_prompt(
+    recipe, whole, tmp_path, monkeypatch
+):
+    case = dataclasses.replace(
+        recipe.compare.CASES["smollm2"], name="masked", load=lambda: (whole, tiny.tokenizer())
+    )
+    monkeypatch.setattr(recipe.compare, "CASES", {"masked": case})
+    answers = recipe.compare.answered(case, case.problems("train", 2, 0), seed=0)
+    trainer = recipe.compare.supervised(
+        whole, tiny.tokenizer(), answers, output_dir=str(tmp_path), report_to=[], use_cpu=True
+    )
+    expected = [
+        [i if own else -100 for i, own in zip(ids, mask, strict=True)]
+        for ids, mask in zip(answers["input_ids"], answers["completion_mask"], strict=True)
+    ]
+    (batch,) = trainer.get_train_dataloader()
+    rows = zip(batch["labels"], batch["attention_mask"].bool(), strict=True)
+    found = [labels[read].tolist() for labels, read in rows]
+    assert sorted(found) == sorted(expected)
+    assert all(labels[0] == -100 != labels[-1] for labels in found)
 
 
 @pytest.mark.slow(minutes=2)

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from oprd.analysis.shapes import SHAPES
+from oprd.core.layers import pair_layers
 
 ROOT = Path(__file__).parents[2]
 SCALE = runpy.run_path(str(ROOT / "benchmarks" / "scale.py"))
@@ -21,6 +22,14 @@ def test_a_shape_has_the_weights_of_its_model(ours, named):
         model = AutoModelForCausalLM.from_config(config)
     # Norms and biases are not counted.
     assert SCALE["SHAPES"][ours].weights == pytest.approx(model.num_parameters(), rel=1e-3)
+
+
+@pytest.mark.parametrize("names", [*SCALE["PAIRS"], ("8B", "4B"), ("8B", "1.5B")])
+def test_the_states_that_wait_are_those_of_the_layers_that_a_run_pairs(names):
+    student, teacher = (SCALE["SHAPES"][name] for name in names)
+    pairs = pair_layers("all", student.layers, teacher.layers)
+    read = {pair.teacher for pair in pairs}
+    assert SCALE["rows"](student, teacher, 100) == len(read) * 100 * teacher.width * 2
 
 
 def test_the_page_holds_the_tables_that_its_command_prints(capsys):

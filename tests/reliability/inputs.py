@@ -216,6 +216,7 @@ INPUTS = (
             Proof(
                 "fuzzing/test_run_files.py::test_no_manifest_is_another_kind_of_error",
                 {"oprd.runs.manifest._is_manifest": lambda found: True},
+                minutes=0.5,  # likewise
                 error="*",
             ),
         ),

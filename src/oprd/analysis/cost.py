@@ -75,11 +75,12 @@ def measure_cost(
         of objectives with seconds, bytes, and ratios to the floor and to naive top-16.
 
     Raises:
-        ValueError: an objective is unknown, or a model cannot be measured as asked.
+        ValueError: an objective is unknown, or a model cannot be measured as asked; nothing has
+            been measured then.
     """
     if rounds < (0 if memory else 1):
         raise ValueError(f"rounds must be at least 1, or 0 to measure memory alone, got {rounds}.")
-    names = choose_objectives(setups[0], objectives, notify)
+    names = choose_objectives(setups, objectives, notify)
     cases = [(place, name) for place in range(len(setups)) for name in names]
     peaks: dict[Case, int] = {}
     for place, name in cases if memory else ():

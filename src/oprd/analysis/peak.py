@@ -16,8 +16,12 @@ LONGEST = 8
 LOOKED_AT = 256
 
 
-def estimate_run(trainer: OPRDTrainer) -> Estimate:
+def estimate_run(trainer: OPRDTrainer, *, resumes: bool = False) -> Estimate:
     """What a run holds at most on each device, before its first step.
+
+    Args:
+        trainer: of the run.
+        resumes: whether it goes on from a checkpoint, with the learning rate that was found.
 
     Raises:
         ValueError: models are split over devices, in pieces that are not here to be counted.
@@ -37,8 +41,16 @@ def estimate_run(trainer: OPRDTrainer) -> Estimate:
         layers=sorted({pair.student for pair in trainer.pairs}),
         distributions=_distributions(trainer),
         checkpointing=options if args.gradient_checkpointing else None,
+        accumulates=args.gradient_accumulation_steps > 1,
     )
-    return estimate(trainer.student, trainer.readers, sizes, str(cast(Any, args.optim).value))
+    return estimate(
+        trainer.student,
+        trainer.readers,
+        sizes,
+        str(cast(Any, args.optim).value),
+        autocast=trainer.accelerator.autocast,
+        searches=args.finds_rate and not resumes,
+    )
 
 
 def _distributions(trainer: OPRDTrainer) -> Distributions | None:

@@ -1,12 +1,14 @@
 """What a measurement of cost is made on: two models and a batch of rollouts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from oprd.analysis.shapes import SHAPES, random_model
+from oprd.models.load import load_weights, resolve_model
 from oprd.models.reading import context_length
 
 SIZES = (
@@ -33,7 +35,8 @@ class Setup:
     Attributes:
         shape: a named architecture with random weights, for student and teacher alike.
         teacher_shape: the teacher's, where it is another.
-        student: in place of a shape, the student's path or hub id.
+        student: in place of a shape, the student's path or hub id, of a model or of an adapter,
+            which alone trains then.
         teacher: likewise.
         layers_count: blocks of a shape, if not its own number; of both.
         vocab_size: vocabulary of a shape, if not its own; of both.
@@ -97,6 +100,22 @@ class Setup:
         """Supervised tokens of an objective on a window."""
         return self.window or max(1, self.response_length // 4)
 
+    def check_contexts(self, configs: Mapping[str, Any]) -> None:
+        """Refuse, with a ValueError, rollouts that a model cannot read.
+
+        Args:
+            configs: of both models, by their part.
+        """
+        length = self.prompt_length + self.response_length
+        for what, config in configs.items():
+            limit = context_length(config)
+            if limit is not None and length > limit:
+                raise ValueError(
+                    f"a prompt of {self.prompt_length} and a response of {self.response_length} "
+                    f"tokens do not fit into the {what}'s context of {limit}: lower prompt_length "
+                    "or response_length, in a sweep its values."
+                )
+
 
 class Models:
     """The student and the teacher of a setup.
@@ -108,6 +127,9 @@ class Models:
 
     def __init__(self, setup: Setup) -> None:
         self.student = _model(setup, setup.student, setup.shape, seed=0).train()
+        if hasattr(self.student, "peft_config"):
+            # As loaded, an adapter is frozen.
+            cast(Any, self.student).set_adapter(self.student.active_adapter)
         shape = setup.teacher_shape or setup.shape
         self.teacher = _model(setup, setup.teacher, shape, seed=1).eval().requires_grad_(False)
         if setup.gradient_checkpointing:
@@ -133,9 +155,8 @@ class Scene:
     def __init__(self, setup: Setup, models: Models) -> None:
         self.setup = setup
         self.student, self.teacher = models.student, models.teacher
+        setup.check_contexts({"student": self.student.config, "teacher": self.teacher.config})
         length = setup.prompt_length + setup.response_length
-        _check_context(self.student, length)
-        _check_context(self.teacher, length)
         vocabulary = [_vocabulary(model) for model in (self.student, self.teacher)]
         generator = torch.Generator().manual_seed(0)
         shape = (setup.batch_size, length)
@@ -150,21 +171,14 @@ class Scene:
 
 
 def _model(setup: Setup, path: str | None, shape: str | None, seed: int) -> PreTrainedModel:
-    dtype = getattr(torch, setup.dtype)
     if path is None:
         assert shape is not None
         sizes = {"layers_count": setup.layers_count, "vocab_size": setup.vocab_size}
-        model = random_model(shape, **sizes, dtype=dtype, seed=seed)
+        model = random_model(shape, **sizes, dtype=getattr(torch, setup.dtype), seed=seed)
     else:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        model = load_weights(resolve_model(path, contents=False), None, None, setup.dtype)
     return cast(Any, model).to(setup.device)
 
 
 def _vocabulary(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config().vocab_size)
-
-
-def _check_context(model: PreTrainedModel, length: int) -> None:
-    limit = context_length(model.config)
-    if limit is not None and length > limit:
-        raise ValueError(f"{length} tokens do not fit into a context of {limit}.")

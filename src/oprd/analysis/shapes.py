@@ -78,6 +78,16 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+def shape_config(
+    shape: str, *, layers_count: int | None = None, vocab_size: int | None = None
+) -> Any:
+    """The configuration of a named shape; see `random_model`."""
+    options = {**_COMMON, **SHAPES[shape]}
+    options["num_hidden_layers"] = layers_count or options["num_hidden_layers"]
+    options["vocab_size"] = vocab_size or options["vocab_size"]
+    return AutoConfig.for_model(options.pop("model_type"), **options)
+
+
 def random_model(
     shape: str,
     *,
@@ -95,10 +105,7 @@ def random_model(
         dtype: that of the weights.
         seed: decides the weights.
     """
-    options = {**_COMMON, **SHAPES[shape]}
-    options["num_hidden_layers"] = layers_count or options["num_hidden_layers"]
-    options["vocab_size"] = vocab_size or options["vocab_size"]
-    config = AutoConfig.for_model(options.pop("model_type"), **options)
+    config = shape_config(shape, layers_count=layers_count, vocab_size=vocab_size)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -1,6 +1,8 @@
 """One update of every objective on the same rollouts: forward, loss, backward, no optimizer step.
 
-Ours run what the trainer runs for a micro-batch, under settings of its own configuration.
+Ours run what the trainer runs for a micro-batch, under settings of its own configuration, but for
+its autocast: both models compute in the precision that their weights have. On an accelerator a run
+trains float32 weights under autocast to bfloat16 by default, which no dtype here measures.
 
 Letters: B sequences, K response tokens, T all tokens, V vocabulary; of a bridge P layer pairs,
 R rank, S student width, H teacher width.
@@ -71,6 +73,7 @@ def _trained(
     def prepare(scene: Scene) -> Run:
         args = OPRDConfig(
             output_dir="unused",
+            # Nothing here enters an autocast.
             bf16=False,
             use_cpu=scene.setup.device == "cpu",
             report_to=[],

@@ -40,7 +40,7 @@ def bench(
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient_checkpointing", help="Of the student, as TRL does.")
     ] = False,
-    dtype: Annotated[str, _option("dtype", "Of both models.")] = "float32",
+    dtype: Annotated[str, _option("dtype", "Of both models' weights; no autocast.")] = "float32",
     objectives: Annotated[
         str | None, _option("objectives", "Such as oprd,topk,trl; by default all that fit.")
     ] = None,
@@ -99,7 +99,6 @@ def _run(
     from transformers.utils import logging
 
     from oprd.analysis.cost import measure_cost, sweep_setups
-    from oprd.names import locate
     from oprd.reports.cost import plot_costs, print_costs
     from oprd.runs.record import check_output_dir
     from oprd.secrets import masked
@@ -110,9 +109,6 @@ def _run(
             raise ValueError(f"--threads must be at least 1, got {threads}.")
         torch.set_num_threads(threads)
     output_dir = check_output_dir(str(output_dir))
-    for name, what in ((setup.student, "student"), (setup.teacher, "teacher")):
-        if name is not None:
-            locate(name, what)
     with setting_up():
         result = measure_cost(
             sweep_setups(setup, sweep, values) if sweep else [setup],

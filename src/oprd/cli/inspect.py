@@ -11,7 +11,6 @@ import typer
 from oprd.cli.bridge import (
     BadRows,
     ChatTemplateKwargs,
-    Dtype,
     LayerPairing,
     Layers,
     LongPrompts,
@@ -56,6 +55,13 @@ MaxPrompts = Annotated[int, typer.Option("--max_prompts", help="Rollouts to writ
 MaxCompletionLength = Annotated[
     int, typer.Option("--max_completion_length", help="Length limit of a rollout.")
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        help="Of both models, here and in train.yaml. Without it here their own, there float32.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option("--batch_size", help="Rollouts written or read at once.")]
 
 
@@ -79,7 +85,7 @@ def inspect(
     chat_template_kwargs: ChatTemplateKwargs = None,
     seed: Seed = 0,
     batch_size: BatchSize = 32,
-    dtype: Dtype = "auto",
+    dtype: Dtype = None,
     bad_rows: BadRows = "error",
     long_prompts: LongPrompts = "error",
     prompt_column: PromptColumn = None,
@@ -114,12 +120,13 @@ def inspect(
             bad_rows,
             long_prompts,
             prompt_column,
+            dtype,
         )
         folder = check_output_dir(str(output))
-    _inspect(asked, dtype, folder)
+    _inspect(asked, folder)
 
 
-def _inspect(asked: "Asked", dtype: str, folder: Path) -> None:
+def _inspect(asked: "Asked", folder: Path) -> None:
     """What can be known early is shown early, and refused before anything slow."""
     import torch
     from accelerate import PartialState
@@ -145,7 +152,7 @@ def _inspect(asked: "Asked", dtype: str, folder: Path) -> None:
         models = FitModels.load(
             asked.student,
             asked.teacher,
-            dtype,
+            asked.dtype or "auto",
             teacher_base=asked.teacher_base,
             own_tokens=own_tokens,
         )

@@ -96,7 +96,7 @@ def _train(
     args, is_main = trainer.args, trainer.accelerator.is_main_process
     if is_main:
         _announce(args, output_dir, checkpoint)
-        _say_memory(trainer)
+        _say_memory(trainer, resumes=checkpoint is not None)
     trainer.interruption.way_on = _way_on(arguments, overwrite=args.overwrite)
     with writing(output_dir, WAY_ON), logging_redirect_tqdm():
         trainer.space.check_student()
@@ -264,9 +264,9 @@ def _say_machine(args: OPRDConfig) -> None:
         typer.echo(f"No GPU: training in {'bfloat16' if args.bf16 else 'float32'} on {cpu}{slow}.")
 
 
-def _say_memory(trainer: OPRDTrainer) -> None:
+def _say_memory(trainer: OPRDTrainer, *, resumes: bool = False) -> None:
     try:
-        need = estimate_run(trainer)
+        need = estimate_run(trainer, resumes=resumes)
     except Exception as error:  # whatever a model's own code makes of tensors without values
         typer.echo(f"Memory: not known before the first step ({one_line(error)}).")
         return

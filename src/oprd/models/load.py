@@ -95,7 +95,7 @@ def find_model(
     folder = resolve_model(source, what, contents=False)
     if not Path(folder).exists():
         ask_hub(folder, what, revision)
-    elif (Path(folder) / ADAPTER).is_file() and (base := base_model or _base(folder)):
+    elif (Path(folder) / ADAPTER).is_file() and (base := base_model or base_of(folder)):
         find_model(base, f"{what}'s base")
     return folder
 
@@ -131,13 +131,10 @@ def load_tokenizer(
     """
     place = source
     if (Path(source) / ADAPTER).is_file() and not (Path(source) / TOKENIZER).is_file():
-        place = base_model or _base(source)
+        place = base_model or base_of(source)
     try:
         return AutoTokenizer.from_pretrained(
-            place,
-            revision=revision,
-            trust_remote_code=False,
-            local_files_only=only_cached(place),
+            place, revision=revision, trust_remote_code=False, local_files_only=only_cached(place)
         )
     except (OSError, ValueError) as error:
         raise OSError(f"the tokenizer of {source!r} cannot be loaded: {error}") from error
@@ -161,13 +158,18 @@ def load_model(
         ValueError: there is no such dtype.
         OSError: the model cannot be found or read.
     """
+    model = load_weights(source, base_model, revision, dtype)
+    return model, load_tokenizer(source, base_model=base_model, revision=revision)
+
+
+def load_weights(source: str, base_model: str | None, revision: str | None, dtype: str) -> Any:
+    """The model alone; see `load_model`."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     peft, place = None, source
     if (Path(source) / ADAPTER).is_file():
         peft = cast(Any, require("peft", "peft", "an adapter"))
-        place = base_model or _base(source)
+        place = base_model or base_of(source)
     here = {"local_files_only": only_cached(place)}
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -186,8 +188,7 @@ def load_model(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         base = f" on its base {place!r}" if place != source else ""
         raise OSError(f"model {source!r} cannot be loaded{base}: {error}") from error
-    tokenizer = load_tokenizer(source, base_model=base_model, revision=revision)
-    return model.to(device).eval(), tokenizer
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def open_engine(
@@ -284,7 +285,8 @@ def file_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _base(adapter: str) -> str:
+def base_of(adapter: str) -> str:
+    """The base that the adapter of a folder names, empty where it names none."""
     path = Path(adapter) / ADAPTER
     try:
         return str(parse_json(path.read_bytes()).get("base_model_name_or_path") or "")

@@ -1,26 +1,27 @@
 """The memory that training holds at most, counted on shapes before a step is made.
 
-A pass through a model runs on tensors that have shapes and no values, and each storage that it
-makes counts for as long as it lives. What a kernel needs for itself, and what an allocator keeps,
-is not seen.
+Activations are those of a pass through the model, on tensors without values and in the precision
+in which the run computes (see `oprd.models.counting`). Gradients, the optimizer's states, rows that
+wait and the caches of rollouts are in the dtype of the weights; of the caches autocast would keep a
+part in half of it.
 """
 
-import copy
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from oprd.core.capture import capture_states, decoder, hidden_size, num_layers
+from oprd.models.counting import Live, bytes_of, tensors, without_values
 from oprd.models.distributions import Distributions
 from oprd.models.reading import base_forward
+
+Context = Callable[..., AbstractContextManager[Any]]
 
 GIB = 2**30
 WAYS_OUT = (
@@ -49,6 +50,7 @@ class Sizes:
         distributions: of next tokens that are compared; None where none are.
         checkpointing: options with which the student will train with gradient checkpointing; None
             where it will not.
+        accumulates: whether the gradients of a micro-batch wait while the next one is read.
     """
 
     batch: int
@@ -58,6 +60,7 @@ class Sizes:
     layers: Sequence[int]
     distributions: Distributions | None = None
     checkpointing: Mapping[str, Any] | None = None
+    accumulates: bool = False
 
     @property
     def tokens(self) -> int:
@@ -73,10 +76,12 @@ class Estimate:
         weights: of all models.
         optimizer: from the second step on.
         gradients: of what trains.
-        activations: of the student's pass, with those of its gradient.
+        activations: of the student's pass, with what autocast makes of its weights, beyond
+            gradients.
         rows: the teacher's states that wait for the student's.
         rollout: caches and logits while responses are written.
         distributions: what comparing those of next tokens holds, see `Distributions`.
+        copied: what trains, as it was, while the learning rate is searched before the first step.
     """
 
     weights: int
@@ -86,6 +91,7 @@ class Estimate:
     rows: int
     rollout: int
     distributions: int = 0
+    copied: int = 0
 
     @property
     def update(self) -> int:
@@ -95,7 +101,9 @@ class Estimate:
     @property
     def coming(self) -> int:
         """The most that is held at once, beyond weights."""
-        return self.optimizer + max(self.update, self.rollout)
+        # The search writes before the optimizer has states; after it there is no copy.
+        searching = self.copied + self.optimizer + self.update
+        return max(searching, max(self.copied, self.optimizer) + self.rollout)
 
     @property
     def peak(self) -> int:
@@ -110,6 +118,8 @@ def estimate(
     optimizer: str = "adamw_torch_fused",
     *,
     whole: bool = False,
+    autocast: Context = nullcontext,
+    searches: bool = False,
 ) -> Estimate:
     """What a run holds at most.
 
@@ -119,23 +129,29 @@ def estimate(
         sizes: of its batches.
         optimizer: as `optim` names it.
         whole: count as if all of the student trained, whatever its parameters say.
+        autocast: entered while a model reads, as in the run.
+        searches: whether the run searches its learning rate before the first step.
     """
     readers = list(readers)
-    gradients = _bytes(p for p in student.parameters() if whole or p.requires_grad)
-    passed = _peak(student, lambda model: _update(model, sizes), whole=whole, sizes=sizes)
+    gradients = bytes_of(p for p in student.parameters() if whole or p.requires_grad)
+    passed = _peak(student, lambda model: _update(model, sizes, autocast), whole=whole, sizes=sizes)
+    if not sizes.accumulates:
+        # They are made within the pass, and count by themselves.
+        passed = max(passed - gradients, 0)
     here = [reader for reader in readers if not next(reader.parameters()).is_meta]
     # Without a graph, a model that is no larger holds less than the student's update.
-    own = _bytes(student.parameters())
-    larger = [reader for reader in here if _bytes(reader.parameters()) > own]
-    read = max((_peak(reader, lambda model: _read(model, sizes)) for reader in larger), default=0)
+    own = bytes_of(student.parameters())
+    larger = [reader for reader in here if bytes_of(reader.parameters()) > own]
+    peaks = (_peak(reader, lambda model: _read(model, sizes, autocast)) for reader in larger)
     return Estimate(
-        weights=_bytes(tensor for model in (student, *here) for tensor in _tensors(model)),
+        weights=bytes_of(tensor for model in (student, *here) for tensor in tensors(model)),
         optimizer=round(gradients * MOMENTS.get(optimizer, ADAMW)),
         gradients=gradients,
-        activations=max(passed - gradients, read),
+        activations=max(passed, max(peaks, default=0)),
         rows=_rows(readers, sizes),
         rollout=_rollout(student, sizes),
         distributions=_distributions(student, readers, sizes, whole=whole),
+        copied=gradients if searches else 0,
     )
 
 
@@ -148,15 +164,22 @@ def free_bytes(device: torch.device) -> int:
 
 def told(need: Estimate, free: int) -> tuple[str, bool]:
     """One sentence on what a run needs beside its models, and whether it fits."""
+    beside = [("optimizer, from step 2,", need.optimizer)]
+    if need.copied:
+        # The search steps the optimizer too.
+        beside = [
+            ("optimizer", need.optimizer),
+            ("a copy of what trains while learning_rate auto is found", need.copied),
+        ]
     parts: Sequence[tuple[str, int]] = [
-        ("optimizer, from step 2,", need.optimizer),
+        *beside,
         ("gradients", need.gradients),
         ("activations", need.activations),
         ("the teacher's states", need.rows),
         *([("distributions", need.distributions)] if need.distributions else []),
     ]
-    if need.rollout > need.update:
-        parts = [parts[0], ("writing rollouts", need.rollout)]
+    if need.coming > sum(size for _, size in parts):
+        parts = [max(beside, key=lambda part: part[1]), ("writing rollouts", need.rollout)]
     said = ", ".join(f"{name} {_gib(size)}" for name, size in parts)
     fits = need.coming <= free
     text = (
@@ -170,10 +193,11 @@ def _gib(size: int) -> str:
     return f"{size / GIB:.2g}" if size < 10 * GIB else f"{size / GIB:.0f}"
 
 
-def _update(model: nn.Module, sizes: Sizes) -> None:
+def _update(model: nn.Module, sizes: Sizes, autocast: Context) -> None:
     """A forward and a backward pass that supervise all of the response."""
     supervised = slice(sizes.prompt - 1, -1)
-    with capture_states(model, sizes.layers, supervised, lambda _, rows: _square(rows)) as terms:
+    captured = capture_states(model, sizes.layers, supervised, lambda _, rows: _square(rows))
+    with autocast(), captured as terms:
         _forward(model, sizes.batch, sizes.tokens)
     total = torch.stack(list(terms.values())).sum()
     # A head that trains alone is reached by no state.
@@ -185,9 +209,9 @@ def _square(rows: Tensor) -> Tensor:
     return (rows.float() ** 2).sum()
 
 
-def _read(model: nn.Module, sizes: Sizes) -> None:
+def _read(model: nn.Module, sizes: Sizes, autocast: Context) -> None:
     """A forward pass without a graph."""
-    with torch.no_grad():
+    with torch.no_grad(), autocast():
         _forward(model, sizes.batch, sizes.tokens)
 
 
@@ -203,17 +227,22 @@ def _peak(
     whole: bool = False,
     sizes: Sizes | None = None,
 ) -> int:
-    """Bytes that a pass of a model without values makes at most, gradients among them."""
+    """Bytes that a pass of a model makes at most, gradients among them that were not there."""
     mode = FakeTensorMode()
-    with FakeCopyMode(mode):
-        shapes: Any = copy.deepcopy(model)
+    shapes = without_values(model, mode)
     if sizes is not None and sizes.checkpointing is not None:
         # A trainer turns it on when it begins to train.
         shapes.gradient_checkpointing_enable(dict(sizes.checkpointing) or None)
         shapes.train()
     if whole:
         shapes.requires_grad_(True)
-    with mode, _Live() as live:
+    there = [*tensors(shapes)]
+    if sizes is not None and sizes.accumulates:
+        with mode:
+            for weight in shapes.parameters():
+                weight.grad = torch.empty_like(weight) if weight.requires_grad else None
+        there += [weight.grad for weight in shapes.parameters() if weight.grad is not None]
+    with mode, Live(there) as live:
         run(shapes)
     return live.peak
 
@@ -243,53 +272,5 @@ def _rollout(student: nn.Module, sizes: Sizes) -> int:
     return sizes.rollouts * (token * sizes.tokens + logits)
 
 
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Of the memory behind them, each piece once."""
-    storages = (tensor.untyped_storage() for tensor in tensors)
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-
-
 def _element(model: nn.Module) -> int:
     return next(model.parameters()).element_size()
-
-
-class _Live(TorchDispatchMode):
-    """Counts the bytes of storages while they live.
-
-    Attributes:
-        peak: the most so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = self._held = 0
-        self._watched: dict[int, weakref.ref[Any]] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run an operation, and watch what it made."""
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                self._watch(tensor.untyped_storage())
-        return made
-
-    def _watch(self, storage: torch.UntypedStorage) -> None:
-        # The same storage is the same object for as long as it lives.
-        key, size = id(storage), storage.nbytes()
-        if key in self._watched:
-            return
-
-        def gone(_: object) -> None:
-            del self._watched[key]
-            self._held -= size
-
-        self._watched[key] = weakref.ref(storage, gone)
-        self._held += size
-        self.peak = max(self.peak, self._held)

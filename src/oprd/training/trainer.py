@@ -44,6 +44,7 @@ from oprd.core.layers import LayerPair, student_layers
 from oprd.guards.broken import BrokenBatch, objective_at
 from oprd.guards.false_progress import FalseProgress
 from oprd.guards.finite import Finite
+from oprd.guards.rounding import warn_of_rounding
 from oprd.guards.samples import SampleKeeper
 from oprd.guards.saving import Checkpoints, usual_modes
 from oprd.guards.signals import Interruption, take_over
@@ -198,6 +199,7 @@ class OPRDTrainer(DistillationTrainer):
             joined(self.vllm_generation, self.student, half=half)
         self._identity = student_facts(self.student, new_adapter=peft_config is not None)
         check_trains(self.student)
+        warn_of_rounding(self.student, self.accelerator)
         check_can_search(args, self.accelerator)
         self._stopwatch = Stopwatch(self.accelerator.device)
         self._step_tokens = 0.0

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from oprd.analysis.inspection.asked import Asked
+from oprd.analysis.inspection.recipe import STEP
 from oprd.calibration.bridge.settings import FitSettings
 from oprd.models.sampling import Sampling
 from tests import tiny
@@ -40,9 +41,11 @@ def test_training_draws_and_reads_as_the_inspection_did():
         bad_rows="skip",
         long_prompts="drop",
         prompt_column="question",
+        dtype="bfloat16",
     )
     settings = asked.training(Path("run"))
     assert {name: settings[name] for name in list(settings)[4:]} == {
+        "dtype": "bfloat16",
         "prompt_column": "question",
         "chat_template_kwargs": {"think": True},
         "bad_rows": "skip",
@@ -59,6 +62,7 @@ def test_training_draws_and_reads_as_the_inspection_did():
         ({"max_prompts": 1}, "max_prompts must be a whole number of at least 2"),
         ({"bad_rows": "maybe"}, "bad_rows must be one of error, skip"),
         ({"long_prompts": "cut"}, "long_prompts must be one of error, drop"),
+        ({"dtype": "int3"}, "dtype must be one of auto, float32"),
     ],
 )
 def test_illegal_values_are_refused(values, message):
@@ -71,6 +75,14 @@ def test_a_single_prompt_is_refused(tmp_path):
     asked = replace(ASKED, prompts=str(tmp_path / "one.jsonl"))
     with pytest.raises(ValueError, match="hold 1, and an inspection needs 2 at least"):
         asked.load_prompts(tiny.tokenizer())
+
+
+def test_enough_prompts_are_read_to_know_whether_they_fill_a_step(tmp_path):
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(f'{{"prompt": "{n}"}}\n' for n in range(40)))
+    asked = replace(ASKED, prompts=str(few), max_prompts=2)
+    assert len(asked.load_prompts(tiny.tokenizer())) == STEP
+    assert len(replace(asked, max_prompts=30).load_prompts(tiny.tokenizer())) == 30
 
 
 def test_no_prompts_are_refused(tmp_path):
@@ -87,3 +99,4 @@ def test_a_stream_is_refused(name):
 
 def test_json_holds_what_was_asked():
     assert json.loads(json.dumps(ASKED.facts()))["settings"]["positions"] == "all"
+    assert replace(ASKED, dtype="auto").facts()["dtype"] == "auto"

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import pytest
+import torch
+import yaml
 from datasets import Dataset
 
 from oprd.analysis.inspection import inspect as module
 from oprd.analysis.inspection.inspect import inspect_models
 from oprd.calibration.models import FitModels
+from oprd.models.counting import bytes_of, tensors
 from tests import tiny
 from tests.analysis.inspection.test_asked import ASKED
 from tests.calibration.pairs import sibling, student
@@ -11,8 +16,9 @@ from tests.calibration.pairs import sibling, student
 PROMPTS = Dataset.from_dict({"prompt": [f"What is {n}?" for n in range(6)]})
 
 
-def inspected(folder, asked=ASKED):
-    models = FitModels(student(), sibling(), tiny.tokenizer(), tiny.tokenizer())
+def inspected(folder, asked=ASKED, dtype=torch.float32):
+    both = student().to(dtype), sibling().to(dtype)
+    models = FitModels(*both, tiny.tokenizer(), tiny.tokenizer())
     return inspect_models(models, PROMPTS, asked, {}, folder, progress=False)
 
 
@@ -30,6 +36,44 @@ def test_the_same_rollouts_give_the_same_figures(tmp_path):
     first, second = (inspected(tmp_path) for _ in range(2))
     for name in ("similarity", "layers", "ends", "bridge", "heads", "advice"):
         assert first[name] == second[name]
+
+
+def test_the_run_that_is_advised_is_filled_by_the_prompts(tmp_path):
+    def rollouts_of_a_step(name, asked):
+        report = inspected(tmp_path / name, asked)
+        run = yaml.safe_load(report["recipe"])
+        batch = run["per_device_train_batch_size"]
+        return report["rollouts"]["count"], batch * run["gradient_accumulation_steps"]
+
+    assert rollouts_of_a_step("all", ASKED) == (6, 4)
+    few = replace(ASKED, max_prompts=3)
+    assert rollouts_of_a_step("few", few) == (3, 4)
+    # Of the others nobody has looked whether they are dropped.
+    assert rollouts_of_a_step("dropped", replace(few, long_prompts="drop")) == (3, 3)
+
+
+def test_memory_is_of_a_run_under_autocast_where_there_is_an_accelerator(tmp_path, monkeypatch):
+    """The models stay on the CPU, whose autocast is counted."""
+    asked = replace(ASKED, sampling=replace(ASKED.sampling, max_new_tokens=64))
+    whole = inspected(tmp_path, asked)["memory"]["bytes"]
+    monkeypatch.setattr(module.torch.accelerator, "is_available", lambda: True)
+    half = inspected(tmp_path, asked)["memory"]["bytes"]
+    assert half["activations"] < whole["activations"]
+    assert half["gradients"] == whole["gradients"]
+
+
+def test_room_is_what_the_models_of_the_run_leave(tmp_path, monkeypatch):
+    """In float32 they take twice what these in bfloat16 do."""
+    weights = [bytes_of(tensors(model)) for model in (student(), sibling())]
+    free, rooms = 10 * sum(weights), []
+    monkeypatch.setattr(module, "free_bytes", lambda _: free)
+    monkeypatch.setattr(module, "told", lambda need, room: rooms.append(room) or ("", True))
+    inspected(tmp_path, dtype=torch.bfloat16)
+    inspected(tmp_path, replace(ASKED, dtype="bfloat16"), torch.bfloat16)
+    assert rooms == [pytest.approx(free - sum(weights) / 2, rel=1e-3), free]
+    free = 0
+    inspected(tmp_path, dtype=torch.bfloat16)
+    assert rooms[-1] == 0
 
 
 def test_several_processes_are_refused(tmp_path, monkeypatch):

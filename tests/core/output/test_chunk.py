@@ -10,7 +10,7 @@ from oprd.core.output.chunked import sum_loss
 from oprd.core.output.classes import Classes
 from oprd.core.output.head import LMHead
 from oprd.core.output.pair import Pair, select_pair
-from oprd.models.memory import _Live
+from oprd.models.counting import Live
 
 N, WIDTH = 40, 8
 OURS, THEIRS, CLASSES = 3000, 5000, 2500
@@ -34,7 +34,7 @@ def pair(classes: int | None, softcap: float | None) -> Pair:
 
 def lived(made: Pair, loss) -> int:
     """Elements of a loss and its backward pass, without the gradients."""
-    with _Live() as live:
+    with Live() as live:
         # What is there already is seen as it is looked at.
         there = [made.student_rows, made.teacher_rows]
         there += [made.student_head.weight, made.teacher_head.weight]

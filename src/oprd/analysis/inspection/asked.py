@@ -8,10 +8,11 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from oprd.analysis.inspection.recipe import STEP
 from oprd.calibration.bridge.settings import FitSettings
 from oprd.calibration.identity import UNSHAPED
 from oprd.calibration.pairing import MIN_PROMPTS
-from oprd.models.load import find_model, load_tokenizer, resolve_model
+from oprd.models.load import DTYPES, find_model, load_tokenizer, resolve_model
 from oprd.models.prompt import template_check
 from oprd.models.sampling import Sampling
 from oprd.prompts.form import check_form
@@ -35,6 +36,8 @@ class Asked:
         bad_rows: see `load_prompts`.
         long_prompts: whether prompts that do not fit are an "error", or left out ("drop").
         prompt_column: see `load_prompts`.
+        dtype: of both models, here and in training; None looks at them in their checkpoints' own,
+            and leaves training its default.
 
     Raises:
         ValueError: a value is illegal; the message names it.
@@ -51,11 +54,14 @@ class Asked:
     bad_rows: str = "error"
     long_prompts: str = "error"
     prompt_column: str | None = None
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         check_at_least("max_prompts", self.max_prompts, MIN_PROMPTS)
         check_choice("bad_rows", self.bad_rows, ("error", "skip"))
         check_choice("long_prompts", self.long_prompts, ("error", "drop"))
+        if self.dtype is not None:
+            check_choice("dtype", self.dtype, DTYPES)
 
     def tokenizers(self) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
         """Of both models, once both are known to be there.
@@ -77,6 +83,8 @@ class Asked:
     def load_prompts(self, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """The prompts, which the student's chat template takes.
 
+        There are more than are looked at where these would not fill a step of training.
+
         Raises:
             FileNotFoundError: there is no such file or folder.
             ValueError: they cannot be read, or are too few.
@@ -90,7 +98,7 @@ class Asked:
         found = load_prompts(
             self.prompts,
             bad_rows=self.bad_rows,  # pyright: ignore[reportArgumentType] # checked above
-            max_prompts=self.max_prompts,
+            max_prompts=max(self.max_prompts, STEP),
             seed=self.settings.seed,
             prompt_column=self.prompt_column,
             check=template_check(tokenizer, self.template_options),
@@ -109,6 +117,7 @@ class Asked:
         shaping = asdict(self.sampling)
         options = {
             "teacher_base_model_name_or_path": self.teacher_base and _anywhere(self.teacher_base),
+            "dtype": self.dtype,
             "prompt_column": self.prompt_column,
             "chat_template_kwargs": self.template_options or None,
             "bad_rows": self.bad_rows if self.bad_rows != "error" else None,
