@@ -38,18 +38,18 @@ _COMMON = {
     "hidden_size": 32,
     "num_attention_heads": 4,
 }
-_GATED = {**_COMMON, "intermediate_size": 48, "num_key_value_heads": 2}
+GATED = {**_COMMON, "intermediate_size": 48, "num_key_value_heads": 2}
 
 
 def config(architecture: str, **overrides: object) -> PreTrainedConfig:
     options = {
-        "llama": lambda **o: LlamaConfig(**{**_GATED, **o}),
-        "qwen2": lambda **o: Qwen2Config(**{**_GATED, **o}),
-        "qwen3": lambda **o: Qwen3Config(**{**_GATED, "head_dim": 8, **o}),
+        "llama": lambda **o: LlamaConfig(**{**GATED, **o}),
+        "qwen2": lambda **o: Qwen2Config(**{**GATED, **o}),
+        "qwen3": lambda **o: Qwen3Config(**{**GATED, "head_dim": 8, **o}),
         "gemma3": lambda **o: Gemma3TextConfig(
-            **{**_GATED, "head_dim": 8, "sliding_window": 16, **o}
+            **{**GATED, "head_dim": 8, "sliding_window": 16, **o}
         ),
-        "phi3": lambda **o: Phi3Config(**{**_GATED, **o}),
+        "phi3": lambda **o: Phi3Config(**{**GATED, **o}),
         "gpt2": lambda **o: GPT2Config(
             **{**_COMMON, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, **o}
         ),
@@ -64,10 +64,10 @@ def config(architecture: str, **overrides: object) -> PreTrainedConfig:
                 **o,
             }
         ),
-        "lfm2": lambda **o: Lfm2Config(**{**_GATED, "full_attn_idxs": [1], **o}),
+        "lfm2": lambda **o: Lfm2Config(**{**GATED, "full_attn_idxs": [1], **o}),
         "falcon_h1": lambda **o: FalconH1Config(
             **{
-                **_GATED,
+                **GATED,
                 "head_dim": 8,
                 "mamba_d_ssm": 64,
                 "mamba_n_heads": 8,
@@ -78,7 +78,7 @@ def config(architecture: str, **overrides: object) -> PreTrainedConfig:
         ),
         "qwen3_next": lambda **o: Qwen3NextConfig(
             **{
-                **_GATED,
+                **GATED,
                 "head_dim": 8,
                 "layer_types": ["linear_attention", "full_attention", "linear_attention"],
                 "linear_num_value_heads": 4,

@@ -81,9 +81,11 @@ def test_a_run_that_goes_on_is_told_of_no_search_for_a_rate(folder: Path, monkey
         return estimate_run(trainer, **options)
 
     monkeypatch.setattr(train, "estimate_run", told)
+    assert invoke(folder, "--preview", "--resume_from_checkpoint", "auto").exit_code == 0
     assert invoke(folder, "--resume_from_checkpoint", "auto").exit_code == 0
+    assert invoke(folder, "--preview").exit_code == 0
     assert invoke(folder, "--overwrite", "--max_steps", "1").exit_code == 0
-    assert resumes == [True, False]
+    assert resumes == [True, True, False, False]
 
 
 def test_fewer_steps_than_a_checkpoint_has_are_refused(folder: Path, no_models):

@@ -136,6 +136,7 @@ def _inspect(asked: "Asked", folder: Path) -> None:
     from oprd.analysis.inspection.inspect import inspect_models
     from oprd.analysis.inspection.tokens import check_own_tokens, compare_tokenizers
     from oprd.calibration.models import FitModels
+    from oprd.models.memory import free_bytes
     from oprd.reports.inspect import print_inspection, print_tokens
 
     started, console = time.monotonic(), Console()
@@ -148,7 +149,9 @@ def _inspect(asked: "Asked", folder: Path) -> None:
         if own_tokens:
             check_own_tokens(ours, theirs, dataset[0]["prompt"])
         logging.disable_progress_bar()
-        PartialState(cpu=not torch.accelerator.is_available())
+        device = PartialState(cpu=not torch.accelerator.is_available()).device
+        # Before models are loaded: weights that a file holds as they are take no room of their own.
+        free = free_bytes(torch.device(device or "cpu"))
         models = FitModels.load(
             asked.student,
             asked.teacher,
@@ -156,7 +159,7 @@ def _inspect(asked: "Asked", folder: Path) -> None:
             teacher_base=asked.teacher_base,
             own_tokens=own_tokens,
         )
-    report = inspect_models(models, dataset, asked, tokens, folder)
+    report = inspect_models(models, dataset, asked, tokens, folder, free)
     report["seconds"]["all"] = time.monotonic() - started
     print_inspection(report, console)
     _save(report, folder)

@@ -26,7 +26,7 @@ from oprd.extras import check_installed
 from oprd.guards.saving import resumed_from
 from oprd.hub import only_cached
 from oprd.models.load import ELSEWHERE, find_model
-from oprd.models.memory import free_bytes, told
+from oprd.models.memory import free_bytes, not_known, told
 from oprd.models.prompt import template_check
 from oprd.names import locate
 from oprd.prompts.form import check_form
@@ -36,7 +36,6 @@ from oprd.secrets import HIDDEN, arguments_without_secrets, without_secrets
 from oprd.settings.given import no_defaults
 from oprd.settings.run import OPRDConfig
 from oprd.settings.serving import SERVER
-from oprd.text import one_line
 from oprd.training.callbacks import warn_of_earlier_run
 from oprd.training.teachers.source import TeacherSource, teacher_tokenizer
 from oprd.training.trainer import OPRDTrainer
@@ -83,10 +82,12 @@ def _preview(data: DataArguments, args: OPRDConfig, models: ModelConfig) -> None
         args.only_looks = True
         if measures(args.layer_pairing):
             args.layer_pairing = "proportional"
+        # A run that stands there is in nobody's way: nothing is written.
+        checkpoint = resumed_from(args) if args.resume_from_checkpoint else None
         trainer = _trainer(data, args, models)
     if trainer.accelerator.is_main_process:
         _say_machine(args)
-        _say_memory(trainer)
+        _say_memory(trainer, resumes=checkpoint is not None)
     show_rollouts(trainer, _teachers_own(args))
 
 
@@ -268,7 +269,7 @@ def _say_memory(trainer: OPRDTrainer, *, resumes: bool = False) -> None:
     try:
         need = estimate_run(trainer, resumes=resumes)
     except Exception as error:  # whatever a model's own code makes of tensors without values
-        typer.echo(f"Memory: not known before the first step ({one_line(error)}).")
+        typer.echo(not_known(error))
         return
     text, fits = told(need, free_bytes(trainer.accelerator.device))
     typer.secho(text, fg=None if fits else typer.colors.YELLOW, err=not fits)

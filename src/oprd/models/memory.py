@@ -20,6 +20,7 @@ from oprd.core.capture import capture_states, decoder, hidden_size, num_layers
 from oprd.models.counting import Live, bytes_of, tensors, without_values
 from oprd.models.distributions import Distributions
 from oprd.models.reading import base_forward
+from oprd.text import one_line
 
 Context = Callable[..., AbstractContextManager[Any]]
 
@@ -187,6 +188,11 @@ def told(need: Estimate, free: int) -> tuple[str, bool]:
         f", and {_gib(free)} GiB are free."
     )
     return (text if fits else f"{text} This is not enough: try {WAYS_OUT}."), fits
+
+
+def not_known(error: Exception) -> str:
+    """The same where a model's code cannot be run without values."""
+    return f"Memory: not known before the first step ({one_line(error)})."
 
 
 def _gib(size: int) -> str:

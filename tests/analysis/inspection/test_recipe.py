@@ -53,4 +53,6 @@ def test_a_step_is_filled_by_the_prompts_that_are_there(prompts):
     batch = settings["per_device_train_batch_size"]
     step = batch * settings["gradient_accumulation_steps"]
     assert step == STEP if prompts >= STEP else prompts - batch < step <= prompts
-    assert (f"# gradient_accumulation_steps: {prompts} prompts fill no" in text) == (step < STEP)
+    assert (f"# gradient_accumulation_steps: {prompts} prompts, which are known" in text) == (
+        step < STEP
+    )

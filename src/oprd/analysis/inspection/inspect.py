@@ -1,35 +1,23 @@
 """An inspection from the loaded models to the advice."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 
-from oprd.analysis.inspection.advice import Advice, advise
+from oprd.analysis.inspection.advice import advise
 from oprd.analysis.inspection.asked import Asked
 from oprd.analysis.inspection.facts import Facts
 from oprd.analysis.inspection.measure import check_pair, measure_pair
+from oprd.analysis.inspection.need import told_need
 from oprd.analysis.inspection.recipe import first_run, recipe
 from oprd.analysis.inspection.tokens import stop_tokens
 from oprd.analysis.machine import machine
-from oprd.calibration.bridge.heads import Common
 from oprd.calibration.models import FitModels, first_prompts
-from oprd.calibration.rollouts import Rollout
-from oprd.core.capture import num_layers
-from oprd.core.layers import select_layers
-from oprd.core.objective import OUTPUT_LOSSES, make_loss
-from oprd.models.counting import bytes_of, loaded_in, tensors
-from oprd.models.distributions import Distributions
 from oprd.models.matching import paired_layers
-from oprd.models.memory import Estimate, Sizes, estimate, free_bytes, told
 from oprd.runs.progress import progress_bar
 from oprd.runs.record import versions
-from oprd.settings.run import AUTO
 from oprd.stopwatch import Stopwatch
 
 FORMAT = 1
@@ -42,6 +30,7 @@ def inspect_models(
     asked: Asked,
     tokens: dict[str, Any],
     folder: Path,
+    free: int,
     *,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -53,6 +42,7 @@ def inspect_models(
         asked: how it is looked at.
         tokens: of `compare_tokenizers`.
         folder: where rollouts are written, or are already.
+        free: bytes of memory that were free before the models were loaded.
         progress: whether to show progress bars.
 
     Returns:
@@ -106,7 +96,7 @@ def inspect_models(
     advice = advise(facts)
     # Of those that were not looked at nobody knows whether they are dropped.
     there = len(rollouts) if asked.long_prompts == "drop" else len(prompts)
-    need = _need(models, asked, advice, rollouts, first_run(there))
+    longest = max(len(rollout.prompt_ids) for rollout in rollouts)
     return {
         "format": FORMAT,
         "asked": asked.facts(),
@@ -120,58 +110,11 @@ def inspect_models(
             "reasons": [list(reason) for reason in advice.reasons],
         },
         "recipe": recipe(advice, asked.training(folder / RUN), there),
-        "memory": {"bytes": asdict(need), "said": told(need, _free(models, need))[0]},
+        "memory": told_need(models, asked, advice, longest, first_run(there), free),
         "seconds": watch.take(),
         "machine": machine(),
         "versions": versions(),
     }
-
-
-def _need(
-    models: FitModels,
-    asked: Asked,
-    advice: Advice,
-    rollouts: Sequence[Rollout],
-    run: Mapping[str, Any],
-) -> Estimate:
-    """What the advised run holds at most, by the defaults of `oprd train` where it says nothing."""
-    student, teacher = models.student, models.teacher
-    if asked.dtype is None:
-        student, teacher = loaded_in(torch.float32, student, teacher)
-    accelerated = torch.accelerator.is_available()
-    batch, micro_batches = run["per_device_train_batch_size"], run["gradient_accumulation_steps"]
-    return estimate(
-        student,
-        [teacher],
-        Sizes(
-            batch=batch,
-            rollouts=batch * micro_batches,
-            prompt=max(len(rollout.prompt_ids) for rollout in rollouts),
-            response=asked.sampling.max_new_tokens,
-            layers=select_layers(asked.settings.layers, num_layers(student)),
-            distributions=_distributions(advice.settings, models.common),
-            checkpointing={},
-            accumulates=micro_batches > 1,
-        ),
-        whole=True,
-        autocast=partial(torch.autocast, student.device.type, torch.bfloat16, enabled=accelerated),
-        searches=advice.settings["learning_rate"] == AUTO,
-    )
-
-
-def _free(models: FitModels, need: Estimate) -> int:
-    """What is left beside the run's models, which may be larger than these."""
-    both = models.student, models.teacher
-    loaded = bytes_of(tensor for model in both for tensor in tensors(model))
-    return max(free_bytes(models.student.device) + loaded - need.weights, 0)
-
-
-def _distributions(settings: Mapping[str, Any], common: Common) -> Distributions | None:
-    """What a run with the advised settings compares of next-token distributions."""
-    if "output_loss" not in settings:
-        return None
-    loss = make_loss(OUTPUT_LOSSES, settings["output_loss"], {}, "output_loss")
-    return Distributions((loss,), None if common is None else len(common[0]))
 
 
 def _layers_text(layers: str | tuple[int, ...]) -> str:

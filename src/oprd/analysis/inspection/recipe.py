@@ -41,7 +41,9 @@ def recipe(advice: Advice, places: Mapping[str, Any], prompts: int) -> str:
     because = {reason.setting: reason.because for reason in advice.reasons}
     run = first_run(prompts)
     if prompts < STEP:
-        because[_ACCUMULATED] = f"{prompts} prompts fill no step of {STEP} rollouts, one a prompt."
+        because[_ACCUMULATED] = (
+            f"{prompts} prompts, which are known to fit, fill no step of {STEP} rollouts."
+        )
     settings = {**places, **advice.settings, **run}
     lines = [*_comment(f"Written by `oprd inspect`, which advises {advice.method}."), ""]
     for name, value in settings.items():
