@@ -18,7 +18,6 @@ COMMITTED = results.RESULTS
 AWAITED = {
     "merging-later",
     "self-distillation",
-    "smollm2-longer",
 }
 MADE = {name: item for name, item in ITEMS.items() if name not in AWAITED}
 COMPARISON = Comparison("sums", ("OPRD", "top-1"), steps=20, rates=(1e-3,), seeds=(0, 1))
