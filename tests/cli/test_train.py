@@ -351,7 +351,7 @@ def no_models(monkeypatch: pytest.MonkeyPatch):
         (["--output_dir", "a\0b"], "holds a NUL character"),
         (["--resume_from_checkpoint", "{folder}/none"], "there is no such folder"),
         (["--dataset_name", "{folder}/none.jsonl"], "there is no such file or folder"),
-        (["--dataset_name", "../x"], "dataset '../x': there is no such file or folder"),
+        (["--dataset_name", "../no"], "dataset '../no': there is no such file or folder"),
         (["--dataset_name", "{folder}/run.yaml"], "must end in one of .parquet"),
         (["--model_name_or_path", "{folder}/none"], "student '{folder}/none': there is no such"),
         (["--teacher_model_name_or_path", "./none"], "teacher './none': there is no such"),

@@ -413,7 +413,7 @@ TABLE = [
         ATTRIBUTE,
         "models/shared_base.py calibration/models.py training/teachers/source.py "
         "training/trainer.py guards/space.py models/identity.py models/blocks.py "
-        "models/adapters.py",
+        "models/adapters.py analysis/setup.py",
     ),
     Row(
         "peft:PeftModel.get_base_model",
