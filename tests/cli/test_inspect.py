@@ -11,7 +11,9 @@ from tokenizers import decoders
 from typer.testing import CliRunner
 
 from oprd.analysis.peak import estimate_run
+from oprd.calibration.models import FitModels
 from oprd.cli.main import app
+from oprd.models import memory
 from tests import tiny
 from tests.calibration.pairs import sibling, student, teacher
 from tests.models.built_tokenizers import sentencepiece
@@ -65,6 +67,17 @@ def test_an_inspection_leaves_figures_a_picture_and_a_run(folder: Path):
     settings = yaml.safe_load((out / "train.yaml").read_text())
     assert settings["scale"] == "unit" and settings["max_completion_length"] == 8
     assert settings["output_dir"] == str(out / "run")
+
+
+def test_memory_is_looked_at_before_models_take_of_it(folder: Path, monkeypatch, without_picture):
+    loaded = FitModels.load
+    happened = []
+    monkeypatch.setattr(memory, "free_bytes", lambda _: happened.append("looked at") or 2**30)
+    monkeypatch.setattr(
+        FitModels, "load", lambda *a, **o: happened.append("loaded") or loaded(*a, **o)
+    )
+    assert inspect(folder, output="looked").exit_code == 0
+    assert happened == ["looked at", "loaded"]
 
 
 def test_a_second_inspection_reads_the_rollouts_of_the_first(

@@ -153,6 +153,15 @@ def test_committed_results_are_of_the_comparison_that_their_command_would_make(i
         assert {name: settings[name] for name in row["settings"]} == row["settings"]
 
 
+@pytest.mark.parametrize("item", COMPARED.values(), ids=COMPARED)
+def test_the_best_of_several_samples_solves_no_less_than_one(item, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", COMMITTED)
+    found = results.read(item.name, quick=False)
+    rows = [found["teacher"], found["student"]]
+    rows += [seed for method in found["methods"].values() for seed in method["scores"]]
+    assert all(row["best"] >= row["accuracy"] for row in rows)
+
+
 def test_committed_results_name_no_folder_of_the_machine_that_made_them():
     for file in (*COMMITTED.glob("*.json"), *(COMMITTED / "runs").rglob("*.json*")):
         text = file.read_text(encoding="utf-8")
